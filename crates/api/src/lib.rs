@@ -1,0 +1,7 @@
+//! Kubernetes objects as plain data: types, schema table, quantity, selectors, patches, defaults,
+//! validation, table rows, protobuf. No I/O, no async runtime, no clock.
+//!
+//! Typed objects come from `k8s-openapi`; what Go's API machinery derives by reflection (protobuf
+//! numbers, list keys, patch strategies) is in [`schema`].
+
+pub mod typed;

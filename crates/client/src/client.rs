@@ -1,0 +1,482 @@
+//! Requests for typed objects.
+
+use std::fmt::Write as _;
+use std::marker::PhantomData;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::{Buf, Bytes, BytesMut};
+use futures_core::Stream;
+use http::{Method, Request, Response};
+use http_body::Body as _;
+use http_body_util::BodyExt;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Status};
+use k8s_openapi::{ClusterResourceScope, Metadata};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use skiff_api::typed;
+
+use crate::transport::{Body, Transport, empty, full};
+use crate::{Error, ObjectKey};
+
+/// A watch frame holds one object; objects are bounded far below this.
+const FRAME_BYTES_MAX: usize = 16 << 20;
+
+/// How long one request may take, watches excepted.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A kind that the API serves as objects of its own.
+pub trait Object:
+    k8s_openapi::Resource
+    + Metadata<Ty = ObjectMeta>
+    + DeserializeOwned
+    + Serialize
+    + Clone
+    + Send
+    + Sync
+    + 'static
+{
+}
+
+impl<K> Object for K where
+    K: k8s_openapi::Resource
+        + Metadata<Ty = ObjectMeta>
+        + DeserializeOwned
+        + Serialize
+        + Clone
+        + Send
+        + Sync
+        + 'static
+{
+}
+
+/// Which objects of a collection, as of which version.
+#[derive(Debug, Clone, Default)]
+pub struct ListParams {
+    /// `None` is all namespaces.
+    pub namespace: Option<String>,
+    pub label_selector: Option<String>,
+    pub field_selector: Option<String>,
+    /// See the API's rules: unset is latest, `0` is any.
+    pub resource_version: Option<String>,
+}
+
+/// A collection at one resource version.
+pub struct List<K> {
+    pub items: Vec<Arc<K>>,
+    pub resource_version: String,
+}
+
+/// The patch formats that the API server takes.
+#[derive(Debug, Clone)]
+pub enum Patch {
+    /// RFC 6902.
+    Json(Value),
+    /// RFC 7396.
+    Merge(Value),
+    /// Merges lists by their keys.
+    Strategic(Value),
+}
+
+/// How to delete.
+#[derive(Debug, Clone, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DeleteOptions {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub grace_period_seconds: Option<i64>,
+    /// `Background`, `Foreground` or `Orphan`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub propagation_policy: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub preconditions: Option<k8s_openapi::apimachinery::pkg::apis::meta::v1::Preconditions>,
+}
+
+/// What a watch tells.
+#[derive(Debug, Clone)]
+pub enum WatchEvent<K> {
+    Added(Arc<K>),
+    Modified(Arc<K>),
+    Deleted(Arc<K>),
+    Bookmark { resource_version: String, initial_events_end: bool },
+}
+
+/// Requests to one API server, under one identity. Cheap to clone.
+#[derive(Clone)]
+pub struct Client {
+    transport: Arc<dyn Transport>,
+}
+
+impl Client {
+    /// A client that sends through `transport`.
+    pub fn new(transport: impl Transport) -> Self {
+        Self { transport: Arc::new(transport) }
+    }
+
+    /// Sends any request (path and query as URI) and returns the answer whatever its status.
+    pub async fn send(&self, request: Request<Body>) -> Result<Response<Body>, Error> {
+        self.transport.send(request).await
+    }
+
+    /// The object of that name. `namespace` is ignored for kinds that have none.
+    pub async fn get<K: Object>(&self, namespace: &str, name: &str) -> Result<Arc<K>, Error> {
+        self.object(Method::GET, path::<K>(Some(namespace), Some(name), None), None).await
+    }
+
+    /// As [`Client::get`], with `None` where it does not exist.
+    pub async fn find<K: Object>(&self, namespace: &str, name: &str) -> Result<Option<Arc<K>>, Error> {
+        match self.get(namespace, name).await {
+            Ok(object) => Ok(Some(object)),
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Creates `object` in the namespace its metadata names.
+    pub async fn create<K: Object>(&self, object: &K) -> Result<Arc<K>, Error> {
+        let path = path::<K>(object.metadata().namespace.as_deref(), None, None);
+        self.object(Method::POST, path, Some(json(object)?)).await
+    }
+
+    /// Replaces the object; a `resourceVersion` in its metadata makes that conditional.
+    pub async fn update<K: Object>(&self, object: &K) -> Result<Arc<K>, Error> {
+        self.put(object, None).await
+    }
+
+    /// Replaces the object's status alone.
+    pub async fn update_status<K: Object>(&self, object: &K) -> Result<Arc<K>, Error> {
+        self.put(object, Some("status")).await
+    }
+
+    async fn put<K: Object>(&self, object: &K, subresource: Option<&str>) -> Result<Arc<K>, Error> {
+        let metadata = object.metadata();
+        let path = path::<K>(metadata.namespace.as_deref(), metadata.name.as_deref(), subresource);
+        self.object(Method::PUT, path, Some(json(object)?)).await
+    }
+
+    /// Patches the object or one of its subresources.
+    pub async fn patch<K: Object>(
+        &self,
+        namespace: &str,
+        name: &str,
+        subresource: Option<&str>,
+        patch: &Patch,
+    ) -> Result<Arc<K>, Error> {
+        let (content_type, value) = match patch {
+            Patch::Json(value) => ("application/json-patch+json", value),
+            Patch::Merge(value) => ("application/merge-patch+json", value),
+            Patch::Strategic(value) => ("application/strategic-merge-patch+json", value),
+        };
+        let body = Some((content_type, json(value)?.1));
+        self.object(Method::PATCH, path::<K>(Some(namespace), Some(name), subresource), body).await
+    }
+
+    /// Deletes the object, or starts its graceful deletion.
+    pub async fn delete<K: Object>(
+        &self,
+        namespace: &str,
+        name: &str,
+        options: &DeleteOptions,
+    ) -> Result<(), Error> {
+        let request =
+            request(Method::DELETE, &path::<K>(Some(namespace), Some(name), None), Some(json(options)?))?;
+        read(self.bounded(request).await?).await.map(drop)
+    }
+
+    /// Posts to a subresource whose answer is no `K`, such as `binding` or `eviction`.
+    pub async fn create_subresource<K: Object>(
+        &self,
+        namespace: &str,
+        name: &str,
+        subresource: &str,
+        body: &impl Serialize,
+    ) -> Result<Bytes, Error> {
+        let path = path::<K>(Some(namespace), Some(name), Some(subresource));
+        read(self.bounded(request(Method::POST, &path, Some(json(body)?))?).await?).await
+    }
+
+    /// The matching objects at one version.
+    pub async fn list<K: Object>(&self, params: &ListParams) -> Result<List<K>, Error> {
+        let path = path::<K>(params.namespace.as_deref(), None, None) + &query(params, &[]);
+        let response = self.bounded(request(Method::GET, &path, None)?).await?;
+        if let Some(list) = response.extensions().get::<typed::List>() {
+            let items = list.items.iter().cloned().map(downcast).collect::<Result<_, _>>()?;
+            return Ok(List { items, resource_version: list.resource_version.clone() });
+        }
+        let bytes = read(response).await?;
+        #[derive(serde::Deserialize)]
+        #[serde(bound = "K: DeserializeOwned")]
+        struct Wire<K> {
+            metadata: k8s_openapi::apimachinery::pkg::apis::meta::v1::ListMeta,
+            items: Vec<K>,
+        }
+        let wire: Wire<K> = serde_json::from_slice(&bytes).map_err(|error| Error::Decode(error.into()))?;
+        let items = wire.items.into_iter().map(Arc::new).collect();
+        Ok(List { items, resource_version: wire.metadata.resource_version.unwrap_or_default() })
+    }
+
+    /// Changes after `params.resource_version`. Ends when the server ends it; an `Err` is the last item.
+    pub async fn watch<K: Object>(&self, params: &ListParams) -> Result<WatchStream<K>, Error> {
+        let more = [("watch", "true"), ("allowWatchBookmarks", "true")];
+        let path = path::<K>(params.namespace.as_deref(), None, None) + &query(params, &more);
+        let response = self.bounded(request(Method::GET, &path, None)?).await?;
+        if let Some(stream) = response.extensions().get::<typed::Watch>().and_then(typed::Watch::take) {
+            return Ok(WatchStream { inner: Inner::Typed(stream), kind: PhantomData });
+        }
+        if !response.status().is_success() {
+            return Err(refusal(response).await);
+        }
+        let inner = Inner::Bytes { body: response.into_body(), buffer: BytesMut::new() };
+        Ok(WatchStream { inner, kind: PhantomData })
+    }
+
+    async fn object<K: Object>(
+        &self,
+        method: Method,
+        path: String,
+        body: Option<(&'static str, Bytes)>,
+    ) -> Result<Arc<K>, Error> {
+        let response = self.bounded(request(method, &path, body)?).await?;
+        if let Some(typed::Object(object)) = response.extensions().get() {
+            return downcast(object.clone());
+        }
+        let bytes = read(response).await?;
+        serde_json::from_slice(&bytes).map(Arc::new).map_err(|error| Error::Decode(error.into()))
+    }
+
+    async fn bounded(&self, request: Request<Body>) -> Result<Response<Body>, Error> {
+        tokio::time::timeout(REQUEST_TIMEOUT, self.transport.send(request))
+            .await
+            .unwrap_or(Err(Error::Timeout { seconds: REQUEST_TIMEOUT.as_secs() }))
+    }
+}
+
+/// The URL path of a collection, object or subresource of kind `K`.
+fn path<K: Object>(namespace: Option<&str>, name: Option<&str>, subresource: Option<&str>) -> String {
+    let mut path = match K::GROUP {
+        "" => format!("/api/{}", K::VERSION),
+        group => format!("/apis/{group}/{}", K::VERSION),
+    };
+    let namespaced = std::any::TypeId::of::<K::Scope>() != std::any::TypeId::of::<ClusterResourceScope>();
+    if let Some(namespace) = namespace.filter(|namespace| namespaced && !namespace.is_empty()) {
+        let _ = write!(path, "/namespaces/{namespace}");
+    }
+    let _ = write!(path, "/{}", K::URL_PATH_SEGMENT);
+    for part in [name, subresource].into_iter().flatten() {
+        let _ = write!(path, "/{part}");
+    }
+    path
+}
+
+fn query(params: &ListParams, more: &[(&str, &str)]) -> String {
+    let mut query = String::new();
+    let own = [
+        ("labelSelector", params.label_selector.as_deref()),
+        ("fieldSelector", params.field_selector.as_deref()),
+        ("resourceVersion", params.resource_version.as_deref()),
+    ];
+    let own = own.iter().filter_map(|(key, value)| value.map(|value| (*key, value)));
+    for (key, value) in own.chain(more.iter().copied()) {
+        query.push(if query.is_empty() { '?' } else { '&' });
+        query.push_str(key);
+        query.push('=');
+        for byte in value.bytes() {
+            match byte {
+                b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+                    query.push(byte as char)
+                }
+                _ => {
+                    let _ = write!(query, "%{byte:02X}");
+                }
+            }
+        }
+    }
+    query
+}
+
+fn request(method: Method, path: &str, body: Option<(&'static str, Bytes)>) -> Result<Request<Body>, Error> {
+    let builder = Request::builder().method(method).uri(path).header("accept", "application/json");
+    match body {
+        Some((content_type, bytes)) => builder.header("content-type", content_type).body(full(bytes)),
+        None => builder.body(empty()),
+    }
+    .map_err(|error| Error::Encode(error.into()))
+}
+
+fn json(value: &impl Serialize) -> Result<(&'static str, Bytes), Error> {
+    match serde_json::to_vec(value) {
+        Ok(bytes) => Ok(("application/json", bytes.into())),
+        Err(error) => Err(Error::Encode(error.into())),
+    }
+}
+
+fn downcast<K: Object>(object: typed::AnyObject) -> Result<Arc<K>, Error> {
+    object.downcast().map_err(|_| Error::Decode("the server's object is of another kind".into()))
+}
+
+async fn read(response: Response<Body>) -> Result<Bytes, Error> {
+    if !response.status().is_success() {
+        return Err(refusal(response).await);
+    }
+    collect(response.into_body()).await
+}
+
+async fn collect(body: Body) -> Result<Bytes, Error> {
+    tokio::time::timeout(REQUEST_TIMEOUT, body.collect())
+        .await
+        .map_err(|_| Error::Timeout { seconds: REQUEST_TIMEOUT.as_secs() })?
+        .map(|collected| collected.to_bytes())
+        .map_err(Error::Transport)
+}
+
+/// The server's Status, or one made of its plain text.
+async fn refusal(response: Response<Body>) -> Error {
+    let code = response.status();
+    let bytes = match collect(response.into_body()).await {
+        Ok(bytes) => bytes,
+        Err(error) => return error,
+    };
+    let mut status: Status = serde_json::from_slice(&bytes).unwrap_or_else(|_| Status {
+        message: Some(format!("{code}: {}", String::from_utf8_lossy(&bytes).trim())),
+        ..Status::default()
+    });
+    status.code.get_or_insert(i32::from(code.as_u16()));
+    Error::Status(Box::new(status))
+}
+
+enum Inner {
+    Typed(typed::EventStream),
+    Bytes { body: Body, buffer: BytesMut },
+}
+
+/// A running watch.
+pub struct WatchStream<K> {
+    inner: Inner,
+    kind: PhantomData<fn() -> K>,
+}
+
+impl<K: Object> Stream for WatchStream<K> {
+    type Item = Result<WatchEvent<K>, Error>;
+
+    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        match &mut self.get_mut().inner {
+            Inner::Typed(stream) => stream.as_mut().poll_next(context).map(|event| event.map(from_typed)),
+            Inner::Bytes { body, buffer } => loop {
+                if let Some(end) = buffer.iter().position(|byte| *byte == b'\n') {
+                    let line = buffer.split_to(end);
+                    buffer.advance(1);
+                    return Poll::Ready(Some(from_line(&line)));
+                }
+                if buffer.len() > FRAME_BYTES_MAX {
+                    return Poll::Ready(Some(Err(Error::Decode("a watch frame exceeds 16 MiB".into()))));
+                }
+                match std::task::ready!(Pin::new(&mut *body).poll_frame(context)) {
+                    Some(Ok(frame)) => {
+                        if let Ok(data) = frame.into_data() {
+                            buffer.extend_from_slice(&data);
+                        }
+                    }
+                    Some(Err(error)) => return Poll::Ready(Some(Err(Error::Transport(error)))),
+                    None => return Poll::Ready(None),
+                }
+            },
+        }
+    }
+}
+
+fn from_typed<K: Object>(event: typed::Event) -> Result<WatchEvent<K>, Error> {
+    Ok(match event {
+        typed::Event::Added(object) => WatchEvent::Added(downcast(object)?),
+        typed::Event::Modified(object) => WatchEvent::Modified(downcast(object)?),
+        typed::Event::Deleted(object) => WatchEvent::Deleted(downcast(object)?),
+        typed::Event::Bookmark { resource_version, initial_events_end } => {
+            WatchEvent::Bookmark { resource_version, initial_events_end }
+        }
+        typed::Event::Error(status) => return Err(Error::Status(Box::new(status))),
+    })
+}
+
+fn from_line<K: Object>(line: &[u8]) -> Result<WatchEvent<K>, Error> {
+    #[derive(serde::Deserialize)]
+    struct Wire<'a> {
+        #[serde(rename = "type")]
+        kind: String,
+        #[serde(borrow)]
+        object: &'a serde_json::value::RawValue,
+    }
+    #[derive(serde::Deserialize)]
+    struct Bookmark {
+        metadata: ObjectMeta,
+    }
+    fn decode<T: DeserializeOwned>(text: &str) -> Result<T, Error> {
+        serde_json::from_str(text).map_err(|error| Error::Decode(error.into()))
+    }
+    let wire: Wire<'_> = serde_json::from_slice(line).map_err(|error| Error::Decode(error.into()))?;
+    let text = wire.object.get();
+    Ok(match wire.kind.as_str() {
+        "ADDED" => WatchEvent::Added(Arc::new(decode(text)?)),
+        "MODIFIED" => WatchEvent::Modified(Arc::new(decode(text)?)),
+        "DELETED" => WatchEvent::Deleted(Arc::new(decode(text)?)),
+        "BOOKMARK" => {
+            let metadata = decode::<Bookmark>(text)?.metadata;
+            let initial_events_end = metadata
+                .annotations
+                .as_ref()
+                .and_then(|annotations| annotations.get("k8s.io/initial-events-end"))
+                .is_some_and(|value| value == "true");
+            WatchEvent::Bookmark {
+                resource_version: metadata.resource_version.unwrap_or_default(),
+                initial_events_end,
+            }
+        }
+        "ERROR" => return Err(Error::Status(Box::new(decode(text)?))),
+        other => return Err(Error::Decode(format!("unknown watch event type {other:?}").into())),
+    })
+}
+
+impl<K: Object> WatchEvent<K> {
+    /// The key of the object it is about; none for bookmarks.
+    pub fn key(&self) -> Option<ObjectKey> {
+        match self {
+            Self::Added(object) | Self::Modified(object) | Self::Deleted(object) => {
+                Some(ObjectKey::of(&**object))
+            }
+            Self::Bookmark { .. } => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::core::v1::{Node, Pod};
+
+    use super::*;
+
+    #[test]
+    fn paths_follow_scope_and_group() {
+        use k8s_openapi::api::apps::v1::Deployment;
+        assert_eq!(path::<Pod>(Some("a"), Some("b"), Some("status")), "/api/v1/namespaces/a/pods/b/status");
+        assert_eq!(path::<Pod>(None, None, None), "/api/v1/pods");
+        assert_eq!(path::<Node>(Some("ignored"), Some("n"), None), "/api/v1/nodes/n");
+        assert_eq!(path::<Deployment>(Some("a"), None, None), "/apis/apps/v1/namespaces/a/deployments");
+    }
+
+    #[test]
+    fn queries_are_percent_encoded() {
+        let params = ListParams { field_selector: Some("spec.nodeName=a b".into()), ..ListParams::default() };
+        assert_eq!(query(&params, &[("watch", "true")]), "?fieldSelector=spec.nodeName%3Da%20b&watch=true");
+    }
+
+    #[test]
+    fn watch_lines_decode() {
+        let line = br#"{"type":"BOOKMARK","object":{"metadata":{"resourceVersion":"7","annotations":{"k8s.io/initial-events-end":"true"}}}}"#;
+        let event = from_line::<Pod>(line).expect("a bookmark");
+        assert!(
+            matches!(event, WatchEvent::Bookmark { resource_version, initial_events_end: true } if resource_version == "7")
+        );
+        let line = br#"{"type":"ERROR","object":{"code":410,"reason":"Expired"}}"#;
+        assert!(from_line::<Pod>(line).expect_err("an error").is_expired());
+    }
+}

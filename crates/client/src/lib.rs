@@ -1,0 +1,19 @@
+//! Talk to an API server, in this process or over TLS; keep shared local copies; queue work.
+//!
+//! [`Client`] makes requests through a [`Transport`]; [`Cache`] is a local copy of a collection that a
+//! list and a watch keep true; [`WorkQueue`] hands keys to reconcilers, each key to one at a time.
+
+mod cache;
+mod client;
+mod error;
+pub mod kubeconfig;
+mod queue;
+mod remote;
+mod transport;
+
+pub use cache::{Cache, Change, Changes, ObjectKey};
+pub use client::{Client, DeleteOptions, List, ListParams, Object, Patch, WatchEvent, WatchStream};
+pub use error::Error;
+pub use queue::{Requeue, WorkQueue, work};
+pub use remote::{Remote, RemoteConfig};
+pub use transport::{Body, BoxError, InProcess, Transport, empty, full};

@@ -1,0 +1,290 @@
+//! The runtime's vocabulary: plain data, after the Container Runtime Interface.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::PathBuf;
+use std::time::SystemTime;
+
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncRead, AsyncWrite};
+
+/// 64 hexadecimal digits.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct SandboxId(pub String);
+
+/// 64 hexadecimal digits.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct ContainerId(pub String);
+
+/// Whose namespace of a kind a sandbox or container uses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum NamespaceMode {
+    /// One for the sandbox, shared by its containers (network, IPC, UTS always so unless `Node`).
+    #[default]
+    Pod,
+    /// One for each container (PID namespaces only).
+    Container,
+    /// The node's own.
+    Node,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct SandboxConfig {
+    /// What the caller calls it: opaque to the runtime, given back by every listing.
+    pub labels: BTreeMap<String, String>,
+    pub hostname: String,
+    /// Network namespace; `Node` also means the node's UTS namespace and host name.
+    pub network: NamespaceMode,
+    pub pid: NamespaceMode,
+    pub ipc: NamespaceMode,
+    /// The parent cgroup of the sandbox and its containers, relative to the runtime's own root, such as
+    /// `burstable/pod1234`. The runtime makes and removes it.
+    pub cgroup_parent: String,
+    /// Limits of the parent cgroup as a whole.
+    pub resources: Resources,
+    /// Kernel parameters of the sandbox's own namespaces, `net.ipv4.ip_forward` style.
+    pub sysctls: BTreeMap<String, String>,
+}
+
+/// A sandbox as it is now.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Sandbox {
+    pub id: SandboxId,
+    pub config: SandboxConfig,
+    /// `pause` runs.
+    pub ready: bool,
+    pub created_at: SystemTime,
+    /// The PID of `pause` in the runtime's PID namespace; 0 once it is gone.
+    pub pid: u32,
+    /// A path that names the network namespace for as long as the sandbox exists, also when `pause` died;
+    /// `None` in the node's own.
+    pub netns: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct ContainerConfig {
+    pub labels: BTreeMap<String, String>,
+    pub name: String,
+    /// A reference or image ID that [`crate::Runtime::image`] finds.
+    pub image: String,
+    /// Replaces the image's entry point when not empty.
+    pub command: Vec<String>,
+    /// Replaces the image's command when `command` or this is not empty.
+    pub args: Vec<String>,
+    pub working_dir: Option<String>,
+    /// Over the image's own, in order; a later one wins.
+    pub env: Vec<(String, String)>,
+    pub mounts: Vec<Mount>,
+    pub resources: Resources,
+    pub security: Security,
+    /// CRI log file.
+    pub log_path: Option<PathBuf>,
+    pub stdin: bool,
+    /// Close stdin when the first attached client leaves.
+    pub stdin_once: bool,
+    pub tty: bool,
+    /// Node devices given to the container, beside the default ones.
+    pub devices: Vec<Device>,
+    /// The image's, else SIGTERM.
+    pub stop_signal: Option<String>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Mount {
+    /// A path of the node, or empty for a tmpfs.
+    pub source: PathBuf,
+    pub target: PathBuf,
+    pub read_only: bool,
+    pub propagation: Propagation,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Propagation {
+    #[default]
+    Private,
+    HostToContainer,
+    Bidirectional,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Device {
+    pub path: PathBuf,
+    pub target: PathBuf,
+    /// Of `rwm`.
+    pub permissions: String,
+}
+
+/// Zero or `None` means: no limit.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Resources {
+    /// Relative weight, as cgroup v1 counts: 2 to 262144.
+    pub cpu_shares: u64,
+    /// Microseconds of CPU in each `cpu_period`.
+    pub cpu_quota: i64,
+    pub cpu_period: u64,
+    pub memory_bytes: u64,
+    pub pids_max: u64,
+    pub oom_score_adj: i32,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Security {
+    pub privileged: bool,
+    /// Names such as `NET_ADMIN` or `CAP_NET_ADMIN`, or `ALL`, over containerd's default set.
+    pub capabilities_add: Vec<String>,
+    pub capabilities_drop: Vec<String>,
+    /// Number or name, optionally `:group`; `None` is the image's.
+    pub user: Option<String>,
+    pub group: Option<u32>,
+    pub supplemental_groups: Vec<u32>,
+    pub read_only_rootfs: bool,
+    pub no_new_privileges: bool,
+    pub seccomp: Seccomp,
+    /// Leaves `/proc` and `/sys` without masked and read-only paths.
+    pub unmasked_proc: bool,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub enum Seccomp {
+    #[default]
+    Unconfined,
+    RuntimeDefault,
+    /// A profile file in OCI's JSON format.
+    Profile(PathBuf),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ContainerState {
+    Created,
+    Running,
+    Exited,
+    /// Its shim died with it; how it ended can't be known.
+    Unknown,
+}
+
+/// A container as it is now.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Container {
+    pub id: ContainerId,
+    pub sandbox: SandboxId,
+    pub name: String,
+    pub labels: BTreeMap<String, String>,
+    pub state: ContainerState,
+    pub image: String,
+    /// `sha256:…` of the image's configuration.
+    pub image_id: String,
+    pub created_at: SystemTime,
+    pub started_at: Option<SystemTime>,
+    pub finished_at: Option<SystemTime>,
+    /// 128 + signal where a signal ended it.
+    pub exit_code: Option<i32>,
+    /// `OOMKilled`, `Completed`, `Error`, `StartError` as containerd says.
+    pub reason: Option<String>,
+    pub message: Option<String>,
+    /// In the runtime's PID namespace; 0 unless it runs.
+    pub pid: u32,
+    pub log_path: Option<PathBuf>,
+}
+
+/// Something changed; look at it by listing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    SandboxStopped(SandboxId),
+    ContainerStarted(ContainerId, SandboxId),
+    ContainerExited(ContainerId, SandboxId),
+}
+
+#[derive(Debug, Clone, Default)]
+pub struct ExecOutput {
+    pub exit_code: i32,
+    pub stdout: Vec<u8>,
+    pub stderr: Vec<u8>,
+    pub timed_out: bool,
+}
+
+#[derive(Debug, Clone, Default)]
+pub struct ExecConfig {
+    pub command: Vec<String>,
+    pub stdin: bool,
+    pub stdout: bool,
+    pub stderr: bool,
+    pub tty: bool,
+}
+
+/// Live streams of a process. Dropping it kills an exec'd process and leaves an attached one alone.
+pub struct Process {
+    pub stdin: Option<Box<dyn AsyncWrite + Send + Unpin>>,
+    pub stdout: Option<Box<dyn AsyncRead + Send + Unpin>>,
+    /// Never with a terminal.
+    pub stderr: Option<Box<dyn AsyncRead + Send + Unpin>>,
+    /// Terminal sizes (columns, rows) to pass on.
+    pub resize: Option<tokio::sync::mpsc::Sender<(u16, u16)>>,
+    /// The exit code, once.
+    pub exit: tokio::sync::oneshot::Receiver<i32>,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stats {
+    pub cpu_nanoseconds: u64,
+    pub memory_bytes: u64,
+    pub memory_working_set_bytes: u64,
+    pub pids: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Image {
+    /// `sha256:…` of its configuration.
+    pub id: String,
+    /// `docker.io/library/alpine:latest`.
+    pub tags: Vec<String>,
+    /// `docker.io/library/alpine@sha256:…`.
+    pub digests: Vec<String>,
+    pub size_bytes: u64,
+    /// The image's own user, if it names one.
+    pub user: Option<String>,
+    pub entrypoint: Vec<String>,
+    pub cmd: Vec<String>,
+    pub env: Vec<String>,
+    pub working_dir: Option<String>,
+    pub stop_signal: Option<String>,
+}
+
+#[derive(Clone)]
+pub struct RegistryAuth {
+    pub username: String,
+    pub password: String,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("sandbox {0:?} does not exist")]
+    NoSandbox(SandboxId),
+    #[error("container {0:?} does not exist")]
+    NoContainer(ContainerId),
+    #[error("container {0:?} is not running")]
+    NotRunning(ContainerId),
+    /// The container's program could not be executed. `exit_code` is 127 (not found), 126 (not
+    /// executable) or 128, `message` is containerd's wording.
+    #[error("{message}")]
+    Start { exit_code: i32, message: String },
+    #[error("{0}")]
+    Invalid(String),
+    #[error("cannot {action}")]
+    Io { action: String, #[source] source: io::Error },
+    #[error(transparent)]
+    Image(#[from] ImageError),
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum ImageError {
+    #[error("couldn't parse image name {reference:?}: {reason}")]
+    InvalidName { reference: String, reason: String },
+    #[error("failed to pull and unpack image {reference:?}: {reason}")]
+    Pull { reference: String, reason: String },
+    #[error("image {0:?} is not present")]
+    NotPresent(String),
+    #[error("cannot load {archive}: {reason}")]
+    Load { archive: PathBuf, reason: String },
+    #[error("cannot {action}")]
+    Io { action: String, #[source] source: io::Error },
+}
