@@ -3,10 +3,14 @@
 //! One bridge a node owns the node's sandbox range and is the default gateway of its sandboxes; each
 //! hangs on it by a veth pair. [`Network`] is the interface.
 
+mod cidr;
+
 use std::net::Ipv4Addr;
 use std::path::Path;
 
 use async_trait::async_trait;
+
+pub use cidr::ParseCidrError;
 
 /// An IPv4 range, in canonical form: host bits are zero.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
