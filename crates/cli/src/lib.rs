@@ -1,0 +1,60 @@
+//! Skiff's own commands. kubectl's stay kubectl's.
+//!
+//! Every command here is a client of the API like any other: what a node's runtime knows is asked of the
+//! node's agent through the API server's node proxy, so that it works from afar.
+
+pub mod completion;
+mod connect;
+pub mod image;
+mod kubectl;
+mod node;
+pub mod output;
+mod ps;
+mod version;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Subcommand;
+
+pub use connect::{Clusters, Connection};
+
+/// The commands of this crate.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    Ps(ps::Args),
+    Image(image::Args),
+    Kubectl(kubectl::Args),
+    Version(version::Args),
+}
+
+/// Runs a command. `clusters` tells where the credentials of the clusters of this machine are.
+pub fn run(command: Command, clusters: &Clusters) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Ps(args) => block_on(ps::run(&args, clusters)),
+        Command::Image(args) => block_on(image::run(&args, clusters)),
+        Command::Kubectl(args) => kubectl::run(&args, clusters),
+        Command::Version(args) => version::run(&args),
+    }
+}
+
+/// Lists the nodes with their addresses, as `skiff node ls`.
+pub fn list_nodes(
+    connection: &Connection,
+    format: output::Format,
+    clusters: &Clusters,
+) -> anyhow::Result<ExitCode> {
+    block_on(node::list(connection, format, clusters))
+}
+
+fn block_on(future: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<ExitCode> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(future)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A cluster of this machine: its name and its kubeconfig.
+#[derive(Debug, Clone)]
+pub struct LocalCluster {
+    pub name: String,
+    pub kubeconfig: PathBuf,
+}

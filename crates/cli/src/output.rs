@@ -1,0 +1,97 @@
+//! Lists as a table, JSON or YAML.
+
+use std::io::{self, Write};
+
+use anyhow::Context;
+use serde::Serialize;
+
+/// How a list is printed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Format {
+    #[default]
+    Table,
+    Json,
+    Yaml,
+}
+
+/// The flag of every command that lists something.
+#[derive(Debug, Clone, Copy, Default, clap::Args)]
+pub struct Output {
+    /// Output format
+    #[arg(short = 'o', long = "output", value_enum, default_value_t)]
+    pub format: Format,
+}
+
+/// A row of a list.
+pub trait Row: Serialize {
+    /// Upper-case headings.
+    const COLUMNS: &'static [&'static str];
+    /// One text a column.
+    fn cells(&self) -> Vec<String>;
+}
+
+/// Prints rows to standard output.
+pub fn print<R: Row>(rows: &[R], format: Format) -> anyhow::Result<()> {
+    let text = render(rows, format)?;
+    match io::stdout().write_all(text.as_bytes()) {
+        // A reader such as `head` has seen enough.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        other => other.context("cannot write the output"),
+    }
+}
+
+fn render<R: Row>(rows: &[R], format: Format) -> anyhow::Result<String> {
+    Ok(match format {
+        Format::Json => serde_json::to_string_pretty(rows).context("cannot encode")? + "\n",
+        Format::Yaml => serde_yaml_ng::to_string(rows).context("cannot encode")?,
+        Format::Table => table(R::COLUMNS, rows.iter().map(Row::cells)),
+    })
+}
+
+/// Left-aligned columns, three spaces apart, as kubectl prints them.
+fn table(columns: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
+    let mut lines = vec![columns.iter().map(|column| (*column).to_owned()).collect::<Vec<_>>()];
+    lines.extend(rows);
+    let width =
+        |index: usize| lines.iter().filter_map(|line| line.get(index)).map(|cell| cell.chars().count()).max();
+    let widths: Vec<usize> = (0..columns.len()).map(|index| width(index).unwrap_or(0)).collect();
+    let mut text = String::new();
+    for line in &lines {
+        let cells: Vec<String> =
+            line.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+        text.push_str(cells.join("   ").trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+/// A duration as kubectl shows ages: `5s`, `3m20s`, `4h`, `2d`.
+pub fn age(seconds: u64) -> String {
+    match seconds {
+        0..120 => format!("{seconds}s"),
+        120..600 if !seconds.is_multiple_of(60) => format!("{}m{}s", seconds / 60, seconds % 60),
+        120..10_800 => format!("{}m", seconds / 60),
+        10_800..172_800 => format!("{}h", seconds / 3_600),
+        _ => format!("{}d", seconds / 86_400),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_line_up() {
+        let rows = [vec!["a".to_owned(), "bb".into()], vec!["ccc".into(), String::new()]];
+        assert_eq!(table(&["X", "Y"], rows.into_iter()), "X     Y\na     bb\nccc\n");
+    }
+
+    #[test]
+    fn ages_are_short() {
+        for (seconds, text) in
+            [(0, "0s"), (119, "119s"), (200, "3m20s"), (600, "10m"), (10_800, "3h"), (200_000, "2d")]
+        {
+            assert_eq!(age(seconds), text);
+        }
+    }
+}
