@@ -1,0 +1,27 @@
+//! Compiles `pause`, the program that holds a sandbox's namespaces, so that the runtime can embed it.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::{env, fs};
+
+fn main() {
+    let source = PathBuf::from("../pause/src/main.rs");
+    println!("cargo::rerun-if-changed=build.rs");
+    println!("cargo::rerun-if-changed={}", source.display());
+    let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR")).join("pause");
+    let mut rustc = Command::new(env::var_os("RUSTC").expect("cargo sets RUSTC"));
+    rustc.args(["--edition=2024", "--crate-name=pause", "--crate-type=bin", "-Cpanic=abort", "-Copt-level=z"]);
+    rustc.args(["-Cstrip=symbols", "-Crelocation-model=static", "-Ctarget-feature=+crt-static"]);
+    // Neither libc nor its start files; one segment, as pages are what the program costs.
+    for argument in ["-nostartfiles", "-nostdlib", "-static", "-Wl,--build-id=none", "-Wl,-z,noseparate-code"] {
+        rustc.arg(format!("-Clink-arg={argument}"));
+    }
+    rustc.arg("--target").arg(env::var_os("TARGET").expect("cargo sets TARGET"));
+    if let Some(linker) = env::var_os("RUSTC_LINKER") {
+        rustc.arg("-C").arg(format!("linker={}", linker.to_string_lossy()));
+    }
+    let status = rustc.arg("-o").arg(&out).arg(&source).status().expect("rustc can be started");
+    assert!(status.success(), "compiling {} failed: {status}", source.display());
+    let size = fs::metadata(&out).expect("rustc wrote pause").len();
+    assert!(size < 64 << 10, "pause has {size} bytes: it was linked against something");
+}
