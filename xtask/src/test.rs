@@ -1,0 +1,105 @@
+//! `cargo xtask test`: all that CI runs.
+//!
+//! Tests that need no cluster run first. Then a cluster of three nodes is started inside a network
+//! namespace without a way out, the end-to-end tests run beside it, and the machine must be as before.
+
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::bail;
+
+use crate::build::{self, Profile};
+use crate::{images, setup};
+
+pub(crate) fn run(args: &[&str]) -> anyhow::Result<()> {
+    setup::run_quietly()?;
+    build::run(build::cargo().args(["fmt", "--all", "--check"]))?;
+    let images_dir = build::target_dir().join("images");
+    images::build(&images_dir)?;
+    let skiff = build::skiff(Profile::Dev)?;
+    let mut totals = Totals::default();
+    totals.add(suite(
+        build::cargo().args(["test", "--workspace", "--exclude", "skiff-tests", "--no-fail-fast"]),
+        args,
+    )?);
+    totals.add(end_to_end(&skiff, &images_dir, args)?);
+    println!("{} passed, {} failed, {} skipped", totals.passed, totals.failed, totals.skipped);
+    if totals.failed > 0 || totals.broken {
+        bail!("not all tests passed");
+    }
+    Ok(())
+}
+
+#[derive(Debug, Default, Clone, Copy)]
+struct Totals {
+    passed: u64,
+    failed: u64,
+    skipped: u64,
+    /// A test program did not end as it should.
+    broken: bool,
+}
+
+impl Totals {
+    fn add(&mut self, other: Totals) {
+        self.passed += other.passed;
+        self.failed += other.failed;
+        self.skipped += other.skipped;
+        self.broken |= other.broken;
+    }
+}
+
+fn suite(command: &mut Command, args: &[&str]) -> anyhow::Result<Totals> {
+    use std::io::{BufRead, BufReader};
+    command.args(args).stdout(std::process::Stdio::piped());
+    let mut child = command.spawn()?;
+    let mut totals = Totals::default();
+    if let Some(stdout) = child.stdout.take() {
+        for line in BufReader::new(stdout).lines() {
+            let line = line?;
+            println!("{line}");
+            totals.add(counts(&line));
+        }
+    }
+    totals.broken = !child.wait()?.success();
+    Ok(totals)
+}
+
+/// The counts in a line such as `test result: ok. 3 passed; 0 failed; 1 ignored; …`.
+fn counts(line: &str) -> Totals {
+    let Some(rest) = line.strip_prefix("test result: ") else { return Totals::default() };
+    let count = |word: &str| {
+        let before = rest.split(&format!(" {word}")).next().unwrap_or_default();
+        before.rsplit(' ').next().and_then(|number| number.parse().ok()).unwrap_or(0)
+    };
+    Totals { passed: count("passed"), failed: count("failed"), skipped: count("ignored"), broken: false }
+}
+
+fn end_to_end(skiff: &Path, images: &Path, args: &[&str]) -> anyhow::Result<Totals> {
+    let clients = setup::clients();
+    // The outer namespace has no way out: what is sent to a dead target fails instead of leaving.
+    let mut command = Command::new("unshare");
+    command
+        .args(["--net", "--", "sh", "-c", "ip link set lo up && exec \"$@\"", "sh"])
+        .arg(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+        .args(["test", "--package", "skiff-tests", "--no-fail-fast", "--offline"])
+        .current_dir(build::root())
+        .env("SKIFF", skiff)
+        .env("SKIFF_IMAGES", images)
+        .env("KUBECTL", clients.kubectl_1_35)
+        .env("KUBECTL_1_20", clients.kubectl_1_20);
+    suite(&mut command, args)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_are_read_off_the_summary() {
+        let totals = counts(
+            "test result: FAILED. 12 passed; 3 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.01s",
+        );
+        assert_eq!((totals.passed, totals.failed, totals.skipped), (12, 3, 1));
+        assert_eq!(counts("running 3 tests").passed, 0);
+    }
+}
