@@ -4,6 +4,10 @@
 //! hangs on it by a veth pair. [`Network`] is the interface.
 
 mod cidr;
+mod listeners;
+mod local;
+mod schema;
+mod state;
 
 use std::net::Ipv4Addr;
 use std::path::Path;
@@ -11,6 +15,7 @@ use std::path::Path;
 use async_trait::async_trait;
 
 pub use cidr::ParseCidrError;
+pub use local::{Config, LocalNetwork};
 
 /// An IPv4 range, in canonical form: host bits are zero.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
@@ -61,16 +66,31 @@ pub struct Route {
     pub via: Ipv4Addr,
 }
 
+impl Protocol {
+    /// The IP protocol number.
+    pub fn number(self) -> u8 {
+        match self {
+            Protocol::Tcp => 6,
+            Protocol::Udp => 17,
+            Protocol::Sctp => 132,
+        }
+    }
+}
+
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("no address is free in {0:?}")]
+    #[error("no address is free in {0}")]
     Exhausted(Cidr),
     #[error("sandbox {0} is not attached")]
     NotAttached(String),
     #[error("{0}")]
     Invalid(String),
     #[error("cannot {action}")]
-    Kernel { action: String, #[source] source: Box<dyn std::error::Error + Send + Sync> },
+    Kernel {
+        action: String,
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
 }
 
 /// The network of one node. Idempotent: repeating a call with the same arguments changes nothing.
@@ -83,7 +103,8 @@ pub trait Network: Send + Sync + 'static {
     async fn detach(&self, sandbox: &str) -> Result<(), Error>;
     /// Replaces the sandbox's host ports as a whole. The ports are set up also where a process of the
     /// node holds one; the answer names those.
-    async fn set_host_ports(&self, sandbox: &str, ports: &[HostPort]) -> Result<Vec<HostPortConflict>, Error>;
+    async fn set_host_ports(&self, sandbox: &str, ports: &[HostPort])
+    -> Result<Vec<HostPortConflict>, Error>;
     async fn attachments(&self) -> Result<Vec<Attachment>, Error>;
     /// Replaces the routes to the other nodes' ranges as a whole.
     async fn set_routes(&self, routes: &[Route]) -> Result<(), Error>;

@@ -1,0 +1,139 @@
+//! The node's rules for sandboxes: host ports, what is masqueraded, and the guard of the loopback.
+//!
+//! Rules are fixed for as long as the node's ranges are; host ports, sandboxes and nodes are elements.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::Ipv4Addr;
+
+use skiff_sys::nft::{
+    Address, CONNTRACK_DESTINATION_TRANSLATED, Chain, Comparison::Equal, Comparison::Unequal, Datum, Field,
+    Hook, Key, Map, Point, Register, Rule, Schema, Type, Value, Verdict,
+};
+
+use crate::Cidr;
+use crate::state::{PortKey, State};
+
+/// The name of this part of the ruleset.
+pub(crate) const PART: &str = "network";
+/// (address of the node or 0.0.0.0, protocol, port) → (sandbox, port)
+pub(crate) const HOST_PORTS: &str = "host-ports";
+/// (sandbox, itself): what a sandbox sends to itself by way of a translated address.
+pub(crate) const HAIRPIN: &str = "hairpin";
+/// Addresses of nodes, which know the way back to sandboxes.
+pub(crate) const NODES: &str = "nodes";
+
+const LOOPBACK: (Ipv4Addr, u8) = (Ipv4Addr::new(127, 0, 0, 0), 8);
+const MULTICAST: (Ipv4Addr, u8) = (Ipv4Addr::new(224, 0, 0, 0), 4);
+
+pub(crate) struct Ranges<'a> {
+    pub(crate) bridge: &'a str,
+    pub(crate) pods: Cidr,
+    pub(crate) cluster: Cidr,
+    pub(crate) services: Cidr,
+}
+
+pub(crate) fn schema(ranges: &Ranges<'_>) -> Schema {
+    let maps = vec![
+        Map {
+            name: HOST_PORTS,
+            key: &[Type::Address, Type::Protocol, Type::Port],
+            value: Value::Data(&[Type::Address, Type::Port]),
+        },
+        Map { name: HAIRPIN, key: &[Type::Address, Type::Address], value: Value::None },
+        Map { name: NODES, key: &[Type::Address], value: Value::None },
+    ];
+    let jump = || vec![Rule::new().verdict(&Verdict::Jump("host-ports-any".into()))];
+    // Before the services' chains, which are at the usual -100: a host port leads straight to its sandbox.
+    let hook = |at| Hook { at, priority: -110, nat: true };
+    let chains = vec![
+        Chain::plain("host-ports-any", host_ports(ranges)),
+        Chain::base("host-ports-in", hook(Point::Prerouting), jump()),
+        Chain::base("host-ports-out", hook(Point::Output), jump()),
+        Chain::base("leaving", Hook { at: Point::Postrouting, priority: 100, nat: true }, leaving(ranges)),
+        Chain::base("guard", Hook { at: Point::Prerouting, priority: -300, nat: false }, guard()),
+    ];
+    Schema { maps, chains }
+}
+
+/// The bridge routes 127/8, so that the node's own connections to 127.0.0.1 can be led to a sandbox. So
+/// nobody else may send there: what listens on the node's loopback trusts that.
+fn guard() -> Vec<Rule> {
+    [Address::Destination, Address::Source]
+        .into_iter()
+        .map(|address| {
+            Rule::new()
+                .interface(Field::InputName, Unequal, "lo")
+                .range(address, Equal, LOOPBACK.0, LOOPBACK.1)
+                .verdict(&Verdict::Drop)
+        })
+        .collect()
+}
+
+fn host_ports(ranges: &Ranges<'_>) -> Vec<Rule> {
+    let (key, target) = (Register(0), Register(4));
+    let translate = |rule: Rule| {
+        rule.load(Field::Protocol, Register(1))
+            .load(Field::DestinationPort, Register(2))
+            .find(HOST_PORTS, key, target)
+            .translate_destination(target, Register(5))
+    };
+    // A service address that the node answers itself (the cluster's DNS) is no address of the node.
+    let any = Rule::new()
+        .local(Address::Destination, Equal)
+        .range(Address::Destination, Unequal, ranges.services.address, ranges.services.prefix)
+        .constant(&Ipv4Addr::UNSPECIFIED.octets(), key);
+    vec![translate(Rule::new().load(Field::DestinationAddress, key)), translate(any)]
+}
+
+fn leaving(ranges: &Ranges<'_>) -> Vec<Rule> {
+    let accept = |rule: Rule| rule.verdict(&Verdict::Accept);
+    let to = |range: Cidr| Rule::new().range(Address::Destination, Equal, range.address, range.prefix);
+    let out_of = |comparison| Rule::new().interface(Field::OutputName, comparison, ranges.bridge);
+    let pods = ranges.pods;
+    vec![
+        // From the node's 127.0.0.1 to a host port: a sandbox can't answer to that address.
+        out_of(Equal).range(Address::Source, Equal, LOOPBACK.0, LOOPBACK.1).masquerade(),
+        // A sandbox must not see itself as the sender, or it would answer itself without the node.
+        Rule::new()
+            .load(Field::SourceAddress, Register(0))
+            .load(Field::DestinationAddress, Register(1))
+            .within(HAIRPIN, Register(0))
+            .masquerade(),
+        // The answers of this node's sandboxes pass here anyway, so they see the true sender.
+        accept(out_of(Equal)),
+        accept(Rule::new().interface(Field::OutputName, Equal, "lo")),
+        // What was translated here and goes on to another node must come back here; the answers to this
+        // node's own sandboxes do so without it.
+        Rule::new()
+            .connection_status(CONNTRACK_DESTINATION_TRANSLATED)
+            .range(Address::Source, Unequal, pods.address, pods.prefix)
+            .masquerade(),
+        accept(Rule::new().range(Address::Source, Unequal, pods.address, pods.prefix)),
+        accept(to(ranges.cluster)),
+        accept(to(ranges.services)),
+        accept(Rule::new().load(Field::DestinationAddress, Register(0)).within(NODES, Register(0))),
+        accept(Rule::new().range(Address::Destination, Equal, MULTICAST.0, MULTICAST.1)),
+        Rule::new().masquerade(),
+    ]
+}
+
+/// The elements that follow from what is attached.
+pub(crate) fn elements(state: &State) -> Vec<(&'static str, HashMap<Key, Datum>)> {
+    let hairpin =
+        state.sandboxes.values().map(|this| (Key::EMPTY.address(this.ip).address(this.ip), Datum::Member));
+    vec![(HOST_PORTS, host_port_elements(&state.port_targets())), (HAIRPIN, hairpin.collect())]
+}
+
+pub(crate) fn node_elements(
+    nodes: impl Iterator<Item = Ipv4Addr>,
+) -> Vec<(&'static str, HashMap<Key, Datum>)> {
+    vec![(NODES, nodes.map(|ip| (Key::EMPTY.address(ip), Datum::Member)).collect())]
+}
+
+fn host_port_elements(targets: &BTreeMap<PortKey, (Ipv4Addr, u16)>) -> HashMap<Key, Datum> {
+    let element = |((address, protocol, port), target): (&PortKey, &(Ipv4Addr, u16))| {
+        let key = Key::EMPTY.address(*address).protocol(protocol.number()).port(*port);
+        (key, Datum::Data(Key::EMPTY.address(target.0).port(target.1)))
+    };
+    targets.iter().map(element).collect()
+}

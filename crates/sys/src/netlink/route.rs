@@ -1,0 +1,450 @@
+//! Links, IPv4 addresses and IPv4 routes of one network namespace.
+//!
+//! Every call is blocking and says what it did in its error. Deleting what is not there succeeds, adding
+//! what is there already succeeds: callers state what they want.
+
+use std::io;
+use std::net::Ipv4Addr;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use super::{ACK, CREATE, DUMP, EXCLUSIVE, Family, REPLACE, Socket, Writer, attribute, attributes, text};
+
+const NEWLINK: u16 = 16;
+const DELLINK: u16 = 17;
+const GETLINK: u16 = 18;
+const NEWADDR: u16 = 20;
+const DELADDR: u16 = 21;
+const GETADDR: u16 = 22;
+const NEWROUTE: u16 = 24;
+const DELROUTE: u16 = 25;
+const GETROUTE: u16 = 26;
+
+const IFLA_ADDRESS: u16 = 1;
+const IFLA_IFNAME: u16 = 3;
+const IFLA_MTU: u16 = 4;
+const IFLA_MASTER: u16 = 10;
+const IFLA_LINKINFO: u16 = 18;
+const IFLA_NET_NS_FD: u16 = 28;
+const INFO_KIND: u16 = 1;
+const INFO_DATA: u16 = 2;
+const INFO_SLAVE_KIND: u16 = 4;
+const INFO_SLAVE_DATA: u16 = 5;
+const VETH_PEER: u16 = 1;
+const BR_MCAST_SNOOPING: u16 = 23;
+const BRPORT_ISOLATED: u16 = 33;
+
+const RTA_DST: u16 = 1;
+const RTA_OIF: u16 = 4;
+const RTA_GATEWAY: u16 = 5;
+const RTA_PREFSRC: u16 = 7;
+
+/// Routes that Skiff wrote carry this originator number, so that it can find them again
+/// (rtnetlink(7), rtm_protocol; 88 is not assigned in linux/rtnetlink.h).
+pub const ORIGIN: u8 = 88;
+const ORIGIN_BOOT: u8 = 3;
+
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {action}")]
+pub struct Error {
+    pub action: String,
+    #[source]
+    pub source: io::Error,
+}
+
+impl Error {
+    fn new(action: impl Into<String>, source: io::Error) -> Error {
+        Error { action: action.into(), source }
+    }
+
+    pub fn errno(&self) -> Option<i32> {
+        self.source.raw_os_error()
+    }
+}
+
+type Result<T> = std::result::Result<T, Error>;
+
+/// A link as the kernel tells it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Link {
+    pub index: u32,
+    pub name: String,
+    pub up: bool,
+    pub mtu: u32,
+    pub address: Vec<u8>,
+    /// The index of the bridge that it is a port of.
+    pub master: Option<u32>,
+    /// `veth`, `bridge`, …; empty for a device of the machine.
+    pub kind: String,
+}
+
+/// An IPv4 address on a link.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Address {
+    pub link: u32,
+    pub ip: Ipv4Addr,
+    pub prefix: u8,
+}
+
+/// A unicast IPv4 route of the main table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Route {
+    pub destination: Ipv4Addr,
+    pub prefix: u8,
+    pub via: Option<Ipv4Addr>,
+    pub link: Option<u32>,
+    pub source: Option<Ipv4Addr>,
+}
+
+/// One end of a veth pair to be made.
+#[derive(Debug, Clone, Default)]
+pub struct VethEnd<'a> {
+    pub name: &'a str,
+    /// The namespace that it is born in; none is the connection's own.
+    pub netns: Option<BorrowedFd<'a>>,
+    pub mac: Option<[u8; 6]>,
+    /// The bridge that it becomes a port of, by index (in the connection's namespace).
+    pub bridge: Option<u32>,
+}
+
+/// A connection to the kernel for one network namespace.
+#[derive(Debug)]
+pub struct Connection {
+    socket: Socket,
+}
+
+impl Connection {
+    /// For the namespace of the calling thread.
+    pub fn open() -> Result<Connection> {
+        let socket = Socket::open(Family::Route, 0).map_err(|e| Error::new("open a netlink socket", e))?;
+        Ok(Connection { socket })
+    }
+
+    /// For another namespace.
+    pub fn open_in(netns: BorrowedFd<'_>) -> Result<Connection> {
+        let socket = Socket::open_in(netns, Family::Route)
+            .map_err(|e| Error::new("open a netlink socket in a network namespace", e))?;
+        Ok(Connection { socket })
+    }
+
+    pub fn links(&self) -> Result<Vec<Link>> {
+        let mut request = Writer::new();
+        request.message(GETLINK, DUMP, 1, &link_header(0, 0, 0)).end();
+        let mut links = Vec::new();
+        self.socket
+            .dump(request.as_bytes(), |message| links.extend(read_link(message.body)))
+            .map_err(|e| Error::new("list links", e))?;
+        Ok(links)
+    }
+
+    pub fn link(&self, name: &str) -> Result<Option<Link>> {
+        let mut request = Writer::new();
+        request.message(GETLINK, 0, 1, &link_header(0, 0, 0)).string(IFLA_IFNAME, name).end();
+        let action = || format!("look up link {name}");
+        self.socket.send(request.as_bytes()).map_err(|e| Error::new(action(), e))?;
+        let mut buffer = Vec::new();
+        let datagram = self.socket.receive(&mut buffer, true).map_err(|e| Error::new(action(), e))?;
+        for message in super::messages(datagram) {
+            match message.error() {
+                None => return Ok(read_link(message.body)),
+                Some(libc::ENODEV) => return Ok(None),
+                Some(error) => return Err(Error::new(action(), io::Error::from_raw_os_error(error))),
+            }
+        }
+        Ok(None)
+    }
+
+    /// A bridge, with its hardware address fixed: otherwise it would take over that of its lowest port,
+    /// and neighbours would know an address that is gone.
+    pub fn add_bridge(&self, name: &str, mac: [u8; 6], mtu: u32) -> Result<()> {
+        let mut request = Writer::new();
+        request.message(NEWLINK, ACK | CREATE | EXCLUSIVE, 1, &link_header(0, UP, UP));
+        request.string(IFLA_IFNAME, name).attribute(IFLA_ADDRESS, &mac);
+        if mtu > 0 {
+            request.u32(IFLA_MTU, mtu);
+        }
+        let info = request.open(IFLA_LINKINFO);
+        request.string(INFO_KIND, "bridge");
+        let data = request.open(INFO_DATA);
+        // There is no multicast router to listen for, and its timers cost wake-ups on an idle node.
+        request.u8(BR_MCAST_SNOOPING, 0);
+        request.close(data).close(info).end();
+        self.one(&request, &[libc::EEXIST], || format!("create bridge {name}"))
+    }
+
+    /// Creates a veth pair, both ends up, each in its namespace and on its bridge, in one request.
+    /// `near` is in this connection's namespace, whatever its `netns` says.
+    pub fn add_veth(&self, near: &VethEnd<'_>, far: &VethEnd<'_>, mtu: u32) -> Result<()> {
+        let mut request = Writer::new();
+        request.message(NEWLINK, ACK | CREATE | EXCLUSIVE, 1, &link_header(0, UP, UP));
+        let end = |request: &mut Writer, end: &VethEnd<'_>| {
+            request.string(IFLA_IFNAME, end.name);
+            if mtu > 0 {
+                request.u32(IFLA_MTU, mtu);
+            }
+            if let Some(mac) = end.mac {
+                request.attribute(IFLA_ADDRESS, &mac);
+            }
+        };
+        end(&mut request, near);
+        if let Some(bridge) = near.bridge {
+            request.u32(IFLA_MASTER, bridge);
+        }
+        let info = request.open(IFLA_LINKINFO);
+        request.string(INFO_KIND, "veth");
+        let data = request.open(INFO_DATA);
+        let peer = request.open(VETH_PEER);
+        request.raw(&link_header(0, UP, UP));
+        end(&mut request, far);
+        if let Some(netns) = far.netns {
+            request.u32(IFLA_NET_NS_FD, netns.as_raw_fd() as u32);
+        }
+        request.close(peer).close(data).close(info).end();
+        self.one(&request, &[], || format!("create the veth pair {} and {}", near.name, far.name))
+    }
+
+    /// An isolated port of a bridge exchanges frames with the bridge itself only, never with another
+    /// isolated port: what passes between them is then routed, and so translated and filtered.
+    pub fn isolate_port(&self, name: &str) -> Result<()> {
+        let mut request = Writer::new();
+        request.message(NEWLINK, ACK, 1, &link_header(0, 0, 0)).string(IFLA_IFNAME, name);
+        let info = request.open(IFLA_LINKINFO);
+        request.string(INFO_SLAVE_KIND, "bridge");
+        let data = request.open(INFO_SLAVE_DATA);
+        request.u8(BRPORT_ISOLATED, 1);
+        request.close(data).close(info).end();
+        self.one(&request, &[], || format!("isolate bridge port {name}"))
+    }
+
+    pub fn set_up(&self, name: &str) -> Result<()> {
+        let mut request = Writer::new();
+        request.message(NEWLINK, ACK, 1, &link_header(0, UP, UP)).string(IFLA_IFNAME, name).end();
+        self.one(&request, &[], || format!("bring up link {name}"))
+    }
+
+    pub fn set_mtu(&self, name: &str, mtu: u32) -> Result<()> {
+        let mut request = Writer::new();
+        request
+            .message(NEWLINK, ACK, 1, &link_header(0, 0, 0))
+            .string(IFLA_IFNAME, name)
+            .u32(IFLA_MTU, mtu)
+            .end();
+        self.one(&request, &[], || format!("set the MTU of link {name} to {mtu}"))
+    }
+
+    /// Makes an existing link a port of a bridge of the same namespace.
+    pub fn set_master(&self, name: &str, bridge: u32) -> Result<()> {
+        let mut request = Writer::new();
+        request
+            .message(NEWLINK, ACK, 1, &link_header(0, 0, 0))
+            .string(IFLA_IFNAME, name)
+            .u32(IFLA_MASTER, bridge)
+            .end();
+        self.one(&request, &[], || format!("make link {name} a bridge port"))
+    }
+
+    /// Also removes a veth's other end. Succeeds where there is none.
+    pub fn delete_link(&self, name: &str) -> Result<()> {
+        let mut request = Writer::new();
+        request.message(DELLINK, ACK, 1, &link_header(0, 0, 0)).string(IFLA_IFNAME, name).end();
+        self.one(&request, &[libc::ENODEV], || format!("delete link {name}"))
+    }
+
+    pub fn addresses(&self) -> Result<Vec<Address>> {
+        let mut request = Writer::new();
+        request.message(GETADDR, DUMP, 1, &[libc::AF_INET as u8, 0, 0, 0, 0, 0, 0, 0]).end();
+        let mut addresses = Vec::new();
+        self.socket
+            .dump(request.as_bytes(), |message| addresses.extend(read_address(message.body)))
+            .map_err(|e| Error::new("list addresses", e))?;
+        Ok(addresses)
+    }
+
+    pub fn add_address(&self, link: u32, ip: Ipv4Addr, prefix: u8) -> Result<()> {
+        let request = address_request(NEWADDR, ACK | CREATE | REPLACE, link, ip, prefix);
+        self.one(&request, &[libc::EEXIST], || format!("add address {ip}/{prefix}"))
+    }
+
+    pub fn delete_address(&self, link: u32, ip: Ipv4Addr, prefix: u8) -> Result<()> {
+        let request = address_request(DELADDR, ACK, link, ip, prefix);
+        self.one(&request, &[libc::EADDRNOTAVAIL, libc::ENODEV], || format!("delete address {ip}/{prefix}"))
+    }
+
+    /// The routes of the main table with this originator, or all unicast ones.
+    pub fn routes(&self, origin: Option<u8>) -> Result<Vec<Route>> {
+        let mut request = Writer::new();
+        let mut header = [0u8; 12];
+        header[0] = libc::AF_INET as u8;
+        request.message(GETROUTE, DUMP, 1, &header).end();
+        let mut routes = Vec::new();
+        self.socket
+            .dump(request.as_bytes(), |message| routes.extend(read_route(message.body, origin)))
+            .map_err(|e| Error::new("list routes", e))?;
+        Ok(routes)
+    }
+
+    /// Adds the route, or replaces the one to the same destination.
+    pub fn add_route(&self, route: &Route, origin: u8) -> Result<()> {
+        let request = route_request(NEWROUTE, ACK | CREATE | REPLACE, route, origin);
+        self.one(&request, &[], || format!("add the route to {}/{}", route.destination, route.prefix))
+    }
+
+    pub fn delete_route(&self, route: &Route) -> Result<()> {
+        let request = route_request(DELROUTE, ACK, route, 0);
+        self.one(&request, &[libc::ESRCH, libc::ENODEV], || {
+            format!("delete the route to {}/{}", route.destination, route.prefix)
+        })
+    }
+
+    /// What a fresh sandbox needs inside, in one request: loopback up, its address, and the default route.
+    pub fn configure_sandbox(&self, link: &str, ip: Ipv4Addr, prefix: u8, gateway: Ipv4Addr) -> Result<()> {
+        self.set_up("lo")?;
+        let index = self
+            .link(link)?
+            .ok_or_else(|| Error::new(format!("find {link} in the sandbox"), io::ErrorKind::NotFound.into()))?
+            .index;
+        self.add_address(index, ip, prefix)?;
+        let default = Route {
+            destination: Ipv4Addr::UNSPECIFIED,
+            prefix: 0,
+            via: Some(gateway),
+            link: Some(index),
+            source: None,
+        };
+        self.add_route(&default, ORIGIN_BOOT)
+    }
+
+    fn one(&self, request: &Writer, fine: &[i32], action: impl Fn() -> String) -> Result<()> {
+        let results = self.socket.transact(request.as_bytes(), 1).map_err(|e| Error::new(action(), e))?;
+        match results.first() {
+            Some(0) => Ok(()),
+            Some(error) if fine.contains(error) => Ok(()),
+            Some(error) => Err(Error::new(action(), io::Error::from_raw_os_error(*error))),
+            None => Err(Error::new(action(), io::ErrorKind::UnexpectedEof.into())),
+        }
+    }
+}
+
+const UP: u32 = libc::IFF_UP as u32;
+
+/// struct ifinfomsg
+fn link_header(index: u32, flags: u32, change: u32) -> [u8; 16] {
+    let mut header = [0; 16];
+    header[4..8].copy_from_slice(&index.to_ne_bytes());
+    header[8..12].copy_from_slice(&flags.to_ne_bytes());
+    header[12..16].copy_from_slice(&change.to_ne_bytes());
+    header
+}
+
+fn read_link(body: &[u8]) -> Option<Link> {
+    let (header, rest) = body.split_at_checked(16)?;
+    let number = |value: &[u8]| value.try_into().ok().map(u32::from_ne_bytes);
+    let mut link = Link {
+        index: number(&header[4..8])?,
+        name: String::new(),
+        up: number(&header[8..12])? & UP != 0,
+        mtu: 0,
+        address: Vec::new(),
+        master: None,
+        kind: String::new(),
+    };
+    for (kind, value) in attributes(rest) {
+        match kind {
+            IFLA_IFNAME => link.name = text(value),
+            IFLA_ADDRESS => link.address = value.to_vec(),
+            IFLA_MTU => link.mtu = number(value)?,
+            IFLA_MASTER => link.master = number(value),
+            IFLA_LINKINFO => link.kind = attribute(value, INFO_KIND).map(text).unwrap_or_default(),
+            _ => {}
+        }
+    }
+    Some(link)
+}
+
+/// struct ifaddrmsg and its attributes
+fn address_request(kind: u16, flags: u16, link: u32, ip: Ipv4Addr, prefix: u8) -> Writer {
+    const IFA_ADDRESS: u16 = 1;
+    const IFA_LOCAL: u16 = 2;
+    const IFA_BROADCAST: u16 = 4;
+    let mut header = [libc::AF_INET as u8, prefix, 0, 0, 0, 0, 0, 0];
+    header[4..8].copy_from_slice(&link.to_ne_bytes());
+    let mut request = Writer::new();
+    request.message(kind, flags, 1, &header);
+    request.attribute(IFA_LOCAL, &ip.octets()).attribute(IFA_ADDRESS, &ip.octets());
+    if kind == NEWADDR && prefix < 31 {
+        let broadcast = u32::from(ip) | (u32::MAX >> prefix);
+        request.attribute(IFA_BROADCAST, &broadcast.to_be_bytes());
+    }
+    request.end();
+    request
+}
+
+fn read_address(body: &[u8]) -> Option<Address> {
+    const IFA_LOCAL: u16 = 2;
+    let (header, rest) = body.split_at_checked(8)?;
+    let ip: [u8; 4] = attribute(rest, IFA_LOCAL)?.try_into().ok()?;
+    let link = u32::from_ne_bytes(header[4..8].try_into().ok()?);
+    Some(Address { link, ip: ip.into(), prefix: header[1] })
+}
+
+/// struct rtmsg and its attributes
+fn route_request(kind: u16, flags: u16, route: &Route, origin: u8) -> Writer {
+    const TABLE_MAIN: u8 = 254;
+    const SCOPE_LINK: u8 = 253;
+    const SCOPE_NOWHERE: u8 = 255;
+    const TYPE_UNICAST: u8 = 1;
+    let adds = kind == NEWROUTE;
+    let scope = match (adds, route.via) {
+        (false, _) => SCOPE_NOWHERE,
+        (true, Some(_)) => 0,
+        (true, None) => SCOPE_LINK,
+    };
+    let mut request = Writer::new();
+    let header = [
+        libc::AF_INET as u8,
+        route.prefix,
+        0,
+        0,
+        TABLE_MAIN,
+        origin,
+        scope,
+        if adds { TYPE_UNICAST } else { 0 },
+        0,
+        0,
+        0,
+        0,
+    ];
+    request.message(kind, flags, 1, &header);
+    if route.prefix > 0 {
+        request.attribute(RTA_DST, &route.destination.octets());
+    }
+    if let Some(via) = route.via {
+        request.attribute(RTA_GATEWAY, &via.octets());
+    }
+    if let Some(link) = route.link {
+        request.u32(RTA_OIF, link);
+    }
+    if let Some(source) = route.source {
+        request.attribute(RTA_PREFSRC, &source.octets());
+    }
+    request.end();
+    request
+}
+
+fn read_route(body: &[u8], origin: Option<u8>) -> Option<Route> {
+    let (header, rest) = body.split_at_checked(12)?;
+    let (table, protocol, kind) = (header[4], header[5], header[7]);
+    if table != 254 || kind != 1 || origin.is_some_and(|origin| origin != protocol) {
+        return None;
+    }
+    let address = |kind| {
+        let value: [u8; 4] = attribute(rest, kind)?.try_into().ok()?;
+        Some(Ipv4Addr::from(value))
+    };
+    Some(Route {
+        destination: address(RTA_DST).unwrap_or(Ipv4Addr::UNSPECIFIED),
+        prefix: header[1],
+        via: address(RTA_GATEWAY),
+        link: attribute(rest, RTA_OIF).and_then(|value| value.try_into().ok()).map(u32::from_ne_bytes),
+        source: address(RTA_PREFSRC),
+    })
+}

@@ -1,0 +1,289 @@
+//! The owner of the table: what should be in it, and the transactions that make it so.
+//!
+//! The wanted elements are kept in memory, so a change costs what it changes, and the whole table can be
+//! written anew in one transaction whenever someone else touched it. After a restart of the process the
+//! table is adopted if its rules are the ones that this program would write: traffic never stops.
+
+use std::collections::{BTreeMap, HashMap};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::monitor::Monitor;
+use super::wire::{self, Batch};
+use super::{Chain, Datum, Error, Key, Schema, TABLE};
+use crate::netlink::{Family, Socket};
+
+/// A step of a transaction.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// Also replaces.
+    Insert {
+        map: &'static str,
+        key: Key,
+        datum: Datum,
+    },
+    Remove {
+        map: &'static str,
+        key: Key,
+    },
+}
+
+/// The one owner of the table `ip skiff` in the network namespace where it was opened. Parts are named;
+/// each is defined once and then changed.
+#[derive(Debug)]
+pub struct Ruleset {
+    inner: Mutex<Inner>,
+    monitor: Mutex<Option<Monitor>>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    socket: Socket,
+    parts: BTreeMap<&'static str, Part>,
+    /// Whether the table is in the kernel, as far as we know.
+    installed: bool,
+}
+
+#[derive(Debug)]
+struct Part {
+    schema: Schema,
+    /// Chains that came later, by need.
+    extra: BTreeMap<String, Chain>,
+    elements: HashMap<&'static str, HashMap<Key, Datum>>,
+}
+
+impl Ruleset {
+    /// In the calling thread's network namespace. Touches nothing yet.
+    pub fn open() -> Result<Arc<Ruleset>, Error> {
+        let socket = Socket::open(Family::Netfilter, 0).map_err(Error::Open)?;
+        let own = socket.port();
+        let inner = Inner { socket, parts: BTreeMap::new(), installed: false };
+        let ruleset = Arc::new(Ruleset { inner: Mutex::new(inner), monitor: Mutex::new(None) });
+        let monitor = Monitor::start(own, Arc::downgrade(&ruleset)).map_err(Error::Open)?;
+        *ruleset.monitor.lock().unwrap_or_else(PoisonError::into_inner) = Some(monitor);
+        Ok(ruleset)
+    }
+
+    /// Puts a part's chains and maps into the table. If just these are there already, from before a
+    /// restart, they stay with their elements; otherwise the table is written anew.
+    pub fn define(&self, part: &'static str, schema: Schema) -> Result<(), Error> {
+        let mut inner = self.lock();
+        let adopted = inner.adopt(part, &schema)?;
+        let fresh = adopted.is_none();
+        inner.parts.insert(part, adopted.unwrap_or_else(|| Part::new(schema)));
+        if fresh { inner.write_all() } else { Ok(()) }
+    }
+
+    /// Makes sure that these chains exist in a part, for maps to lead to. They can't be changed later.
+    pub fn add_chains(&self, part: &'static str, chains: Vec<Chain>) -> Result<(), Error> {
+        let mut inner = self.lock();
+        let known = &inner.part(part).extra;
+        let new: Vec<Chain> = chains.into_iter().filter(|chain| !known.contains_key(&chain.name)).collect();
+        if new.is_empty() {
+            return Ok(());
+        }
+        let mut batch = Batch::new();
+        new.iter().for_each(|chain| batch.chain(chain));
+        new.iter().for_each(|chain| batch.rules(chain, true));
+        inner.part(part).extra.extend(new.into_iter().map(|chain| (chain.name.clone(), chain)));
+        inner.commit(batch, || format!("chains of {part}"))
+    }
+
+    /// Applies changes to a part's elements, as one transaction. Steps that change nothing cost nothing.
+    pub fn change(&self, part: &'static str, changes: Vec<Change>) -> Result<(), Error> {
+        self.lock().change(part, changes)
+    }
+
+    /// Makes these the only elements of the map, changing only what differs.
+    pub fn replace(
+        &self,
+        part: &'static str,
+        wanted: Vec<(&'static str, HashMap<Key, Datum>)>,
+    ) -> Result<(), Error> {
+        let mut inner = self.lock();
+        let mut changes = Vec::new();
+        for (map, wanted) in wanted {
+            let present = inner.part(part).elements.get(map);
+            let gone = present.into_iter().flatten().filter(|(key, _)| !wanted.contains_key(key));
+            changes.extend(gone.map(|(key, _)| Change::Remove { map, key: *key }));
+            changes.extend(wanted.into_iter().map(|(key, datum)| Change::Insert { map, key, datum }));
+        }
+        inner.change(part, changes)
+    }
+
+    /// What the part's map should hold, and holds unless somebody has just touched it.
+    pub fn elements(&self, part: &'static str, map: &str) -> HashMap<Key, Datum> {
+        self.lock().part(part).elements.get(map).cloned().unwrap_or_default()
+    }
+
+    /// Writes the whole table anew, in one transaction.
+    pub fn restore(&self) -> Result<(), Error> {
+        self.lock().write_all()
+    }
+
+    /// Takes the table out of the kernel and forgets all parts. Succeeds where there is none.
+    pub fn remove(&self) -> Result<(), Error> {
+        let mut inner = self.lock();
+        inner.parts.clear();
+        inner.installed = false;
+        let mut batch = Batch::new();
+        batch.table();
+        batch.delete_table();
+        batch.commit(&inner.socket).map_err(|source| Error::Write { what: "end".into(), source })
+    }
+
+    /// Whether the table in the kernel is what it should be, read back from it.
+    pub fn is_intact(&self) -> bool {
+        let inner = self.lock();
+        !inner.installed || inner.parts.iter().all(|(name, part)| inner.holds(name, part))
+    }
+
+    /// Somebody else changed the table: writes it anew if it ought to be there.
+    pub(super) fn touched(&self) {
+        let mut inner = self.lock();
+        if !inner.installed {
+            return;
+        }
+        match inner.write_all() {
+            Ok(()) => tracing::warn!(table = TABLE, "table was changed by another program and is restored"),
+            Err(error) => {
+                tracing::error!(
+                    table = TABLE,
+                    error = &error as &dyn std::error::Error,
+                    "cannot restore table"
+                );
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // What a panicking thread left is still the truth about what is wanted.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    fn part(&mut self, part: &'static str) -> &mut Part {
+        self.parts.entry(part).or_insert_with(|| Part::new(Schema::default()))
+    }
+
+    fn change(&mut self, part: &'static str, changes: Vec<Change>) -> Result<(), Error> {
+        let elements = &mut self.part(part).elements;
+        let mut removed: BTreeMap<&str, Vec<Key>> = BTreeMap::new();
+        let mut inserted: BTreeMap<&str, HashMap<Key, Datum>> = BTreeMap::new();
+        for change in changes {
+            match change {
+                Change::Insert { map, key, datum } => {
+                    let old = elements.entry(map).or_default().insert(key, datum.clone());
+                    if old.as_ref() == Some(&datum) {
+                        continue;
+                    }
+                    // Removed or replaced twice within one transaction counts once.
+                    let pending = inserted.entry(map).or_default().insert(key, datum);
+                    if old.is_some() && pending.is_none() {
+                        removed.entry(map).or_default().push(key);
+                    }
+                }
+                Change::Remove { map, key } => {
+                    let old = elements.get_mut(map).and_then(|elements| elements.remove(&key));
+                    let pending = inserted.get_mut(map).and_then(|inserted| inserted.remove(&key));
+                    if old.is_some() && pending.is_none() {
+                        removed.entry(map).or_default().push(key);
+                    }
+                }
+            }
+        }
+        let mut batch = Batch::new();
+        for (map, keys) in &removed {
+            batch.remove(map, keys.iter());
+        }
+        for (map, elements) in &inserted {
+            batch.insert(map, elements.iter());
+        }
+        self.commit(batch, || format!("elements of {part}"))
+    }
+
+    /// Sends a transaction; if the table is not what we believe it is, writes all of it instead.
+    fn commit(&mut self, batch: Batch, what: impl FnOnce() -> String) -> Result<(), Error> {
+        if !self.installed {
+            return Ok(());
+        }
+        let Err(source) = batch.commit(&self.socket) else { return Ok(()) };
+        tracing::warn!(table = TABLE, %source, "transaction refused, writing the whole table");
+        self.write_all().map_err(|error| match error {
+            Error::Write { source, .. } => Error::Write { what: what(), source },
+            other => other,
+        })
+    }
+
+    fn write_all(&mut self) -> Result<(), Error> {
+        let mut batch = Batch::new();
+        // Created so that it can be deleted, whether it was there or not.
+        batch.table();
+        batch.delete_table();
+        batch.table();
+        for (name, part) in &self.parts {
+            part.schema.maps.iter().for_each(|map| batch.map(map));
+            part.chains().for_each(|chain| batch.chain(chain));
+            batch.chain(&Chain::plain(marker(name, &part.schema), Vec::new()));
+        }
+        for part in self.parts.values() {
+            part.chains().for_each(|chain| batch.rules(chain, false));
+            for (map, elements) in &part.elements {
+                batch.insert(map, elements.iter());
+            }
+        }
+        batch.commit(&self.socket).map_err(|source| Error::Write { what: "whole table".into(), source })?;
+        self.installed = true;
+        Ok(())
+    }
+
+    fn holds(&self, name: &str, part: &Part) -> bool {
+        let Ok(present) = wire::chains(&self.socket) else { return false };
+        present.contains_key(&marker(name, &part.schema))
+            && part.chains().all(|chain| present.get(&chain.name) == Some(&chain.rules.len()))
+            && part.schema.maps.iter().all(|map| {
+                let wanted = part.elements.get(map.name).into_iter().flatten();
+                let wanted: HashMap<_, _> = wanted.map(|(key, datum)| (*key, datum.clone())).collect();
+                wire::elements(&self.socket, map).is_ok_and(|found| HashMap::from_iter(found) == wanted)
+            })
+    }
+
+    /// The part as it is in the kernel, if its chains and rules are those of the schema.
+    fn adopt(&mut self, name: &'static str, schema: &Schema) -> Result<Option<Part>, Error> {
+        let present = wire::chains(&self.socket).map_err(|source| Error::Read { what: "chains", source })?;
+        let intact = present.contains_key(&marker(name, schema))
+            && schema.chains.iter().all(|chain| present.get(&chain.name) == Some(&chain.rules.len()));
+        if !intact {
+            return Ok(None);
+        }
+        let mut part = Part::new(schema.clone());
+        for map in &schema.maps {
+            match wire::elements(&self.socket, map) {
+                Ok(elements) => {
+                    part.elements.insert(map.name, elements.into_iter().collect());
+                }
+                Err(_) => return Ok(None),
+            }
+        }
+        self.installed = true;
+        Ok(Some(part))
+    }
+}
+
+impl Part {
+    fn new(schema: Schema) -> Part {
+        Part { schema, extra: BTreeMap::new(), elements: HashMap::new() }
+    }
+
+    fn chains(&self) -> impl Iterator<Item = &Chain> {
+        self.schema.chains.iter().chain(self.extra.values())
+    }
+}
+
+/// An empty chain whose name tells which rules are in the table, to be read after a restart.
+fn marker(part: &str, schema: &Schema) -> String {
+    let mut hasher = DefaultHasher::new();
+    schema.hash(&mut hasher);
+    format!("{part}-{:016x}", hasher.finish())
+}
