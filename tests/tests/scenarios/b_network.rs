@@ -1,0 +1,88 @@
+//! B: the pod network.
+
+use skiff_tests::{Cluster, Namespace, http_get};
+
+fn peer(name: &str, node: &str) -> String {
+    format!(
+        "
+apiVersion: v1
+kind: Pod
+metadata: {{name: {name}}}
+spec:
+  nodeName: {node}
+  terminationGracePeriodSeconds: 1
+  containers:
+  - {{name: main, image: skiff/peer:v1, command: [peer, tcp, '7000']}}
+---
+"
+    )
+}
+
+fn three(namespace: &Namespace) -> (String, String, String) {
+    let cluster = &namespace.cluster;
+    let manifests = [("a", 1), ("b", 1), ("c", 2)].map(|(name, worker)| peer(name, &cluster.worker(worker)));
+    namespace.apply(&manifests.concat()).ok();
+    ["a", "b", "c"].iter().for_each(|pod| namespace.ready(pod));
+    (namespace.pod_ip("a"), namespace.pod_ip("b"), namespace.pod_ip("c"))
+}
+
+#[test]
+fn b1_a_bridge_owns_the_node_s_range_and_is_the_gateway() {
+    let cluster = Cluster::shared();
+    let namespace = cluster.namespace("b1");
+    let (a, b, _) = three(&namespace);
+    let node = cluster.worker(1);
+    let range = cluster.object(&["node", &node])["spec"]["podCIDR"].as_str().expect("a range").to_owned();
+    let gateway = range.replace(".0/24", ".1");
+    let bridge = cluster.on_node(&node, &["ip", "-o", "-4", "addr", "show", "cbr0"]).ok();
+    assert!(bridge.contains(&format!("{gateway}/24")), "{bridge}");
+    let routes = namespace.exec("a", &["ip", "route"]).ok();
+    assert!(routes.contains(&format!("default via {gateway} dev eth0")), "{routes}");
+    let ports = cluster.on_node(&node, &["ip", "-o", "link", "show", "master", "cbr0"]).ok();
+    assert!(ports.lines().count() >= 2, "a veth for each pod: {ports}");
+    assert_eq!(namespace.exec("a", &["peer", "get", &format!("{b}:7000")]).ok(), format!("b {a}\n"));
+}
+
+#[test]
+fn b2_pods_of_two_nodes_reach_each_other_unnated() {
+    let cluster = Cluster::shared();
+    let namespace = cluster.namespace("b2");
+    let (a, _, c) = three(&namespace);
+    assert_eq!(namespace.exec("a", &["peer", "get", &format!("{c}:7000")]).ok(), format!("c {a}\n"));
+    assert_eq!(namespace.exec("c", &["peer", "get", &format!("{a}:7000")]).ok(), format!("a {c}\n"));
+    let nodes = cluster.object(&["nodes"]);
+    let nodes = nodes["items"].as_array().expect("a list");
+    let routes = cluster.on_node(&cluster.worker(1), &["ip", "route"]).ok();
+    for node in nodes.iter().filter(|node| node["metadata"]["name"] != cluster.worker(1).as_str()) {
+        let range = node["spec"]["podCIDR"].as_str().expect("a range");
+        let ip = cluster.node_ip(node["metadata"]["name"].as_str().expect("a name"));
+        assert!(routes.contains(&format!("{range} via {ip} ")), "{range} via {ip}: {routes}");
+    }
+    let ranges: std::collections::BTreeSet<_> =
+        nodes.iter().map(|node| node["spec"]["podCIDR"].to_string()).collect();
+    assert_eq!(ranges.len(), nodes.len(), "each node has its own range");
+}
+
+#[test]
+fn b3_pods_reach_nodes_and_what_is_not_there_fails() {
+    let cluster = Cluster::shared();
+    let namespace = cluster.namespace("b3");
+    three(&namespace);
+    for node in [cluster.worker(1), cluster.worker(2), cluster.control_plane()] {
+        let ip = cluster.node_ip(&node);
+        namespace.exec("a", &["ping", "-c", "1", "-W", "3", &ip]).ok();
+    }
+    // The cluster has no uplink, so there is no way out: an error, not silence.
+    let outside = namespace.exec("a", &["peer", "get", "192.0.2.1:80", "3000"]);
+    assert_eq!(outside.code, 1, "{outside:?}");
+}
+
+#[test]
+fn b3_the_machine_reaches_pods() {
+    let cluster = Cluster::shared();
+    let namespace = cluster.namespace("b3-machine");
+    namespace.apply("{apiVersion: v1, kind: Pod, metadata: {name: web}, spec: {containers: [{name: main, image: luksa/kubia}]}}").ok();
+    namespace.ready("web");
+    let answer = http_get(&format!("{}:8080", namespace.pod_ip("web"))).expect("it answers");
+    assert_eq!(answer, "You've hit web\n");
+}

@@ -1,0 +1,10 @@
+//! Every row of the scenarios, as a test named after it, with real kubectl against the real kernel.
+
+mod a_sandbox;
+mod b_network;
+mod bad_input;
+mod c_host_network;
+mod d_host_port;
+mod e_services;
+mod f_host_pid_ipc;
+mod g_kubectl;
