@@ -1,0 +1,228 @@
+//! What is asked of a write between defaulting and validation, in upstream's order: namespace
+//! lifecycle, service account, priority, default tolerations.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use skiff_api::status::{GroupResource, StatusError};
+
+use crate::metadata;
+use crate::resources::{Cx, Resource, find};
+
+/// How long a pod waits for its namespace's service account, which a controller makes.
+const SERVICE_ACCOUNT_WAIT: Duration = Duration::from_secs(2);
+/// How long pods stay on a node that is not ready or not reachable.
+const TOLERATION_SECONDS: i64 = 300;
+
+pub(crate) async fn create(
+    cx: &Cx<'_>,
+    stored: &Resource,
+    row: &Resource,
+    namespace: &str,
+    object: &mut Value,
+) -> Result<(), StatusError> {
+    if !namespace.is_empty() {
+        namespace_takes_content(cx, row, namespace, metadata::text(object, "name"))?;
+    }
+    if stored.storage == "pods" {
+        service_account(cx, row, namespace, object).await?;
+        priority(cx, row, object)?;
+        default_tolerations(object);
+    }
+    Ok(())
+}
+
+pub(crate) fn update(
+    _cx: &Cx<'_>,
+    stored: &Resource,
+    _row: &Resource,
+    object: &mut Value,
+    old: &Value,
+) -> Result<(), StatusError> {
+    // A pod replaced as a whole (kubectl replace) may leave out what admission filled in.
+    if stored.storage == "pods" {
+        for field in ["priority", "preemptionPolicy", "serviceAccountName", "serviceAccount", "tolerations"] {
+            if object["spec"].get(field).is_none()
+                && let Some(value) = old["spec"].get(field)
+                && let Some(spec) = object["spec"].as_object_mut()
+            {
+                spec.insert(field.into(), value.clone());
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Before a deletion: some namespaces stay.
+pub(crate) fn delete(row: &Resource, name: &str) -> Result<(), StatusError> {
+    let immortal = ["default", "kube-system", "kube-public"];
+    if row.storage == "namespaces" && immortal.contains(&name) {
+        return Err(StatusError::forbidden(row.group_resource(), name, "this namespace may not be deleted"));
+    }
+    Ok(())
+}
+
+fn namespace_takes_content(
+    cx: &Cx<'_>,
+    row: &Resource,
+    namespace: &str,
+    name: &str,
+) -> Result<(), StatusError> {
+    let namespaces = find("", "namespaces").expect("namespaces are in the table");
+    let Some(found) = cx.server.caches.of(namespaces).get(&namespaces.key("", namespace)) else {
+        return Err(StatusError::not_found(namespaces.group_resource(), namespace));
+    };
+    if found.deleting {
+        let why =
+            format!("unable to create new content in namespace {namespace} because it is being terminated");
+        let mut error = StatusError::forbidden(row.group_resource(), name, &why);
+        if let Some(details) = &mut error.0.details {
+            details.causes = Some(vec![k8s_openapi::apimachinery::pkg::apis::meta::v1::StatusCause {
+                field: Some("metadata.namespace".into()),
+                message: Some(format!("namespace {namespace} is being terminated")),
+                reason: Some("NamespaceTerminating".into()),
+            }]);
+        }
+        return Err(error);
+    }
+    Ok(())
+}
+
+/// Gives a pod its account's name, and waits a little for an account that a new namespace will get.
+async fn service_account(
+    cx: &Cx<'_>,
+    row: &Resource,
+    namespace: &str,
+    pod: &mut Value,
+) -> Result<(), StatusError> {
+    let account = match pod["spec"]["serviceAccountName"].as_str() {
+        Some(name) if !name.is_empty() => name.to_owned(),
+        _ => "default".to_owned(),
+    };
+    if let Some(spec) = pod["spec"].as_object_mut() {
+        spec.insert("serviceAccountName".into(), account.as_str().into());
+        spec.insert("serviceAccount".into(), account.as_str().into());
+    }
+    let accounts = find("", "serviceaccounts").expect("service accounts are in the table");
+    let cache = cx.server.caches.of(accounts);
+    let key = accounts.key(namespace, &account);
+    let mut changes = cache.subscribe();
+    let there = async {
+        loop {
+            if cache.get(&key).is_some() {
+                return;
+            }
+            if changes.changed().await.is_err() {
+                return;
+            }
+        }
+    };
+    if tokio::time::timeout(SERVICE_ACCOUNT_WAIT, there).await.is_err() {
+        let why = format!(
+            "error looking up service account {namespace}/{account}: serviceaccount {account:?} not found"
+        );
+        return Err(StatusError::forbidden(row.group_resource(), metadata::text(pod, "name"), &why));
+    }
+    Ok(())
+}
+
+/// Turns a priority class into its number.
+fn priority(cx: &Cx<'_>, row: &Resource, pod: &mut Value) -> Result<(), StatusError> {
+    let classes = find("scheduling.k8s.io", "priorityclasses").expect("priority classes are in the table");
+    let cache = cx.server.caches.of(classes);
+    let name = pod["spec"]["priorityClassName"].as_str().unwrap_or_default().to_owned();
+    let refused = |why: &str| {
+        StatusError::forbidden(
+            GroupResource { group: row.group, resource: row.plural },
+            metadata::text(pod, "name"),
+            why,
+        )
+    };
+    let class = if name.is_empty() {
+        let view = cache.view(0);
+        let mut global: Vec<Value> = view
+            .objects
+            .values()
+            .map(|o| o.value(classes))
+            .filter(|c| c["globalDefault"] == json!(true))
+            .collect();
+        global.sort_by_key(|c| c["value"].as_i64().unwrap_or(0));
+        global.into_iter().next()
+    } else {
+        match cache.get(&classes.key("", &name)) {
+            Some(class) => Some(class.value(classes)),
+            None => return Err(refused(&format!("no PriorityClass with name {name} was found"))),
+        }
+    };
+    let (name, value, policy) = match &class {
+        Some(class) => (
+            metadata::text(class, "name").to_owned(),
+            class["value"].as_i64().unwrap_or(0),
+            class["preemptionPolicy"].as_str().unwrap_or("PreemptLowerPriority").to_owned(),
+        ),
+        None => (String::new(), 0, "PreemptLowerPriority".to_owned()),
+    };
+    if let Some(given) = pod["spec"]["priority"].as_i64()
+        && given != value
+    {
+        return Err(refused(&format!(
+            "the integer value of priority ({given}) must not be provided in pod spec; priority admission \
+             controller computed {value} from the given PriorityClass name"
+        )));
+    }
+    if let Some(given) = pod["spec"]["preemptionPolicy"].as_str()
+        && given != policy
+    {
+        return Err(refused(&format!(
+            "the string value of PreemptionPolicy ({given}) must not be provided in pod spec; priority \
+             admission controller computed {policy} from the given PriorityClass name"
+        )));
+    }
+    if let Some(spec) = pod["spec"].as_object_mut() {
+        if !name.is_empty() {
+            spec.insert("priorityClassName".into(), name.into());
+        }
+        spec.insert("priority".into(), value.into());
+        spec.insert("preemptionPolicy".into(), policy.into());
+    }
+    Ok(())
+}
+
+/// A pod stays 300 s on a node that is not ready or unreachable, unless it says otherwise.
+fn default_tolerations(pod: &mut Value) {
+    let Some(spec) = pod["spec"].as_object_mut() else { return };
+    let tolerations = spec.entry("tolerations").or_insert_with(|| json!([]));
+    let Some(list) = tolerations.as_array_mut() else { return };
+    for key in ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"] {
+        let text = |t: &Value, field: &str| t[field].as_str().unwrap_or_default().to_owned();
+        let tolerated = list.iter().any(|t| {
+            let named = text(t, "key");
+            (named == key || named.is_empty()) && matches!(text(t, "effect").as_str(), "" | "NoExecute")
+        });
+        if !tolerated {
+            list.push(json!({
+                "key": key, "operator": "Exists", "effect": "NoExecute",
+                "tolerationSeconds": TOLERATION_SECONDS,
+            }));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tolerations_are_added_unless_covered() {
+        let mut pod = json!({"spec": {}});
+        default_tolerations(&mut pod);
+        assert_eq!(pod["spec"]["tolerations"].as_array().map(Vec::len), Some(2));
+        let mut pod = json!({"spec": {"tolerations": [{"operator": "Exists"}]}});
+        default_tolerations(&mut pod);
+        assert_eq!(pod["spec"]["tolerations"].as_array().map(Vec::len), Some(1));
+        let mut pod = json!({"spec": {"tolerations": [
+            {"key": "node.kubernetes.io/not-ready", "operator": "Exists", "effect": "NoSchedule"}]}});
+        default_tolerations(&mut pod);
+        assert_eq!(pod["spec"]["tolerations"].as_array().map(Vec::len), Some(3));
+    }
+}

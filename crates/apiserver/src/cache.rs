@@ -1,0 +1,368 @@
+//! The watch cache: all reads are served from here, and a write answers once its revision is here.
+//!
+//! Per storage, one immutable ordered map (a snapshot costs a clone of its root) and a bounded ring of
+//! the last events. Watchers hold no queue, only a position in the ring: one that falls behind the ring
+//! gets 410, so a slow reader costs no memory. Events are applied in revision order by one task, which
+//! publishes the revision that all caches have reached.
+
+use std::collections::{HashMap, VecDeque};
+use std::ops::Bound;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::StreamExt;
+use parking_lot::{Mutex, RwLock};
+use rpds::RedBlackTreeMapSync;
+use skiff_store::{Entry, Store};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::object::{Object, StoredObjectError};
+use crate::resources::{self, RESOURCES, Resource};
+
+pub(crate) type Objects = RedBlackTreeMapSync<Arc<str>, Arc<Object>>;
+
+/// Events kept per storage.
+const RING_MAX: usize = 8192;
+/// Beyond this many, events older than [`RING_AGE`] are dropped too.
+const RING_MIN: usize = 256;
+const RING_AGE: Duration = Duration::from_secs(90);
+/// Snapshots kept for continue tokens, per storage, and for how long.
+const PAGES_MAX: usize = 64;
+const PAGES_AGE: Duration = Duration::from_secs(300);
+
+/// One change of one object.
+pub(crate) struct Event {
+    pub(crate) revision: u64,
+    pub(crate) change: Change,
+    /// Rendered watch frames by type, for the JSON of the stored version.
+    frames: [OnceLock<Bytes>; 3],
+    /// The previous state named by this event's revision, for who sees it leave its selector.
+    departed: OnceLock<Arc<Object>>,
+}
+
+pub(crate) enum Change {
+    Put {
+        object: Arc<Object>,
+        previous: Option<Arc<Object>>,
+    },
+    /// The last state, with the deletion's revision.
+    Delete {
+        last: Arc<Object>,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum EventType {
+    Added = 0,
+    Modified = 1,
+    Deleted = 2,
+}
+
+impl EventType {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Added => "ADDED",
+            Self::Modified => "MODIFIED",
+            Self::Deleted => "DELETED",
+        }
+    }
+}
+
+impl Event {
+    fn new(revision: u64, change: Change) -> Self {
+        Self { revision, change, frames: Default::default(), departed: OnceLock::new() }
+    }
+
+    /// What a watcher whose selector is `matches` sees of this event.
+    pub(crate) fn seen_by(&self, matches: impl Fn(&Object) -> bool) -> Option<(EventType, &Arc<Object>)> {
+        match &self.change {
+            Change::Delete { last } => matches(last).then_some((EventType::Deleted, last)),
+            Change::Put { object, previous: None } => matches(object).then_some((EventType::Added, object)),
+            Change::Put { object, previous: Some(previous) } => match (matches(previous), matches(object)) {
+                (true, true) => Some((EventType::Modified, object)),
+                (false, true) => Some((EventType::Added, object)),
+                (true, false) => {
+                    let departed = self.departed.get_or_init(|| Arc::new(previous.at(self.revision)));
+                    Some((EventType::Deleted, departed))
+                }
+                (false, false) => None,
+            },
+        }
+    }
+
+    /// The frame of this type, rendered once for all watchers.
+    pub(crate) fn frame(&self, kind: EventType, render: impl FnOnce() -> Bytes) -> Bytes {
+        self.frames[kind as usize].get_or_init(render).clone()
+    }
+}
+
+/// One storage's objects and recent events.
+pub(crate) struct StorageCache {
+    pub(crate) resource: &'static Resource,
+    state: RwLock<State>,
+    pages: Mutex<VecDeque<(u64, Instant, Objects)>>,
+    /// The sequence number after the last event, for watchers to wait on.
+    end: watch::Sender<u64>,
+}
+
+struct State {
+    objects: Objects,
+    /// The revision of the last event here.
+    revision: u64,
+    ring: VecDeque<(Instant, Arc<Event>)>,
+    /// The sequence number of the ring's first event.
+    first: u64,
+    /// All events after this revision are in the ring.
+    floor: u64,
+}
+
+/// A consistent state with the revision that names it.
+#[derive(Clone)]
+pub(crate) struct View {
+    pub(crate) objects: Objects,
+    pub(crate) revision: u64,
+}
+
+/// A watcher fell out of the ring.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Behind {
+    pub(crate) oldest: u64,
+}
+
+impl StorageCache {
+    fn new(resource: &'static Resource, revision: u64) -> Self {
+        Self {
+            resource,
+            state: RwLock::new(State {
+                objects: Objects::new_sync(),
+                revision: 0,
+                ring: VecDeque::new(),
+                first: 0,
+                floor: revision,
+            }),
+            pages: Mutex::default(),
+            end: watch::Sender::new(0),
+        }
+    }
+
+    pub(crate) fn get(&self, key: &str) -> Option<Arc<Object>> {
+        self.state.read().objects.get(key).cloned()
+    }
+
+    /// The present state; `applied` must have been read from [`Caches::applied`] before.
+    pub(crate) fn view(&self, applied: u64) -> View {
+        let state = self.state.read();
+        View { objects: state.objects.clone(), revision: state.revision.max(applied) }
+    }
+
+    /// Keeps a view for the continue tokens that name its revision.
+    pub(crate) fn keep_for_pages(&self, view: &View) {
+        let mut pages = self.pages.lock();
+        let now = Instant::now();
+        while pages.front().is_some_and(|(_, at, _)| now - *at > PAGES_AGE) || pages.len() >= PAGES_MAX {
+            pages.pop_front();
+        }
+        if !pages.iter().any(|(revision, ..)| *revision == view.revision) {
+            pages.push_back((view.revision, now, view.objects.clone()));
+        }
+    }
+
+    /// The state at exactly this revision, if it was kept.
+    pub(crate) fn page(&self, revision: u64) -> Option<View> {
+        let now = Instant::now();
+        let pages = self.pages.lock();
+        let (_, _, objects) = pages.iter().find(|(r, at, _)| *r == revision && now - *at <= PAGES_AGE)?;
+        Some(View { objects: objects.clone(), revision })
+    }
+
+    /// The position after all events up to `revision`.
+    pub(crate) fn position_after(&self, revision: u64) -> Result<u64, Behind> {
+        let state = self.state.read();
+        if revision < state.floor {
+            return Err(Behind { oldest: state.floor });
+        }
+        let before = state.ring.partition_point(|(_, event)| event.revision <= revision);
+        Ok(state.first + before as u64)
+    }
+
+    /// A state together with the position after it.
+    pub(crate) fn view_with_position(&self, applied: u64) -> (View, u64) {
+        let state = self.state.read();
+        let view = View { objects: state.objects.clone(), revision: state.revision.max(applied) };
+        (view, state.first + state.ring.len() as u64)
+    }
+
+    /// At most `max` events from `position` on.
+    pub(crate) fn events_from(&self, position: u64, max: usize) -> Result<Vec<Arc<Event>>, Behind> {
+        let state = self.state.read();
+        if position < state.first {
+            return Err(Behind { oldest: state.floor });
+        }
+        let skip = usize::try_from(position - state.first).unwrap_or(usize::MAX);
+        Ok(state.ring.iter().skip(skip).take(max).map(|(_, event)| Arc::clone(event)).collect())
+    }
+
+    pub(crate) fn subscribe(&self) -> watch::Receiver<u64> {
+        self.end.subscribe()
+    }
+
+    fn insert_loaded(&self, object: Object) {
+        let mut state = self.state.write();
+        state.objects.insert_mut(Arc::clone(&object.key), Arc::new(object));
+    }
+
+    fn apply(&self, revision: u64, key: &Arc<str>, entry: Option<Entry>) -> Result<(), StoredObjectError> {
+        let object = match entry {
+            Some(entry) => {
+                let object = Object::from_stored(self.resource, Arc::clone(key), revision, entry.value)?;
+                Some(Arc::new(object))
+            }
+            None => None,
+        };
+        let mut state = self.state.write();
+        let previous = state.objects.get(key).cloned();
+        let change = match (object, previous) {
+            (Some(object), previous) => {
+                state.objects.insert_mut(Arc::clone(key), Arc::clone(&object));
+                Change::Put { object, previous }
+            }
+            (None, Some(previous)) => {
+                state.objects.remove_mut(key);
+                Change::Delete { last: Arc::new(previous.at(revision)) }
+            }
+            (None, None) => return Ok(()),
+        };
+        let now = Instant::now();
+        state.revision = revision;
+        state.ring.push_back((now, Arc::new(Event::new(revision, change))));
+        while state.ring.len() > RING_MAX
+            || (state.ring.len() > RING_MIN && state.ring.front().is_some_and(|(at, _)| now - *at > RING_AGE))
+        {
+            if let Some((_, gone)) = state.ring.pop_front() {
+                state.first += 1;
+                state.floor = gone.revision;
+            }
+        }
+        Ok(())
+    }
+
+    fn announce(&self) {
+        let state = self.state.read();
+        let end = state.first + state.ring.len() as u64;
+        drop(state);
+        self.end.send_if_modified(|e| std::mem::replace(e, end) != end);
+    }
+}
+
+/// The objects of one namespace, or of all.
+pub(crate) fn in_namespace<'a>(
+    objects: &'a Objects,
+    resource: &Resource,
+    namespace: &str,
+    after: Option<&str>,
+) -> impl Iterator<Item = &'a Arc<Object>> {
+    let prefix = match namespace {
+        "" => format!("/{}/", resource.storage),
+        namespace => format!("/{}/{namespace}/", resource.storage),
+    };
+    let start: Bound<Arc<str>> = match after {
+        Some(key) => Bound::Excluded(key.into()),
+        None => Bound::Included(prefix.as_str().into()),
+    };
+    objects
+        .range::<Arc<str>, (Bound<Arc<str>>, Bound<Arc<str>>)>((start, Bound::Unbounded))
+        .map(|(_, object)| object)
+        .take_while(move |object| object.key.starts_with(&prefix))
+}
+
+/// All storages' caches.
+pub(crate) struct Caches {
+    by_storage: HashMap<&'static str, Arc<StorageCache>>,
+    applied: watch::Sender<u64>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum CacheError {
+    #[error("cannot load the store")]
+    Load(#[from] skiff_store::ReadError),
+    #[error("cannot follow the store")]
+    Watch(#[from] skiff_store::WatchError),
+    #[error(transparent)]
+    Object(#[from] StoredObjectError),
+    #[error("the store ended its stream of changes")]
+    Ended,
+}
+
+impl Caches {
+    /// Loads everything; the returned stream of changes must be given to [`Caches::follow`].
+    pub(crate) async fn load(store: &dyn Store) -> Result<(Arc<Self>, skiff_store::EventStream), CacheError> {
+        let snapshot = store.load().await?;
+        let by_storage: HashMap<_, _> = RESOURCES
+            .iter()
+            .filter_map(|r| resources::of_storage(r.storage))
+            .map(|r| (r.storage, Arc::new(StorageCache::new(r, snapshot.revision))))
+            .collect();
+        for entry in snapshot.entries {
+            let Some(cache) = by_storage.get(storage_of(&entry.key)) else { continue };
+            let object = Object::from_stored(cache.resource, entry.key, entry.mod_revision, entry.value)?;
+            cache.insert_loaded(object);
+        }
+        let events = store.watch(snapshot.revision)?;
+        let caches = Self { by_storage, applied: watch::Sender::new(snapshot.revision) };
+        Ok((Arc::new(caches), events))
+    }
+
+    pub(crate) fn of(&self, resource: &Resource) -> &Arc<StorageCache> {
+        &self.by_storage[resource.storage]
+    }
+
+    /// The revision that every cache has reached.
+    pub(crate) fn applied(&self) -> u64 {
+        *self.applied.borrow()
+    }
+
+    pub(crate) fn applied_changes(&self) -> watch::Receiver<u64> {
+        self.applied.subscribe()
+    }
+
+    /// Waits until every cache has reached `revision`.
+    pub(crate) async fn reached(&self, revision: u64) {
+        let mut applied = self.applied.subscribe();
+        // Ends early only when the server itself is gone.
+        let _ = applied.wait_for(|at| *at >= revision).await;
+    }
+
+    /// Applies changes in order until the store ends. Returns why it can't go on.
+    pub(crate) async fn follow(&self, events: skiff_store::EventStream) -> CacheError {
+        let mut batches = events.ready_chunks(512);
+        while let Some(batch) = batches.next().await {
+            let mut touched: Vec<&Arc<StorageCache>> = Vec::new();
+            let mut last = 0;
+            for event in batch {
+                let event = match event {
+                    Ok(event) => event,
+                    Err(error) => return error.into(),
+                };
+                last = event.revision;
+                let Some(cache) = self.by_storage.get(storage_of(&event.key)) else { continue };
+                if let Err(error) = cache.apply(event.revision, &event.key, event.entry) {
+                    return error.into();
+                }
+                if !touched.iter().any(|c| Arc::ptr_eq(c, cache)) {
+                    touched.push(cache);
+                }
+            }
+            self.applied.send_replace(last);
+            for cache in touched {
+                cache.announce();
+            }
+        }
+        CacheError::Ended
+    }
+}
+
+fn storage_of(key: &str) -> &str {
+    key.split('/').nth(1).unwrap_or_default()
+}

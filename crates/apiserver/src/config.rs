@@ -1,0 +1,95 @@
+//! What a server is told at its start. Plain data; nothing is read from anywhere else.
+
+use std::fmt;
+use std::net::Ipv4Addr;
+use std::str::FromStr;
+use std::sync::Arc;
+
+/// An IPv4 range.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Range {
+    pub network: Ipv4Addr,
+    pub prefix: u8,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is not an IPv4 range such as 10.96.0.0/16")]
+pub struct RangeError(String);
+
+impl FromStr for Range {
+    type Err = RangeError;
+
+    fn from_str(text: &str) -> Result<Self, RangeError> {
+        let fault = || RangeError(text.to_owned());
+        let (address, prefix) = text.split_once('/').ok_or_else(fault)?;
+        let address: Ipv4Addr = address.parse().map_err(|_| fault())?;
+        let prefix: u8 = prefix.parse().ok().filter(|p| *p <= 32).ok_or_else(fault)?;
+        let range = Self { network: address, prefix };
+        Ok(Self { network: Ipv4Addr::from(u32::from(address) & range.mask()), prefix })
+    }
+}
+
+impl fmt::Display for Range {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.network, self.prefix)
+    }
+}
+
+impl Range {
+    fn mask(self) -> u32 {
+        u32::MAX.checked_shl(32 - u32::from(self.prefix)).unwrap_or(0)
+    }
+
+    pub fn contains(self, ip: Ipv4Addr) -> bool {
+        u32::from(ip) & self.mask() == u32::from(self.network)
+    }
+
+    /// The first and last address between network and broadcast address.
+    pub(crate) fn hosts(self) -> (u32, u32) {
+        let network = u32::from(self.network);
+        (network + 1, (network | !self.mask()).saturating_sub(1).max(network + 1))
+    }
+
+    /// The `n`th address, counted from the network's own.
+    pub fn nth(self, n: u32) -> Ipv4Addr {
+        Ipv4Addr::from(u32::from(self.network).saturating_add(n))
+    }
+}
+
+/// Everything a server needs to know.
+#[derive(Clone)]
+pub struct Config {
+    pub service_cidr: Range,
+    pub cluster_cidr: Range,
+    /// The service address of the cluster DNS.
+    pub cluster_dns: Ipv4Addr,
+    /// As `cluster.local`.
+    pub cluster_domain: String,
+    /// First and last port that services of type NodePort get.
+    pub node_ports: (u16, u16),
+    /// Where agents reach this server: the endpoint of the Service `default/kubernetes`.
+    pub advertise: (Ipv4Addr, u16),
+    /// How to reach agents (the server's client certificate and the CA). `None`: exec, logs and the
+    /// like are refused.
+    pub agent_tls: Option<Arc<rustls::ClientConfig>>,
+    /// Signs the certificates of nodes that join. `None`: nodes can't join here.
+    pub pki: Option<Arc<crate::pki::Pki>>,
+    /// For the answer to `/version`, as `v1.36.0`.
+    pub version: String,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            service_cidr: Range { network: Ipv4Addr::new(10, 96, 0, 0), prefix: 16 },
+            cluster_cidr: Range { network: Ipv4Addr::new(10, 244, 0, 0), prefix: 16 },
+            cluster_dns: Ipv4Addr::new(10, 96, 0, 10),
+            cluster_domain: "cluster.local".into(),
+            node_ports: (30000, 32767),
+            advertise: (Ipv4Addr::LOCALHOST, 6443),
+            agent_tls: None,
+            pki: None,
+            version: "v1.36.0".into(),
+        }
+    }
+}

@@ -1,0 +1,47 @@
+//! The Kubernetes API: request → who → may they → admission → kind → store.
+//!
+//! One [`ApiServer`] serves callers in its own process ([`ApiServer::router`], a `tower` service that
+//! takes an [`auth::Identity`] as request extension) and clients over TLS ([`ApiServer::serve`]) by the
+//! same path. What there is to serve is one table, [`resources`]; reads come from the watch cache,
+//! [`cache`]; writes are compare-and-sets on a [`skiff_store::Store`], which nobody else opens.
+
+mod admission;
+mod agents;
+pub mod auth;
+mod cache;
+mod claims;
+mod clock;
+mod config;
+mod decode;
+mod delete;
+mod discovery;
+pub mod http_body;
+pub mod join;
+mod metadata;
+mod names;
+mod object;
+mod paths;
+pub mod pki;
+mod read;
+mod render;
+mod request;
+mod resources;
+mod reviews;
+mod scale;
+mod seed;
+mod select;
+mod serve;
+mod server;
+mod streaming;
+mod subresources;
+mod validation;
+mod watch;
+mod write;
+
+pub use auth::Identity;
+pub use cache::CacheError;
+pub use config::{Config, Range, RangeError};
+pub use http_body::{Body, Request, Response};
+pub use object::StoredObjectError;
+pub use serve::Peer;
+pub use server::{ApiServer, BuildError, Router};

@@ -1,0 +1,77 @@
+//! Paths that are no resources: health, version, discovery.
+
+use std::sync::Arc;
+
+use http::header::HeaderValue;
+use http::{Method, StatusCode};
+use serde_json::json;
+use skiff_api::status::StatusError;
+
+use crate::auth::Attributes;
+use crate::http_body::{Request, Response, full};
+use crate::server::{Inner, authorize, identity};
+use crate::{discovery, render};
+
+pub(crate) async fn answer(server: &Arc<Inner>, request: Request) -> Result<Response, StatusError> {
+    let path = request.uri().path().to_owned();
+    if path == crate::join::PATH {
+        return Ok(crate::join::answer(server, request).await);
+    }
+    let who = identity(&request);
+    let verb = request.method().as_str().to_ascii_lowercase();
+    let what = Attributes {
+        verb: &verb,
+        group: "",
+        resource: "",
+        subresource: "",
+        namespace: "",
+        name: "",
+        path: &path,
+    };
+    authorize(server, &who, &what)?;
+    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+        return Ok(render::page_not_found());
+    }
+    match path.trim_end_matches('/') {
+        "/healthz" | "/livez" | "/readyz" => Ok(health(&path, request.uri().query())),
+        "/healthz/ping" | "/livez/ping" | "/readyz/ping" => Ok(text("ok")),
+        "/version" => Ok(version(server)),
+        path => Ok(discovery::answer(server, path, &request)?.unwrap_or_else(render::page_not_found)),
+    }
+}
+
+fn text(text: impl Into<bytes::Bytes>) -> Response {
+    const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
+    render::with_type(StatusCode::OK, TEXT, full(text))
+}
+
+/// The server is built only when its caches are filled, so who reaches it finds it well.
+fn health(path: &str, query: Option<&str>) -> Response {
+    let verbose = query.is_some_and(|q| q.split('&').any(|p| p == "verbose" || p.starts_with("verbose=")));
+    if !verbose {
+        return text("ok");
+    }
+    let name = path.trim_matches('/');
+    text(format!("[+]ping ok\n[+]log ok\n[+]store ok\n[+]caches ok\n{name} check passed\n"))
+}
+
+fn version(server: &Inner) -> Response {
+    let git_version = &server.config.version;
+    let mut numbers = git_version.trim_start_matches('v').split('.');
+    let body = json!({
+        "major": numbers.next().unwrap_or_default(),
+        "minor": numbers.next().unwrap_or_default(),
+        "gitVersion": git_version,
+        "gitCommit": "",
+        "gitTreeState": "",
+        "buildDate": "1970-01-01T00:00:00Z",
+        "goVersion": "",
+        "compiler": "rustc",
+        "platform": format!("linux/{}", match std::env::consts::ARCH {
+            "x86_64" => "amd64",
+            "aarch64" => "arm64",
+            other => other,
+        }),
+    });
+    render::json_response(StatusCode::OK, full(body.to_string()))
+}

@@ -1,0 +1,332 @@
+//! The cluster's certificates: an authority of its own, made at the first start, and what it signs.
+//!
+//! Keys live in one directory, readable by its owner only. The server's own certificate is made anew at
+//! each start, since the names it must answer to may change; the others are reissued when they come near
+//! their end.
+
+use std::fs;
+use std::io::{self, Write};
+use std::net::IpAddr;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rand::RngExt;
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PublicKeyData, SanType,
+};
+use rustls::RootCertStore;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
+use sha2::{Digest, Sha256};
+
+use crate::clock;
+
+const DAY_S: i64 = 86_400;
+const CA_DAYS: i64 = 3650;
+const LEAF_DAYS: i64 = 365;
+/// Reissued at a start when less is left.
+const RENEW_DAYS: i64 = 60;
+
+#[derive(Debug, thiserror::Error)]
+pub enum PkiError {
+    #[error("cannot read {path}")]
+    Read {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("cannot write {path}")]
+    Write {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("cannot make or sign a certificate")]
+    Sign(#[from] rcgen::Error),
+    #[error("cannot use the certificates for TLS")]
+    Tls(#[from] rustls::Error),
+    #[error("{path} holds no valid certificate or key")]
+    Pem { path: PathBuf },
+}
+
+/// A certificate with its key, both PEM.
+#[derive(Clone)]
+pub struct Issued {
+    pub certificate: String,
+    pub key: String,
+}
+
+/// What a node's agent needs to be a client of the server and a server to it.
+#[derive(Clone)]
+pub struct NodeCertificates {
+    pub client: Issued,
+    pub serving: Issued,
+}
+
+/// The cluster's authority.
+pub struct Pki {
+    dir: PathBuf,
+    issuer: Issuer<'static, KeyPair>,
+    ca: String,
+    ca_der: CertificateDer<'static>,
+    join_token: String,
+}
+
+/// A name that a certificate answers to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AltName {
+    Dns(String),
+    Ip(IpAddr),
+}
+
+struct Subject<'a> {
+    name: &'a str,
+    organizations: &'a [&'a str],
+    usage: ExtendedKeyUsagePurpose,
+    names: &'a [AltName],
+}
+
+impl Pki {
+    /// Opens the authority in `dir`, or makes one.
+    pub fn open(dir: &Path) -> Result<Self, PkiError> {
+        fs::create_dir_all(dir).map_err(|source| PkiError::Write { path: dir.into(), source })?;
+        let (cert_path, key_path) = (dir.join("ca.crt"), dir.join("ca.key"));
+        let (ca, key) = match read(&cert_path).and_then(|c| Ok((c, read(&key_path)?))) {
+            Ok(found) => found,
+            Err(PkiError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                let made = make_ca()?;
+                write_private(&key_path, &made.key)?;
+                write_private(&cert_path, &made.certificate)?;
+                (made.certificate, made.key)
+            }
+            Err(error) => return Err(error),
+        };
+        let ca_der =
+            CertificateDer::from_pem_slice(ca.as_bytes()).map_err(|_| PkiError::Pem { path: cert_path })?;
+        let issuer = Issuer::from_ca_cert_pem(&ca, KeyPair::from_pem(&key)?)?;
+        let join_token = join_token(&dir.join("join-token"), &ca_der)?;
+        Ok(Self { dir: dir.into(), issuer, ca, ca_der, join_token })
+    }
+
+    /// The authority's certificate, PEM.
+    pub fn ca(&self) -> &str {
+        &self.ca
+    }
+
+    /// `SHA256_OF_CA.SECRET`: pins the authority, and buys an agent its certificates.
+    pub fn join_token(&self) -> &str {
+        &self.join_token
+    }
+
+    /// A client certificate: user `name` in groups `organizations`.
+    pub fn issue_client(&self, name: &str, organizations: &[&str]) -> Result<Issued, PkiError> {
+        self.issue(&Subject { name, organizations, usage: ExtendedKeyUsagePurpose::ClientAuth, names: &[] })
+    }
+
+    /// A node's certificates with keys made here, for a node on this host.
+    pub fn issue_node(&self, node: &str, ips: &[IpAddr]) -> Result<NodeCertificates, PkiError> {
+        let user = format!("system:node:{node}");
+        Ok(NodeCertificates {
+            client: self.issue_client(&user, &["system:nodes"])?,
+            serving: self.issue(&serving_subject(&user, &node_names(node, ips)))?,
+        })
+    }
+
+    /// A node's client and serving certificate for a key that the node keeps: `csr` (PEM) proves it.
+    pub fn sign_node(&self, node: &str, ips: &[IpAddr], csr: &str) -> Result<(String, String), PkiError> {
+        // Only the key is taken from the request; what it is good for is decided here.
+        let key = CertificateSigningRequestParams::from_pem(csr)?.public_key;
+        let user = format!("system:node:{node}");
+        let client = Subject {
+            name: &user,
+            organizations: &["system:nodes"],
+            usage: ExtendedKeyUsagePurpose::ClientAuth,
+            names: &[],
+        };
+        let serving = self.sign(&serving_subject(&user, &node_names(node, ips)), &key)?;
+        Ok((self.sign(&client, &key)?, serving))
+    }
+
+    /// The administrator's client certificate, kept in a file and reissued near its end.
+    pub fn admin(&self) -> Result<Issued, PkiError> {
+        self.kept("admin", || self.issue_client("kubernetes-admin", &["system:masters"]))
+    }
+
+    /// TLS for the API's listeners. Client certificates of this authority are asked for, not demanded.
+    pub fn server_config(&self, names: &[AltName]) -> Result<Arc<rustls::ServerConfig>, PkiError> {
+        let serving = self.issue(&serving_subject("kube-apiserver", names))?;
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let verifier =
+            WebPkiClientVerifier::builder_with_provider(Arc::new(self.roots()?), Arc::clone(&provider))
+                .allow_unauthenticated()
+                .build()
+                .map_err(|e| rustls::Error::General(e.to_string()))?;
+        let (chain, key) = self.chain(&serving)?;
+        let mut config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()?
+            .with_client_cert_verifier(verifier)
+            .with_single_cert(chain, key)?;
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        Ok(Arc::new(config))
+    }
+
+    /// TLS for the server's requests to agents, as `kube-apiserver-kubelet-client`.
+    pub fn agent_client_config(&self) -> Result<Arc<rustls::ClientConfig>, PkiError> {
+        let issued = self.issue_client("kube-apiserver-kubelet-client", &["system:masters"])?;
+        let (chain, key) = self.chain(&issued)?;
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()?
+            .with_root_certificates(self.roots()?)
+            .with_client_auth_cert(chain, key)?;
+        Ok(Arc::new(config))
+    }
+
+    fn roots(&self) -> Result<RootCertStore, PkiError> {
+        let mut roots = RootCertStore::empty();
+        roots.add(self.ca_der.clone())?;
+        Ok(roots)
+    }
+
+    fn chain(
+        &self,
+        issued: &Issued,
+    ) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), PkiError> {
+        let fault = |_| PkiError::Pem { path: self.dir.clone() };
+        let certificate = CertificateDer::from_pem_slice(issued.certificate.as_bytes()).map_err(fault)?;
+        let key = PrivateKeyDer::from_pem_slice(issued.key.as_bytes()).map_err(fault)?;
+        Ok((vec![certificate, self.ca_der.clone()], key))
+    }
+
+    fn kept(&self, name: &str, issue: impl FnOnce() -> Result<Issued, PkiError>) -> Result<Issued, PkiError> {
+        let (cert_path, key_path) =
+            (self.dir.join(format!("{name}.crt")), self.dir.join(format!("{name}.key")));
+        if let (Ok(certificate), Ok(key)) = (read(&cert_path), read(&key_path))
+            && days_left(&certificate).is_some_and(|days| days > RENEW_DAYS)
+        {
+            return Ok(Issued { certificate, key });
+        }
+        let issued = issue()?;
+        write_private(&key_path, &issued.key)?;
+        write_private(&cert_path, &issued.certificate)?;
+        Ok(issued)
+    }
+
+    fn issue(&self, subject: &Subject<'_>) -> Result<Issued, PkiError> {
+        let key = KeyPair::generate()?;
+        Ok(Issued { certificate: self.sign(subject, &key)?, key: key.serialize_pem() })
+    }
+
+    fn sign(&self, subject: &Subject<'_>, key: &impl PublicKeyData) -> Result<String, PkiError> {
+        let mut params = CertificateParams::default();
+        params.distinguished_name = distinguished_name(subject.name, subject.organizations);
+        params.not_before = date(clock::now() - DAY_S);
+        params.not_after = date(clock::now() + LEAF_DAYS * DAY_S);
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment];
+        params.extended_key_usages = vec![subject.usage.clone()];
+        params.use_authority_key_identifier_extension = true;
+        for name in subject.names {
+            params.subject_alt_names.push(match name {
+                AltName::Dns(name) => SanType::DnsName(name.as_str().try_into()?),
+                AltName::Ip(ip) => SanType::IpAddress(*ip),
+            });
+        }
+        Ok(params.signed_by(key, &self.issuer)?.pem())
+    }
+}
+
+/// The names that the API server answers to: loopback, the given node addresses, and its service.
+pub fn server_names(node_ips: &[IpAddr], service_ip: IpAddr, domain: &str) -> Vec<AltName> {
+    let mut names: Vec<AltName> = ["localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc"]
+        .into_iter()
+        .map(|name| AltName::Dns(name.into()))
+        .collect();
+    names.push(AltName::Dns(format!("kubernetes.default.svc.{domain}")));
+    let loopback = [IpAddr::from([127, 0, 0, 1]), IpAddr::V6(std::net::Ipv6Addr::LOCALHOST)];
+    for ip in loopback.iter().chain(node_ips).chain([&service_ip]) {
+        if !names.contains(&AltName::Ip(*ip)) {
+            names.push(AltName::Ip(*ip));
+        }
+    }
+    names
+}
+
+fn serving_subject<'a>(name: &'a str, names: &'a [AltName]) -> Subject<'a> {
+    Subject { name, organizations: &[], usage: ExtendedKeyUsagePurpose::ServerAuth, names }
+}
+
+fn node_names(node: &str, ips: &[IpAddr]) -> Vec<AltName> {
+    let name = AltName::Dns(node.into());
+    std::iter::once(name).chain(ips.iter().map(|ip| AltName::Ip(*ip))).collect()
+}
+
+fn distinguished_name(name: &str, organizations: &[&str]) -> DistinguishedName {
+    let mut dn = DistinguishedName::new();
+    // One attribute type can be there once, which is enough: nobody is in two groups by certificate.
+    for organization in organizations {
+        dn.push(DnType::OrganizationName, *organization);
+    }
+    dn.push(DnType::CommonName, name);
+    dn
+}
+
+fn make_ca() -> Result<Issued, PkiError> {
+    let key = KeyPair::generate()?;
+    let mut params = CertificateParams::default();
+    params.distinguished_name = distinguished_name("skiff-ca", &[]);
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![
+        KeyUsagePurpose::DigitalSignature,
+        KeyUsagePurpose::KeyEncipherment,
+        KeyUsagePurpose::KeyCertSign,
+        KeyUsagePurpose::CrlSign,
+    ];
+    params.not_before = date(clock::now() - DAY_S);
+    params.not_after = date(clock::now() + CA_DAYS * DAY_S);
+    Ok(Issued { certificate: params.self_signed(&key)?.pem(), key: key.serialize_pem() })
+}
+
+fn date(seconds: i64) -> time::OffsetDateTime {
+    time::OffsetDateTime::from_unix_timestamp(seconds).unwrap_or(time::OffsetDateTime::UNIX_EPOCH)
+}
+
+fn days_left(certificate: &str) -> Option<i64> {
+    let der = CertificateDer::from_pem_slice(certificate.as_bytes()).ok()?;
+    let (_, parsed) = x509_parser::parse_x509_certificate(&der).ok()?;
+    Some((parsed.validity().not_after.timestamp() - clock::now()) / DAY_S)
+}
+
+fn join_token(path: &Path, ca: &CertificateDer<'_>) -> Result<String, PkiError> {
+    match read(path) {
+        Ok(token) => return Ok(token.trim().to_owned()),
+        Err(PkiError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    let hex = |bytes: &[u8]| bytes.iter().map(|b| format!("{b:02x}")).collect::<String>();
+    let secret: [u8; 16] = rand::rng().random();
+    let token = format!("{}.{}", hex(&Sha256::digest(ca)), hex(&secret));
+    write_private(path, &token)?;
+    Ok(token)
+}
+
+fn read(path: &Path) -> Result<String, PkiError> {
+    fs::read_to_string(path).map_err(|source| PkiError::Read { path: path.into(), source })
+}
+
+/// Writes a file whole or not at all, for its owner's eyes only.
+fn write_private(path: &Path, text: &str) -> Result<(), PkiError> {
+    let fault = |source| PkiError::Write { path: path.into(), source };
+    let part = path.with_extension("part");
+    let mut file = fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&part)
+        .map_err(fault)?;
+    file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(fault)?;
+    fs::rename(&part, path).map_err(fault)
+}

@@ -1,0 +1,218 @@
+//! A request's address: which resource, which object, which verb, and the query's options.
+
+use std::borrow::Cow;
+
+use http::Method;
+use skiff_api::status::StatusError;
+
+use crate::resources::{self, Resource};
+
+/// What a path addresses.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub(crate) struct Address {
+    pub(crate) group: String,
+    pub(crate) version: String,
+    pub(crate) namespace: String,
+    pub(crate) resource: String,
+    pub(crate) name: String,
+    pub(crate) subresource: String,
+    /// What follows the subresource (`proxy/…`), without a leading slash.
+    pub(crate) rest: String,
+}
+
+impl Address {
+    /// `None` for a path that addresses no resource.
+    pub(crate) fn parse(path: &str) -> Option<Self> {
+        let mut parts = path.trim_start_matches('/').split('/');
+        let (group, version) = match parts.next()? {
+            "api" => (String::new(), parts.next()?.to_owned()),
+            "apis" => (parts.next()?.to_owned(), parts.next()?.to_owned()),
+            _ => return None,
+        };
+        let rest: Vec<String> = parts.map(|p| decode_percent(p).into_owned()).collect();
+        let rest = match rest.last().map(String::as_str) {
+            // A trailing slash addresses the same.
+            Some("") => &rest[..rest.len() - 1],
+            _ => &rest[..],
+        };
+        let mut address = Self { group, version, ..Self::default() };
+        let own = |s: &String| s.clone();
+        let after = match rest {
+            [] => return None,
+            [ns, namespace, resource, after @ ..]
+                if ns == "namespaces" && !matches!(resource.as_str(), "status" | "finalize") =>
+            {
+                address.namespace = own(namespace);
+                address.resource = own(resource);
+                after
+            }
+            [resource, after @ ..] => {
+                address.resource = own(resource);
+                after
+            }
+        };
+        address.name = after.first().map(own).unwrap_or_default();
+        address.subresource = after.get(1).map(own).unwrap_or_default();
+        address.rest = after.get(2..).map(|rest| rest.join("/")).unwrap_or_default();
+        if address.resource == "namespaces" && address.group.is_empty() {
+            address.namespace = address.name.clone();
+        }
+        Some(address)
+    }
+
+    /// The namespace that objects of this row are looked up in.
+    pub(crate) fn namespace_of(&self, row: &Resource) -> String {
+        if row.namespaced { self.namespace.clone() } else { String::new() }
+    }
+
+    pub(crate) fn row(&self) -> Option<&'static Resource> {
+        let row = resources::find(&self.group, &self.resource)?;
+        (row.version == self.version).then_some(row)
+    }
+}
+
+/// The API verb of a method on an address.
+pub(crate) fn verb(method: &Method, address: &Address, query: &Query) -> &'static str {
+    let one = !address.name.is_empty();
+    match *method {
+        Method::GET | Method::HEAD if address.subresource.is_empty() && query.flag("watch") => "watch",
+        Method::GET | Method::HEAD if one => "get",
+        Method::GET | Method::HEAD => "list",
+        Method::POST => "create",
+        Method::PUT => "update",
+        Method::PATCH => "patch",
+        Method::DELETE if one => "delete",
+        Method::DELETE => "deletecollection",
+        _ => "",
+    }
+}
+
+/// A query string's pairs, decoded.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub(crate) struct Query(Vec<(String, String)>);
+
+impl Query {
+    pub(crate) fn parse(query: Option<&str>) -> Self {
+        let pairs = query.unwrap_or_default().split('&').filter(|p| !p.is_empty());
+        Self(
+            pairs
+                .map(|pair| {
+                    let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+                    (decode_form(key), decode_form(value))
+                })
+                .collect(),
+        )
+    }
+
+    pub(crate) fn get(&self, key: &str) -> Option<&str> {
+        self.0.iter().find(|(k, _)| k == key).map(|(_, v)| v.as_str())
+    }
+
+    pub(crate) fn all<'a>(&'a self, key: &'a str) -> impl Iterator<Item = &'a str> {
+        self.0.iter().filter(move |(k, _)| k == key).map(|(_, v)| v.as_str())
+    }
+
+    /// The value, when it is there and not empty.
+    pub(crate) fn given(&self, key: &str) -> Option<&str> {
+        self.get(key).filter(|v| !v.is_empty())
+    }
+
+    pub(crate) fn flag(&self, key: &str) -> bool {
+        self.get(key).is_some_and(|v| matches!(v, "true" | "1" | "t" | "T" | "TRUE" | "True" | ""))
+    }
+
+    pub(crate) fn number<T: std::str::FromStr>(&self, key: &str) -> Result<Option<T>, StatusError> {
+        match self.given(key) {
+            None => Ok(None),
+            Some(text) => match text.parse() {
+                Ok(number) => Ok(Some(number)),
+                Err(_) => Err(StatusError::bad_request(format!(
+                    "strconv.ParseInt: parsing {text:?}: invalid syntax"
+                ))),
+            },
+        }
+    }
+
+    /// `dryRun=All`.
+    pub(crate) fn dry_run(&self) -> Result<bool, StatusError> {
+        let mut asked = false;
+        for value in self.all("dryRun").filter(|v| !v.is_empty()) {
+            if value != "All" {
+                let message = format!("dryRun: Unsupported value: {value:?}: supported values: \"All\"");
+                return Err(StatusError::bad_request(message));
+            }
+            asked = true;
+        }
+        Ok(asked)
+    }
+}
+
+fn decode_form(text: &str) -> String {
+    decode_percent(&text.replace('+', " ")).into_owned()
+}
+
+fn decode_percent(text: &str) -> Cow<'_, str> {
+    if !text.contains('%') {
+        return Cow::Borrowed(text);
+    }
+    let bytes = text.as_bytes();
+    let hex = |at: usize| bytes.get(at).and_then(|c| char::from(*c).to_digit(16));
+    let mut out = Vec::with_capacity(bytes.len());
+    let mut at = 0;
+    while let Some(&byte) = bytes.get(at) {
+        match (byte, hex(at + 1), hex(at + 2)) {
+            (b'%', Some(high), Some(low)) => {
+                out.push((high * 16 + low) as u8);
+                at += 3;
+            }
+            _ => {
+                out.push(byte);
+                at += 1;
+            }
+        }
+    }
+    Cow::Owned(String::from_utf8_lossy(&out).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parts(path: &str) -> Option<[String; 5]> {
+        let a = Address::parse(path)?;
+        Some([a.group, a.namespace, a.resource, a.name, a.subresource])
+    }
+
+    #[test]
+    fn paths_address_resources() {
+        let check = |path: &str, expected: [&str; 5]| {
+            assert_eq!(parts(path), Some(expected.map(String::from)), "{path}");
+        };
+        check("/api/v1/pods", ["", "", "pods", "", ""]);
+        check("/api/v1/namespaces/n/pods/p/log", ["", "n", "pods", "p", "log"]);
+        check("/api/v1/namespaces", ["", "", "namespaces", "", ""]);
+        check("/api/v1/namespaces/n", ["", "n", "namespaces", "n", ""]);
+        check("/api/v1/namespaces/n/status", ["", "n", "namespaces", "n", "status"]);
+        check("/api/v1/namespaces/n/pods/", ["", "n", "pods", "", ""]);
+        check("/apis/apps/v1/namespaces/n/deployments/d", ["apps", "n", "deployments", "d", ""]);
+        check("/api/v1/nodes/a%2Fb", ["", "", "nodes", "a/b", ""]);
+        assert_eq!(parts("/api/v1"), None);
+        assert_eq!(parts("/healthz"), None);
+    }
+
+    #[test]
+    fn what_follows_a_proxy_is_kept() {
+        let address = Address::parse("/api/v1/nodes/n/proxy/skiff/ps").expect("a resource");
+        assert_eq!((address.subresource.as_str(), address.rest.as_str()), ("proxy", "skiff/ps"));
+    }
+
+    #[test]
+    fn queries_are_decoded() {
+        let query = Query::parse(Some("labelSelector=a%3Db%2Cc&watch=1&x=a+b&dryRun=All"));
+        assert_eq!(query.get("labelSelector"), Some("a=b,c"));
+        assert_eq!(query.get("x"), Some("a b"));
+        assert!(query.flag("watch"));
+        assert_eq!(query.dry_run(), Ok(true));
+        assert!(Query::parse(Some("dryRun=some")).dry_run().is_err());
+    }
+}

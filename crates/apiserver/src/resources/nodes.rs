@@ -1,0 +1,88 @@
+//! Nodes: no two share a pod range; heartbeats need not survive a crash.
+
+use serde_json::Value;
+use skiff_api::status::Cause;
+
+use super::{Cx, Strategy, find};
+
+pub(crate) struct Nodes;
+
+impl Strategy for Nodes {
+    fn validate(&self, cx: &Cx<'_>, new: &Value, old: Option<&Value>) -> Vec<Cause> {
+        let ranges = ranges(new);
+        if ranges.is_empty() || old.is_some_and(|old| self::ranges(old) == ranges) {
+            return Vec::new();
+        }
+        let nodes = find("", "nodes").expect("nodes are in the table");
+        let view = cx.server.caches.of(nodes).view(0);
+        let mut faults = Vec::new();
+        for other in view.objects.values().filter(|o| *o.key != *cx.key) {
+            let theirs = other.value(nodes);
+            for (i, range) in ranges.iter().enumerate() {
+                if let Some(taken) = self::ranges(&theirs).iter().find(|t| overlap(t, range)) {
+                    let detail = format!("overlaps the pod range {taken} of node {:?}", other.name());
+                    faults.push(Cause::invalid(format!("spec.podCIDRs[{i}]"), range.as_str(), detail));
+                }
+            }
+        }
+        faults
+    }
+
+    /// A status that differs only in its heartbeats.
+    fn volatile(&self, new: &Value, old: Option<&Value>) -> bool {
+        old.is_some_and(|old| without_heartbeats(new) == without_heartbeats(old))
+    }
+}
+
+fn ranges(node: &Value) -> Vec<String> {
+    let mut ranges: Vec<String> = node["spec"]["podCIDRs"]
+        .as_array()
+        .map(|list| list.iter().filter_map(Value::as_str).map(String::from).collect())
+        .unwrap_or_default();
+    if let Some(one) = node["spec"]["podCIDR"].as_str()
+        && !one.is_empty()
+        && !ranges.iter().any(|r| r == one)
+    {
+        ranges.push(one.to_owned());
+    }
+    ranges
+}
+
+fn without_heartbeats(node: &Value) -> Value {
+    let mut node = node.clone();
+    if let Some(conditions) = node["status"]["conditions"].as_array_mut() {
+        for condition in conditions.iter_mut().filter_map(Value::as_object_mut) {
+            condition.remove("lastHeartbeatTime");
+        }
+    }
+    node
+}
+
+/// First and last address of an IPv4 range.
+fn span(range: &str) -> Option<(u32, u32)> {
+    let (address, prefix) = range.split_once('/')?;
+    let address = u32::from(address.parse::<std::net::Ipv4Addr>().ok()?);
+    let prefix: u32 = prefix.parse().ok().filter(|p| *p <= 32)?;
+    let mask = u32::MAX.checked_shl(32 - prefix).unwrap_or(0);
+    Some((address & mask, address | !mask))
+}
+
+fn overlap(a: &str, b: &str) -> bool {
+    match (span(a), span(b)) {
+        (Some(a), Some(b)) => a.0 <= b.1 && b.0 <= a.1,
+        _ => a == b,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_overlap_when_they_share_an_address() {
+        assert!(overlap("10.244.1.0/24", "10.244.0.0/16"));
+        assert!(overlap("10.244.1.0/24", "10.244.1.128/25"));
+        assert!(!overlap("10.244.1.0/24", "10.244.2.0/24"));
+        assert!(overlap("0.0.0.0/0", "1.2.3.4/32"));
+    }
+}

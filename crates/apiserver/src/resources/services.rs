@@ -1,0 +1,250 @@
+//! Services: cluster IPs and node ports are given out at creation, synchronously.
+
+use std::net::Ipv4Addr;
+
+use rand::RngExt;
+use serde_json::{Value, json};
+use skiff_api::status::{Cause, StatusError};
+
+use super::{Cx, Strategy};
+use crate::config::Range;
+use crate::metadata;
+
+pub(crate) struct Services;
+
+impl Strategy for Services {
+    fn prepare_create(&self, cx: &Cx<'_>, new: &mut Value) -> Result<(), StatusError> {
+        new["status"] = json!({"loadBalancer": {}});
+        allocate(cx, new, None)
+    }
+
+    fn prepare_update(&self, cx: &Cx<'_>, new: &mut Value, old: &Value) -> Result<(), StatusError> {
+        if cx.subresource == "status" {
+            return Ok(());
+        }
+        keep_allocations(new, old);
+        allocate(cx, new, Some(old))
+    }
+
+    fn name_rule(&self) -> fn(&str) -> Option<String> {
+        crate::names::label
+    }
+
+    fn abandon(&self, cx: &Cx<'_>, new: &Value, old: Option<&Value>) {
+        give_back(cx, new, old);
+    }
+
+    fn release(&self, cx: &Cx<'_>, old: &Value, new: Option<&Value>) {
+        give_back(cx, old, new);
+    }
+}
+
+pub(crate) fn cluster_ip(service: &Value) -> Option<Ipv4Addr> {
+    service["spec"]["clusterIP"].as_str()?.parse().ok()
+}
+
+pub(crate) fn node_ports(service: &Value) -> Vec<u16> {
+    let ports = service["spec"]["ports"].as_array();
+    ports
+        .into_iter()
+        .flatten()
+        .filter_map(|p| p["nodePort"].as_u64())
+        .filter_map(|p| u16::try_from(p).ok())
+        .filter(|p| *p != 0)
+        .collect()
+}
+
+/// Gives back what `from` holds and `keeper` does not.
+fn give_back(cx: &Cx<'_>, from: &Value, keeper: Option<&Value>) {
+    let kept_ip = keeper.and_then(cluster_ip);
+    if let Some(ip) = cluster_ip(from)
+        && Some(ip) != kept_ip
+    {
+        cx.server.cluster_ips.give_back(ip, cx.key);
+    }
+    let kept = keeper.map(node_ports).unwrap_or_default();
+    for port in node_ports(from) {
+        if !kept.contains(&port) {
+            cx.server.node_ports.give_back(port, cx.key);
+        }
+    }
+}
+
+fn wants_ip(type_: &str) -> bool {
+    matches!(type_, "ClusterIP" | "NodePort" | "LoadBalancer")
+}
+
+fn wants_ports(service: &Value, type_: &str) -> bool {
+    type_ == "NodePort"
+        || (type_ == "LoadBalancer" && service["spec"]["allocateLoadBalancerNodePorts"] != json!(false))
+}
+
+/// What a client that replaces a service may leave out: its addresses and ports stay.
+fn keep_allocations(new: &mut Value, old: &Value) {
+    let type_ = new["spec"]["type"].as_str().unwrap_or("ClusterIP").to_owned();
+    let old_type = old["spec"]["type"].as_str().unwrap_or("ClusterIP");
+    let Some(spec) = new["spec"].as_object_mut() else { return };
+    if wants_ip(&type_) && wants_ip(old_type) {
+        for field in ["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"] {
+            let missing =
+                spec.get(field).is_none_or(|v| v.is_null() || v.as_str() == Some("") || *v == json!([]));
+            if missing && let Some(value) = old["spec"].get(field) {
+                spec.insert(field.into(), value.clone());
+            }
+        }
+    }
+    if type_ == "ExternalName" {
+        for field in ["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"] {
+            // Moving to ExternalName drops the addresses, unless the client insists (and is refused).
+            if spec.get(field) == old["spec"].get(field) {
+                spec.remove(field);
+            }
+        }
+    }
+    let keeps_ports = matches!(type_.as_str(), "NodePort" | "LoadBalancer");
+    let old_ports = old["spec"]["ports"].as_array().cloned().unwrap_or_default();
+    for port in spec.get_mut("ports").and_then(Value::as_array_mut).into_iter().flatten() {
+        let same = |o: &&Value| {
+            o["port"] == port["port"]
+                && o["protocol"].as_str().unwrap_or("TCP") == port["protocol"].as_str().unwrap_or("TCP")
+        };
+        let before = old_ports.iter().find(same).and_then(|o| o.get("nodePort"));
+        let given = port["nodePort"].as_u64().unwrap_or(0);
+        match before {
+            Some(before) if keeps_ports && given == 0 => port["nodePort"] = before.clone(),
+            Some(before) if !keeps_ports && before.as_u64() == Some(given) => {
+                if let Some(port) = port.as_object_mut() {
+                    port.remove("nodePort");
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+fn allocate(cx: &Cx<'_>, new: &mut Value, old: Option<&Value>) -> Result<(), StatusError> {
+    let name = metadata::text(new, "name").to_owned();
+    let outcome = allocate_ip(cx, new).and_then(|()| allocate_ports(cx, new));
+    outcome.map_err(|fault| {
+        give_back(cx, new, old);
+        match fault {
+            Fault::Field(cause) => StatusError::invalid("", "Service", &name, &[cause]),
+            Fault::Full(what) => StatusError::internal(format!("failed to allocate {what}: range is full")),
+        }
+    })
+}
+
+enum Fault {
+    Field(Cause),
+    Full(&'static str),
+}
+
+fn allocate_ip(cx: &Cx<'_>, new: &mut Value) -> Result<(), Fault> {
+    let type_ = new["spec"]["type"].as_str().unwrap_or("ClusterIP").to_owned();
+    if !wants_ip(&type_) {
+        return Ok(());
+    }
+    let listed = new["spec"]["clusterIPs"][0].as_str().unwrap_or_default().to_owned();
+    let given = match new["spec"]["clusterIP"].as_str().unwrap_or_default() {
+        "" => listed,
+        given => given.to_owned(),
+    };
+    let address = match given.as_str() {
+        "None" => "None".to_owned(),
+        "" => {
+            let range = cx.server.config.service_cidr;
+            let free = cx.server.cluster_ips.take_any(range.dynamic(), cx.key);
+            free.ok_or(Fault::Full("a service IP"))?.to_string()
+        }
+        given => {
+            explicit_ip(cx, given)?;
+            given.to_owned()
+        }
+    };
+    if let Some(spec) = new["spec"].as_object_mut() {
+        spec.insert("clusterIP".into(), address.as_str().into());
+        spec.insert("clusterIPs".into(), json!([address]));
+        spec.entry("ipFamilies").or_insert_with(|| json!(["IPv4"]));
+        spec.entry("ipFamilyPolicy").or_insert_with(|| "SingleStack".into());
+    }
+    Ok(())
+}
+
+fn explicit_ip(cx: &Cx<'_>, given: &str) -> Result<(), Fault> {
+    let invalid = |why: String| Fault::Field(Cause::invalid("spec.clusterIPs", json!([given]), why));
+    let Ok(ip) = given.parse::<Ipv4Addr>() else {
+        let why = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)";
+        return Err(Fault::Field(Cause::invalid("spec.clusterIPs[0]", given, why)));
+    };
+    let range = cx.server.config.service_cidr;
+    if !range.contains(ip) {
+        return Err(invalid(format!(
+            "failed to allocate IP {ip}: the provided IP ({ip}) is not in the valid range. The range of \
+             valid IPs is {range}"
+        )));
+    }
+    if cx.dry_run && cx.server.cluster_ips.holds(ip, cx.key) {
+        return Ok(());
+    }
+    if !cx.server.cluster_ips.take(ip, cx.key) {
+        return Err(invalid(format!("failed to allocate IP {ip}: provided IP is already allocated")));
+    }
+    Ok(())
+}
+
+fn allocate_ports(cx: &Cx<'_>, new: &mut Value) -> Result<(), Fault> {
+    let type_ = new["spec"]["type"].as_str().unwrap_or("ClusterIP").to_owned();
+    if !wants_ports(new, &type_) {
+        return Ok(());
+    }
+    let (low, high) = cx.server.config.node_ports;
+    // Protocols of one service may share a number, as upstream gives it to the same port of both.
+    let mut given_out: Vec<(u64, u16)> = Vec::new();
+    let count = new["spec"]["ports"].as_array().map_or(0, Vec::len);
+    for i in 0..count {
+        let port = &new["spec"]["ports"][i];
+        let number = port["port"].as_u64().unwrap_or(0);
+        let given = port["nodePort"].as_u64().unwrap_or(0);
+        let field = format!("spec.ports[{i}].nodePort");
+        let chosen = if given != 0 {
+            let fits = u16::try_from(given).ok().filter(|p| (low..=high).contains(p));
+            let Some(port) = fits else {
+                let why = format!(
+                    "provided port is not in the valid range. The range of valid ports is {low}-{high}"
+                );
+                return Err(Fault::Field(Cause::invalid(field, given, why)));
+            };
+            if !cx.server.node_ports.take(port, cx.key) {
+                return Err(Fault::Field(Cause::invalid(field, given, "provided port is already allocated")));
+            }
+            port
+        } else if let Some((_, shared)) = given_out.iter().find(|(n, _)| *n == number) {
+            *shared
+        } else {
+            let size = high - low + 1;
+            let start = rand::rng().random_range(0..size);
+            let candidates = (0..size).map(|i| low + (start + i) % size);
+            let free = cx.server.node_ports.take_any(candidates, cx.key);
+            free.ok_or(Fault::Full("a nodePort"))?
+        };
+        given_out.push((number, chosen));
+        new["spec"]["ports"][i]["nodePort"] = chosen.into();
+    }
+    Ok(())
+}
+
+/// Addresses to try in turn: from a random one on in the upper part, then the lower part, which is
+/// kept for addresses that are asked for by name.
+impl Range {
+    fn dynamic(self) -> impl Iterator<Item = Ipv4Addr> {
+        let (first, last) = self.hosts();
+        let size = last.saturating_sub(first) + 1;
+        // As upstream: min(max(16, size / 16), 256).
+        let kept = (size / 16).clamp(16, 256).min(size.saturating_sub(1));
+        let upper = size - kept;
+        let start = rand::rng().random_range(0..upper.max(1));
+        let upper = (0..upper).map(move |i| first + kept + (start + i) % upper);
+        let lower = (0..kept).map(move |i| first + i);
+        upper.chain(lower).map(Ipv4Addr::from)
+    }
+}

@@ -1,0 +1,151 @@
+//! What a new cluster has from its first moment, and what a restarted server must know again.
+
+use std::sync::Arc;
+
+use http::{HeaderMap, Method};
+use serde_json::{Value, json};
+use skiff_api::status::StatusError;
+
+use crate::request::{Address, Query};
+use crate::resources::{Resource, find, of_storage};
+use crate::server::{Call, Inner};
+use crate::write;
+
+const NAMESPACES: &[&str] = &["kube-system", "kube-public", "kube-node-lease", "default"];
+
+/// Marks what the stored services hold.
+pub(crate) fn claims(server: &Inner) {
+    let services = of_storage("services").expect("services are in the table");
+    let view = server.caches.of(services).view(0);
+    for object in view.objects.values() {
+        let service = object.value(services);
+        if let Some(ip) = crate::resources::service_ip(&service)
+            && !server.cluster_ips.take(ip, &object.key)
+        {
+            tracing::warn!(service = %object.key, %ip, "two services hold one cluster IP");
+        }
+        for port in crate::resources::service_node_ports(&service) {
+            if !server.node_ports.take(port, &object.key) {
+                tracing::warn!(service = %object.key, port, "two services hold one node port");
+            }
+        }
+    }
+}
+
+/// Makes what is missing.
+pub(crate) async fn objects(server: &Arc<Inner>) -> Result<(), StatusError> {
+    for name in NAMESPACES {
+        ensure(server, row("", "namespaces"), "", json!({"metadata": {"name": name}})).await?;
+    }
+    for (name, value, description) in [
+        (
+            "system-cluster-critical",
+            2_000_000_000,
+            "Used for system critical pods that must run in the cluster, but can be moved to another node \
+             if necessary.",
+        ),
+        (
+            "system-node-critical",
+            2_000_001_000,
+            "Used for system critical pods that must not be moved from their current node.",
+        ),
+    ] {
+        let class = json!({
+            "metadata": {"name": name}, "value": value, "description": description,
+            "preemptionPolicy": "PreemptLowerPriority",
+        });
+        ensure(server, row("scheduling.k8s.io", "priorityclasses"), "", class).await?;
+    }
+    let config = &server.config;
+    let service = json!({
+        "metadata": {"name": "kubernetes", "labels": {"component": "apiserver", "provider": "kubernetes"}},
+        "spec": {
+            "type": "ClusterIP",
+            "clusterIP": config.service_cidr.nth(1).to_string(),
+            "clusterIPs": [config.service_cidr.nth(1).to_string()],
+            "sessionAffinity": "None",
+            "ports": [{"name": "https", "protocol": "TCP", "port": 443, "targetPort": config.advertise.1}],
+        },
+    });
+    ensure(server, row("", "services"), "default", service).await?;
+    let (ip, port) = (config.advertise.0.to_string(), config.advertise.1);
+    let endpoints = json!({
+        "metadata": {"name": "kubernetes", "labels": {"endpointslice.kubernetes.io/skip-mirror": "true"}},
+        "subsets": [{
+            "addresses": [{"ip": ip}],
+            "ports": [{"name": "https", "port": port, "protocol": "TCP"}],
+        }],
+    });
+    replace(server, row("", "endpoints"), "default", endpoints, "subsets").await?;
+    let slice = json!({
+        "metadata": {"name": "kubernetes", "labels": {"kubernetes.io/service-name": "kubernetes"}},
+        "addressType": "IPv4",
+        "endpoints": [{"addresses": [ip], "conditions": {"ready": true}}],
+        "ports": [{"name": "https", "port": port, "protocol": "TCP"}],
+    });
+    replace(server, row("discovery.k8s.io", "endpointslices"), "default", slice, "endpoints").await?;
+    Ok(())
+}
+
+fn row(group: &str, plural: &str) -> &'static Resource {
+    find(group, plural).expect("a seeded kind is in the table")
+}
+
+fn call(server: &Inner, row: &Resource, namespace: &str, name: &str) -> Call {
+    Call {
+        who: server.own_identity.clone(),
+        method: Method::POST,
+        address: Address {
+            group: row.group.into(),
+            version: row.version.into(),
+            resource: row.plural.into(),
+            namespace: namespace.into(),
+            name: name.into(),
+            ..Address::default()
+        },
+        query: Query::default(),
+        headers: HeaderMap::new(),
+        wanted: false,
+        dry_run: false,
+    }
+}
+
+async fn ensure(
+    server: &Inner,
+    row: &'static Resource,
+    namespace: &str,
+    object: Value,
+) -> Result<(), StatusError> {
+    let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+    if server.caches.of(row).get(&row.key(namespace, &name)).is_some() {
+        return Ok(());
+    }
+    write::create(server, &call(server, row, namespace, ""), row, object).await.map(drop)
+}
+
+/// Makes the object, or gives a present one the wanted value of `part`.
+async fn replace(
+    server: &Inner,
+    row: &'static Resource,
+    namespace: &str,
+    object: Value,
+    part: &str,
+) -> Result<(), StatusError> {
+    let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+    if server.caches.of(row).get(&row.key(namespace, &name)).is_none() {
+        return ensure(server, row, namespace, object).await;
+    }
+    let call = call(server, row, namespace, &name);
+    write::update(server, &call, row, |mut present| {
+        present[part] = object[part].clone();
+        present["ports"] = object["ports"].clone();
+        if object.get("ports").is_none()
+            && let Some(map) = present.as_object_mut()
+        {
+            map.remove("ports");
+        }
+        Ok(present)
+    })
+    .await
+    .map(drop)
+}

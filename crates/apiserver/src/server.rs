@@ -1,0 +1,348 @@
+//! The server itself: what it is built of, and the way of a request through it.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::net::Ipv4Addr;
+use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::{Bytes, BytesMut};
+use futures_util::FutureExt;
+use http::{HeaderMap, Method, StatusCode};
+use http_body_util::BodyExt;
+use skiff_api::status::StatusError;
+use skiff_api::typed;
+use skiff_store::Store;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, warn};
+
+use crate::auth::{self, Attributes, Authorizer, FixedAuthorizer, Identity};
+use crate::cache::{CacheError, Caches};
+use crate::claims::Claims;
+use crate::config::Config;
+use crate::delete::DeleteOptions;
+use crate::http_body::{Body, Request, Response, lazy};
+use crate::object::Object;
+use crate::render::{Include, Renderer};
+use crate::request::{Address, Query, verb};
+use crate::resources::{Resource, of_storage};
+use crate::{clock, decode, delete, paths, read, render, seed, subresources, watch, write};
+
+/// The largest request body, as upstream has it.
+pub(crate) const BODY_MAX: usize = 3 * 1024 * 1024;
+
+pub(crate) struct Inner {
+    pub(crate) config: Config,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) caches: Arc<Caches>,
+    pub(crate) authorizer: Box<dyn Authorizer>,
+    /// The server's own, for what it does by itself.
+    pub(crate) own_identity: Identity,
+    pub(crate) cluster_ips: Claims<Ipv4Addr>,
+    pub(crate) node_ports: Claims<u16>,
+    pub(crate) agents: crate::agents::Agents,
+    pub(crate) stopping: CancellationToken,
+}
+
+/// One request, understood.
+pub(crate) struct Call {
+    pub(crate) who: Identity,
+    pub(crate) method: Method,
+    pub(crate) address: Address,
+    pub(crate) query: Query,
+    pub(crate) headers: HeaderMap,
+    /// The caller takes typed values.
+    pub(crate) wanted: bool,
+    pub(crate) dry_run: bool,
+}
+
+impl Inner {
+    /// The row that the objects of `row` are stored as.
+    pub(crate) fn stored_row(&self, row: &'static Resource) -> &'static Resource {
+        if row.conversion.is_none() {
+            return row;
+        }
+        of_storage(row.storage).expect("each storage has a row of its own shape")
+    }
+
+    pub(crate) fn renderer(&self, call: &Call, row: &'static Resource) -> Result<Renderer, StatusError> {
+        Ok(Renderer {
+            row,
+            stored: self.stored_row(row),
+            accepted: render::negotiate(&call.headers, true)?,
+            include: Include::parse(call.query.get("includeObject"))?,
+            now: clock::now(),
+        })
+    }
+
+    /// The answer of one object, typed for callers in this process.
+    pub(crate) fn object_response(
+        &self,
+        call: &Call,
+        row: &'static Resource,
+        code: StatusCode,
+        object: &Arc<Object>,
+    ) -> Result<Response, StatusError> {
+        let renderer = self.renderer(call, row)?;
+        if call.wanted
+            && renderer.is_plain()
+            && let Some(value) = object.typed(renderer.stored)
+        {
+            let object = Arc::clone(object);
+            let body = lazy(move || renderer.object(&object));
+            let mut response = render::json_response(code, body);
+            response.extensions_mut().insert(typed::Object(value));
+            return Ok(response);
+        }
+        Ok(render::respond(code, renderer.object(object), renderer.accepted.yaml))
+    }
+
+    pub(crate) async fn stopping(&self) {
+        self.stopping.cancelled().await;
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    #[error("cannot fill the caches")]
+    Cache(#[from] CacheError),
+    #[error("cannot set up the objects of a new cluster")]
+    Seed(#[source] StatusError),
+}
+
+/// The API server. Cheap to clone; all clones are one server.
+#[derive(Clone)]
+pub struct ApiServer {
+    pub(crate) inner: Arc<Inner>,
+}
+
+impl ApiServer {
+    /// Loads the store, starts following it, and sets up what a new cluster has.
+    pub async fn build(config: Config, store: Arc<dyn Store>) -> Result<Self, BuildError> {
+        let (caches, events) = Caches::load(&*store).await?;
+        let stopping = CancellationToken::new();
+        let follower = Arc::clone(&caches);
+        let stopped = stopping.clone();
+        tokio::spawn(async move {
+            tokio::select! {
+                () = stopped.cancelled() => {}
+                failed = follower.follow(events) => {
+                    if !stopped.is_cancelled() {
+                        error!(error = %failed, "the caches can't follow the store; the server stops");
+                        stopped.cancel();
+                    }
+                }
+            }
+        });
+        let inner = Inner {
+            agents: crate::agents::Agents::new(config.agent_tls.clone()),
+            config,
+            store,
+            caches,
+            authorizer: Box::new(FixedAuthorizer),
+            own_identity: Identity::new("system:apiserver", &["system:masters"]),
+            cluster_ips: Claims::new(),
+            node_ports: Claims::new(),
+            stopping,
+        };
+        let server = Self { inner: Arc::new(inner) };
+        seed::claims(&server.inner);
+        seed::objects(&server.inner).await.map_err(BuildError::Seed)?;
+        Ok(server)
+    }
+
+    /// The whole API as a service for callers in this process, who put an [`Identity`] (and
+    /// [`typed::Wanted`]) into the request's extensions.
+    pub fn router(&self) -> Router {
+        Router { inner: Arc::clone(&self.inner) }
+    }
+
+    /// Ends all watches and the follower of the store. Resolves [`ApiServer::stopped`].
+    pub fn stop(&self) {
+        self.inner.stopping.cancel();
+    }
+
+    /// Resolves when the server was stopped, or can't go on.
+    pub async fn stopped(&self) {
+        self.inner.stopping.cancelled().await;
+    }
+}
+
+/// The API as a `tower` service.
+#[derive(Clone)]
+pub struct Router {
+    inner: Arc<Inner>,
+}
+
+impl tower_service::Service<Request> for Router {
+    type Response = Response;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request) -> Self::Future {
+        let inner = Arc::clone(&self.inner);
+        Box::pin(async move {
+            let path = request.uri().path().to_owned();
+            let response = match AssertUnwindSafe(answer(inner, request)).catch_unwind().await {
+                Ok(response) => response,
+                Err(_) => {
+                    error!(path, "a request made the server panic");
+                    render::error(&StatusError::internal("the server could not finish the request"))
+                }
+            };
+            Ok(response)
+        })
+    }
+}
+
+async fn answer(inner: Arc<Inner>, request: Request) -> Response {
+    let result = match Address::parse(request.uri().path()) {
+        Some(address) => resource(inner, address, request).await,
+        None => paths::answer(&inner, request).await,
+    };
+    result.unwrap_or_else(|error| {
+        if error.code() >= 500 && error.code() != 504 {
+            warn!(%error, "a request failed");
+        }
+        render::error(&error)
+    })
+}
+
+/// Reads a body whole, up to the limit.
+pub(crate) async fn read_body(mut body: Body) -> Result<Bytes, StatusError> {
+    let mut first = Bytes::new();
+    let mut all = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame
+            .map_err(|error| StatusError::bad_request(format!("cannot read the request's body: {error}")))?;
+        let Ok(data) = frame.into_data() else { continue };
+        if first.len() + all.len() + data.len() > BODY_MAX {
+            return Err(StatusError::too_large(BODY_MAX));
+        }
+        if first.is_empty() && all.is_empty() {
+            first = data;
+            continue;
+        }
+        if all.is_empty() {
+            all.extend_from_slice(&std::mem::take(&mut first));
+        }
+        all.extend_from_slice(&data);
+    }
+    Ok(if all.is_empty() { first } else { all.freeze() })
+}
+
+pub(crate) fn identity(request: &Request) -> Identity {
+    request.extensions().get::<Identity>().cloned().unwrap_or_else(Identity::anonymous)
+}
+
+pub(crate) fn authorize(inner: &Inner, who: &Identity, what: &Attributes<'_>) -> Result<(), StatusError> {
+    if inner.authorizer.allowed(who, what) {
+        return Ok(());
+    }
+    let denial = auth::denial(who, what);
+    if what.resource.is_empty() {
+        return Err(StatusError::forbidden_path(&denial));
+    }
+    let of = skiff_api::status::GroupResource { group: what.group, resource: what.resource };
+    Err(StatusError::forbidden(of, what.name, &denial))
+}
+
+async fn resource(inner: Arc<Inner>, address: Address, request: Request) -> Result<Response, StatusError> {
+    let query = Query::parse(request.uri().query());
+    let verb = verb(request.method(), &address, &query);
+    let who = identity(&request);
+    let attributes = Attributes {
+        // Streams are GETs, but they do something to the pod.
+        verb: if subresources::is_stream(&address) && verb == "get" { "create" } else { verb },
+        group: &address.group,
+        resource: &address.resource,
+        subresource: &address.subresource,
+        namespace: &address.namespace,
+        name: &address.name,
+        path: "",
+    };
+    authorize(&inner, &who, &attributes)?;
+    let Some(row) = address.row() else {
+        return Ok(subresources::unlisted(&inner, &address, &who, request)
+            .await?
+            .unwrap_or_else(render::page_not_found));
+    };
+    if !row.namespaced && !address.namespace.is_empty() && row.storage != "namespaces" {
+        return Ok(render::page_not_found());
+    }
+    let dry_run = query.dry_run()?;
+    let (parts, body) = request.into_parts();
+    let call = Call {
+        who,
+        method: parts.method.clone(),
+        wanted: parts.extensions.get::<typed::Wanted>().is_some(),
+        headers: parts.headers.clone(),
+        address,
+        query,
+        dry_run,
+    };
+    if !call.address.subresource.is_empty() {
+        let request = http::Request::from_parts(parts, body);
+        return subresources::answer(inner, call, row, verb, request).await;
+    }
+    if !row.verbs.contains(&verb) {
+        return Err(StatusError::method_not_allowed());
+    }
+    match verb {
+        "get" => read::get(&inner, &call, row).await,
+        "list" if row.namespaced || call.address.namespace.is_empty() => read::list(&inner, &call, row).await,
+        "watch" => watch::watch(&inner, &call, row).await,
+        "create" if row.namespaced && call.address.namespace.is_empty() => {
+            Err(StatusError::method_not_allowed())
+        }
+        "create" if call.address.name.is_empty() => {
+            let value = decode::object(&call, row, &read_body(body).await?)?;
+            let object = write::create(&inner, &call, row, value).await?;
+            inner.object_response(&call, row, StatusCode::CREATED, &object)
+        }
+        "update" if !call.address.name.is_empty() => {
+            let value = decode::object(&call, row, &read_body(body).await?)?;
+            put(&inner, &call, row, value).await
+        }
+        "patch" if !call.address.name.is_empty() => {
+            let patch = read_body(body).await?;
+            let done = write::update(&inner, &call, row, |present| {
+                decode::patched(&call.headers, row, &patch, present)
+            })
+            .await?;
+            inner.object_response(&call, row, StatusCode::OK, done.object())
+        }
+        "delete" => {
+            let options = DeleteOptions::read(&call, &read_body(body).await?)?;
+            delete::one(&inner, &call, row, &options).await
+        }
+        "deletecollection" => {
+            let options = DeleteOptions::read(&call, &read_body(body).await?)?;
+            delete::collection(&inner, &call, row, &options).await
+        }
+        _ => Err(StatusError::method_not_allowed()),
+    }
+}
+
+/// PUT: replaces, or for kinds that allow it creates.
+async fn put(
+    inner: &Inner,
+    call: &Call,
+    row: &'static Resource,
+    value: serde_json::Value,
+) -> Result<Response, StatusError> {
+    match write::update(inner, call, row, |_| Ok(value.clone())).await {
+        Ok(done) => inner.object_response(call, row, StatusCode::OK, done.object()),
+        Err(error) if error.reason() == "NotFound" && row.strategy.creates_on_update() => {
+            let object = write::create(inner, call, row, value).await?;
+            inner.object_response(call, row, StatusCode::CREATED, &object)
+        }
+        Err(error) => Err(error),
+    }
+}

@@ -1,0 +1,215 @@
+//! What is done through an object's subresources: status, binding, finalize, scale, eviction, streams.
+
+use std::sync::Arc;
+
+use http::StatusCode;
+use serde_json::{Value, json};
+use skiff_api::status::{GroupResource, StatusError};
+
+use crate::auth::Identity;
+use crate::delete::DeleteOptions;
+use crate::http_body::{Request, Response, full};
+use crate::request::Address;
+use crate::resources::{Cx, Resource, find, pod_condition};
+use crate::server::{Call, Inner, read_body};
+use crate::write::{Step, modify, settle};
+use crate::{clock, decode, delete, metadata, read, render, streaming, write};
+
+/// Subresources that are answered by a node's agent.
+pub(crate) fn is_stream(address: &Address) -> bool {
+    address.group.is_empty()
+        && address.resource == "pods"
+        && matches!(address.subresource.as_str(), "exec" | "attach" | "portforward")
+}
+
+pub(crate) async fn answer(
+    server: Arc<Inner>,
+    call: Call,
+    row: &'static Resource,
+    verb: &'static str,
+    request: Request,
+) -> Result<Response, StatusError> {
+    let Some(sub) = row.subresource(&call.address.subresource) else {
+        return Ok(render::page_not_found());
+    };
+    if call.address.name.is_empty() || (row.namespaced && call.address.namespace.is_empty()) {
+        return Ok(render::page_not_found());
+    }
+    if !sub.verbs.contains(&verb) {
+        return Err(StatusError::method_not_allowed());
+    }
+    match (sub.name, verb) {
+        ("log" | "exec" | "attach" | "portforward" | "proxy", _) => {
+            streaming::answer(server, call, row, request).await
+        }
+        ("status", "get") => read::get(&server, &call, row).await,
+        ("scale", _) => crate::scale::answer(&server, &call, row, verb, request).await,
+        ("binding", "create") => {
+            let body = read_body(request.into_body()).await?;
+            let binding = decode::any(&call.headers, &body, "v1", "Binding")?;
+            bind(&server, &call, &binding).await
+        }
+        ("eviction", "create") => evict(&server, &call, row, request).await,
+        (_, "update") => {
+            let value = decode::object(&call, row, &read_body(request.into_body()).await?)?;
+            let done = write::update(&server, &call, row, |_| Ok(value.clone())).await?;
+            server.object_response(&call, row, StatusCode::OK, done.object())
+        }
+        (_, "patch") => {
+            let patch = read_body(request.into_body()).await?;
+            let done = write::update(&server, &call, row, |present| {
+                decode::patched(&call.headers, row, &patch, present)
+            })
+            .await?;
+            server.object_response(&call, row, StatusCode::OK, done.object())
+        }
+        _ => Err(StatusError::method_not_allowed()),
+    }
+}
+
+/// Resources that discovery lists without being stored: `bindings`, reviews.
+pub(crate) async fn unlisted(
+    server: &Arc<Inner>,
+    address: &Address,
+    who: &Identity,
+    request: Request,
+) -> Result<Option<Response>, StatusError> {
+    let method = request.method().clone();
+    let is = |group: &str, version: &str, resource: &str| {
+        address.group == group && address.version == version && address.resource == resource
+    };
+    if is("", "v1", "bindings") && !address.namespace.is_empty() && address.name.is_empty() {
+        if method != http::Method::POST {
+            return Err(StatusError::method_not_allowed());
+        }
+        let (parts, body) = request.into_parts();
+        let binding = decode::any(&parts.headers, &read_body(body).await?, "v1", "Binding")?;
+        let mut address = address.clone();
+        address.name = metadata::text(&binding, "name").to_owned();
+        let query = crate::request::Query::parse(parts.uri.query());
+        let call = Call {
+            who: who.clone(),
+            method,
+            dry_run: query.dry_run()?,
+            query,
+            headers: parts.headers,
+            wanted: false,
+            address,
+        };
+        return bind(server, &call, &binding).await.map(Some);
+    }
+    crate::reviews::answer(server, address, who, request).await
+}
+
+fn success(code: StatusCode) -> Response {
+    let status = json!({
+        "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": code.as_u16(),
+    });
+    render::json_response(code, full(status.to_string()))
+}
+
+/// Puts a pod on a node, once.
+async fn bind(server: &Inner, call: &Call, binding: &Value) -> Result<Response, StatusError> {
+    let pods = find("", "pods").expect("pods are in the table");
+    let name = call.address.name.as_str();
+    let of = GroupResource { group: "", resource: "pods/binding" };
+    let given = metadata::text(binding, "name");
+    if !given.is_empty() && given != name {
+        return Err(StatusError::bad_request(format!(
+            "the name of the object ({given}) does not match the name on the URL ({name})"
+        )));
+    }
+    let target = &binding["target"];
+    let node = target["name"].as_str().unwrap_or_default();
+    let kind = target["kind"].as_str().unwrap_or_default();
+    if !matches!(kind, "" | "Node") {
+        let fault = skiff_api::status::Cause::not_supported("target.kind", kind, &["Node", "<empty>"]);
+        return Err(StatusError::invalid("", "Binding", name, &[fault]));
+    }
+    if node.is_empty() {
+        let fault = skiff_api::status::Cause::required("target.name", "");
+        return Err(StatusError::invalid("", "Binding", name, &[fault]));
+    }
+    let uid = metadata::text(binding, "uid").to_owned();
+    let key = pods.key(&call.address.namespace, name);
+    let now = clock::rfc3339(clock::now());
+    modify(server, pods, pods, &key, call.dry_run, |current| {
+        if !uid.is_empty() && uid != *current.uid {
+            let why = format!(
+                "Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
+                current.uid
+            );
+            return Err(StatusError::conflict(of, name, &why));
+        }
+        let old = current.value(pods);
+        if metadata::is_deleting(&old) {
+            let why = format!("pod {name} is being deleted, cannot be assigned to a host");
+            return Err(StatusError::conflict(of, name, &why));
+        }
+        let bound = old["spec"]["nodeName"].as_str().unwrap_or_default();
+        if !bound.is_empty() {
+            let why = format!("pod {name} is already assigned to node {bound:?}");
+            return Err(StatusError::conflict(of, name, &why));
+        }
+        if old["spec"]["schedulingGates"].as_array().is_some_and(|g| !g.is_empty()) {
+            let why = format!("pod {name} has non-empty .spec.schedulingGates");
+            return Err(StatusError::conflict(of, name, &why));
+        }
+        let mut new = old.clone();
+        new["spec"]["nodeName"] = node.into();
+        if let Some(status) = new["status"].as_object_mut() {
+            status.remove("nominatedNodeName");
+        }
+        for field in ["labels", "annotations"] {
+            let given = binding["metadata"][field].as_object();
+            for (key, value) in given.into_iter().flatten() {
+                new["metadata"][field][key] = value.clone();
+            }
+        }
+        pod_condition(
+            &mut new,
+            json!({"type": "PodScheduled", "status": "True", "lastProbeTime": null}),
+            &now,
+        );
+        metadata::bump_generation(&mut new, &old);
+        Ok(Step::Put { value: new, old, volatile: false })
+    })
+    .await?;
+    Ok(success(StatusCode::CREATED))
+}
+
+/// Deletes a pod on behalf of who drains its node.
+async fn evict(
+    server: &Inner,
+    call: &Call,
+    row: &'static Resource,
+    request: Request,
+) -> Result<Response, StatusError> {
+    let body = read_body(request.into_body()).await?;
+    let eviction = decode::any(&call.headers, &body, "policy/v1", "Eviction")?;
+    let name = call.address.name.as_str();
+    let given = metadata::text(&eviction, "name");
+    if !given.is_empty() && given != name {
+        return Err(StatusError::bad_request(format!(
+            "name in URL does not match name in Eviction object: {given:?}"
+        )));
+    }
+    let options: DeleteOptions = match eviction.get("deleteOptions") {
+        None | Some(Value::Null) => DeleteOptions::default(),
+        Some(options) => {
+            serde_json::from_value(options.clone()).map_err(|e| StatusError::bad_request(e.to_string()))?
+        }
+    };
+    delete::one(server, call, row, &options).await?;
+    Ok(success(StatusCode::CREATED))
+}
+
+/// A new value for an object that a subresource computes from the present one.
+pub(crate) fn settled(
+    cx: &Cx<'_>,
+    row: &'static Resource,
+    wanted: Value,
+    old: Value,
+) -> Result<Step, StatusError> {
+    settle(cx, row, row, wanted, old)
+}

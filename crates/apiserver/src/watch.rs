@@ -1,0 +1,388 @@
+//! Watches: a position in a storage's ring of events, seen through selectors.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use futures_core::Stream;
+use futures_util::StreamExt;
+use http::StatusCode;
+use http::header::{CONTENT_TYPE, HeaderValue};
+use http_body::Frame;
+use http_body_util::{BodyExt, StreamBody};
+use rand::RngExt;
+use serde_json::json;
+use skiff_api::status::{Cause, StatusError};
+use skiff_api::typed;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::cache::{Behind, Event, EventType, StorageCache, in_namespace};
+use crate::http_body::{BoxError, Response, empty};
+use crate::object::Object;
+use crate::read;
+use crate::render::{Renderer, Shape};
+use crate::resources::Resource;
+use crate::select::Selection;
+use crate::server::{Call, Inner};
+
+const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
+/// A watch without a timeout ends after this and up to twice as long, so that ends spread out.
+const TIMEOUT_DEFAULT_S: u64 = 1800;
+/// Events taken from the ring at a time.
+const BATCH: usize = 256;
+
+/// One event of one watch.
+enum Item {
+    Change { kind: EventType, object: Arc<Object>, event: Option<Arc<Event>> },
+    Bookmark { revision: u64, initial_events_end: bool },
+    Error(StatusError),
+}
+
+struct Watcher {
+    server: Arc<Inner>,
+    cache: Arc<StorageCache>,
+    stored: &'static Resource,
+    namespace: String,
+    selection: Selection,
+    position: u64,
+    wake: watch::Receiver<u64>,
+    initial: VecDeque<Item>,
+    bookmarks: bool,
+    next_bookmark: Instant,
+    /// The revision up to which the client knows everything.
+    told: u64,
+    deadline: Instant,
+    ended: bool,
+}
+
+/// Where a watch starts, by its options.
+#[derive(Debug, PartialEq, Eq)]
+enum Start {
+    /// All present objects as ADDED first; with a bookmark at their end, if asked.
+    Present {
+        end_bookmark: bool,
+    },
+    /// Only what is new from now on.
+    Now,
+    After(u64),
+}
+
+fn start(
+    revision: Option<u64>,
+    send_initial: Option<bool>,
+    matching: Option<&str>,
+    bookmarks: bool,
+) -> Result<Start, Cause> {
+    match (send_initial, matching) {
+        (None, Some(_)) => {
+            let why = "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided";
+            return Err(Cause::forbidden("resourceVersionMatch", why));
+        }
+        (Some(_), None | Some("")) => {
+            let why = "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan";
+            return Err(Cause::forbidden("resourceVersionMatch", why));
+        }
+        (Some(_), Some(other)) if other != "NotOlderThan" => {
+            return Err(Cause::not_supported("resourceVersionMatch", other, &["NotOlderThan"]));
+        }
+        _ => {}
+    }
+    Ok(match (send_initial, revision) {
+        (Some(true), _) => Start::Present { end_bookmark: bookmarks },
+        (None, None | Some(0)) => Start::Present { end_bookmark: false },
+        (Some(false), None | Some(0)) => Start::Now,
+        (_, Some(revision)) => Start::After(revision),
+    })
+}
+
+pub(crate) async fn watch(
+    server: &Arc<Inner>,
+    call: &Call,
+    row: &'static Resource,
+) -> Result<Response, StatusError> {
+    let stored = server.stored_row(row);
+    let renderer = server.renderer(call, row)?;
+    let query = &call.query;
+    let selection = Selection::parse(row, query)?.with_name(&call.address.name);
+    let revision = read::parse_version(query.given("resourceVersion"))?;
+    let bookmarks = query.flag("allowWatchBookmarks");
+    let send_initial = query.given("sendInitialEvents").map(|v| v == "true" || v == "1");
+    let start = start(revision, send_initial, query.given("resourceVersionMatch"), bookmarks)
+        .map_err(|fault| StatusError::invalid("meta.k8s.io", "ListOptions", "", &[fault]))?;
+    let timeout_s = match query.number::<u64>("timeoutSeconds")?.unwrap_or(0) {
+        0 => TIMEOUT_DEFAULT_S + rand::rng().random_range(0..TIMEOUT_DEFAULT_S),
+        given => given,
+    };
+    if let (Start::Present { .. }, Some(revision)) = (&start, revision) {
+        read::wait_for(server, revision).await?;
+    }
+
+    let cache = Arc::clone(server.caches.of(stored));
+    let wake = cache.subscribe();
+    let namespace = if row.namespaced { call.address.namespace.clone() } else { String::new() };
+    let mut watcher = Watcher {
+        server: Arc::clone(server),
+        stored,
+        namespace,
+        selection,
+        position: 0,
+        wake,
+        initial: VecDeque::new(),
+        bookmarks,
+        next_bookmark: Instant::now() + BOOKMARK_EVERY,
+        told: 0,
+        deadline: Instant::now() + Duration::from_secs(timeout_s),
+        ended: false,
+        cache,
+    };
+    watcher.begin(start)?;
+    Ok(respond(watcher.stream(), renderer, call.wanted))
+}
+
+impl Watcher {
+    fn begin(&mut self, start: Start) -> Result<(), StatusError> {
+        let applied = self.server.caches.applied();
+        match start {
+            Start::After(revision) => {
+                self.position = self
+                    .cache
+                    .position_after(revision)
+                    .map_err(|Behind { oldest }| StatusError::too_old(revision, oldest))?;
+                self.told = revision;
+            }
+            Start::Now => {
+                let (view, position) = self.cache.view_with_position(applied);
+                self.position = position;
+                self.told = view.revision;
+            }
+            Start::Present { end_bookmark } => {
+                let (view, position) = self.cache.view_with_position(applied);
+                self.position = position;
+                self.told = view.revision;
+                self.initial = in_namespace(&view.objects, self.stored, &self.namespace, None)
+                    .filter(|o| self.selection.matches(o))
+                    .map(|o| Item::Change { kind: EventType::Added, object: Arc::clone(o), event: None })
+                    .collect();
+                if end_bookmark {
+                    self.initial
+                        .push_back(Item::Bookmark { revision: view.revision, initial_events_end: true });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn stream(self) -> impl Stream<Item = Vec<Item>> + Send {
+        futures_util::stream::unfold(self, |mut watcher| async move {
+            let batch = watcher.next().await?;
+            Some((batch, watcher))
+        })
+    }
+
+    /// The next events, at least one; `None` at the watch's end.
+    async fn next(&mut self) -> Option<Vec<Item>> {
+        if self.ended {
+            return None;
+        }
+        if !self.initial.is_empty() {
+            let n = self.initial.len().min(BATCH);
+            return Some(self.initial.drain(..n).collect());
+        }
+        loop {
+            // Seen before the ring is read, so that an event in between wakes the wait below.
+            self.wake.borrow_and_update();
+            let applied = self.server.caches.applied();
+            let events = match self.cache.events_from(self.position, BATCH) {
+                Ok(events) => events,
+                Err(Behind { oldest }) => {
+                    self.ended = true;
+                    return Some(vec![Item::Error(StatusError::too_old(self.told, oldest))]);
+                }
+            };
+            self.position += events.len() as u64;
+            let drained = events.len() < BATCH;
+            let mut batch = Vec::new();
+            for event in events {
+                self.told = event.revision;
+                let seen = event.seen_by(|o| self.selects(o)).map(|(kind, o)| (kind, Arc::clone(o)));
+                if let Some((kind, object)) = seen {
+                    batch.push(Item::Change { kind, object, event: Some(event) });
+                }
+            }
+            if drained {
+                self.told = self.told.max(applied);
+            }
+            let now = Instant::now();
+            let over = now >= self.deadline;
+            if self.bookmarks && drained && (over || now >= self.next_bookmark) {
+                self.next_bookmark = now + BOOKMARK_EVERY;
+                batch.push(Item::Bookmark { revision: self.told, initial_events_end: false });
+            }
+            self.ended = over;
+            if !batch.is_empty() {
+                return Some(batch);
+            }
+            if over {
+                return None;
+            }
+            if !drained {
+                continue;
+            }
+            let until = if self.bookmarks { self.next_bookmark.min(self.deadline) } else { self.deadline };
+            tokio::select! {
+                // Both are cancel-safe: a change not seen here is still marked as unseen.
+                changed = self.wake.changed() => if changed.is_err() { return None },
+                () = tokio::time::sleep_until(until) => {}
+                () = self.server.stopping() => return None,
+            }
+        }
+    }
+
+    fn selects(&self, object: &Object) -> bool {
+        (self.namespace.is_empty() || object.namespace() == self.namespace) && self.selection.matches(object)
+    }
+}
+
+fn respond(
+    stream: impl Stream<Item = Vec<Item>> + Send + 'static,
+    renderer: Renderer,
+    wanted: bool,
+) -> Response {
+    if wanted && renderer.is_plain() {
+        let events = stream.flat_map(move |batch| {
+            let events: Vec<_> = batch.into_iter().filter_map(|i| typed_event(i, renderer.stored)).collect();
+            futures_util::stream::iter(events)
+        });
+        let mut response = http::Response::new(empty());
+        response.extensions_mut().insert(typed::Watch::new(Box::pin(events)));
+        return response;
+    }
+    let mut columns = true;
+    let frames = stream.map(move |batch| {
+        let mut out = Frames::default();
+        for item in batch {
+            out.push(frame(&renderer, item, &mut columns));
+        }
+        Ok::<_, BoxError>(Frame::data(out.done()))
+    });
+    let mut response = http::Response::new(StreamBody::new(frames).boxed_unsync());
+    *response.status_mut() = StatusCode::OK;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+/// Frames put together; a single one stays shared.
+#[derive(Default)]
+struct Frames {
+    one: Option<Bytes>,
+    many: BytesMut,
+}
+
+impl Frames {
+    fn push(&mut self, frame: Bytes) {
+        match self.one.take() {
+            None if self.many.is_empty() => self.one = Some(frame),
+            first => {
+                self.many.extend_from_slice(first.as_deref().unwrap_or_default());
+                self.many.extend_from_slice(&frame);
+            }
+        }
+    }
+
+    fn done(self) -> Bytes {
+        self.one.unwrap_or_else(|| self.many.freeze())
+    }
+}
+
+fn wrap(kind: &str, object: &[u8]) -> Bytes {
+    let mut out = BytesMut::with_capacity(object.len() + 48);
+    out.put_slice(b"{\"type\":\"");
+    out.put_slice(kind.as_bytes());
+    out.put_slice(b"\",\"object\":");
+    out.put_slice(object);
+    out.put_slice(b"}\n");
+    out.freeze()
+}
+
+fn frame(renderer: &Renderer, item: Item, columns: &mut bool) -> Bytes {
+    match item {
+        Item::Change { kind, object, event } => {
+            let render = || wrap(kind.name(), &renderer.object(&object));
+            match event {
+                Some(event) if renderer.is_plain() => event.frame(kind, render),
+                _ if renderer.is_plain() => render(),
+                _ => {
+                    let value = crate::render::value(renderer.row, renderer.stored, &object);
+                    wrap(kind.name(), &renderer.value(value, std::mem::take(columns)))
+                }
+            }
+        }
+        Item::Bookmark { revision, initial_events_end } => {
+            let row = renderer.row;
+            let mut object = json!({
+                "kind": row.kind, "apiVersion": row.api_version(),
+                "metadata": {"resourceVersion": revision.to_string(), "creationTimestamp": null},
+            });
+            if initial_events_end {
+                object["metadata"]["annotations"] = json!({"k8s.io/initial-events-end": "true"});
+            }
+            let object = match renderer.accepted.shape {
+                Shape::Whole => object,
+                Shape::Metadata(version) => json!({
+                    "kind": "PartialObjectMetadata", "apiVersion": format!("meta.k8s.io/{version}"),
+                    "metadata": object["metadata"],
+                }),
+                Shape::Table(version) => json!({
+                    "kind": "Table", "apiVersion": format!("meta.k8s.io/{version}"),
+                    "metadata": {"resourceVersion": revision.to_string()},
+                    "columnDefinitions": [],
+                    "rows": [{"cells": [], "object": object}],
+                }),
+            };
+            wrap("BOOKMARK", object.to_string().as_bytes())
+        }
+        Item::Error(error) => {
+            let status = serde_json::to_vec(&*error.0).expect("a Status can be written to memory");
+            wrap("ERROR", &status)
+        }
+    }
+}
+
+fn typed_event(item: Item, stored: &'static Resource) -> Option<typed::Event> {
+    Some(match item {
+        Item::Change { kind, object, .. } => {
+            let object = object.typed(stored)?;
+            match kind {
+                EventType::Added => typed::Event::Added(object),
+                EventType::Modified => typed::Event::Modified(object),
+                EventType::Deleted => typed::Event::Deleted(object),
+            }
+        }
+        Item::Bookmark { revision, initial_events_end } => {
+            typed::Event::Bookmark { resource_version: revision.to_string(), initial_events_end }
+        }
+        Item::Error(error) => typed::Event::Error(*error.0),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_a_watch_starts() {
+        let ok = |revision, send, matching| start(revision, send, matching, true).ok();
+        assert_eq!(ok(None, None, None), Some(Start::Present { end_bookmark: false }));
+        assert_eq!(ok(Some(0), None, None), Some(Start::Present { end_bookmark: false }));
+        assert_eq!(ok(Some(5), None, None), Some(Start::After(5)));
+        let match_ = Some("NotOlderThan");
+        assert_eq!(ok(None, Some(true), match_), Some(Start::Present { end_bookmark: true }));
+        assert_eq!(ok(None, Some(false), match_), Some(Start::Now));
+        assert_eq!(ok(Some(5), Some(false), match_), Some(Start::After(5)));
+        assert_eq!(ok(None, Some(true), None), None);
+        assert_eq!(ok(None, None, match_), None);
+        assert_eq!(ok(None, Some(true), Some("Exact")), None);
+    }
+}

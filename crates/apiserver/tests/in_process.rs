@@ -1,0 +1,290 @@
+//! The API through its router, as components in the same process use it.
+
+use std::sync::Arc;
+
+use http::{Method, StatusCode};
+use http_body_util::BodyExt;
+use serde_json::{Value, json};
+use skiff_api::typed;
+use skiff_apiserver::http_body::full;
+use skiff_apiserver::{ApiServer, Config, Identity, Router};
+use skiff_store::MemoryStore;
+use tower_service::Service;
+
+struct Api {
+    router: Router,
+    _server: ApiServer,
+}
+
+impl Api {
+    async fn new() -> Self {
+        let server =
+            ApiServer::build(Config::default(), Arc::new(MemoryStore::default())).await.expect("builds");
+        let api = Self { router: server.router(), _server: server };
+        api.ok(
+            Method::POST,
+            "/api/v1/namespaces/default/serviceaccounts",
+            json!({"metadata": {"name": "default"}}),
+        )
+        .await;
+        api
+    }
+
+    fn request(&self, method: Method, path: &str, body: &Value) -> http::Request<skiff_apiserver::Body> {
+        let bytes = if body.is_null() { Vec::new() } else { body.to_string().into_bytes() };
+        let mut request =
+            http::Request::builder().method(method).uri(path).body(full(bytes)).expect("a request");
+        request.extensions_mut().insert(Identity::new("admin", &["system:masters"]));
+        request
+    }
+
+    async fn send(
+        &self,
+        request: http::Request<skiff_apiserver::Body>,
+    ) -> http::Response<skiff_apiserver::Body> {
+        self.router.clone().call(request).await.expect("infallible")
+    }
+
+    async fn call(&self, method: Method, path: &str, body: Value) -> (StatusCode, Value) {
+        let response = self.send(self.request(method, path, &body)).await;
+        let code = response.status();
+        let bytes = response.into_body().collect().await.expect("a body").to_bytes();
+        (
+            code,
+            serde_json::from_slice(&bytes)
+                .unwrap_or_else(|_| Value::String(String::from_utf8_lossy(&bytes).into())),
+        )
+    }
+
+    async fn ok(&self, method: Method, path: &str, body: Value) -> Value {
+        let (code, value) = self.call(method, path, body).await;
+        assert!(code.is_success(), "{path}: {code} {value}");
+        value
+    }
+
+    async fn refused(&self, method: Method, path: &str, body: Value, code: u16) -> String {
+        let (got, value) = self.call(method, path, body).await;
+        assert_eq!(got.as_u16(), code, "{path}: {value}");
+        value["message"].as_str().unwrap_or_default().to_owned()
+    }
+}
+
+fn pod(name: &str) -> Value {
+    json!({"metadata": {"name": name}, "spec": {"containers": [{"name": "c", "image": "i"}]}})
+}
+
+const PODS: &str = "/api/v1/namespaces/default/pods";
+const MAPS: &str = "/api/v1/namespaces/default/configmaps";
+
+#[tokio::test]
+async fn a_new_cluster_has_its_namespaces_and_its_own_service() {
+    let api = Api::new().await;
+    let list = api.ok(Method::GET, "/api/v1/namespaces", Value::Null).await;
+    let names: Vec<&str> = list["items"]
+        .as_array()
+        .expect("items")
+        .iter()
+        .filter_map(|n| n["metadata"]["name"].as_str())
+        .collect();
+    assert_eq!(names, ["default", "kube-node-lease", "kube-public", "kube-system"]);
+    let service = api.ok(Method::GET, "/api/v1/namespaces/default/services/kubernetes", Value::Null).await;
+    assert_eq!(service["spec"]["clusterIP"], "10.96.0.1");
+}
+
+#[tokio::test]
+async fn a_pod_is_made_bound_once_and_deleted_with_grace() {
+    let api = Api::new().await;
+    let made = api.ok(Method::POST, PODS, pod("p")).await;
+    assert_eq!(made["status"]["phase"], "Pending");
+    assert_eq!(made["spec"]["serviceAccountName"], "default");
+    let binding = json!({"metadata": {"name": "p"}, "target": {"kind": "Node", "name": "n1"}});
+    api.ok(Method::POST, "/api/v1/namespaces/default/pods/p/binding", binding.clone()).await;
+    let refusal = api.refused(Method::POST, "/api/v1/namespaces/default/pods/p/binding", binding, 409).await;
+    assert_eq!(
+        refusal,
+        "Operation cannot be fulfilled on pods/binding \"p\": pod p is already assigned to node \"n1\""
+    );
+    let bound = api.ok(Method::GET, "/api/v1/namespaces/default/pods/p", Value::Null).await;
+    assert_eq!(bound["spec"]["nodeName"], "n1");
+    assert_eq!(bound["status"]["conditions"][0]["type"], "PodScheduled");
+    let dying = api.ok(Method::DELETE, "/api/v1/namespaces/default/pods/p", Value::Null).await;
+    assert_eq!(dying["metadata"]["deletionGracePeriodSeconds"], 30);
+    api.ok(Method::DELETE, "/api/v1/namespaces/default/pods/p", json!({"gracePeriodSeconds": 0})).await;
+    let gone = api.refused(Method::GET, "/api/v1/namespaces/default/pods/p", Value::Null, 404).await;
+    assert_eq!(gone, "pods \"p\" not found");
+}
+
+#[tokio::test]
+async fn writes_with_an_old_version_are_refused_and_no_ops_change_nothing() {
+    let api = Api::new().await;
+    let made = api.ok(Method::POST, MAPS, json!({"metadata": {"name": "m"}, "data": {"a": "1"}})).await;
+    let mut changed = made.clone();
+    changed["data"]["a"] = "2".into();
+    let path = format!("{MAPS}/m");
+    let second = api.ok(Method::PUT, &path, changed.clone()).await;
+    let refusal = api.refused(Method::PUT, &path, changed, 409).await;
+    assert!(
+        refusal
+            .starts_with("Operation cannot be fulfilled on configmaps \"m\": the object has been modified")
+    );
+    let third = api.ok(Method::PUT, &path, second.clone()).await;
+    assert_eq!(second["metadata"]["resourceVersion"], third["metadata"]["resourceVersion"]);
+    assert_ne!(made["metadata"]["resourceVersion"], second["metadata"]["resourceVersion"]);
+}
+
+#[tokio::test]
+async fn status_and_spec_do_not_write_each_other() {
+    let api = Api::new().await;
+    let mut made = api.ok(Method::POST, PODS, pod("p")).await;
+    made["status"]["phase"] = "Running".into();
+    let kept = api.ok(Method::PUT, &format!("{PODS}/p"), made.clone()).await;
+    assert_eq!(kept["status"]["phase"], "Pending");
+    made["spec"]["nodeName"] = "elsewhere".into();
+    made["metadata"]["resourceVersion"] = kept["metadata"]["resourceVersion"].clone();
+    let set = api.ok(Method::PUT, &format!("{PODS}/p/status"), made).await;
+    assert_eq!(set["status"]["phase"], "Running");
+    assert_eq!(set["spec"]["nodeName"], Value::Null);
+    assert_eq!(set["metadata"]["generation"], 1);
+}
+
+#[tokio::test]
+async fn pages_show_one_state_though_writes_go_on() {
+    let api = Api::new().await;
+    for name in ["a", "b", "c", "d"] {
+        api.ok(Method::POST, MAPS, json!({"metadata": {"name": name}})).await;
+    }
+    let first = api.ok(Method::GET, &format!("{MAPS}?limit=2"), Value::Null).await;
+    assert_eq!(first["metadata"]["remainingItemCount"], 2);
+    api.ok(Method::DELETE, &format!("{MAPS}/c"), Value::Null).await;
+    let token = first["metadata"]["continue"].as_str().expect("a token");
+    let second = api.ok(Method::GET, &format!("{MAPS}?limit=2&continue={token}"), Value::Null).await;
+    let names: Vec<&str> = second["items"]
+        .as_array()
+        .expect("items")
+        .iter()
+        .filter_map(|i| i["metadata"]["name"].as_str())
+        .collect();
+    assert_eq!(names, ["c", "d"]);
+    assert_eq!(second["metadata"]["resourceVersion"], first["metadata"]["resourceVersion"]);
+    assert_eq!(second["metadata"]["continue"], Value::Null);
+}
+
+/// The next line of a watch.
+async fn next(body: &mut skiff_apiserver::Body, rest: &mut Vec<u8>) -> Value {
+    loop {
+        if let Some(end) = rest.iter().position(|b| *b == b'\n') {
+            let line: Vec<u8> = rest.drain(..=end).collect();
+            return serde_json::from_slice(&line).expect("a frame is JSON");
+        }
+        let frame = body.frame().await.expect("the watch goes on").expect("no error");
+        rest.extend_from_slice(&frame.into_data().expect("data"));
+    }
+}
+
+#[tokio::test]
+async fn a_watch_shows_objects_entering_and_leaving_its_selector() {
+    let api = Api::new().await;
+    api.ok(Method::POST, MAPS, json!({"metadata": {"name": "m", "labels": {"x": "y"}}})).await;
+    let path = format!(
+        "{MAPS}?watch=true&labelSelector=x%3Dy&allowWatchBookmarks=true&sendInitialEvents=true&resourceVersionMatch=NotOlderThan"
+    );
+    let response = api.send(api.request(Method::GET, &path, &Value::Null)).await;
+    assert_eq!(response.status(), StatusCode::OK);
+    let (mut body, mut rest) = (response.into_body(), Vec::new());
+    let mut seen = Vec::new();
+    let event = next(&mut body, &mut rest).await;
+    seen.push(event["type"].clone());
+    let event = next(&mut body, &mut rest).await;
+    assert_eq!(event["object"]["metadata"]["annotations"]["k8s.io/initial-events-end"], "true");
+    seen.push(event["type"].clone());
+    for labels in [json!({"x": "z"}), json!({"x": "y"}), json!({"x": "y", "more": "1"})] {
+        api.ok(Method::PUT, &format!("{MAPS}/m"), json!({"metadata": {"name": "m", "labels": labels}})).await;
+        seen.push(next(&mut body, &mut rest).await["type"].clone());
+    }
+    api.ok(Method::DELETE, &format!("{MAPS}/m"), Value::Null).await;
+    seen.push(next(&mut body, &mut rest).await["type"].clone());
+    assert_eq!(seen, ["ADDED", "BOOKMARK", "DELETED", "ADDED", "MODIFIED", "DELETED"]);
+}
+
+#[tokio::test]
+async fn callers_in_the_process_get_typed_values() {
+    use futures_util::StreamExt;
+    use k8s_openapi::api::core::v1::Pod;
+
+    let api = Api::new().await;
+    api.ok(Method::POST, PODS, pod("p")).await;
+    let mut request = api.request(Method::GET, &format!("{PODS}/p"), &Value::Null);
+    request.extensions_mut().insert(typed::Wanted);
+    let response = api.send(request).await;
+    let typed::Object(object) = response.extensions().get::<typed::Object>().expect("typed").clone();
+    let pod: Arc<Pod> = object.downcast().expect("a pod");
+    assert!(pod.metadata.resource_version.is_some());
+
+    let mut request =
+        api.request(Method::GET, &format!("{PODS}?watch=1&fieldSelector=spec.nodeName%3D"), &Value::Null);
+    request.extensions_mut().insert(typed::Wanted);
+    let response = api.send(request).await;
+    let watch = response.extensions().get::<typed::Watch>().expect("typed");
+    let mut events = watch.take().expect("taken once");
+    assert!(matches!(events.next().await, Some(typed::Event::Added(_))));
+}
+
+#[tokio::test]
+async fn what_a_namespace_is_not_fit_for_is_refused() {
+    let api = Api::new().await;
+    let path = "/api/v1/namespaces/nowhere/configmaps";
+    let refusal = api.refused(Method::POST, path, json!({"metadata": {"name": "m"}}), 404).await;
+    assert_eq!(refusal, "namespaces \"nowhere\" not found");
+    api.ok(Method::POST, "/api/v1/namespaces", json!({"metadata": {"name": "dying"}})).await;
+    api.ok(Method::DELETE, "/api/v1/namespaces/dying", Value::Null).await;
+    let path = "/api/v1/namespaces/dying/configmaps";
+    let refusal = api.refused(Method::POST, path, json!({"metadata": {"name": "m"}}), 403).await;
+    assert_eq!(
+        refusal,
+        "configmaps \"m\" is forbidden: unable to create new content in namespace dying because it is being \
+         terminated"
+    );
+    api.ok(
+        Method::PUT,
+        "/api/v1/namespaces/dying/finalize",
+        json!({"metadata": {"name": "dying"}, "spec": {}}),
+    )
+    .await;
+    api.refused(Method::GET, "/api/v1/namespaces/dying", Value::Null, 404).await;
+    api.refused(Method::DELETE, "/api/v1/namespaces/default", Value::Null, 403).await;
+}
+
+#[tokio::test]
+async fn services_get_addresses_and_ports_and_give_them_back() {
+    let api = Api::new().await;
+    let path = "/api/v1/namespaces/default/services";
+    let service = |name: &str, ip: Value| {
+        json!({"metadata": {"name": name}, "spec": {
+            "type": "NodePort", "clusterIP": ip, "ports": [{"port": 80, "nodePort": 30080}]}})
+    };
+    let made = api.ok(Method::POST, path, service("a", "10.96.3.4".into())).await;
+    assert_eq!(made["spec"]["clusterIPs"], json!(["10.96.3.4"]));
+    let refusal = api.refused(Method::POST, path, service("b", "10.96.3.4".into()), 422).await;
+    assert_eq!(
+        refusal,
+        "Service \"b\" is invalid: spec.clusterIPs: Invalid value: [\"10.96.3.4\"]: failed to allocate IP \
+         10.96.3.4: provided IP is already allocated"
+    );
+    let refusal = api.refused(Method::POST, path, service("b", Value::Null), 422).await;
+    assert_eq!(
+        refusal,
+        "Service \"b\" is invalid: spec.ports[0].nodePort: Invalid value: 30080: provided port is already \
+         allocated"
+    );
+    api.ok(Method::DELETE, &format!("{path}/a"), Value::Null).await;
+    api.ok(Method::POST, path, service("b", "10.96.3.4".into())).await;
+}
+
+#[tokio::test]
+async fn unknown_paths_are_plain_text() {
+    let api = Api::new().await;
+    for path in ["/nothing", "/api/v1/nothing", "/apis/batch/v1beta1/cronjobs"] {
+        let (code, body) = api.call(Method::GET, path, Value::Null).await;
+        assert_eq!((code.as_u16(), body), (404, "404 page not found\n".into()), "{path}");
+    }
+}
