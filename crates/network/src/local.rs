@@ -16,7 +16,7 @@ use async_trait::async_trait;
 use skiff_sys::netlink::conntrack::{self, Flow};
 use skiff_sys::netlink::route::{Connection, ORIGIN, VethEnd};
 use skiff_sys::netlink::{self, route};
-use skiff_sys::nft::{self, Ruleset};
+use skiff_sys::nft::{self, Contents, Ruleset};
 
 use crate::schema::{self, Ranges};
 use crate::state::{PortKey, State, key};
@@ -162,8 +162,8 @@ fn start(config: Config, ruleset: Arc<Ruleset>) -> Result<LocalNetwork, Error> {
         services: config.service_cidr,
     });
     // The guard first: the bridge is about to route 127/8.
-    ruleset.define(schema::PART, rules)?;
-    ruleset.replace(schema::PART, schema::elements(&state))?;
+    let elements = schema::elements(&state);
+    ruleset.define(schema::PART, rules, Contents { elements, ..Contents::default() })?;
     set_up_bridge(&links, &config, gateway, mtu)?;
     let inner = Inner {
         config,

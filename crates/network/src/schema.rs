@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::Ipv4Addr;
 
 use skiff_sys::nft::{
-    Address, CONNTRACK_DESTINATION_TRANSLATED, Chain, Comparison::Equal, Comparison::Unequal, Datum, Field,
-    Hook, Key, Map, Point, Register, Rule, Schema, Type, Value, Verdict,
+    Address, CONNTRACK_DESTINATION_TRANSLATED, Chain, Comparison::Equal, Comparison::Unequal, Datum,
+    Elements, Field, Hook, Key, Map, Point, Register, Rule, Schema, Type, Value, Verdict,
 };
 
 use crate::Cidr;
@@ -90,6 +90,11 @@ fn leaving(ranges: &Ranges<'_>) -> Vec<Rule> {
     let to = |range: Cidr| Rule::new().range(Address::Destination, Equal, range.address, range.prefix);
     let out_of = |comparison| Rule::new().interface(Field::OutputName, comparison, ranges.bridge);
     let pods = ranges.pods;
+    let translated = || {
+        Rule::new()
+            .range(Address::Source, Unequal, pods.address, pods.prefix)
+            .connection_status(CONNTRACK_DESTINATION_TRANSLATED)
+    };
     vec![
         // From the node's 127.0.0.1 to a host port: a sandbox can't answer to that address.
         out_of(Equal).range(Address::Source, Equal, LOOPBACK.0, LOOPBACK.1).masquerade(),
@@ -103,11 +108,12 @@ fn leaving(ranges: &Ranges<'_>) -> Vec<Rule> {
         accept(out_of(Equal)),
         accept(Rule::new().interface(Field::OutputName, Equal, "lo")),
         // What was translated here and goes on to another node must come back here; the answers to this
-        // node's own sandboxes do so without it.
-        Rule::new()
-            .connection_status(CONNTRACK_DESTINATION_TRANSLATED)
-            .range(Address::Source, Unequal, pods.address, pods.prefix)
+        // node's own sandboxes do so without it. What other programs of the machine translate to
+        // elsewhere is theirs.
+        translated()
+            .range(Address::Destination, Equal, ranges.cluster.address, ranges.cluster.prefix)
             .masquerade(),
+        translated().load(Field::DestinationAddress, Register(0)).within(NODES, Register(0)).masquerade(),
         accept(Rule::new().range(Address::Source, Unequal, pods.address, pods.prefix)),
         accept(to(ranges.cluster)),
         accept(to(ranges.services)),
@@ -118,15 +124,13 @@ fn leaving(ranges: &Ranges<'_>) -> Vec<Rule> {
 }
 
 /// The elements that follow from what is attached.
-pub(crate) fn elements(state: &State) -> Vec<(&'static str, HashMap<Key, Datum>)> {
+pub(crate) fn elements(state: &State) -> Elements {
     let hairpin =
         state.sandboxes.values().map(|this| (Key::EMPTY.address(this.ip).address(this.ip), Datum::Member));
     vec![(HOST_PORTS, host_port_elements(&state.port_targets())), (HAIRPIN, hairpin.collect())]
 }
 
-pub(crate) fn node_elements(
-    nodes: impl Iterator<Item = Ipv4Addr>,
-) -> Vec<(&'static str, HashMap<Key, Datum>)> {
+pub(crate) fn node_elements(nodes: impl Iterator<Item = Ipv4Addr>) -> Elements {
     vec![(NODES, nodes.map(|ip| (Key::EMPTY.address(ip), Datum::Member)).collect())]
 }
 

@@ -16,7 +16,7 @@ mod wire;
 pub use rule::{
     Address, CONNTRACK_DESTINATION_TRANSLATED, Comparison, Field, Register, Reject, Rule, Verdict,
 };
-pub use ruleset::{Change, Ruleset};
+pub use ruleset::{Change, Contents, Elements, Ruleset};
 
 use std::net::Ipv4Addr;
 

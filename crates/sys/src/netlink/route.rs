@@ -171,8 +171,8 @@ impl Connection {
         self.one(&request, &[libc::EEXIST], || format!("create bridge {name}"))
     }
 
-    /// Creates a veth pair, both ends up, each in its namespace and on its bridge, in one request.
-    /// `near` is in this connection's namespace, whatever its `netns` says.
+    /// Creates a veth pair, both ends up, each in its namespace and the near one on its bridge. `near` is
+    /// in this connection's namespace, whatever its `netns` says.
     pub fn add_veth(&self, near: &VethEnd<'_>, far: &VethEnd<'_>, mtu: u32) -> Result<()> {
         let mut request = Writer::new();
         request.message(NEWLINK, ACK | CREATE | EXCLUSIVE, 1, &link_header(0, UP, UP));
@@ -193,13 +193,18 @@ impl Connection {
         request.string(INFO_KIND, "veth");
         let data = request.open(INFO_DATA);
         let peer = request.open(VETH_PEER);
-        request.raw(&link_header(0, UP, UP));
+        request.raw(&link_header(0, 0, 0));
         end(&mut request, far);
         if let Some(netns) = far.netns {
             request.u32(IFLA_NET_NS_FD, netns.as_raw_fd() as u32);
         }
         request.close(peer).close(data).close(info).end();
-        self.one(&request, &[], || format!("create the veth pair {} and {}", near.name, far.name))
+        self.one(&request, &[], || format!("create the veth pair {} and {}", near.name, far.name))?;
+        // Within the request this would fail: at that moment it has no other end yet.
+        match far.netns {
+            Some(netns) => Connection::open_in(netns)?.set_up(far.name),
+            None => self.set_up(far.name),
+        }
     }
 
     /// An isolated port of a bridge exchanges frames with the bridge itself only, never with another

@@ -28,6 +28,17 @@ pub enum Change {
     },
 }
 
+/// All elements of some maps, by the maps' names.
+pub type Elements = Vec<(&'static str, HashMap<Key, Datum>)>;
+
+/// What a part begins with beside its schema.
+#[derive(Debug, Default)]
+pub struct Contents {
+    /// See [`Ruleset::add_chains`].
+    pub chains: Vec<Chain>,
+    pub elements: Elements,
+}
+
 /// The one owner of the table `ip skiff` in the network namespace where it was opened. Parts are named;
 /// each is defined once and then changed.
 #[derive(Debug)]
@@ -64,29 +75,29 @@ impl Ruleset {
         Ok(ruleset)
     }
 
-    /// Puts a part's chains and maps into the table. If just these are there already, from before a
-    /// restart, they stay with their elements; otherwise the table is written anew.
-    pub fn define(&self, part: &'static str, schema: Schema) -> Result<(), Error> {
+    /// Puts a part's chains and maps into the table, with these elements. If just such rules are there
+    /// already, from before a restart, only elements that differ are changed; otherwise the table is
+    /// written anew, in one transaction.
+    pub fn define(&self, part: &'static str, schema: Schema, contents: Contents) -> Result<(), Error> {
         let mut inner = self.lock();
-        let adopted = inner.adopt(part, &schema)?;
-        let fresh = adopted.is_none();
-        inner.parts.insert(part, adopted.unwrap_or_else(|| Part::new(schema)));
-        if fresh { inner.write_all() } else { Ok(()) }
+        match inner.adopt(part, &schema)? {
+            Some(adopted) => {
+                inner.parts.insert(part, adopted);
+                inner.add_chains(part, contents.chains)?;
+                inner.replace(part, contents.elements)
+            }
+            None => {
+                let extra = contents.chains.into_iter().map(|chain| (chain.name.clone(), chain)).collect();
+                let elements = contents.elements.into_iter().collect();
+                inner.parts.insert(part, Part { schema, extra, elements });
+                inner.write_all()
+            }
+        }
     }
 
     /// Makes sure that these chains exist in a part, for maps to lead to. They can't be changed later.
     pub fn add_chains(&self, part: &'static str, chains: Vec<Chain>) -> Result<(), Error> {
-        let mut inner = self.lock();
-        let known = &inner.part(part).extra;
-        let new: Vec<Chain> = chains.into_iter().filter(|chain| !known.contains_key(&chain.name)).collect();
-        if new.is_empty() {
-            return Ok(());
-        }
-        let mut batch = Batch::new();
-        new.iter().for_each(|chain| batch.chain(chain));
-        new.iter().for_each(|chain| batch.rules(chain, true));
-        inner.part(part).extra.extend(new.into_iter().map(|chain| (chain.name.clone(), chain)));
-        inner.commit(batch, || format!("chains of {part}"))
+        self.lock().add_chains(part, chains)
     }
 
     /// Applies changes to a part's elements, as one transaction. Steps that change nothing cost nothing.
@@ -100,15 +111,7 @@ impl Ruleset {
         part: &'static str,
         wanted: Vec<(&'static str, HashMap<Key, Datum>)>,
     ) -> Result<(), Error> {
-        let mut inner = self.lock();
-        let mut changes = Vec::new();
-        for (map, wanted) in wanted {
-            let present = inner.part(part).elements.get(map);
-            let gone = present.into_iter().flatten().filter(|(key, _)| !wanted.contains_key(key));
-            changes.extend(gone.map(|(key, _)| Change::Remove { map, key: *key }));
-            changes.extend(wanted.into_iter().map(|(key, datum)| Change::Insert { map, key, datum }));
-        }
-        inner.change(part, changes)
+        self.lock().replace(part, wanted)
     }
 
     /// What the part's map should hold, and holds unless somebody has just touched it.
@@ -165,6 +168,30 @@ impl Ruleset {
 impl Inner {
     fn part(&mut self, part: &'static str) -> &mut Part {
         self.parts.entry(part).or_insert_with(|| Part::new(Schema::default()))
+    }
+
+    fn add_chains(&mut self, part: &'static str, chains: Vec<Chain>) -> Result<(), Error> {
+        let known = &self.part(part).extra;
+        let new: Vec<Chain> = chains.into_iter().filter(|chain| !known.contains_key(&chain.name)).collect();
+        if new.is_empty() {
+            return Ok(());
+        }
+        let mut batch = Batch::new();
+        new.iter().for_each(|chain| batch.chain(chain));
+        new.iter().for_each(|chain| batch.rules(chain, true));
+        self.part(part).extra.extend(new.into_iter().map(|chain| (chain.name.clone(), chain)));
+        self.commit(batch, || format!("chains of {part}"))
+    }
+
+    fn replace(&mut self, part: &'static str, wanted: Elements) -> Result<(), Error> {
+        let mut changes = Vec::new();
+        for (map, wanted) in wanted {
+            let present = self.part(part).elements.get(map);
+            let gone = present.into_iter().flatten().filter(|(key, _)| !wanted.contains_key(key));
+            changes.extend(gone.map(|(key, _)| Change::Remove { map, key: *key }));
+            changes.extend(wanted.into_iter().map(|(key, datum)| Change::Insert { map, key, datum }));
+        }
+        self.change(part, changes)
     }
 
     fn change(&mut self, part: &'static str, changes: Vec<Change>) -> Result<(), Error> {
