@@ -189,7 +189,7 @@ mod tests {
 
     #[test]
     fn headers_that_blow_up_are_refused() {
-        let huge = Headers::of(&[("bomb", &"0".repeat(10 << 20))]);
+        let huge = Headers::of(&[("bomb", &"0".repeat(2 << 20))]);
         let deflated = Compressor::default().compress(&huge);
         assert!(deflated.len() < BLOCK_BYTES_MAX);
         let refused = Decompressor::default().decompress(&deflated);
