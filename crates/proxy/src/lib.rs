@@ -1,0 +1,197 @@
+//! Services: each node leads connections to a service's address to one of its endpoints.
+//!
+//! [`plan`] decides, from Services and EndpointSlices, what this node has to do; [`run`] follows the API
+//! server and puts it into the node's nftables table, changing only what changed. What leaves the node
+//! translated is masqueraded by the network's own rules. Affinity to a client is not there yet.
+
+pub mod plan;
+mod flows;
+mod schema;
+mod table;
+
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use skiff_client::{Cache, Change, Changes, Client, ListParams, ObjectKey};
+use skiff_sys::nft::{self, Ruleset};
+use tokio::task::{JoinError, JoinSet};
+use tokio_util::sync::CancellationToken;
+
+use crate::flows::Flows;
+use crate::plan::{Node, State};
+use crate::table::{Step, Table};
+
+/// How long to wait after the kernel refused, before everything is written anew.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// An IPv4 range.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Range {
+    pub address: Ipv4Addr,
+    pub prefix: u8,
+}
+
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The node's name, as endpoints have it.
+    pub node_name: String,
+    /// The range of all pods: connections from there come from inside the cluster.
+    pub cluster_cidr: Range,
+    /// What is sent to an address of it that no service has is refused.
+    pub service_cidr: Range,
+    /// Addresses of services that the node itself answers: its DNS.
+    pub local_addresses: Vec<Ipv4Addr>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("cannot set up the rules for services")]
+    Rules(#[from] nft::Error),
+    #[error("cannot follow connections")]
+    Flows(#[source] std::io::Error),
+    #[error("a task of the service proxy panicked")]
+    Task(#[from] JoinError),
+    #[error("the service proxy no longer follows the API server")]
+    Ended,
+}
+
+/// Serves until `shutdown`. The rules stay: connections go on while the agent restarts. Call it in the
+/// node's network namespace.
+pub async fn run(
+    config: Config,
+    client: Client,
+    ruleset: Arc<Ruleset>,
+    shutdown: CancellationToken,
+) -> Result<(), Error> {
+    let services = Cache::<Service>::new(client.clone(), ListParams::default());
+    let slices = Cache::<EndpointSlice>::new(client, ListParams::default());
+    let mut tasks = JoinSet::new();
+    tasks.spawn(services.clone().run());
+    tasks.spawn(slices.clone().run());
+    tokio::select! {
+        result = follow(config, services, slices, ruleset) => result,
+        Some(ended) = tasks.join_next() => Err(ended.err().map_or(Error::Ended, Error::Task)),
+        () = shutdown.cancelled() => Ok(()),
+    }
+}
+
+/// Keeps the ruleset in step with the two copies. Never ends by itself.
+pub async fn follow(
+    config: Config,
+    services: Cache<Service>,
+    slices: Cache<EndpointSlice>,
+    ruleset: Arc<Ruleset>,
+) -> Result<(), Error> {
+    // Subscribed first and listed later, so that no change is missed.
+    let (mut service_changes, mut slice_changes) = (services.subscribe(), slices.subscribe());
+    services.synced().await;
+    slices.synced().await;
+    let local_addresses: BTreeSet<Ipv4Addr> = config.local_addresses.iter().copied().collect();
+    let node = Node { name: config.node_name, local_addresses };
+    let mut state = State::new(services.list(), slices.list());
+    let mut table = Table::default();
+    let mut first = Step::default();
+    for service in state.services() {
+        table.update(service, state.plan(service, &node), &mut first);
+    }
+    let mut contents = table.contents();
+    contents.elements.push(schema::own_elements(&node.local_addresses));
+    let rules = schema::schema(config.cluster_cidr, config.service_cidr);
+    let flows = Arc::new(Flows::open().map_err(Error::Flows)?);
+    let (to, then) = (ruleset.clone(), flows.clone());
+    blocking(move || {
+        to.define(schema::PART, rules, contents)?;
+        then.forget(&first.changed);
+        Ok(())
+    })
+    .await?;
+    tracing::info!(services = state.services().count(), "services are served");
+
+    loop {
+        let mut batch = Batch::default();
+        tokio::select! {
+            change = service_changes.next() => batch.service(&mut state, change),
+            change = slice_changes.next() => batch.slice(&mut state, change),
+        }
+        batch.drain(&mut state, &mut service_changes, &mut slice_changes);
+        if batch.resync {
+            let known: Vec<ObjectKey> = state.services().cloned().collect();
+            state = State::new(services.list(), slices.list());
+            batch.dirty.extend(known);
+            batch.dirty.extend(state.services().cloned());
+        }
+        let mut step = Step::default();
+        let mut dirty = batch.dirty;
+        while let Some(service) = dirty.pop_first() {
+            table.update(&service, state.plan(&service, &node), &mut step);
+            dirty.append(&mut step.again);
+        }
+        apply(&ruleset, &flows, step).await?;
+    }
+}
+
+/// Changes taken in together, since they were there together.
+#[derive(Default)]
+struct Batch {
+    dirty: BTreeSet<ObjectKey>,
+    resync: bool,
+}
+
+impl Batch {
+    fn service(&mut self, state: &mut State, change: Change<Service>) {
+        self.resync |= matches!(change, Change::Resync);
+        self.dirty.extend(state.observe_service(change));
+    }
+
+    fn slice(&mut self, state: &mut State, change: Change<EndpointSlice>) {
+        self.resync |= matches!(change, Change::Resync);
+        self.dirty.extend(state.observe_slice(change));
+    }
+
+    /// Takes in what is there already, without waiting for more.
+    fn drain(
+        &mut self,
+        state: &mut State,
+        services: &mut Changes<Service>,
+        slices: &mut Changes<EndpointSlice>,
+    ) {
+        while let Some(change) = services.next().now_or_never() {
+            self.service(state, change);
+        }
+        while let Some(change) = slices.next().now_or_never() {
+            self.slice(state, change);
+        }
+    }
+}
+
+async fn apply(ruleset: &Arc<Ruleset>, flows: &Arc<Flows>, step: Step) -> Result<(), Error> {
+    if step.changed.is_empty() {
+        return Ok(());
+    }
+    let (to, then) = (ruleset.clone(), flows.clone());
+    let Step { chains, changes, changed, .. } = step;
+    let applied = blocking(move || {
+        to.add_chains(schema::PART, chains)?;
+        to.change(schema::PART, changes)?;
+        then.forget(&changed);
+        Ok(())
+    });
+    let mut result = applied.await;
+    // What is wanted is known to the ruleset all the same.
+    while let Err(error) = result {
+        tracing::error!(error = &error as &dyn std::error::Error, "services are not up to date");
+        tokio::time::sleep(RETRY).await;
+        let to = ruleset.clone();
+        result = blocking(move || to.restore()).await;
+    }
+    Ok(())
+}
+
+async fn blocking(work: impl FnOnce() -> Result<(), nft::Error> + Send + 'static) -> Result<(), Error> {
+    Ok(tokio::task::spawn_blocking(work).await??)
+}
