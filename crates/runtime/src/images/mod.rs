@@ -12,11 +12,37 @@
 //! What was *loaded* from an archive is the first mirror of every registry: [`ImageStore::pull`] finds it
 //! there and asks nobody. What was pulled is looked up anew, as the registry may have moved the tag.
 
+mod archive;
+pub mod build;
+mod collect;
+mod content;
+mod digest;
+mod manifest;
+mod reference;
+mod registry;
+mod save;
+mod tar;
+#[cfg(test)]
+mod tests;
+mod unpack;
+
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::{StreamExt as _, TryStreamExt as _};
+
+use self::content::{Content, HoldRecord, LayerRecord, NameRecord, Temporary, failed};
+use self::digest::{Digest, HashingReader};
+use self::manifest::{Descriptor, ImageConfig, Manifest};
+use self::reference::{Reference, Version};
 use crate::types::{Image, ImageError, RegistryAuth};
+
+/// Blobs fetched at once for one pull.
+const FETCHES_MAX: usize = 3;
 
 /// Where images live and how registries are reached.
 #[derive(Debug, Clone)]
@@ -57,75 +83,368 @@ impl Config {
 /// A directory of images. Cheap to clone; methods that do real work run it on a blocking thread.
 #[derive(Clone)]
 pub struct ImageStore {
-    config: std::sync::Arc<Config>,
+    config: Arc<Config>,
+    content: Arc<Content>,
 }
 
 impl ImageStore {
     /// Opens the directory, making it if need be, and clears what a killed process left half-made.
     pub fn open(config: Config) -> Result<Self, ImageError> {
-        Ok(ImageStore { config: std::sync::Arc::new(config) })
+        let content = Content::open(&config.dir)?;
+        if !content.files("tmp")?.is_empty() {
+            content.mark_garbage()?;
+        }
+        collect::collect(&content)?;
+        Ok(ImageStore { config: Arc::new(config), content: Arc::new(content) })
     }
 
     /// Makes an image available: a loaded one as it is, else what the registry has under that name now.
     /// Fails with [`ImageError::Pull`], the registry's own words in it.
     pub async fn pull(&self, reference: &str, auth: Option<RegistryAuth>) -> Result<Image, ImageError> {
-        let _ = auth;
-        Err(ImageError::NotPresent(reference.into()))
+        let name = Reference::parse(reference)?;
+        let loaded = self.blocking({
+            let name = name.clone();
+            move |store| match store.content.record(&name.to_string())? {
+                Some(record) if record.loaded => store.unpacked(&record).map(Some),
+                _ => Ok(None),
+            }
+        });
+        if let Some(image) = loaded.await? {
+            return Ok(image);
+        }
+        let refused = |reason: String| ImageError::Pull { reference: name.to_string(), reason };
+        let limit = self.config.pull_timeout;
+        let result = match tokio::time::timeout(limit, self.pull_from_registry(&name, auth)).await {
+            Ok(result) => result.map_err(refused),
+            Err(_) => Err(refused(format!("it took more than {} s", limit.as_secs()))),
+        };
+        self.blocking(|store| collect::collect(&store.content)).await?;
+        result
     }
 
     /// The image of a name (`alpine`, `alpine@sha256:…`) or of an ID (`sha256:…` or its 64 digits), if it
     /// is present. Never asks a registry. A few small files are read.
     pub fn get(&self, reference_or_id: &str) -> Result<Option<Image>, ImageError> {
-        let _ = reference_or_id;
-        Ok(None)
+        let records = self.content.records()?;
+        match find(&records, reference_or_id)? {
+            Some(record) => self.image(record, &records).map(Some),
+            None => Ok(None),
+        }
     }
 
-    /// All images, ordered by ID.
+    /// All images, ordered by ID. One whose configuration can't be read is left out, with a warning.
     pub fn list(&self) -> Result<Vec<Image>, ImageError> {
-        Ok(Vec::new())
+        let records = self.content.records()?;
+        let by_id: BTreeMap<&Digest, &NameRecord> =
+            records.iter().map(|record| (&record.config, record)).collect();
+        let mut images = Vec::new();
+        for record in by_id.into_values() {
+            match self.image(record, &records) {
+                Ok(image) => images.push(image),
+                // Another process may be removing it at this moment.
+                Err(error) => tracing::warn!(name = record.name, %error, "left out an image"),
+            }
+        }
+        Ok(images)
     }
 
     /// Takes all names from the image of a name or ID and deletes what no image and no [`ImageStore::hold`]
     /// needs any more. [`ImageError::NotPresent`] if there is none.
     pub async fn remove(&self, reference_or_id: &str) -> Result<(), ImageError> {
-        Err(ImageError::NotPresent(reference_or_id.into()))
+        let wanted = reference_or_id.to_owned();
+        self.blocking(move |store| {
+            let lock = store.content.lock_names()?;
+            let records = store.content.records()?;
+            let found = find(&records, &wanted)?.ok_or_else(|| ImageError::NotPresent(wanted.clone()))?;
+            for record in records.iter().filter(|record| record.config == found.config) {
+                store.content.remove_record(&record.name)?;
+            }
+            drop(lock);
+            store.content.mark_garbage()?;
+            collect::collect(&store.content)
+        })
+        .await
     }
 
     /// Takes in an OCI or docker archive (tar, tar.gz, tar.zst), all of it or nothing.
     pub async fn load(&self, archive: &Path) -> Result<Vec<Image>, ImageError> {
-        let _ = archive;
-        Ok(Vec::new())
+        let archive = archive.to_owned();
+        self.blocking(move |store| {
+            let result = store.load_archive(&archive);
+            collect::collect(&store.content)?;
+            result
+        })
+        .await
     }
 
     /// Writes an OCI archive, with docker's index beside it, that [`ImageStore::load`] and `docker load`
-    /// take. It appears under `archive` when it is whole.
+    /// take. It appears under `archive` when it is whole. Given a name, the archive has that one; given an
+    /// ID, all tags of the image.
     pub async fn save(&self, reference_or_id: &str, archive: &Path) -> Result<(), ImageError> {
-        let _ = archive;
-        Err(ImageError::NotPresent(reference_or_id.into()))
+        let (wanted, archive) = (reference_or_id.to_owned(), archive.to_owned());
+        self.blocking(move |store| {
+            // Held, so that a removal elsewhere deletes nothing under our hands.
+            let _lock = store.content.lock_shared()?;
+            let records = store.content.records()?;
+            let found = find(&records, &wanted)?.ok_or_else(|| ImageError::NotPresent(wanted.clone()))?;
+            let names: Vec<String> = match Reference::parse(&wanted) {
+                Ok(Reference { version: Version::Tag(_), .. }) => vec![found.name.clone()],
+                _ => tags(&records, &found.config).collect(),
+            };
+            save::save(&store.content, found, &names, &archive)
+        })
+        .await
     }
 
     /// The unpacked layers of an image (name or ID), lowest first, each ready to be a lower directory of
     /// an overlay mount (which takes them highest first). They stay until the image is removed; whoever
     /// mounts them first calls [`ImageStore::hold`].
     pub async fn layers(&self, reference_or_id: &str) -> Result<Vec<PathBuf>, ImageError> {
-        Err(ImageError::NotPresent(reference_or_id.into()))
+        let wanted = reference_or_id.to_owned();
+        self.blocking(move |store| {
+            let records = store.content.records()?;
+            let found = find(&records, &wanted)?.ok_or_else(|| ImageError::NotPresent(wanted.clone()))?;
+            store.unpacked(found)?;
+            Ok(found.layers.iter().map(|layer| store.content.layer_path(&layer.diff_id)).collect())
+        })
+        .await
     }
 
     /// Keeps the image's layers on disk, even if all its names are removed, until `holder` (a container's
-    /// ID: letters, digits, `-`, `_`, `.`) is released. Also another process's removal respects it.
+    /// ID) is released. Also another process's removal respects it. Blocks while one is under way.
     pub fn hold(&self, reference_or_id: &str, holder: &str) -> Result<(), ImageError> {
-        let _ = holder;
-        Err(ImageError::NotPresent(reference_or_id.into()))
+        let _lock = self.content.lock_shared()?;
+        let records = self.content.records()?;
+        let found = find(&records, reference_or_id)?;
+        let found = found.ok_or_else(|| ImageError::NotPresent(reference_or_id.to_owned()))?;
+        let diff_ids = found.layers.iter().map(|layer| layer.diff_id.clone()).collect();
+        self.content.put_hold(holder, &HoldRecord { diff_ids })
     }
 
     /// Ends a [`ImageStore::hold`]; one that doesn't exist is no error.
     pub async fn release(&self, holder: &str) -> Result<(), ImageError> {
-        let _ = holder;
-        Ok(())
+        let holder = holder.to_owned();
+        self.blocking(move |store| {
+            if store.content.remove_hold(&holder)? {
+                store.content.mark_garbage()?;
+                collect::collect(&store.content)?;
+            }
+            Ok(())
+        })
+        .await
     }
 
     /// The directory given at [`ImageStore::open`].
     pub fn dir(&self) -> &Path {
         &self.config.dir
     }
+
+    async fn pull_from_registry(
+        &self,
+        name: &Reference,
+        auth: Option<RegistryAuth>,
+    ) -> Result<Image, String> {
+        let said = |error: ImageError| chain(&error);
+        tracing::debug!(image = %name, "resolving");
+        let found = registry::resolve(&self.config, name, auth).await?;
+        let lock = self.blocking(|store| store.content.lock_shared()).await.map_err(said)?;
+        // Until a name points at them, the fetched parts are garbage.
+        self.content.mark_garbage().map_err(said)?;
+        let mut wanted: Vec<&Descriptor> = vec![&found.manifest.config];
+        wanted.extend(&found.manifest.layers);
+        wanted.sort_by(|a, b| a.digest.cmp(&b.digest));
+        wanted.dedup_by(|a, b| a.digest == b.digest);
+        let fetches = wanted.into_iter().map(|blob| self.fetch(&found, blob));
+        futures_util::stream::iter(fetches).buffer_unordered(FETCHES_MAX).try_collect::<Vec<()>>().await?;
+        let name = name.clone();
+        let install = move |store: &ImageStore| -> Result<Image, ImageError> {
+            let record = store.install(&found.manifest_bytes, &found.manifest, &found.target)?;
+            store.content.sync()?;
+            store.name(&record, &[name], false)?;
+            store.image(&record, &store.content.records()?)
+        };
+        let image = self.blocking(install).await.map_err(said)?;
+        drop(lock);
+        tracing::info!(image = image.id, tags = ?image.tags, bytes = image.size_bytes, "pulled");
+        Ok(image)
+    }
+
+    /// Fetches a blob unless it is there; of several who want it, in whatever process, one does.
+    async fn fetch(&self, found: &registry::Resolved, blob: &Descriptor) -> Result<(), String> {
+        let said = |error: ImageError| chain(&error);
+        if self.content.blob_size(&blob.digest).is_some() {
+            return Ok(());
+        }
+        let digest = blob.digest.clone();
+        let _lock = self.blocking(move |store| store.content.lock_digest(&digest)).await.map_err(said)?;
+        if self.content.blob_size(&blob.digest).is_some() {
+            return Ok(());
+        }
+        let fetched = found.fetch(blob, self.content.new_blob().map_err(said)?).await?;
+        self.content.keep(fetched).map_err(said)
+    }
+
+    fn load_archive(&self, archive: &Path) -> Result<Vec<Image>, ImageError> {
+        let refused = |reason: String| ImageError::Load { archive: archive.to_owned(), reason };
+        let _lock = self.content.lock_shared()?;
+        let mut staged =
+            archive::stage(&self.content, archive, self.config.layer_bytes_max).map_err(refused)?;
+        let found = staged.images().map_err(refused)?;
+        self.content.mark_garbage()?;
+        let mut installed = Vec::new();
+        for image in &found {
+            for blob in std::iter::once(&image.manifest.config).chain(&image.manifest.layers) {
+                match staged.take(&blob.digest) {
+                    Some(part) => self.content.keep(part)?,
+                    None if self.content.blob_size(&blob.digest).is_some() => {}
+                    None => return Err(refused(format!("it lacks the blob {}", blob.digest))),
+                }
+            }
+            let record = self.install(&image.manifest_bytes, &image.manifest, &image.target);
+            let record = record.map_err(|error| refused(chain(&error)))?;
+            installed.push((record, &image.names));
+        }
+        self.content.sync()?;
+        for (record, names) in &installed {
+            self.name(record, names, true)?;
+        }
+        let records = self.content.records()?;
+        installed.iter().map(|(record, _)| self.image(record, &records)).collect()
+    }
+
+    /// Checks an image whose blobs are there, and unpacks its layers. The record has no name yet.
+    fn install(
+        &self,
+        manifest_bytes: &[u8],
+        manifest: &Manifest,
+        target: &Digest,
+    ) -> Result<NameRecord, ImageError> {
+        let config: ImageConfig = self.content.json(&manifest.config.digest)?;
+        let wrong = |reason: String| std::io::Error::new(std::io::ErrorKind::InvalidData, reason);
+        manifest.check(&config).map_err(|reason| failed("take this image".into())(wrong(reason)))?;
+        let pairs = manifest.layers.iter().zip(&config.rootfs.diff_ids);
+        let record = NameRecord {
+            name: String::new(),
+            manifest: self.content.add_blob(manifest_bytes)?,
+            target: target.clone(),
+            config: manifest.config.digest.clone(),
+            layers: pairs
+                .map(|(blob, id)| LayerRecord { blob: blob.digest.clone(), diff_id: id.clone() })
+                .collect(),
+            size_bytes: manifest.size() + manifest_bytes.len() as u64,
+            loaded: false,
+        };
+        for layer in &record.layers {
+            self.unpack(layer)?;
+        }
+        Ok(record)
+    }
+
+    /// Unpacks a layer unless it is there; of several who want it, in whatever process, one does.
+    fn unpack(&self, layer: &LayerRecord) -> Result<(), ImageError> {
+        let content = &self.content;
+        if content.has_layer(&layer.diff_id) {
+            return Ok(());
+        }
+        let _lock = content.lock_digest(&layer.diff_id)?;
+        if content.has_layer(&layer.diff_id) {
+            return Ok(());
+        }
+        let action = || format!("unpack layer {}", layer.blob);
+        let directory = Temporary(content.temporary());
+        let unpacked = || -> std::io::Result<()> {
+            std::fs::DirBuilder::new().mode(0o755).create(&directory.0)?;
+            let mut blob = HashingReader::new(File::open(content.blob_path(&layer.blob))?);
+            let diff_id = unpack::unpack(&mut blob, &directory.0, self.config.layer_bytes_max)?;
+            // What follows the compressed stream belongs to the digest as well.
+            std::io::copy(&mut blob, &mut std::io::sink())?;
+            let digest = blob.hasher.finish();
+            if digest != layer.blob {
+                return Err(std::io::Error::other(format!("the stored blob has the digest {digest}")));
+            }
+            if diff_id != layer.diff_id {
+                let wanted = &layer.diff_id;
+                let text = format!("its diff ID is {diff_id}, but the image's configuration says {wanted}");
+                return Err(std::io::Error::other(text));
+            }
+            std::fs::rename(&directory.0, content.layer_path(&layer.diff_id))
+        };
+        unpacked().map_err(failed(action()))
+    }
+
+    /// Points names, and the digest in each of their repositories, at an installed image.
+    fn name(&self, record: &NameRecord, names: &[Reference], loaded: bool) -> Result<(), ImageError> {
+        let _lock = self.content.lock_names()?;
+        for name in names {
+            for name in [name.at(&record.target), name.clone()] {
+                let loaded = loaded
+                    || self.content.record(&name.to_string())?.is_some_and(|old| {
+                        // A digest that was loaded stays so; a tag now means what the registry said.
+                        old.loaded && matches!(name.version, Version::Digest(_))
+                    });
+                self.content.put_record(&NameRecord { name: name.to_string(), loaded, ..record.clone() })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The image of a record, its layers unpacked again if somebody deleted them.
+    fn unpacked(&self, record: &NameRecord) -> Result<Image, ImageError> {
+        if !record.layers.iter().all(|layer| self.content.has_layer(&layer.diff_id)) {
+            let _lock = self.content.lock_shared()?;
+            for layer in &record.layers {
+                self.unpack(layer)?;
+            }
+        }
+        self.image(record, &self.content.records()?)
+    }
+
+    fn image(&self, record: &NameRecord, records: &[NameRecord]) -> Result<Image, ImageError> {
+        let same = records.iter().filter(|other| other.config == record.config);
+        let names: Vec<String> = same.map(|record| record.name.clone()).collect();
+        let config = self.content.json(&record.config)?;
+        Ok(manifest::image(&record.config, &names, record.size_bytes, config))
+    }
+
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&ImageStore) -> Result<T, ImageError> + Send + 'static,
+    ) -> Result<T, ImageError> {
+        let store = self.clone();
+        match tokio::task::spawn_blocking(move || work(&store)).await {
+            Ok(result) => result,
+            Err(error) => Err(failed("finish work on images".into())(std::io::Error::other(error))),
+        }
+    }
+}
+
+/// The record that a name or ID means.
+fn find<'a>(records: &'a [NameRecord], reference_or_id: &str) -> Result<Option<&'a NameRecord>, ImageError> {
+    let id = Digest::parse(reference_or_id).or_else(|| Digest::from_hex(reference_or_id));
+    if let Some(id) = id {
+        return Ok(records.iter().find(|record| record.config == id));
+    }
+    let name = Reference::parse(reference_or_id)?;
+    let text = name.to_string();
+    if let Some(record) = records.iter().find(|record| record.name == text) {
+        return Ok(Some(record));
+    }
+    // One may also ask for the manifest within an index, which has no name of its own.
+    let Version::Digest(digest) = &name.version else { return Ok(None) };
+    let repository =
+        |record: &&NameRecord| Reference::parse(&record.name).is_ok_and(|other| other.at(digest) == name);
+    Ok(records.iter().filter(|record| record.manifest == *digest).find(repository))
+}
+
+fn tags<'a>(records: &'a [NameRecord], id: &'a Digest) -> impl Iterator<Item = String> + 'a {
+    records
+        .iter()
+        .filter(move |record| record.config == *id && !record.name.contains('@'))
+        .map(|r| r.name.clone())
+}
+
+/// An error and its causes in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
