@@ -50,7 +50,6 @@ pub(crate) fn output(command: &mut Command) -> anyhow::Result<String> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Profile {
     Dev,
-    #[expect(dead_code, reason = "for demo and bench")]
     Release,
 }
 
@@ -82,4 +81,25 @@ pub(crate) fn programs() -> anyhow::Result<PathBuf> {
         .arg(&dir);
     run(&mut command)?;
     Ok(dir.join(triple).join("release"))
+}
+
+/// `cargo xtask dist`: one static file that runs on any Linux of this architecture.
+pub(crate) fn dist() -> anyhow::Result<()> {
+    let triple = "x86_64-unknown-linux-gnu";
+    // A directory of its own: other flags would rebuild everything else.
+    let dir = target_dir().join("static");
+    let mut command = cargo();
+    command
+        .args(["build", "--release", "--package", "skiff", "--target", triple])
+        .args(["--config", "build.rustflags=[\"-Ctarget-feature=+crt-static\"]"])
+        .arg("--target-dir")
+        .arg(&dir);
+    run(&mut command)?;
+    let built = dir.join(triple).join("release/skiff");
+    let copy = target_dir().join("dist/skiff");
+    std::fs::create_dir_all(copy.parent().expect("it has a parent"))?;
+    std::fs::copy(&built, &copy).with_context(|| format!("cannot copy {}", built.display()))?;
+    let megabytes = std::fs::metadata(&copy)?.len() as f64 / 1e6;
+    println!("{} ({megabytes:.1} MB)", copy.display());
+    Ok(())
 }

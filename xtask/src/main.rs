@@ -3,6 +3,8 @@
 //! It installs what it needs and builds what it runs, so that each command works on a fresh clone.
 
 mod build;
+mod demo;
+mod e2e;
 mod images;
 mod layers;
 mod setup;
@@ -13,6 +15,9 @@ use std::process::ExitCode;
 const USAGE: &str = "usage: cargo xtask COMMAND
 
   test [FILTER]   every test there is, end-to-end ones included
+  demo [--keep]   the scenarios, played on three nodes with real kubectl
+  e2e [FILTER]    the end-to-end tests alone
+  dist            the static single file, to copy to other machines
   images [DIR]    build the images of demo and tests as archives
   setup           install what the other commands need
 ";
@@ -22,6 +27,10 @@ fn main() -> ExitCode {
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     let result = match args.as_slice() {
         ["test", rest @ ..] => test::run(rest),
+        ["e2e", rest @ ..] => e2e::run(rest),
+        ["e2e-inside", rest @ ..] => e2e::inside(rest),
+        ["demo", rest @ ..] => demo::run(rest),
+        ["dist"] => build::dist(),
         ["images"] => images::build(&build::target_dir().join("images")).map(drop),
         ["images", dir] => images::build(std::path::Path::new(dir)).map(drop),
         ["setup"] => setup::run(),

@@ -3,26 +3,21 @@
 //! Tests that need no cluster run first. Then a cluster of three nodes is started inside a network
 //! namespace without a way out, the end-to-end tests run beside it, and the machine must be as before.
 
-use std::path::Path;
 use std::process::Command;
 
 use anyhow::bail;
 
-use crate::build::{self, Profile};
-use crate::{images, setup};
+use crate::{build, setup};
 
 pub(crate) fn run(args: &[&str]) -> anyhow::Result<()> {
     setup::run_quietly()?;
     build::run(build::cargo().args(["fmt", "--all", "--check"]))?;
-    let images_dir = build::target_dir().join("images");
-    images::build(&images_dir)?;
-    let skiff = build::skiff(Profile::Dev)?;
     let mut totals = Totals::default();
     totals.add(suite(
         build::cargo().args(["test", "--workspace", "--exclude", "skiff-tests", "--no-fail-fast"]),
         args,
     )?);
-    totals.add(end_to_end(&skiff, &images_dir, args)?);
+    totals.add(crate::e2e::suite_in_netns(args)?);
     println!("{} passed, {} failed, {} skipped", totals.passed, totals.failed, totals.skipped);
     if totals.failed > 0 || totals.broken {
         bail!("not all tests passed");
@@ -31,12 +26,12 @@ pub(crate) fn run(args: &[&str]) -> anyhow::Result<()> {
 }
 
 #[derive(Debug, Default, Clone, Copy)]
-struct Totals {
-    passed: u64,
-    failed: u64,
-    skipped: u64,
+pub(crate) struct Totals {
+    pub(crate) passed: u64,
+    pub(crate) failed: u64,
+    pub(crate) skipped: u64,
     /// A test program did not end as it should.
-    broken: bool,
+    pub(crate) broken: bool,
 }
 
 impl Totals {
@@ -48,7 +43,7 @@ impl Totals {
     }
 }
 
-fn suite(command: &mut Command, args: &[&str]) -> anyhow::Result<Totals> {
+pub(crate) fn suite(command: &mut Command, args: &[&str]) -> anyhow::Result<Totals> {
     use std::io::{BufRead, BufReader};
     command.args(args).stdout(std::process::Stdio::piped());
     let mut child = command.spawn()?;
@@ -72,22 +67,6 @@ fn counts(line: &str) -> Totals {
         before.rsplit(' ').next().and_then(|number| number.parse().ok()).unwrap_or(0)
     };
     Totals { passed: count("passed"), failed: count("failed"), skipped: count("ignored"), broken: false }
-}
-
-fn end_to_end(skiff: &Path, images: &Path, args: &[&str]) -> anyhow::Result<Totals> {
-    let clients = setup::clients();
-    // The outer namespace has no way out: what is sent to a dead target fails instead of leaving.
-    let mut command = Command::new("unshare");
-    command
-        .args(["--net", "--", "sh", "-c", "ip link set lo up && exec \"$@\"", "sh"])
-        .arg(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
-        .args(["test", "--package", "skiff-tests", "--no-fail-fast", "--offline"])
-        .current_dir(build::root())
-        .env("SKIFF", skiff)
-        .env("SKIFF_IMAGES", images)
-        .env("KUBECTL", clients.kubectl_1_35)
-        .env("KUBECTL_1_20", clients.kubectl_1_20);
-    suite(&mut command, args)
 }
 
 #[cfg(test)]
