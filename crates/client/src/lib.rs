@@ -6,6 +6,7 @@
 mod cache;
 mod client;
 mod error;
+mod events;
 pub mod kubeconfig;
 mod queue;
 mod remote;
@@ -14,6 +15,7 @@ mod transport;
 pub use cache::{Cache, Change, Changes, ObjectKey};
 pub use client::{Client, DeleteOptions, List, ListParams, Object, Patch, WatchEvent, WatchStream};
 pub use error::Error;
+pub use events::{EventRecorder, EventType, now, reference};
 pub use queue::{Requeue, WorkQueue, work};
 pub use remote::{Remote, RemoteConfig};
 pub use transport::{Body, BoxError, InProcess, Transport, empty, full};

@@ -1,0 +1,177 @@
+//! Every filter, by values: a pod, a node, and the answer.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::*;
+use crate::testing::{info, node};
+
+fn answer(pod: Value, spec: Value, labels: Value, others: &[Value]) -> String {
+    let mut on = NodeInfo::new(node("n1", spec, labels));
+    for (index, other) in others.iter().enumerate() {
+        on.add_pod(Arc::new(info(&format!("other{index}"), other.clone())));
+    }
+    match refusal(&info("p", pod), &on) {
+        None => "fits".to_owned(),
+        Some(refusal) => {
+            let help = if refusal.resolvable { "preemptable" } else { "final" };
+            format!("{}: {} ({help}; {})", refusal.plugin, refusal.reasons.join(", "), refusal.detail)
+        }
+    }
+}
+
+#[test]
+fn taints_and_cordons() {
+    let tainted = |effect: &str| json!({"taints": [{"key": "k", "value": "v", "effect": effect}]});
+    for (tolerations, spec, expected) in [
+        (
+            json!([]),
+            tainted("NoSchedule"),
+            "TaintToleration: node(s) had untolerated taint(s) (final; taint k=v:NoSchedule)",
+        ),
+        (
+            json!([]),
+            tainted("NoExecute"),
+            "TaintToleration: node(s) had untolerated taint(s) (final; taint k=v:NoExecute)",
+        ),
+        (json!([]), tainted("PreferNoSchedule"), "fits"),
+        (json!([{"operator": "Exists"}]), tainted("NoSchedule"), "fits"),
+        (json!([{"key": "k", "operator": "Exists"}]), tainted("NoExecute"), "fits"),
+        (json!([{"key": "k", "value": "v"}]), tainted("NoSchedule"), "fits"),
+        (
+            json!([{"key": "k", "value": "w"}]),
+            tainted("NoSchedule"),
+            "TaintToleration: node(s) had untolerated taint(s) (final; taint k=v:NoSchedule)",
+        ),
+        (
+            json!([{"key": "k", "value": "v", "effect": "NoExecute"}]),
+            tainted("NoSchedule"),
+            "TaintToleration: node(s) had untolerated taint(s) (final; taint k=v:NoSchedule)",
+        ),
+        (
+            json!([]),
+            json!({"unschedulable": true}),
+            "NodeUnschedulable: node(s) were unschedulable (final; the node is cordoned)",
+        ),
+        (
+            json!([{"key": "node.kubernetes.io/unschedulable", "operator": "Exists"}]),
+            json!({"unschedulable": true}),
+            "fits",
+        ),
+    ] {
+        let pod = json!({"tolerations": tolerations});
+        assert_eq!(answer(pod, spec.clone(), json!({}), &[]), expected, "{tolerations} {spec}");
+    }
+}
+
+#[test]
+fn host_ports_clash_by_address_protocol_and_number() {
+    let ports = |ip: &str, protocol: &str, port: i32| {
+        json!({"containers": [{"name": "c", "ports": [
+            {"containerPort": 80, "hostPort": port, "hostIP": ip, "protocol": protocol}]}]})
+    };
+    let taken = "NodePorts: node(s) didn't have free ports for the requested pod ports";
+    for (own, other, clash) in [
+        (ports("", "TCP", 80), ports("", "TCP", 80), true),
+        (ports("", "TCP", 80), ports("", "TCP", 81), false),
+        (ports("", "TCP", 80), ports("", "UDP", 80), false),
+        (ports("10.0.0.1", "TCP", 80), ports("10.0.0.2", "TCP", 80), false),
+        (ports("10.0.0.1", "TCP", 80), ports("10.0.0.1", "TCP", 80), true),
+        (ports("10.0.0.1", "TCP", 80), ports("0.0.0.0", "TCP", 80), true),
+        (ports("", "UDP", 53), ports("127.0.0.1", "UDP", 53), true),
+    ] {
+        let got = answer(own.clone(), json!({}), json!({}), std::slice::from_ref(&other));
+        assert_eq!(got.starts_with(taken), clash, "{own} beside {other}: {got}");
+    }
+    assert_eq!(
+        answer(ports("", "TCP", 80), json!({}), json!({}), &[ports("", "TCP", 80)]),
+        format!("{taken} (preemptable; 0.0.0.0:80/TCP is held by pod default/other0)")
+    );
+}
+
+#[test]
+fn node_selectors_and_affinity() {
+    let unmatched = "NodeAffinity: node(s) didn't match Pod's node affinity/selector";
+    let required = |term: Value| {
+        json!({"affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution":
+            {"nodeSelectorTerms": [term]}}}})
+    };
+    for (pod, fits) in [
+        (json!({"nodeSelector": {"disk": "ssd"}}), true),
+        (json!({"nodeSelector": {"disk": "hdd"}}), false),
+        (json!({"nodeSelector": {"zone": ""}}), false),
+        (required(json!({"matchExpressions": [{"key": "disk", "operator": "In", "values": ["ssd"]}]})), true),
+        (required(json!({"matchExpressions": [{"key": "disk", "operator": "DoesNotExist"}]})), false),
+        (
+            required(json!({"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["n1"]}]})),
+            true,
+        ),
+        (
+            required(json!({"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["n2"]}]})),
+            false,
+        ),
+        (required(json!({})), false),
+    ] {
+        let got = answer(pod.clone(), json!({}), json!({"disk": "ssd"}), &[]);
+        assert_eq!(got == "fits", fits, "{pod}: {got}");
+        assert!(fits || got.starts_with(unmatched), "{got}");
+    }
+    assert_eq!(
+        answer(json!({"nodeName": "n2"}), json!({}), json!({}), &[]),
+        "NodeName: node(s) didn't match the requested node name (final; the pod asks for node n2)"
+    );
+}
+
+#[test]
+fn resources_fit() {
+    let asks = |requests: Value| json!({"containers": [{"name": "c", "resources": {"requests": requests}}]});
+    for (requests, others, expected) in [
+        (json!({"cpu": "4"}), vec![], "fits"),
+        (
+            json!({"cpu": "4001m"}),
+            vec![],
+            "NodeResourcesFit: Insufficient cpu (final; cpu: 4001 wanted, 4000 of 4000 left)",
+        ),
+        (
+            json!({"cpu": "2"}),
+            vec![asks(json!({"cpu": "3"}))],
+            "NodeResourcesFit: Insufficient cpu (preemptable; cpu: 2000 wanted, 1000 of 4000 left)",
+        ),
+        (
+            json!({"cpu": "5", "memory": "9Gi"}),
+            vec![],
+            "NodeResourcesFit: Insufficient cpu, Insufficient memory (final; cpu: 5000 wanted, 4000 of 4000 left; memory: 9663676416 wanted, 8589934592 of 8589934592 left)",
+        ),
+        (
+            json!({"x.io/gpu": "1"}),
+            vec![],
+            "NodeResourcesFit: Insufficient x.io/gpu (final; x.io/gpu: 1 wanted, 0 of 0 left)",
+        ),
+        (json!({}), vec![asks(json!({"cpu": "4"}))], "fits"),
+    ] {
+        assert_eq!(answer(asks(requests.clone()), json!({}), json!({}), &others), expected, "{requests}");
+    }
+    let many = vec![json!({}); 110];
+    assert_eq!(
+        answer(json!({}), json!({}), json!({}), &many),
+        "NodeResourcesFit: Too many pods (preemptable; 110 of 110 pods)"
+    );
+}
+
+#[test]
+fn nominated_pods_of_like_priority_hold_their_room() {
+    let mut on = NodeInfo::new(node("n1", json!({}), json!({})));
+    let big = |name: &str, priority: i32| {
+        info(
+            name,
+            json!({"priority": priority, "containers": [
+            {"name": "c", "resources": {"requests": {"cpu": "3"}}}]}),
+        )
+    };
+    on.nominated.insert(big("waiting", 10).key.clone(), Arc::new(big("waiting", 10)));
+    assert!(refusal(&big("low", 5), &on).is_some());
+    assert!(refusal(&big("like", 10), &on).is_some());
+    assert!(refusal(&big("high", 11), &on).is_none());
+    assert!(refusal(&big("waiting", 10), &on).is_none());
+}

@@ -1,0 +1,150 @@
+//! The scheduler's loop: changes in, one decision at a time, writes beside it.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use futures_util::FutureExt;
+use k8s_openapi::api::core::v1::{Node, Pod};
+use skiff_client::{Cache, Change, Changes, Client, EventRecorder, ListParams, ObjectKey};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tracing::{debug, info};
+
+use crate::snapshot::PodInfo;
+use crate::state::{Action, State};
+use crate::verdicts::{Verdict, Verdicts};
+use crate::writes;
+
+/// Decisions between two looks at what changed.
+const DECISIONS_AT_ONCE: usize = 32;
+
+/// What the scheduler is to do, and how much of it at a time.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Pods that name this scheduler are its own.
+    pub scheduler_name: String,
+    /// Bindings and other writes under way at a time.
+    pub writes_max: usize,
+    /// Where the verdicts go.
+    pub verdicts: Verdicts,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { scheduler_name: "default-scheduler".to_owned(), writes_max: 64, verdicts: Verdicts::default() }
+    }
+}
+
+/// How a write went.
+pub(crate) enum Done {
+    Bound(Arc<PodInfo>),
+    BindFailed(Arc<PodInfo>),
+    /// A status or an eviction; nothing follows from it.
+    Written,
+}
+
+/// Schedules until `shutdown`, then lets the writes under way finish.
+pub async fn run(config: Config, client: Client, shutdown: impl Future<Output = ()> + Send) {
+    let pods = Cache::<Pod>::new(client.clone(), ListParams::default());
+    let nodes = Cache::<Node>::new(client.clone(), ListParams::default());
+    let (events, write_events) = EventRecorder::new(client.clone(), &config.scheduler_name, "");
+    let (mut pod_changes, mut node_changes) = (pods.subscribe(), nodes.subscribe());
+    let mut background = JoinSet::new();
+    background.spawn(pods.clone().run());
+    background.spawn(nodes.clone().run());
+    background.spawn(write_events);
+    tokio::pin!(shutdown);
+    // Until all nodes and pods are known, a decision would be wrong.
+    tokio::select! {
+        () = async { tokio::join!(nodes.synced(), pods.synced()); } => {}
+        () = &mut shutdown => return,
+    }
+    let mut state = State::new(&config.scheduler_name);
+    state.resync_nodes(&nodes.list());
+    state.resync_pods(&pods.list());
+    info!(nodes = nodes.len(), pods = pods.len(), "scheduler is ready");
+    let mut writes: JoinSet<Done> = JoinSet::new();
+    loop {
+        drain(&mut node_changes, |change| node_changed(&mut state, &nodes, change));
+        drain(&mut pod_changes, |change| pod_changed(&mut state, &pods, &config.verdicts, change));
+        while let Some(done) = writes.try_join_next() {
+            finish(&mut state, done);
+        }
+        let mut decided = 0;
+        while decided < DECISIONS_AT_ONCE && writes.len() < config.writes_max {
+            let Some(action) = state.next(Instant::now()) else { break };
+            decided += 1;
+            keep_verdict(&config.verdicts, &action);
+            writes.spawn(writes::write(client.clone(), events.clone(), action));
+        }
+        if decided == DECISIONS_AT_ONCE {
+            tokio::task::yield_now().await;
+            continue;
+        }
+        let wake_at = state.queue.next_wake().filter(|_| writes.len() < config.writes_max);
+        // All branches are cancel-safe: a change, a join and a sleep are taken whole or not at all.
+        tokio::select! {
+            change = node_changes.next() => node_changed(&mut state, &nodes, change),
+            change = pod_changes.next() => pod_changed(&mut state, &pods, &config.verdicts, change),
+            Some(done) = writes.join_next() => finish(&mut state, done),
+            () = async {
+                match wake_at {
+                    Some(at) => tokio::time::sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            } => {}
+            Some(ended) = background.join_next() => {
+                if let Err(error) = ended && error.is_panic() {
+                    std::panic::resume_unwind(error.into_panic());
+                }
+            }
+            () = &mut shutdown => break,
+        }
+    }
+    while writes.join_next().await.is_some() {}
+}
+
+fn drain<K: skiff_client::Object>(changes: &mut Changes<K>, mut each: impl FnMut(Change<K>)) {
+    while let Some(change) = changes.next().now_or_never() {
+        each(change);
+    }
+}
+
+fn node_changed(state: &mut State, nodes: &Cache<Node>, change: Change<Node>) {
+    match change {
+        Change::Applied { new, .. } => state.node_applied(&new),
+        Change::Deleted(node) => state.node_gone(node.metadata.name.as_deref().unwrap_or_default()),
+        Change::Resync => state.resync_nodes(&nodes.list()),
+    }
+}
+
+fn pod_changed(state: &mut State, pods: &Cache<Pod>, verdicts: &Verdicts, change: Change<Pod>) {
+    match change {
+        Change::Applied { new, .. } => state.pod_applied(&new),
+        Change::Deleted(pod) => {
+            let key = ObjectKey::of(&*pod);
+            verdicts.forget(&key);
+            state.pod_gone(&key);
+        }
+        Change::Resync => state.resync_pods(&pods.list()),
+    }
+}
+
+fn finish(state: &mut State, done: Result<Done, tokio::task::JoinError>) {
+    match done {
+        Ok(Done::Bound(pod)) => state.bound(&pod),
+        Ok(Done::BindFailed(pod)) => state.bind_failed(&pod, Instant::now()),
+        Ok(Done::Written) => {}
+        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+        Err(error) => debug!(%error, "a write was cancelled"),
+    }
+}
+
+fn keep_verdict(verdicts: &Verdicts, action: &Action) {
+    let (pod, node, message, refused) = match action {
+        Action::Bind { pod, node } => (pod, Some(node.clone()), None, Vec::new()),
+        Action::Fail { pod, error, message, .. } => (pod, None, Some(message.clone()), error.refused.clone()),
+    };
+    let verdict = Verdict { pod_uid: pod.uid().to_owned(), node, message, refused };
+    verdicts.put(&pod.key, verdict);
+}
