@@ -69,6 +69,8 @@ impl Layer {
         header.set_entry_type(kind);
         header.set_size(data.len() as u64);
         header.set_mode(mode);
+        header.set_uid(0);
+        header.set_gid(0);
         header.set_mtime(0);
         if !link.is_empty() {
             header.set_link_name_literal(link).expect("a link's target has at most 100 bytes");
@@ -77,7 +79,7 @@ impl Layer {
         self
     }
 
-    fn into_bytes(self) -> Vec<u8> {
+    pub(crate) fn into_bytes(self) -> Vec<u8> {
         self.tar.into_inner().expect("memory takes all")
     }
 }
@@ -170,7 +172,7 @@ impl Builder {
     }
 
     /// Configuration, manifest, and the layers as they are stored.
-    fn documents(&self) -> (Vec<u8>, Manifest, Vec<Vec<u8>>) {
+    pub(crate) fn documents(&self) -> (Vec<u8>, Manifest, Vec<Vec<u8>>) {
         let config = ImageConfig {
             architecture: own_architecture().to_owned(),
             os: "linux".to_owned(),

@@ -104,9 +104,12 @@ impl ImageStore {
         let name = Reference::parse(reference)?;
         let loaded = self.blocking({
             let name = name.clone();
-            move |store| match store.content.record(&name.to_string())? {
-                Some(record) if record.loaded => store.unpacked(&record).map(Some),
-                _ => Ok(None),
+            move |store| {
+                let _lock = store.content.lock_shared()?;
+                match store.content.record(&name.to_string())? {
+                    Some(record) if record.loaded => store.unpacked(&record).map(Some),
+                    _ => Ok(None),
+                }
             }
         });
         if let Some(image) = loaded.await? {
@@ -126,9 +129,11 @@ impl ImageStore {
     /// is present. Never asks a registry. A few small files are read.
     pub fn get(&self, reference_or_id: &str) -> Result<Option<Image>, ImageError> {
         let records = self.content.records()?;
-        match find(&records, reference_or_id)? {
-            Some(record) => self.image(record, &records).map(Some),
-            None => Ok(None),
+        let Some(record) = find(&records, reference_or_id)? else { return Ok(None) };
+        match self.image(record, &records) {
+            // Another process removed it between the two looks.
+            Err(_) if self.content.record(&record.name)?.is_none() => Ok(None),
+            result => result.map(Some),
         }
     }
 
@@ -202,9 +207,13 @@ impl ImageStore {
     pub async fn layers(&self, reference_or_id: &str) -> Result<Vec<PathBuf>, ImageError> {
         let wanted = reference_or_id.to_owned();
         self.blocking(move |store| {
+            // Held, so that a removal elsewhere happens before the look or after the unpacking.
+            let _lock = store.content.lock_shared()?;
             let records = store.content.records()?;
             let found = find(&records, &wanted)?.ok_or_else(|| ImageError::NotPresent(wanted.clone()))?;
-            store.unpacked(found)?;
+            for layer in &found.layers {
+                store.unpack(layer)?;
+            }
             Ok(found.layers.iter().map(|layer| store.content.layer_path(&layer.diff_id)).collect())
         })
         .await
@@ -260,8 +269,7 @@ impl ImageStore {
         let install = move |store: &ImageStore| -> Result<Image, ImageError> {
             let record = store.install(&found.manifest_bytes, &found.manifest, &found.target)?;
             store.content.sync()?;
-            store.name(&record, &[name], false)?;
-            store.image(&record, &store.content.records()?)
+            store.name(&record, &[name], false)
         };
         let image = self.blocking(install).await.map_err(said)?;
         drop(lock);
@@ -305,11 +313,7 @@ impl ImageStore {
             installed.push((record, &image.names));
         }
         self.content.sync()?;
-        for (record, names) in &installed {
-            self.name(record, names, true)?;
-        }
-        let records = self.content.records()?;
-        installed.iter().map(|(record, _)| self.image(record, &records)).collect()
+        installed.iter().map(|(record, names)| self.name(record, names, true)).collect()
     }
 
     /// Checks an image whose blobs are there, and unpacks its layers. The record has no name yet.
@@ -372,29 +376,27 @@ impl ImageStore {
         unpacked().map_err(failed(action()))
     }
 
-    /// Points names, and the digest in each of their repositories, at an installed image.
-    fn name(&self, record: &NameRecord, names: &[Reference], loaded: bool) -> Result<(), ImageError> {
+    /// Points names, and the digest in each of their repositories, at an installed image, and tells it as
+    /// it then is.
+    fn name(&self, record: &NameRecord, names: &[Reference], loaded: bool) -> Result<Image, ImageError> {
         let _lock = self.content.lock_names()?;
         for name in names {
             for name in [name.at(&record.target), name.clone()] {
-                let loaded = loaded
-                    || self.content.record(&name.to_string())?.is_some_and(|old| {
-                        // A digest that was loaded stays so; a tag now means what the registry said.
-                        old.loaded && matches!(name.version, Version::Digest(_))
-                    });
-                self.content.put_record(&NameRecord { name: name.to_string(), loaded, ..record.clone() })?;
+                // A digest that was loaded stays so; a tag now means what the registry said.
+                let is_digest = matches!(name.version, Version::Digest(_));
+                let name = name.to_string();
+                let loaded =
+                    loaded || is_digest && self.content.record(&name)?.is_some_and(|former| former.loaded);
+                self.content.put_record(&NameRecord { name, loaded, ..record.clone() })?;
             }
         }
-        Ok(())
+        self.image(record, &self.content.records()?)
     }
 
     /// The image of a record, its layers unpacked again if somebody deleted them.
     fn unpacked(&self, record: &NameRecord) -> Result<Image, ImageError> {
-        if !record.layers.iter().all(|layer| self.content.has_layer(&layer.diff_id)) {
-            let _lock = self.content.lock_shared()?;
-            for layer in &record.layers {
-                self.unpack(layer)?;
-            }
+        for layer in &record.layers {
+            self.unpack(layer)?;
         }
         self.image(record, &self.content.records()?)
     }

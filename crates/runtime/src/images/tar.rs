@@ -111,8 +111,11 @@ impl<R: Read> TarReader<R> {
         let data = if kind == Kind::File { size } else { 0 };
         self.remaining = data;
         self.padding = data.next_multiple_of(BLOCK as u64) - data;
-        let number = |from_pax: Option<u32>, from_header: io::Result<u64>| match from_pax {
+        // A field that was never written means zero.
+        let blank = |field: &[u8]| field.iter().all(|byte| matches!(byte, 0 | b' '));
+        let number = |from_pax: Option<u32>, field: &[u8], from_header: io::Result<u64>| match from_pax {
             Some(number) => Ok(number),
+            None if blank(field) => Ok(0),
             None => {
                 from_header.and_then(|n| u32::try_from(n).map_err(|_| invalid("an owner exceeds 32 bits")))
             }
@@ -121,9 +124,9 @@ impl<R: Read> TarReader<R> {
             path,
             kind,
             size: data,
-            mode: header.mode()? & 0o7777,
-            uid: number(extensions.uid, header.uid())?,
-            gid: number(extensions.gid, header.gid())?,
+            mode: number(None, &header.as_old().mode, header.mode().map(u64::from))? & 0o7777,
+            uid: number(extensions.uid, &header.as_old().uid, header.uid())?,
+            gid: number(extensions.gid, &header.as_old().gid, header.gid())?,
             mtime: extensions.mtime.unwrap_or((header.mtime().unwrap_or(0) as i64, 0)),
             xattrs: extensions.xattrs,
         })
@@ -142,7 +145,7 @@ impl<R: Read> TarReader<R> {
                 count => filled += count,
             }
         }
-        if filled == 0 || block.iter().all(|byte| *byte == 0) {
+        if filled == 0 || filled == BLOCK && block.iter().all(|byte| *byte == 0) {
             self.ended = true;
             return Ok(None);
         }
@@ -155,7 +158,7 @@ impl<R: Read> TarReader<R> {
             .enumerate()
             .map(|(at, byte)| if (148..156).contains(&at) { 32 } else { u32::from(*byte) })
             .sum();
-        if header.cksum()? != sum {
+        if header.cksum().ok() != Some(sum) {
             return Err(invalid("this is no tar archive, or a header of it is damaged"));
         }
         Ok(Some(header))

@@ -146,7 +146,7 @@ impl Layer {
     /// The directory that holds an entry; what is missing on the way is made.
     fn parent(&self, parents: &[&[u8]]) -> io::Result<OwnedFd> {
         if parents.is_empty() {
-            return Ok(self.root.try_clone()?);
+            return self.root.try_clone();
         }
         match self.open_directory(&join(parents)) {
             Err(Errno::NOENT) => {}
