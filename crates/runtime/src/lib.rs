@@ -3,7 +3,15 @@
 //! The vocabulary is the Container Runtime Interface's: a *sandbox* holds the namespaces (its `pause`
 //! process does nothing else), *containers* run in it. [`Runtime`] is the interface; [`types`] its words.
 
+mod dispatch;
+mod files;
 pub mod images;
+mod init;
+mod local;
+mod protocol;
+mod seccomp;
+mod shim;
+mod spec;
 pub mod types;
 
 use std::path::Path;
@@ -11,6 +19,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+pub use dispatch::dispatch_internal;
+pub use local::{Config, LocalRuntime};
 pub use types::*;
 
 /// Sandboxes, containers and images of one node.

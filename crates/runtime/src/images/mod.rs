@@ -263,7 +263,8 @@ impl ImageStore {
         wanted.extend(&found.manifest.layers);
         wanted.sort_by(|a, b| a.digest.cmp(&b.digest));
         wanted.dedup_by(|a, b| a.digest == b.digest);
-        let fetches = wanted.into_iter().map(|blob| self.fetch(&found, blob));
+        // Collected first: a closure held across an await would keep the future from being `Send`.
+        let fetches: Vec<_> = wanted.into_iter().map(|blob| self.fetch(&found, blob)).collect();
         futures_util::stream::iter(fetches).buffer_unordered(FETCHES_MAX).try_collect::<Vec<()>>().await?;
         let name = name.clone();
         let install = move |store: &ImageStore| -> Result<Image, ImageError> {

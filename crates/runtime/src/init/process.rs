@@ -1,0 +1,257 @@
+//! From a forked child to a container's program, first half: everything up to the word to start.
+
+use std::convert::Infallible;
+use std::ffi::CString;
+use std::fs;
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::unistd::{Gid, Uid, chdir, execve, setgroups, setresgid, setresuid, setsid};
+use skiff_sys::caps::{self, Caps};
+use skiff_sys::process::{dup_onto, reset_signals, set_dumpable, set_keep_caps, set_no_new_privs};
+use skiff_sys::seccomp::Filter;
+use skiff_sys::tty;
+
+use super::users::{self, Identity};
+use super::{Go, Note, failed, join_cgroups, join_namespaces, rootfs, set_oom_score_adj};
+use crate::files::read_json;
+use crate::protocol::{Failure, receive, send};
+use crate::spec::Spec;
+
+const FILES_MAX: u64 = 1 << 20;
+/// containerd's and runc's words around what went wrong in a container's start.
+const START: &str = "failed to create containerd task: failed to create shim task: OCI runtime create failed: \
+                     runc create failed: unable to start container process: error during container init: ";
+
+/// Becomes the first process of the container in `dir`. `pause` is the process whose namespaces it joins.
+pub(crate) fn create(dir: &Path, pause: u32, socket: &UnixStream) -> Result<Infallible, Failure> {
+    prepare(dir, pause, socket)
+        .map_err(|failure| Failure { message: format!("{START}{}", failure.message), ..failure })
+}
+
+fn prepare(dir: &Path, pause: u32, socket: &UnixStream) -> Result<Infallible, Failure> {
+    let (spec, filter) = load(dir)?;
+    set_dumpable(false).map_err(Failure::doing("protect the set-up from tracing"))?;
+    set_oom_score_adj(spec.oom_score_adj)?;
+    raise_files_limit();
+    join_cgroups(&spec.join)?;
+    let mut join = CloneFlags::empty();
+    join.set(CloneFlags::CLONE_NEWNET, spec.join_net);
+    join.set(CloneFlags::CLONE_NEWIPC, spec.join_ipc);
+    join.set(CloneFlags::CLONE_NEWUTS, spec.join_uts);
+    join_namespaces(pause, join)?;
+    unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWCGROUP)
+        .map_err(failed("make the container's namespaces"))?;
+    rootfs::enter(&spec)?;
+    let setup = Setup::new(&spec)?;
+    if setup.made_cwd {
+        eprintln!("made the working directory {}", spec.cwd);
+    }
+    rootfs::seal(&spec)?;
+    session(spec.tty.then_some(Console::Own), socket)?;
+    if !spec.tty {
+        send(socket, &Note::Ready, &[]).map_err(Failure::doing("answer the shim"))?;
+    }
+    match receive::<Go>(socket) {
+        Ok(Some(_)) => {}
+        // The shim is gone or gave the container up.
+        _ => skiff_sys::process::exit_now(0),
+    }
+    setup.become_program(&spec.args, &spec, filter)
+}
+
+/// The container's specification and its system call filter.
+pub(super) fn load(dir: &Path) -> Result<(Spec, Option<Filter>), Failure> {
+    let path = dir.join("spec.json");
+    let spec: Spec = read_json(&path)
+        .and_then(|spec| spec.ok_or_else(|| std::io::ErrorKind::NotFound.into()))
+        .map_err(Failure::doing(format_args!("read {}", path.display())))?;
+    let filter = match &spec.seccomp {
+        None => None,
+        Some(path) => {
+            let bytes = fs::read(path).map_err(Failure::doing(format_args!("read {}", path.display())))?;
+            Some(Filter::from_bytes(&bytes).map_err(|error| Failure::new(128, error.to_string()))?)
+        }
+    };
+    Ok((spec, filter))
+}
+
+pub(super) enum Console {
+    /// Also the container's `/dev/console`.
+    Own,
+    Extra,
+}
+
+/// A session of its own and, if asked for, a terminal of the container's devpts, whose master goes to the
+/// shim with [`Note::Ready`].
+pub(super) fn session(console: Option<Console>, socket: &UnixStream) -> Result<(), Failure> {
+    setsid().map_err(failed("lead a session"))?;
+    let Some(console) = console else { return Ok(()) };
+    let (master, slave) =
+        tty::open_pair(Path::new("/dev/pts/ptmx")).map_err(Failure::doing("open a terminal"))?;
+    tty::make_controlling(slave.as_fd()).map_err(Failure::doing("take the terminal"))?;
+    for stream in 0..=2 {
+        dup_onto(slave.as_fd(), stream).map_err(Failure::doing("connect the terminal"))?;
+    }
+    if let Console::Own = console {
+        let number = tty::number(master.as_fd()).map_err(Failure::doing("ask for the terminal's name"))?;
+        rootfs::bind_console(&format!("/dev/pts/{number}"))?;
+    }
+    send(socket, &Note::Ready, &[master.as_fd()]).map_err(Failure::doing("answer the shim"))
+}
+
+/// What is found out inside the container before its program runs.
+pub(super) struct Setup {
+    identity: Identity,
+    pub(super) made_cwd: bool,
+}
+
+impl Setup {
+    pub(super) fn new(spec: &Spec) -> Result<Setup, Failure> {
+        let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
+        let (passwd, group) = (read("/etc/passwd"), read("/etc/group"));
+        let identity = users::resolve(&spec.user, spec.group, &spec.supplemental_groups, &passwd, &group)?;
+        let made_cwd = !Path::new(&spec.cwd).exists();
+        if made_cwd {
+            fs::create_dir_all(&spec.cwd).map_err(Failure::doing(format_args!("make {}", spec.cwd)))?;
+        }
+        Ok(Setup { identity, made_cwd })
+    }
+
+    /// Sheds all that the program may not have and executes it.
+    pub(super) fn become_program(
+        self,
+        args: &[String],
+        spec: &Spec,
+        filter: Option<Filter>,
+    ) -> Result<Infallible, Failure> {
+        let mut env = spec.env.clone();
+        if !env.iter().any(|entry| entry.starts_with("HOME=")) {
+            env.push(format!("HOME={}", self.identity.home));
+        }
+        let strings = |list: &[String]| -> Result<Vec<CString>, Failure> {
+            let c_string = |s: &String| {
+                CString::new(s.as_str()).map_err(|_| Failure::new(128, format!("{s:?} contains a zero byte")))
+            };
+            list.iter().map(c_string).collect()
+        };
+        let (arguments, environment) = (strings(args)?, strings(&env)?);
+
+        reset_signals().map_err(Failure::doing("reset signals"))?;
+        let held = caps::permitted().map_err(Failure::doing("ask for capabilities"))?;
+        let keep = Caps(spec.caps & held.0);
+        caps::limit_bounding(keep).map_err(Failure::doing("limit capabilities"))?;
+        let groups: Vec<Gid> = self.identity.groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
+        setgroups(&groups).map_err(failed("set groups"))?;
+        let (uid, gid) = (Uid::from_raw(self.identity.uid), Gid::from_raw(self.identity.gid));
+        set_keep_caps(true).map_err(Failure::doing("keep capabilities"))?;
+        setresgid(gid, gid, gid).map_err(failed("change group"))?;
+        setresuid(uid, uid, uid).map_err(failed("change user"))?;
+        set_keep_caps(false).map_err(Failure::doing("keep capabilities"))?;
+        // The user's own rights decide what it can enter and execute.
+        let usual = if uid.is_root() { keep } else { Caps::NONE };
+        let set = |effective, permitted| {
+            caps::set(effective, permitted).map_err(Failure::doing("set capabilities"))
+        };
+        set(usual, held)?;
+        let program = find(&args[0], &env)?;
+        let entered = chdir(spec.cwd.as_str());
+        set(held, held)?;
+        if entered.is_err() {
+            // A directory of root's that the container was told to start in all the same, as runc does.
+            let entered = chdir(spec.cwd.as_str());
+            entered.map_err(failed(format_args!("change to the working directory {}", spec.cwd)))?;
+        }
+        let path = CString::new(program.as_os_str().as_encoded_bytes())
+            .map_err(|_| Failure::new(128, format!("{program:?} contains a zero byte")))?;
+        // A filter takes either a capability or no-new-privileges: without the latter it comes before the
+        // capabilities go, and its profile has to allow capset.
+        match &filter {
+            Some(filter) if !spec.no_new_privileges => install(filter)?,
+            _ => {}
+        }
+        set(keep, keep)?;
+        if spec.no_new_privileges {
+            set_no_new_privs().map_err(Failure::doing("renounce privileges"))?;
+            filter.iter().try_for_each(install)?;
+        }
+        let error = execve(&path, &arguments, &environment).unwrap_err();
+        let code = if error == nix::Error::ENOENT { 127 } else { 126 };
+        Err(Failure::new(code, format!("exec {}: {}", program.display(), words(error))))
+    }
+}
+
+fn install(filter: &Filter) -> Result<(), Failure> {
+    filter.install().map_err(Failure::doing("install the system call filter"))
+}
+
+/// The file that a command's name means, by the rules and in the words of Go's `exec.LookPath`, which
+/// every user of a container runtime has learnt.
+fn find(name: &str, env: &[String]) -> Result<PathBuf, Failure> {
+    let complaint = |code, reason: &str| Failure::new(code, format!("exec: {name:?}: {reason}"));
+    let executable = |path: &Path| -> Result<(), nix::Error> {
+        let kind = nix::sys::stat::stat(path)?;
+        if kind.st_mode & nix::libc::S_IFMT == nix::libc::S_IFDIR {
+            return Err(nix::Error::EISDIR);
+        }
+        nix::unistd::eaccess(path, nix::unistd::AccessFlags::X_OK)
+    };
+    if name.contains('/') {
+        return match executable(Path::new(name)) {
+            Ok(()) => Ok(PathBuf::from(name)),
+            Err(nix::Error::EISDIR) => Err(complaint(126, "is a directory")),
+            Err(nix::Error::EACCES) => Err(complaint(126, "permission denied")),
+            Err(error) => Err(complaint(127, &format!("stat {name}: {}", words(error)))),
+        };
+    }
+    let path = env.iter().rev().find_map(|entry| entry.strip_prefix("PATH=")).unwrap_or("");
+    let mut denied = false;
+    for dir in path.split(':') {
+        let file = Path::new(if dir.is_empty() { "." } else { dir }).join(name);
+        match executable(&file) {
+            Ok(()) => return Ok(file),
+            Err(error) => denied |= error == nix::Error::EACCES,
+        }
+    }
+    if denied && !name.is_empty() {
+        return Err(complaint(126, "permission denied"));
+    }
+    Err(complaint(127, "executable file not found in $PATH"))
+}
+
+/// As Go prints an errno: not capitalised.
+fn words(error: nix::Error) -> String {
+    error.desc().to_lowercase()
+}
+
+/// Programs expect more open files than a login shell gets; as many as may be.
+fn raise_files_limit() {
+    let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return };
+    if setrlimit(Resource::RLIMIT_NOFILE, FILES_MAX, FILES_MAX).is_err() {
+        let most = hard.min(FILES_MAX);
+        eprintln!("warning: the limit of open files is {most}, not {FILES_MAX}, without CAP_SYS_RESOURCE");
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, most, hard);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_is_looked_up_in_the_containers_path() {
+        let env = ["PATH=/nowhere:/bin".to_owned()];
+        assert_eq!(find("sh", &env).unwrap(), Path::new("/bin/sh"));
+        let fail = |name: &str| {
+            let failure = find(name, &env).unwrap_err();
+            format!("{} {}", failure.code, failure.message)
+        };
+        assert_eq!(fail("nope"), "127 exec: \"nope\": executable file not found in $PATH");
+        assert_eq!(fail("/nope"), "127 exec: \"/nope\": stat /nope: no such file or directory");
+        assert_eq!(fail("/etc"), "126 exec: \"/etc\": is a directory");
+        assert_eq!(fail("/etc/passwd"), "126 exec: \"/etc/passwd\": permission denied");
+    }
+}

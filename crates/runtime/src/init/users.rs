@@ -1,0 +1,105 @@
+//! Who a container's program runs as, by the image's own `/etc/passwd` and `/etc/group`.
+
+use crate::protocol::Failure;
+
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Identity {
+    pub(super) uid: u32,
+    pub(super) gid: u32,
+    /// Sorted, the primary one included.
+    pub(super) groups: Vec<u32>,
+    pub(super) home: String,
+}
+
+/// `user` is `name`, `uid`, either with `:group`, or empty for root. `gid` outweighs what the files say.
+pub(super) fn resolve(
+    user: &str,
+    gid: Option<u32>,
+    supplemental: &[u32],
+    passwd: &str,
+    group: &str,
+) -> Result<Identity, Failure> {
+    let (user, named_group) = match user.split_once(':') {
+        Some((user, group)) => (user, Some(group).filter(|group| !group.is_empty())),
+        None => (user, None),
+    };
+    let user = if user.is_empty() { "0" } else { user };
+    let number = user.parse::<u32>().ok();
+    let entry = passwd.lines().find_map(|line| {
+        let fields: Vec<&str> = line.split(':').collect();
+        let [name, _, uid, gid, _, home, ..] = fields[..] else { return None };
+        let (uid, gid) = (uid.parse::<u32>().ok()?, gid.parse::<u32>().ok()?);
+        // A name is asked for before a number: there are users called 1000.
+        (name == user || number == Some(uid)).then_some((name, uid, gid, home))
+    });
+    let uid = match (&entry, number) {
+        (Some((_, uid, _, _)), _) => *uid,
+        (None, Some(uid)) => uid,
+        (None, None) => {
+            return Err(Failure::new(
+                128,
+                format!("unable to find user {user}: no matching entries in passwd file"),
+            ));
+        }
+    };
+    let groups_of_file = || {
+        group.lines().filter_map(|line| {
+            let fields: Vec<&str> = line.split(':').collect();
+            let [name, _, gid, members] = fields[..] else { return None };
+            Some((name, gid.parse::<u32>().ok()?, members))
+        })
+    };
+    let from_name = match named_group {
+        None => None,
+        Some(wanted) => Some(match groups_of_file().find(|(name, ..)| *name == wanted) {
+            Some((_, gid, _)) => gid,
+            None => wanted.parse().map_err(|_| {
+                Failure::new(128, format!("unable to find group {wanted}: no matching entries in group file"))
+            })?,
+        }),
+    };
+    let gid = gid.or(from_name).or(entry.map(|(_, _, gid, _)| gid)).unwrap_or(0);
+    let mut groups = supplemental.to_vec();
+    groups.push(gid);
+    if let Some((name, ..)) = entry {
+        let member = |members: &str| members.split(',').any(|member| member == name);
+        groups.extend(groups_of_file().filter(|(_, _, members)| member(members)).map(|(_, gid, _)| gid));
+    }
+    groups.sort_unstable();
+    groups.dedup();
+    let home = entry.map(|(_, _, _, home)| home).filter(|home| !home.is_empty()).unwrap_or("/");
+    Ok(Identity { uid, gid, groups, home: home.to_owned() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PASSWD: &str =
+        "root:x:0:0:root:/root:/bin/sh\nweb:x:33:34::/srv:/bin/sh\nbroken\n1000:x:7:7::/seven:\n";
+    const GROUP: &str = "root:x:0:\nlogs:x:4:web,other\nwww:x:34:\n";
+
+    fn who(user: &str, gid: Option<u32>, supplemental: &[u32]) -> String {
+        match resolve(user, gid, supplemental, PASSWD, GROUP) {
+            Ok(id) => format!("{}:{} {:?} {}", id.uid, id.gid, id.groups, id.home),
+            Err(failure) => failure.message,
+        }
+    }
+
+    #[test]
+    fn names_numbers_and_groups() {
+        assert_eq!(who("", None, &[]), "0:0 [0] /root");
+        assert_eq!(who("web", None, &[]), "33:34 [4, 34] /srv");
+        assert_eq!(who("33", None, &[2000]), "33:34 [4, 34, 2000] /srv");
+        assert_eq!(who("web:logs", None, &[]), "33:4 [4] /srv");
+        assert_eq!(who("web:logs", Some(99), &[]), "33:99 [4, 99] /srv");
+        assert_eq!(who("5:6", None, &[]), "5:6 [6] /");
+        assert_eq!(who("1000", None, &[]), "7:7 [7] /seven");
+        assert_eq!(who("12345", None, &[]), "12345:0 [0] /");
+        assert_eq!(
+            who("nobody", None, &[]),
+            "unable to find user nobody: no matching entries in passwd file"
+        );
+        assert_eq!(who("0:crew", None, &[]), "unable to find group crew: no matching entries in group file");
+    }
+}
