@@ -10,3 +10,5 @@ pub mod selector;
 pub mod status;
 pub mod tables;
 pub mod typed;
+pub mod validate;
+pub mod schema;

@@ -1,0 +1,99 @@
+//! Config maps, secrets, priority classes, leases.
+
+use super::cursor::At;
+use super::names;
+use crate::status::Cause;
+
+const DATA_BYTES_MAX: usize = 1 << 20;
+
+pub(super) fn config_map(map: &At<'_>, faults: &mut Vec<Cause>) {
+    let (data, binary) = (map.get("data"), map.get("binaryData"));
+    let mut bytes = 0;
+    for (key, value) in data.entries() {
+        key_faults(key, &value, faults);
+        if binary.get(key).is_there() {
+            faults.push(Cause::invalid(value.path.clone(), key, "duplicate of key present in binaryData"));
+        }
+        bytes += value.text().len();
+    }
+    for (key, value) in binary.entries() {
+        key_faults(key, &value, faults);
+        bytes += decoded_bytes(value.text());
+    }
+    if bytes > DATA_BYTES_MAX {
+        faults.push(Cause::too_long("", DATA_BYTES_MAX));
+    }
+}
+
+pub(super) fn secret(secret: &At<'_>, faults: &mut Vec<Cause>) {
+    let data = secret.get("data");
+    let mut bytes = 0;
+    for (key, value) in data.entries() {
+        key_faults(key, &value, faults);
+        bytes += decoded_bytes(value.text());
+    }
+    if bytes > DATA_BYTES_MAX {
+        faults.push(Cause::too_long("data", DATA_BYTES_MAX));
+    }
+    let needs = |key: &str, faults: &mut Vec<Cause>| {
+        if !data.get(key).is_there() {
+            faults.push(Cause::required(format!("data[{key}]"), ""));
+        }
+    };
+    match secret.get("type").text() {
+        "kubernetes.io/tls" => {
+            needs("tls.crt", faults);
+            needs("tls.key", faults);
+        }
+        "kubernetes.io/dockerconfigjson" => needs(".dockerconfigjson", faults),
+        "kubernetes.io/dockercfg" => needs(".dockercfg", faults),
+        "kubernetes.io/ssh-auth" => needs("ssh-privatekey", faults),
+        "kubernetes.io/basic-auth"
+            if !data.get("username").is_there() && !data.get("password").is_there() =>
+        {
+            faults.push(Cause::required("data[username]", ""));
+            faults.push(Cause::required("data[password]", ""));
+        }
+        _ => {}
+    }
+}
+
+fn key_faults(key: &str, place: &At<'_>, faults: &mut Vec<Cause>) {
+    if let Some(fault) = names::config_key(key) {
+        faults.push(Cause::invalid(place.path.clone(), key, fault));
+    }
+}
+
+/// How many bytes a base64 text stands for.
+fn decoded_bytes(text: &str) -> usize {
+    text.trim_end_matches('=').len() * 3 / 4
+}
+
+pub(super) fn priority_class(class: &At<'_>, faults: &mut Vec<Cause>) {
+    let value = class.get("value");
+    let system = class.get("metadata").get("name").text().starts_with("system-");
+    if system {
+        let known = [("system-node-critical", 2_000_001_000), ("system-cluster-critical", 2_000_000_000)];
+        let name = class.get("metadata").get("name").text();
+        if !known.contains(&(name, value.number().unwrap_or(0))) {
+            let detail = "priority class names with 'system-' prefix are reserved for system use only";
+            faults.push(Cause::forbidden("metadata.name", detail));
+        }
+    } else if let Some(number) = value.number().filter(|number| *number > 1_000_000_000) {
+        let detail = format!("maximum allowed value of a user defined priority is 1000000000: {number}");
+        faults.push(Cause::forbidden(value.path, detail));
+    }
+    super::container::choice(&class.get("preemptionPolicy"), &["Never", "PreemptLowerPriority"], faults);
+}
+
+pub(super) fn lease(lease: &At<'_>, faults: &mut Vec<Cause>) {
+    let spec = lease.get("spec");
+    let duration = spec.get("leaseDurationSeconds");
+    if let Some(number) = duration.number().filter(|number| *number <= 0) {
+        faults.push(Cause::invalid(duration.path, number, "must be greater than 0"));
+    }
+    let transitions = spec.get("leaseTransitions");
+    if let Some(number) = transitions.number().filter(|number| *number < 0) {
+        faults.push(Cause::invalid(transitions.path, number, "must be greater than or equal to 0"));
+    }
+}

@@ -1,0 +1,352 @@
+//! Containers.
+
+use std::collections::BTreeSet;
+
+use super::cursor::At;
+use super::{names, volume};
+use crate::quantity::Quantity;
+use crate::status::Cause;
+
+const PROTOCOLS: &[&str] = &["SCTP", "TCP", "UDP"];
+const PULL_POLICIES: &[&str] = &["Always", "IfNotPresent", "Never"];
+const FIELD_PATHS: &[&str] = &[
+    "metadata.name",
+    "metadata.namespace",
+    "metadata.uid",
+    "spec.nodeName",
+    "spec.serviceAccountName",
+    "status.hostIP",
+    "status.hostIPs",
+    "status.podIP",
+    "status.podIPs",
+];
+
+/// What a container is judged against.
+pub(super) struct Pod<'a> {
+    pub(super) volumes: BTreeSet<&'a str>,
+    pub(super) host_network: bool,
+}
+
+/// Ports of the node that containers before this one took.
+#[derive(Default)]
+pub(super) struct HostPorts(BTreeSet<String>);
+
+pub(super) fn check(
+    container: &At<'_>,
+    pod: &Pod<'_>,
+    taken: &mut HostPorts,
+    init: bool,
+    faults: &mut Vec<Cause>,
+) {
+    let name = container.get("name");
+    if name.is_empty() {
+        faults.push(Cause::required(name.path.clone(), ""));
+    } else if let Some(fault) = names::label(name.text()) {
+        faults.push(Cause::invalid(name.path.clone(), name.text(), fault));
+    }
+    let image = container.get("image");
+    if image.is_empty() {
+        faults.push(Cause::required(image.path.clone(), ""));
+    } else if image.text().trim() != image.text() {
+        faults.push(Cause::invalid(
+            image.path.clone(),
+            image.text(),
+            "must not have leading or trailing whitespace",
+        ));
+    }
+    ports(&container.get("ports"), pod, taken, faults);
+    environment(container, faults);
+    volume::mounts(&container.get("volumeMounts"), &pod.volumes, faults);
+    choice(&container.get("imagePullPolicy"), PULL_POLICIES, faults);
+    choice(&container.get("terminationMessagePolicy"), &["FallbackToLogsOnError", "File"], faults);
+    resources(&container.get("resources"), faults);
+    let restartable = container.get("restartPolicy").text() == "Always";
+    for field in ["livenessProbe", "readinessProbe", "startupProbe"] {
+        let place = container.get(field);
+        if init && !restartable && place.is_there() {
+            faults.push(Cause::forbidden(
+                place.path,
+                "may not be set for init containers without restartPolicy=Always",
+            ));
+        } else {
+            probe(&place, field, faults);
+        }
+    }
+    security(&container.get("securityContext"), faults);
+}
+
+/// A text that must be one of a set, where it is given.
+pub(super) fn choice(place: &At<'_>, supported: &[&str], faults: &mut Vec<Cause>) {
+    if !place.is_empty() && !supported.contains(&place.text()) {
+        faults.push(Cause::not_supported(place.path.clone(), place.text(), supported));
+    }
+}
+
+fn ports(ports: &At<'_>, pod: &Pod<'_>, taken: &mut HostPorts, faults: &mut Vec<Cause>) {
+    let mut seen = BTreeSet::new();
+    for port in ports.items() {
+        let name = port.get("name");
+        if !name.is_empty() {
+            let wrong = names::port_name(name.text());
+            if wrong.is_empty() && !seen.insert(name.text()) {
+                faults.push(Cause::duplicate(name.path.clone(), name.text()));
+            }
+            faults
+                .extend(wrong.into_iter().map(|fault| Cause::invalid(name.path.clone(), name.text(), fault)));
+        }
+        let container_port = port.get("containerPort");
+        match container_port.number().unwrap_or(0) {
+            0 => faults.push(Cause::required(container_port.path.clone(), "")),
+            number => {
+                faults.extend(
+                    names::port(number)
+                        .map(|fault| Cause::invalid(container_port.path.clone(), number, fault)),
+                );
+            }
+        }
+        let host_port = port.get("hostPort");
+        let host = host_port.number().unwrap_or(0);
+        if host != 0 {
+            match names::port(host) {
+                Some(fault) => faults.push(Cause::invalid(host_port.path.clone(), host, fault)),
+                None if pod.host_network && Some(host) != container_port.number() => {
+                    let number = container_port.number().unwrap_or(0);
+                    faults.push(Cause::invalid(
+                        container_port.path.clone(),
+                        number,
+                        "must match `hostPort` when `hostNetwork` is true",
+                    ));
+                }
+                None => {}
+            }
+        }
+        let protocol = port.get("protocol");
+        if protocol.is_empty() {
+            faults.push(Cause::required(protocol.path.clone(), ""));
+        }
+        choice(&protocol, PROTOCOLS, faults);
+        let host_ip = port.get("hostIP");
+        if !host_ip.is_empty()
+            && let Some(fault) = names::ip(host_ip.text())
+        {
+            faults.push(Cause::invalid(host_ip.path.clone(), host_ip.text(), fault));
+        }
+        if host != 0 {
+            let key = match host_ip.text() {
+                "" => format!("{host}/{}", protocol.text()),
+                ip => format!("{ip}/{host}/{}", protocol.text()),
+            };
+            if !taken.0.insert(key.clone()) {
+                faults.push(Cause::duplicate(host_port.path.clone(), key));
+            }
+        }
+    }
+}
+
+fn environment(container: &At<'_>, faults: &mut Vec<Cause>) {
+    for variable in container.get("env").items() {
+        let name = variable.get("name");
+        if name.is_empty() {
+            faults.push(Cause::required(name.path.clone(), ""));
+        } else if let Some(fault) = names::environment(name.text()) {
+            faults.push(Cause::invalid(name.path.clone(), name.text(), fault));
+        }
+        let from = variable.get("valueFrom");
+        if from.is_there() {
+            value_from(&variable, &from, faults);
+        }
+    }
+    for source in container.get("envFrom").items() {
+        let references = ["configMapRef", "secretRef"].map(|field| source.get(field));
+        match references.iter().filter(|reference| reference.is_there()).count() {
+            0 => faults.push(Cause::invalid(
+                source.path.clone(),
+                "",
+                "must specify one of: `configMapRef` or `secretRef`",
+            )),
+            1 => {}
+            _ => faults.push(Cause::invalid(
+                source.path.clone(),
+                "",
+                "may not have more than one field specified at a time",
+            )),
+        }
+        for reference in references.iter().filter(|reference| reference.is_there()) {
+            if reference.get("name").is_empty() {
+                faults.push(Cause::required(reference.child("name"), ""));
+            }
+        }
+    }
+}
+
+fn value_from(variable: &At<'_>, from: &At<'_>, faults: &mut Vec<Cause>) {
+    let field = from.get("fieldRef");
+    let keys = ["configMapKeyRef", "secretKeyRef"].map(|kind| from.get(kind));
+    let resource = from.get("resourceFieldRef");
+    let file = from.get("fileKeyRef");
+    let count =
+        [&field, &resource, &file].into_iter().chain(&keys).filter(|source| source.is_there()).count();
+    if !variable.get("value").is_empty() && count > 0 {
+        faults.push(Cause::invalid(from.path.clone(), "", "may not be specified when `value` is not empty"));
+    } else if count > 1 {
+        faults.push(Cause::invalid(
+            from.path.clone(),
+            "",
+            "may not have more than one field specified at a time",
+        ));
+    } else if count == 0 {
+        faults.push(Cause::invalid(
+            from.path.clone(),
+            "",
+            "must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef`, `secretKeyRef` or `fileKeyRef`",
+        ));
+    }
+    if field.is_there() {
+        let path = field.get("fieldPath");
+        let subscript = ["metadata.labels['", "metadata.annotations['"]
+            .iter()
+            .any(|prefix| path.text().starts_with(prefix));
+        if path.is_empty() {
+            faults.push(Cause::required(path.path.clone(), ""));
+        } else if !subscript {
+            choice(&path, FIELD_PATHS, faults);
+        }
+    }
+    for key in keys.iter().filter(|key| key.is_there()) {
+        if key.get("name").is_empty() {
+            faults.push(Cause::required(key.child("name"), ""));
+        }
+        let name = key.get("key");
+        if name.is_empty() {
+            faults.push(Cause::required(name.path.clone(), ""));
+        } else if let Some(fault) = names::config_key(name.text()) {
+            faults.push(Cause::invalid(name.path.clone(), name.text(), fault));
+        }
+    }
+    if resource.is_there() && resource.get("resource").is_empty() {
+        faults.push(Cause::required(resource.child("resource"), ""));
+    }
+}
+
+pub(super) fn resources(resources: &At<'_>, faults: &mut Vec<Cause>) {
+    let limits = resources.get("limits");
+    let requests = resources.get("requests");
+    for list in [&limits, &requests] {
+        for (name, place) in list.entries() {
+            let Ok(amount) = place.text().parse::<Quantity>() else { continue };
+            if amount.is_negative() {
+                faults.push(Cause::invalid(
+                    place.path.clone(),
+                    place.text(),
+                    "must be greater than or equal to 0",
+                ));
+            }
+            let known =
+                ["cpu", "memory", "ephemeral-storage"].contains(&name) || name.starts_with("hugepages-");
+            if !known && !name.contains('/') {
+                faults.push(Cause::invalid(
+                    place.path.clone(),
+                    name,
+                    "must be a standard resource for containers",
+                ));
+            } else if name.contains('/') && !amount.is_whole() {
+                faults.push(Cause::invalid(place.path.clone(), place.text(), "must be an integer"));
+            }
+        }
+    }
+    for (name, request) in requests.entries() {
+        let limit = limits.get(name);
+        let (Ok(asked), Ok(most)) = (request.text().parse::<Quantity>(), limit.text().parse::<Quantity>())
+        else {
+            continue;
+        };
+        if asked > most {
+            let detail = format!("must be less than or equal to {name} limit of {}", limit.text());
+            faults.push(Cause::invalid(requests.path.clone(), request.text(), detail));
+        } else if name.contains('/') && asked != most {
+            let detail = format!("must be equal to {name} limit of {}", limit.text());
+            faults.push(Cause::invalid(requests.path.clone(), request.text(), detail));
+        }
+    }
+}
+
+fn probe(probe: &At<'_>, field: &str, faults: &mut Vec<Cause>) {
+    if !probe.is_there() {
+        return;
+    }
+    let handlers = ["exec", "httpGet", "tcpSocket", "grpc"].map(|kind| probe.get(kind));
+    let given: Vec<&At<'_>> = handlers.iter().filter(|handler| handler.is_there()).collect();
+    if given.is_empty() {
+        faults.push(Cause::required(probe.path.clone(), "must specify a handler type"));
+    }
+    for extra in given.iter().skip(1) {
+        faults.push(Cause::forbidden(extra.path.clone(), "may not specify more than 1 handler type"));
+    }
+    let [exec, http, tcp, grpc] = &handlers;
+    if exec.is_there() && exec.get("command").is_empty() {
+        faults.push(Cause::required(exec.child("command"), ""));
+    }
+    if http.is_there() {
+        if http.get("path").is_empty() {
+            faults.push(Cause::required(http.child("path"), ""));
+        }
+        choice(&http.get("scheme"), &["HTTP", "HTTPS"], faults);
+    }
+    for handler in [http, tcp, grpc].into_iter().filter(|handler| handler.is_there()) {
+        port_reference(&handler.get("port"), faults);
+    }
+    for seconds in
+        ["initialDelaySeconds", "timeoutSeconds", "periodSeconds", "successThreshold", "failureThreshold"]
+    {
+        let place = probe.get(seconds);
+        if let Some(number) = place.number().filter(|number| *number < 0) {
+            faults.push(Cause::invalid(place.path, number, "must be greater than or equal to 0"));
+        }
+    }
+    let successes = probe.get("successThreshold");
+    if field != "readinessProbe" && successes.number().is_some_and(|number| number != 1) {
+        faults.push(Cause::invalid(successes.path.clone(), successes.value.clone(), "must be 1"));
+    }
+}
+
+/// A port by number or by name.
+pub(super) fn port_reference(port: &At<'_>, faults: &mut Vec<Cause>) {
+    match port.number() {
+        Some(number) => {
+            faults.extend(names::port(number).map(|fault| Cause::invalid(port.path.clone(), number, fault)))
+        }
+        None => {
+            let wrong = names::port_name(port.text());
+            faults
+                .extend(wrong.into_iter().map(|fault| Cause::invalid(port.path.clone(), port.text(), fault)));
+        }
+    }
+}
+
+fn security(context: &At<'_>, faults: &mut Vec<Cause>) {
+    for field in ["runAsUser", "runAsGroup"] {
+        let place = context.get(field);
+        if let Some(number) = place.number().filter(|number| !(0..=i64::from(i32::MAX)).contains(number)) {
+            faults.push(Cause::invalid(place.path, number, "must be between 0 and 2147483647, inclusive"));
+        }
+    }
+    let escalation = context.get("allowPrivilegeEscalation");
+    if escalation.value.as_bool() == Some(false) {
+        let added = context.get("capabilities").get("add");
+        if context.get("privileged").is_true() {
+            faults.push(Cause::invalid(
+                context.path.clone(),
+                context.value.clone(),
+                "cannot set `allowPrivilegeEscalation` to false and `privileged` to true",
+            ));
+        }
+        if added.items().any(|capability| ["SYS_ADMIN", "CAP_SYS_ADMIN"].contains(&capability.text())) {
+            faults.push(Cause::invalid(
+                context.path.clone(),
+                context.value.clone(),
+                "cannot set `allowPrivilegeEscalation` to false and `capabilities.Add` CAP_SYS_ADMIN",
+            ));
+        }
+    }
+    choice(&context.get("procMount"), &["Default", "Unmasked"], faults);
+}

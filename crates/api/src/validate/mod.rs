@@ -1,0 +1,75 @@
+//! What objects must look like beyond their types, with upstream's field paths and wording.
+//!
+//! Every function reports all faults, each with its path. Objects come in normalised and defaulted, so
+//! types are right and only what a value says is judged. What needs other objects (is that port range
+//! taken?) is the server's to judge.
+
+mod config;
+mod container;
+mod cursor;
+mod metadata;
+mod names;
+mod node;
+mod pod;
+mod service;
+mod update;
+mod volume;
+mod workload;
+
+use serde_json::Value;
+
+use crate::status::Cause;
+use cursor::At;
+
+/// Faults of a new object.
+pub fn create(group: &str, kind: &str, new: &Value) -> Vec<Cause> {
+    let object = At::root(new);
+    let mut faults = Vec::new();
+    metadata::check(&object.get("metadata"), &mut faults);
+    if let Some(check) = of_kind(group, kind) {
+        check(&object, &mut faults);
+    }
+    faults
+}
+
+/// Faults of an update: those of the object itself, and changes of what may not change.
+pub fn update(group: &str, kind: &str, subresource: &str, new: &Value, old: &Value) -> Vec<Cause> {
+    let (new, old) = (At::root(new), At::root(old));
+    let mut faults = Vec::new();
+    metadata::check(&new.get("metadata"), &mut faults);
+    if subresource.is_empty() || subresource == "scale" {
+        // An object that is stored with a fault, from before a rule was made, must stay changeable.
+        let spec_changed = new.get("spec").value != old.get("spec").value;
+        if let Some(check) = of_kind(group, kind).filter(|_| spec_changed || kind != "Pod") {
+            check(&new, &mut faults);
+        }
+        if let Some(check) = update::of_kind(group, kind) {
+            check(&new, &old, &mut faults);
+        }
+    }
+    faults
+}
+
+type Check = fn(&At<'_>, &mut Vec<Cause>);
+
+/// One row a kind.
+fn of_kind(group: &str, kind: &str) -> Option<Check> {
+    Some(match (group, kind) {
+        ("", "Pod") => pod::check,
+        ("", "Service") => service::check,
+        ("", "Node") => node::check,
+        ("", "ConfigMap") => config::config_map,
+        ("", "Secret") => config::secret,
+        ("", "Endpoints") => service::endpoints,
+        ("discovery.k8s.io", "EndpointSlice") => service::endpoint_slice,
+        ("apps", "Deployment") => workload::deployment,
+        ("apps", "ReplicaSet") => workload::replica_set,
+        ("apps", "DaemonSet") => workload::daemon_set,
+        ("scheduling.k8s.io", "PriorityClass") => config::priority_class,
+        ("coordination.k8s.io", "Lease") => config::lease,
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests;

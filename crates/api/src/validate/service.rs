@@ -1,0 +1,155 @@
+//! Services, and what stands behind them.
+
+use std::collections::BTreeSet;
+
+use super::container::{choice, port_reference};
+use super::cursor::At;
+use super::{metadata, names};
+use crate::status::Cause;
+
+const TYPES: &[&str] = &["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"];
+const PROTOCOLS: &[&str] = &["SCTP", "TCP", "UDP"];
+
+pub(super) fn check(service: &At<'_>, faults: &mut Vec<Cause>) {
+    let spec = service.get("spec");
+    let kind = spec.get("type");
+    choice(&kind, TYPES, faults);
+    let ports = spec.get("ports");
+    let headless = spec.get("clusterIP").text() == "None";
+    let external = kind.text() == "ExternalName";
+    if ports.is_empty() && !headless && !external {
+        faults.push(Cause::required(ports.path.clone(), ""));
+    }
+    if headless && ["NodePort", "LoadBalancer"].contains(&kind.text()) {
+        let detail = format!("may not be set to 'None' for {} services", kind.text());
+        faults.push(Cause::invalid(spec.child("clusterIPs[0]"), "None", detail));
+    }
+    if external {
+        let name = spec.get("externalName");
+        let text = name.text().strip_suffix('.').unwrap_or(name.text());
+        if text.is_empty() {
+            faults.push(Cause::required(name.path.clone(), ""));
+        } else if let Some(fault) = names::subdomain(text) {
+            faults.push(Cause::invalid(name.path.clone(), name.text(), fault));
+        }
+        if !spec.get("clusterIP").is_empty() {
+            let detail = "may not be set for ExternalName services";
+            faults.push(Cause::forbidden(spec.child("clusterIPs[0]"), detail));
+        }
+    }
+    let cluster_ip = spec.get("clusterIP");
+    if !cluster_ip.is_empty()
+        && !headless
+        && let Some(fault) = names::ip(cluster_ip.text())
+    {
+        faults.push(Cause::invalid(spec.child("clusterIPs[0]"), cluster_ip.text(), fault));
+    }
+    metadata::labels(&spec.get("selector"), faults);
+    choice(&spec.get("sessionAffinity"), &["ClientIP", "None"], faults);
+    choice(&spec.get("externalTrafficPolicy"), &["Cluster", "Local"], faults);
+    choice(&spec.get("internalTrafficPolicy"), &["Cluster", "Local"], faults);
+    for ip in spec.get("externalIPs").items() {
+        if let Some(fault) = names::ip(ip.text()) {
+            faults.push(Cause::invalid(ip.path.clone(), ip.text(), fault));
+        }
+    }
+    service_ports(&ports, kind.text(), faults);
+}
+
+fn service_ports(ports: &At<'_>, kind: &str, faults: &mut Vec<Cause>) {
+    let several = ports.items().count() > 1;
+    let (mut seen_names, mut seen_ports, mut seen_node_ports) =
+        (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+    for port in ports.items() {
+        let name = port.get("name");
+        if name.is_empty() {
+            if several {
+                faults.push(Cause::required(name.path.clone(), ""));
+            }
+        } else if let Some(fault) = names::label(name.text()) {
+            faults.push(Cause::invalid(name.path.clone(), name.text(), fault));
+        } else if !seen_names.insert(name.text()) {
+            faults.push(Cause::duplicate(name.path.clone(), name.text()));
+        }
+        let number = port.get("port");
+        faults.extend(
+            names::port(number.number().unwrap_or(0))
+                .map(|fault| Cause::invalid(number.path.clone(), number.number().unwrap_or(0), fault)),
+        );
+        let protocol = port.get("protocol");
+        if protocol.is_empty() {
+            faults.push(Cause::required(protocol.path.clone(), ""));
+        }
+        choice(&protocol, PROTOCOLS, faults);
+        let target = port.get("targetPort");
+        if target.is_there() {
+            port_reference(&target, faults);
+        }
+        if !seen_ports.insert((protocol.text(), number.number())) {
+            let value = serde_json::json!({"port": number.value, "protocol": protocol.value});
+            faults.push(Cause::duplicate(port.path.clone(), value));
+        }
+        let node_port = port.get("nodePort");
+        if let Some(number) = node_port.number().filter(|number| *number != 0) {
+            if ["ClusterIP", "ExternalName"].contains(&kind) {
+                faults.push(Cause::forbidden(
+                    node_port.path.clone(),
+                    "may not be used when `type` is 'ClusterIP'",
+                ));
+            } else if !seen_node_ports.insert((protocol.text(), number)) {
+                faults.push(Cause::duplicate(node_port.path.clone(), number));
+            }
+        }
+    }
+}
+
+pub(super) fn endpoints(endpoints: &At<'_>, faults: &mut Vec<Cause>) {
+    for subset in endpoints.get("subsets").items() {
+        let lists = ["addresses", "notReadyAddresses"].map(|list| subset.get(list));
+        if lists.iter().all(At::is_empty) {
+            faults.push(Cause::required(
+                subset.path.clone(),
+                "must specify `addresses` or `notReadyAddresses`",
+            ));
+        }
+        for address in lists.iter().flat_map(At::items) {
+            let ip = address.get("ip");
+            if let Some(fault) = names::ip(ip.text()) {
+                faults.push(Cause::invalid(ip.path.clone(), ip.text(), fault));
+            }
+        }
+        for port in subset.get("ports").items() {
+            let number = port.get("port");
+            let value = number.number().unwrap_or(0);
+            faults.extend(names::port(value).map(|fault| Cause::invalid(number.path.clone(), value, fault)));
+            choice(&port.get("protocol"), PROTOCOLS, faults);
+        }
+    }
+}
+
+pub(super) fn endpoint_slice(slice: &At<'_>, faults: &mut Vec<Cause>) {
+    let kind = slice.get("addressType");
+    if kind.is_empty() {
+        faults.push(Cause::required(kind.path.clone(), ""));
+    }
+    choice(&kind, &["FQDN", "IPv4", "IPv6"], faults);
+    let endpoints = slice.get("endpoints");
+    let count = endpoints.items().count();
+    if count > 1000 {
+        faults.push(Cause::too_many(endpoints.path.clone(), count, 1000));
+    }
+    for endpoint in endpoints.items() {
+        let addresses = endpoint.get("addresses");
+        if addresses.is_empty() {
+            faults.push(Cause::required(addresses.path.clone(), "must contain at least 1 address"));
+        }
+        for address in addresses.items().filter(|_| kind.text() == "IPv4") {
+            if address.text().parse::<std::net::Ipv4Addr>().is_err() {
+                faults.push(Cause::invalid(address.path.clone(), address.text(), "must be an IPv4 address"));
+            }
+        }
+    }
+    for port in slice.get("ports").items() {
+        choice(&port.get("protocol"), PROTOCOLS, faults);
+    }
+}
