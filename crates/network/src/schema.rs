@@ -52,7 +52,7 @@ pub(crate) fn schema(ranges: &Ranges<'_>) -> Schema {
         Chain::base("leaving", Hook { at: Point::Postrouting, priority: 100, nat: true }, leaving(ranges)),
         Chain::base("guard", Hook { at: Point::Prerouting, priority: -300, nat: false }, guard()),
     ];
-    Schema { maps, chains }
+    Schema { maps, chains, passing: None }
 }
 
 /// The bridge routes 127/8, so that the node's own connections to 127.0.0.1 can be led to a sandbox. So

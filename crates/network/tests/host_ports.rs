@@ -50,7 +50,7 @@ fn a_host_port_that_is_gone_refuses_and_leaves_no_rule() {
     let node = &lab.nodes[0];
     let (a, _) = node.sandbox("a");
     let _server = a.serve_tcp("0.0.0.0:8080", "a");
-    let before = node.netns.nft();
+    let before = node.netns.rules();
     set(node, "a", &[port(9000, 8080), port(9001, 8080)]);
     lab.router.tcp("10.100.0.2:9001");
     set(node, "a", &[port(9000, 8080)]);
@@ -59,7 +59,7 @@ fn a_host_port_that_is_gone_refuses_and_leaves_no_rule() {
     set(node, "a", &[]);
     lab.router.refused("10.100.0.2:9000");
     node.netns.refused("127.0.0.1:9000");
-    assert_eq!(node.netns.nft(), before);
+    assert_eq!(node.netns.rules(), before);
 }
 
 #[test]
@@ -122,9 +122,9 @@ fn host_ports_outlive_the_process_and_serve_meanwhile() {
     let (a, _) = lab.nodes[0].sandbox("a");
     let _server = a.serve_tcp("0.0.0.0:80", "a");
     set(&lab.nodes[0], "a", &[port(9000, 80)]);
-    let before = lab.nodes[0].netns.nft();
+    let before = lab.nodes[0].netns.rules();
     lab.nodes[0].restart();
-    assert_eq!(lab.nodes[0].netns.nft(), before);
+    assert_eq!(lab.nodes[0].netns.rules(), before);
     assert_eq!(lab.router.tcp("10.100.0.2:9000"), "a 10.100.0.1");
     set(&lab.nodes[0], "a", &[]);
     lab.router.refused("10.100.0.2:9000");
@@ -137,7 +137,7 @@ fn rules_come_back_when_another_program_flushes_them() {
     let (a, _) = node.sandbox("a");
     let _server = a.serve_tcp("0.0.0.0:80", "a");
     set(node, "a", &[port(9000, 80)]);
-    let before = node.netns.nft();
+    let before = node.netns.rules();
     for command in [
         &["flush", "ruleset"][..],
         &["delete", "table", "ip", "skiff"],
@@ -146,7 +146,7 @@ fn rules_come_back_when_another_program_flushes_them() {
         &["insert", "rule", "ip", "skiff", "guard", "drop"],
     ] {
         node.netns.command("nft", command);
-        lab::eventually(&command.join(" "), || node.netns.nft() == before);
+        lab::eventually(&command.join(" "), || node.netns.rules() == before);
         assert!(node.ruleset.is_intact());
         assert_eq!(lab.router.tcp("10.100.0.2:9000"), "a 10.100.0.1");
     }

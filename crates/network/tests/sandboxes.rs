@@ -128,7 +128,7 @@ fn addresses_outlive_the_process() {
 fn attaching_twice_and_detaching_twice_is_attaching_and_detaching_once() {
     let lab = Lab::new(1);
     let node = &lab.nodes[0];
-    let (links, rules) = (node.netns.links().links().unwrap().len(), node.netns.nft());
+    let (links, rules) = (node.netns.links().links().unwrap().len(), node.netns.rules());
     let (a, a_ip) = node.sandbox("a");
     assert_eq!(node.block_on(node.network.attach("a", &a.path())).unwrap().ip, a_ip);
     assert_eq!(node.netns.links().links().unwrap().len(), links + 1);
@@ -139,7 +139,7 @@ fn attaching_twice_and_detaching_twice_is_attaching_and_detaching_once() {
     for _ in 0..2 {
         node.block_on(node.network.detach("a")).unwrap();
         assert_eq!(node.netns.links().links().unwrap().len(), links);
-        assert_eq!(node.netns.nft(), rules);
+        assert_eq!(node.netns.rules(), rules);
     }
 }
 

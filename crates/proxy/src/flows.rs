@@ -41,7 +41,9 @@ impl Flows {
 
 fn stale(flow: &Flow, changed: &BTreeMap<Frontend, Vec<Backend>>, own: &BTreeSet<Ipv4Addr>) -> bool {
     let protocols = [Protocol::Udp, Protocol::Sctp];
-    let Some(protocol) = protocols.into_iter().find(|this| *this as u8 == flow.protocol) else { return false };
+    let Some(protocol) = protocols.into_iter().find(|this| *this as u8 == flow.protocol) else {
+        return false;
+    };
     let (address, port) = flow.destination;
     let to = |address| changed.get(&Frontend { address, protocol, port });
     let node = || to(Ipv4Addr::UNSPECIFIED).filter(|_| own.contains(&address));

@@ -4,8 +4,8 @@
 //! server and puts it into the node's nftables table, changing only what changed. What leaves the node
 //! translated is masqueraded by the network's own rules. Affinity to a client is not there yet.
 
-pub mod plan;
 mod flows;
+pub mod plan;
 mod schema;
 mod table;
 
@@ -19,7 +19,7 @@ use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use skiff_client::{Cache, Change, Changes, Client, ListParams, ObjectKey};
 use skiff_sys::nft::{self, Ruleset};
-use tokio::task::{JoinError, JoinSet};
+use tokio::task::{JoinError, JoinSet, unconstrained};
 use tokio_util::sync::CancellationToken;
 
 use crate::flows::Flows;
@@ -99,6 +99,7 @@ pub async fn follow(
     for service in state.services() {
         table.update(service, state.plan(service, &node), &mut first);
     }
+    table.complete(&mut Step::default(), &BTreeSet::new());
     let mut contents = table.contents();
     contents.elements.push(schema::own_elements(&node.local_addresses));
     let rules = schema::schema(config.cluster_cidr, config.service_cidr);
@@ -126,11 +127,12 @@ pub async fn follow(
             batch.dirty.extend(state.services().cloned());
         }
         let mut step = Step::default();
-        let mut dirty = batch.dirty;
+        let (before, mut dirty) = (table.counts(), batch.dirty);
         while let Some(service) = dirty.pop_first() {
             table.update(&service, state.plan(&service, &node), &mut step);
             dirty.append(&mut step.again);
         }
+        table.complete(&mut step, &before);
         apply(&ruleset, &flows, step).await?;
     }
 }
@@ -153,17 +155,18 @@ impl Batch {
         self.dirty.extend(state.observe_slice(change));
     }
 
-    /// Takes in what is there already, without waiting for more.
+    /// Takes in all that is there already, without waiting for more. (Unconstrained, as a task that
+    /// takes in much is otherwise told that there is nothing more, so that others have their turn.)
     fn drain(
         &mut self,
         state: &mut State,
         services: &mut Changes<Service>,
         slices: &mut Changes<EndpointSlice>,
     ) {
-        while let Some(change) = services.next().now_or_never() {
+        while let Some(change) = unconstrained(services.next()).now_or_never() {
             self.service(state, change);
         }
-        while let Some(change) = slices.next().now_or_never() {
+        while let Some(change) = unconstrained(slices.next()).now_or_never() {
             self.slice(state, change);
         }
     }
@@ -174,10 +177,11 @@ async fn apply(ruleset: &Arc<Ruleset>, flows: &Arc<Flows>, step: Step) -> Result
         return Ok(());
     }
     let (to, then) = (ruleset.clone(), flows.clone());
-    let Step { chains, changes, changed, .. } = step;
+    let Step { chains, changes, changed, idle, .. } = step;
     let applied = blocking(move || {
         to.add_chains(schema::PART, chains)?;
         to.change(schema::PART, changes)?;
+        to.remove_chains(schema::PART, &idle)?;
         then.forget(&changed);
         Ok(())
     });

@@ -155,7 +155,9 @@ fn plan_service(service: &Service, slices: &[&EndpointSlice], node: &Node) -> Se
     let Some(spec) = &service.spec else { return plan };
     let foreign = service.metadata.labels.as_ref().is_some_and(|labels| labels.contains_key(PROXY_NAME));
     // Headless services and external names are DNS's alone.
-    let Some(cluster_ip) = spec.cluster_ip.as_deref().and_then(|ip| ip.parse::<Ipv4Addr>().ok()) else { return plan };
+    let Some(cluster_ip) = spec.cluster_ip.as_deref().and_then(|ip| ip.parse::<Ipv4Addr>().ok()) else {
+        return plan;
+    };
     let kind = spec.type_.as_deref().unwrap_or("ClusterIP");
     if foreign || kind == "ExternalName" || node.local_addresses.contains(&cluster_ip) {
         return plan;
@@ -163,10 +165,15 @@ fn plan_service(service: &Service, slices: &[&EndpointSlice], node: &Node) -> Se
     let internal_local = spec.internal_traffic_policy.as_deref() == Some("Local");
     let external_local = spec.external_traffic_policy.as_deref() == Some("Local");
     for port in spec.ports.iter().flatten() {
-        let (Some(protocol), Some(number)) = (protocol(port.protocol.as_deref()), number(port.port)) else { continue };
+        let (Some(protocol), Some(number)) = (protocol(port.protocol.as_deref()), number(port.port)) else {
+            continue;
+        };
         let endpoints = Endpoints::select(slices, port);
         let anywhere = endpoints.target(|_| true);
-        let here = || match (&anywhere, endpoints.target(|endpoint| endpoint.node_name.as_ref() == Some(&node.name))) {
+        let here = || match (
+            &anywhere,
+            endpoints.target(|endpoint| endpoint.node_name.as_ref() == Some(&node.name)),
+        ) {
             // With endpoints elsewhere only, somebody else answers: silence, so that the client tries on.
             (Target::Backends(_), Target::Reject) => Target::Drop,
             (_, here) => here,
@@ -200,9 +207,11 @@ impl<'a> Endpoints<'a> {
             let slice = *slice;
             let ports: Vec<u16> =
                 slice.ports.iter().flatten().filter(same).filter_map(|port| number(port.port?)).collect();
-            slice.endpoints.iter().flatten().flat_map(move |endpoint| {
-                ports.clone().into_iter().map(move |port| (endpoint, port))
-            })
+            slice
+                .endpoints
+                .iter()
+                .flatten()
+                .flat_map(move |endpoint| ports.clone().into_iter().map(move |port| (endpoint, port)))
         };
         let ipv4 = slices.iter().filter(|slice| slice.address_type == "IPv4");
         Endpoints(ipv4.flat_map(of_slice).collect())

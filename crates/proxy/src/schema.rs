@@ -1,17 +1,16 @@
 //! The rules of services, and how plans become elements of their maps.
 //!
-//! `services` says for (address, protocol, port) how many endpoints there are; the chain for just that
-//! number draws one of them at random and finds it in `endpoints` by (address, protocol, port, draw). So
-//! there are as many chains as there are different numbers of endpoints, however many services. The maps
-//! whose names begin with `local-` are for connections from outside to services that keep these on the
-//! node.
+//! `services` leads from (address, protocol, port) to the chain for just that number of endpoints, which
+//! draws one of them at random and finds it in `endpoints` by (address, protocol, port, draw). So there are
+//! as many chains as there are different numbers of endpoints, however many services. The maps whose names
+//! begin with `local-` are for connections from outside to services that keep these on the node.
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::Ipv4Addr;
 
 use skiff_sys::nft::{
-    Address, Chain, Comparison::Equal, Comparison::Unequal, Datum, Field, Hook, Key, Map, Point, Register, Reject,
-    Rule, Schema, Type, Value, Verdict,
+    Address, Chain, Comparison::Equal, Comparison::Unequal, Datum, Field, Hook, Key, Map, Point, Register,
+    Reject, Rule, Schema, Type, Value, Verdict,
 };
 
 use crate::Range;
@@ -20,39 +19,26 @@ use crate::plan::{Frontend, Target, Ways};
 /// The name of this part of the ruleset.
 pub(crate) const PART: &str = "proxy";
 const OWN_ADDRESSES: &str = "own-addresses";
-const REJECT: &str = "reject";
-
+const REFUSE: &str = "refuse";
 const TCP: u8 = 6;
 
-/// Stand in the place of a number of endpoints.
-const COUNT_REJECT: u32 = 0;
-const COUNT_DROP: u32 = u32::MAX;
-
-/// One of the two sets of maps.
+/// One of the two pairs of maps.
 struct View {
     services: &'static str,
     endpoints: &'static str,
-    /// From the number to the chain, for connections to an address of a service.
+    /// How the names of its chains begin.
     pick: &'static str,
-    /// The same, for connections to any address of the node.
-    pick_node: &'static str,
 }
 
-const INSIDE: View =
-    View { services: "services", endpoints: "endpoints", pick: "pick", pick_node: "pick-node" };
-const OUTSIDE: View = View {
-    services: "local-services",
-    endpoints: "local-endpoints",
-    pick: "pick-local",
-    pick_node: "pick-local-node",
-};
+const INSIDE: View = View { services: "services", endpoints: "endpoints", pick: "pick" };
+const OUTSIDE: View = View { services: "local-services", endpoints: "local-endpoints", pick: "pick-local" };
 const VIEWS: [&View; 2] = [&INSIDE, &OUTSIDE];
 
 /// The maps that hold services.
 pub(crate) const SERVICE_MAPS: [&str; 4] =
     [INSIDE.services, INSIDE.endpoints, OUTSIDE.services, OUTSIDE.endpoints];
 
-/// The registers: a key of up to four parts, and a number found.
+/// The registers: a key of up to four parts, and the endpoint found.
 const KEY: Register = Register(0);
 const PROTOCOL: Register = Register(1);
 const PORT: Register = Register(2);
@@ -66,10 +52,8 @@ pub(crate) fn schema(cluster: Range, services: Range) -> Schema {
     let mut maps = vec![Map { name: OWN_ADDRESSES, key: &[Type::Address], value: Value::None }];
     for view in VIEWS {
         maps.extend([
-            Map { name: view.services, key: SERVICE, value: Value::Data(&[Type::Number]) },
+            Map { name: view.services, key: SERVICE, value: Value::Verdict },
             Map { name: view.endpoints, key: DRAWN, value: Value::Data(&[Type::Address, Type::Port]) },
-            Map { name: view.pick, key: &[Type::Number], value: Value::Verdict },
-            Map { name: view.pick_node, key: &[Type::Number], value: Value::Verdict },
         ]);
     }
     let go = |verdict| Rule::new().verdict(&verdict);
@@ -85,23 +69,30 @@ pub(crate) fn schema(cluster: Range, services: Range) -> Schema {
     let no_service = Rule::new()
         .range(Address::Destination, Equal, services.address, services.prefix)
         .local(Address::Destination, Unequal)
-        .verdict(&Verdict::Goto(REJECT.into()));
+        .verdict(&Verdict::Goto(REFUSE.into()));
     let hook = |at| Hook { at, priority: -100, nat: true };
     let chains = vec![
-        Chain::plain(REJECT, vec![
-            Rule::new().protocol(Equal, TCP).reject(Reject::TcpReset),
-            Rule::new().reject(Reject::PortUnreachable),
-        ]),
+        Chain::plain(
+            REFUSE,
+            vec![
+                Rule::new().protocol(Equal, TCP).reject(Reject::TcpReset),
+                Rule::new().reject(Reject::PortUnreachable),
+            ],
+        ),
         Chain::plain("from-inside", [lookups(&INSIDE, services), vec![no_service]].concat()),
         Chain::plain("from-outside", [from_inside.to_vec(), lookups(&OUTSIDE, services)].concat()),
-        Chain::base("services-in", hook(Point::Prerouting), vec![
-            own(),
-            go(Verdict::Jump("from-outside".into())),
-            go(Verdict::Goto("from-inside".into())),
-        ]),
-        Chain::base("services-out", hook(Point::Output), vec![own(), go(Verdict::Goto("from-inside".into()))]),
+        Chain::base(
+            "services-in",
+            hook(Point::Prerouting),
+            vec![own(), go(Verdict::Jump("from-outside".into())), go(Verdict::Goto("from-inside".into()))],
+        ),
+        Chain::base(
+            "services-out",
+            hook(Point::Output),
+            vec![own(), go(Verdict::Goto("from-inside".into()))],
+        ),
     ];
-    Schema { maps, chains }
+    Schema { maps, chains, passing: Some("pick-") }
 }
 
 fn lookups(view: &View, services: Range) -> Vec<Rule> {
@@ -112,8 +103,8 @@ fn lookups(view: &View, services: Range) -> Vec<Rule> {
         .range(Address::Destination, Unequal, LOOPBACK.0, LOOPBACK.1)
         .range(Address::Destination, Unequal, services.address, services.prefix);
     vec![
-        frontend(Rule::new(), false).find(view.services, KEY, FOUND).dispatch(view.pick, FOUND),
-        frontend(to_node, true).find(view.services, KEY, FOUND).dispatch(view.pick_node, FOUND),
+        frontend(Rule::new(), false).dispatch(view.services, KEY),
+        frontend(to_node, true).dispatch(view.services, KEY),
     ]
 }
 
@@ -143,31 +134,22 @@ pub(crate) fn chains(count: u32) -> Vec<Chain> {
     VIEWS.iter().flat_map(|view| [chain(view, false), chain(view, true)]).collect()
 }
 
-/// What leads to the chains for these numbers, and to those that need no chain.
-pub(crate) fn chain_elements(counts: &BTreeSet<u32>) -> Vec<(&'static str, HashMap<Key, Datum>)> {
-    let elements = |view: &View, node| {
-        let verdict = |count| match count {
-            COUNT_REJECT => Verdict::Goto(REJECT.into()),
-            COUNT_DROP => Verdict::Drop,
-            count => Verdict::Goto(chain_name(view, node, count)),
-        };
-        let counts = [COUNT_REJECT, COUNT_DROP].into_iter().chain(counts.iter().copied());
-        counts.map(|count| (Key::EMPTY.number(count), Datum::Verdict(verdict(count)))).collect()
-    };
-    VIEWS.iter().flat_map(|view| [(view.pick, elements(view, false)), (view.pick_node, elements(view, true))]).collect()
-}
-
 pub(crate) fn own_elements(addresses: &BTreeSet<Ipv4Addr>) -> (&'static str, HashMap<Key, Datum>) {
     (OWN_ADDRESSES, addresses.iter().map(|ip| (Key::EMPTY.address(*ip), Datum::Member)).collect())
 }
 
-/// The elements of one frontend: its number and its endpoints, in each view that it is in.
+/// The elements of one frontend: its chain and its endpoints, in each view that it is in.
 pub(crate) fn elements(frontend: &Frontend, ways: &Ways) -> Vec<(&'static str, Key, Datum)> {
     let key = Key::EMPTY.address(frontend.address).protocol(frontend.protocol as u8).port(frontend.port);
+    let node = frontend.address.is_unspecified();
     let mut elements = Vec::new();
     let mut add = |view: &View, target: &Target| {
-        let number = Datum::Data(Key::EMPTY.number(count(target)));
-        elements.push((view.services, key, number));
+        let verdict = match target {
+            Target::Backends(backends) => Verdict::Goto(chain_name(view, node, backends.len() as u32)),
+            Target::Reject => Verdict::Goto(REFUSE.into()),
+            Target::Drop => Verdict::Drop,
+        };
+        elements.push((view.services, key, Datum::Verdict(verdict)));
         if let Target::Backends(backends) = target {
             elements.extend((0..).zip(backends).map(|(draw, (ip, port))| {
                 (view.endpoints, key.number(draw), Datum::Data(Key::EMPTY.address(*ip).port(*port)))
@@ -184,17 +166,12 @@ pub(crate) fn elements(frontend: &Frontend, ways: &Ways) -> Vec<(&'static str, K
 /// The numbers of endpoints for which a frontend needs chains.
 pub(crate) fn counts(ways: &Ways) -> impl Iterator<Item = u32> {
     let targets = [Some(&ways.inside), ways.outside.as_ref()];
-    targets.into_iter().flatten().map(count).filter(|count| *count != COUNT_REJECT && *count != COUNT_DROP)
-}
-
-fn count(target: &Target) -> u32 {
-    match target {
-        Target::Backends(backends) => backends.len() as u32,
-        Target::Reject => COUNT_REJECT,
-        Target::Drop => COUNT_DROP,
-    }
+    targets.into_iter().flatten().filter_map(|target| match target {
+        Target::Backends(backends) => Some(backends.len() as u32),
+        Target::Reject | Target::Drop => None,
+    })
 }
 
 fn chain_name(view: &View, node: bool, count: u32) -> String {
-    format!("{}-{count}", if node { view.pick_node } else { view.pick })
+    format!("{}{}-{count}", view.pick, if node { "-node" } else { "" })
 }

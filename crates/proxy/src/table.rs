@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use skiff_client::ObjectKey;
-use skiff_sys::nft::{Change, Chain, Contents, Datum, Key};
+use skiff_sys::nft::{Chain, Change, Contents, Datum, Key};
 
 use crate::plan::{Backend, Frontend, Services, Target, Ways};
 use crate::schema;
@@ -15,7 +15,8 @@ pub(crate) struct Table {
     by_service: HashMap<ObjectKey, BTreeSet<Frontend>>,
     /// Services that asked for a frontend which another one has.
     waiting: BTreeSet<ObjectKey>,
-    counts: BTreeSet<u32>,
+    /// The numbers of endpoints that occur, and how often.
+    counts: BTreeMap<u32, usize>,
 }
 
 /// A step of the ruleset from one plan to the next.
@@ -23,6 +24,8 @@ pub(crate) struct Table {
 pub(crate) struct Step {
     pub(crate) chains: Vec<Chain>,
     pub(crate) changes: Vec<Change>,
+    /// The names of chains that nothing leads to after the changes.
+    pub(crate) idle: Vec<String>,
     /// The frontends that changed, with what they lead to now.
     pub(crate) changed: BTreeMap<Frontend, Vec<Backend>>,
     /// Services to plan again, since what they waited for is free.
@@ -47,6 +50,7 @@ impl Table {
                 && let Some((_, old)) = self.frontends.remove(frontend)
             {
                 step.replace(frontend, Some(&old), None);
+                self.give_back(&old);
                 step.again.append(&mut self.waiting);
             }
         }
@@ -57,18 +61,40 @@ impl Table {
             if old.as_ref() == Some(&ways) {
                 continue;
             }
-            for count in schema::counts(&ways).collect::<Vec<_>>() {
-                if self.counts.insert(count) {
-                    step.chains.extend(schema::chains(count));
-                    for (map, elements) in schema::chain_elements(&BTreeSet::from([count])) {
-                        step.changes.extend(insertions(map, elements));
-                    }
-                }
-            }
+            schema::counts(&ways).for_each(|count| *self.counts.entry(count).or_default() += 1);
             step.replace(&frontend, old.as_ref(), Some(&ways));
+            if let Some(old) = &old {
+                self.give_back(old);
+            }
         }
         if !after.is_empty() {
             self.by_service.insert(service.clone(), after);
+        }
+    }
+
+    /// Adds the chains that the step's changes lead to, and removes those that nothing leads to now. To be
+    /// called once, with the numbers before the step.
+    pub(crate) fn complete(&mut self, step: &mut Step, before: &BTreeSet<u32>) {
+        self.counts.retain(|_, users| *users > 0);
+        let after = self.counts();
+        for count in after.difference(before) {
+            step.chains.extend(schema::chains(*count));
+        }
+        for count in before.difference(&after) {
+            step.idle.extend(schema::chains(*count).into_iter().map(|chain| chain.name));
+        }
+    }
+
+    /// The numbers of endpoints that occur.
+    pub(crate) fn counts(&self) -> BTreeSet<u32> {
+        self.counts.keys().copied().collect()
+    }
+
+    fn give_back(&mut self, ways: &Ways) {
+        for count in schema::counts(ways) {
+            if let Some(users) = self.counts.get_mut(&count) {
+                *users -= 1;
+            }
         }
     }
 
@@ -81,14 +107,15 @@ impl Table {
                 maps.entry(map).or_default().insert(key, datum);
             }
         }
-        let elements = schema::chain_elements(&self.counts).into_iter().chain(maps).collect();
-        Contents { chains: self.counts.iter().flat_map(|count| schema::chains(*count)).collect(), elements }
+        let chains = self.counts.keys().flat_map(|count| schema::chains(*count)).collect();
+        Contents { chains, elements: maps.into_iter().collect() }
     }
 }
 
 impl Step {
     fn replace(&mut self, frontend: &Frontend, old: Option<&Ways>, new: Option<&Ways>) {
-        let elements = |ways: Option<&Ways>| ways.map(|ways| schema::elements(frontend, ways)).unwrap_or_default();
+        let elements =
+            |ways: Option<&Ways>| ways.map(|ways| schema::elements(frontend, ways)).unwrap_or_default();
         let (old, inserted) = (elements(old), elements(new));
         let kept: BTreeSet<(&str, Key)> = inserted.iter().map(|(map, key, _)| (*map, *key)).collect();
         let gone = old.into_iter().filter(|(map, key, _)| !kept.contains(&(*map, *key)));
@@ -107,6 +134,49 @@ fn backends(ways: &Ways) -> Vec<Backend> {
     backends.copied().collect()
 }
 
-fn insertions(map: &'static str, elements: HashMap<Key, Datum>) -> impl Iterator<Item = Change> {
-    elements.into_iter().map(move |(key, datum)| Change::Insert { map, key, datum })
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::Protocol;
+
+    fn web(address: &str, backends: u8) -> Services {
+        let frontend = Frontend { address: address.parse().unwrap(), protocol: Protocol::Tcp, port: 80 };
+        let backends = (0..backends).map(|last| ([10, 244, 1, last].into(), 8080)).collect();
+        Services::from([(frontend, Ways { inside: Target::Backends(backends), outside: None })])
+    }
+
+    fn step(table: &mut Table, service: &str, plan: Services) -> Step {
+        let (before, mut step) = (table.counts(), Step::default());
+        table.update(&ObjectKey::new("default", service), plan, &mut step);
+        table.complete(&mut step, &before);
+        step
+    }
+
+    fn summary(step: &Step) -> (usize, usize, usize, usize) {
+        let inserted = step.changes.iter().filter(|change| matches!(change, Change::Insert { .. })).count();
+        (step.chains.len(), inserted, step.changes.len() - inserted, step.idle.len())
+    }
+
+    #[test]
+    fn chains_come_with_the_first_number_and_go_with_the_last() {
+        let mut table = Table::default();
+        assert_eq!(summary(&step(&mut table, "a", web("10.96.0.1", 2))), (4, 3, 0, 0));
+        assert_eq!(summary(&step(&mut table, "b", web("10.96.0.2", 2))), (0, 3, 0, 0));
+        assert_eq!(summary(&step(&mut table, "b", web("10.96.0.2", 2))), (0, 0, 0, 0));
+        assert_eq!(summary(&step(&mut table, "b", web("10.96.0.2", 1))), (4, 2, 1, 0));
+        assert_eq!(summary(&step(&mut table, "a", Services::new())), (0, 0, 3, 4));
+        assert_eq!(summary(&step(&mut table, "b", Services::new())), (0, 0, 2, 4));
+        assert!(table.frontends.is_empty() && table.by_service.is_empty() && table.counts.is_empty());
+    }
+
+    #[test]
+    fn who_asks_second_gets_it_when_the_first_is_gone() {
+        let mut table = Table::default();
+        step(&mut table, "a", web("198.51.100.7", 1));
+        let second = step(&mut table, "b", web("198.51.100.7", 2));
+        assert_eq!((summary(&second), second.again.len()), ((0, 0, 0, 0), 0));
+        let gone = step(&mut table, "a", Services::new());
+        assert_eq!(gone.again, BTreeSet::from([ObjectKey::new("default", "b")]));
+        assert_eq!(summary(&step(&mut table, "b", web("198.51.100.7", 2))), (4, 3, 0, 0));
+    }
 }

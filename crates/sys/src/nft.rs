@@ -46,6 +46,8 @@ pub enum Error {
 pub struct Schema {
     pub maps: Vec<Map>,
     pub chains: Vec<Chain>,
+    /// How the names of chains begin that come and go, if any: see [`Ruleset::add_chains`].
+    pub passing: Option<&'static str>,
 }
 
 /// A set or map. Its elements are [`Datum`]s by [`Key`].

@@ -67,6 +67,19 @@ impl Netns {
         self.command("nft", &["-n", "list", "ruleset"])
     }
 
+    /// The same in an order of its own: neither elements nor chains have one that says anything.
+    pub fn rules(&self) -> Vec<String> {
+        let text = self.nft();
+        let words = ["elements = {", "}"].iter().fold(text, |text, word| text.replace(word, ",\n"));
+        let mut lines: Vec<_> = words
+            .split([',', '\n'])
+            .map(|line| line.trim().to_owned())
+            .filter(|line| !line.is_empty())
+            .collect();
+        lines.sort();
+        lines
+    }
+
     pub fn command(&self, program: &str, arguments: &[&str]) -> String {
         let output = self.run(|| std::process::Command::new(program).args(arguments).output().unwrap());
         assert!(
@@ -156,13 +169,7 @@ pub struct Server {
 }
 
 impl Server {
-    fn start<S: std::os::fd::AsRawFd + Send + 'static>(
-        socket: S,
-        serve: impl FnOnce(S) + Send + 'static,
-    ) -> Server
-    where
-        S: AsFd,
-    {
+    fn start<S: AsFd + Send + 'static>(socket: S, serve: impl FnOnce(S) + Send + 'static) -> Server {
         let handle = socket.as_fd().try_clone_to_owned().unwrap();
         let stop = Box::new(move || {
             use std::os::fd::AsRawFd;
@@ -264,6 +271,14 @@ impl Node {
 
     pub fn block_on<T: Send>(&self, work: impl Future<Output = T> + Send) -> T {
         self.runtime.block_on(work)
+    }
+
+    /// On a thread inside.
+    pub fn spawn<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> tokio::task::JoinHandle<T> {
+        self.runtime.spawn(work)
     }
 
     /// A sandbox on this node and its address.

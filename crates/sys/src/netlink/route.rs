@@ -143,14 +143,12 @@ impl Connection {
         self.socket.send(request.as_bytes()).map_err(|e| Error::new(action(), e))?;
         let mut buffer = Vec::new();
         let datagram = self.socket.receive(&mut buffer, true).map_err(|e| Error::new(action(), e))?;
-        for message in super::messages(datagram) {
-            match message.error() {
-                None => return Ok(read_link(message.body)),
-                Some(libc::ENODEV) => return Ok(None),
-                Some(error) => return Err(Error::new(action(), io::Error::from_raw_os_error(error))),
-            }
+        let Some(message) = super::messages(datagram).next() else { return Ok(None) };
+        match message.error() {
+            None => Ok(read_link(message.body)),
+            Some(libc::ENODEV) => Ok(None),
+            Some(error) => Err(Error::new(action(), io::Error::from_raw_os_error(error))),
         }
-        Ok(None)
     }
 
     /// A bridge, with its hardware address fixed: otherwise it would take over that of its lowest port,

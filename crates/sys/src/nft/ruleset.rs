@@ -84,7 +84,8 @@ impl Ruleset {
             Some(adopted) => {
                 inner.parts.insert(part, adopted);
                 inner.add_chains(part, contents.chains)?;
-                inner.replace(part, contents.elements)
+                inner.replace(part, contents.elements)?;
+                inner.sweep(part)
             }
             None => {
                 let extra = contents.chains.into_iter().map(|chain| (chain.name.clone(), chain)).collect();
@@ -95,9 +96,15 @@ impl Ruleset {
         }
     }
 
-    /// Makes sure that these chains exist in a part, for maps to lead to. They can't be changed later.
+    /// Makes sure that these chains exist in a part, for maps to lead to: those that come and go by need.
+    /// Their names begin as the schema says.
     pub fn add_chains(&self, part: &'static str, chains: Vec<Chain>) -> Result<(), Error> {
         self.lock().add_chains(part, chains)
+    }
+
+    /// Removes chains that were added. No element may lead there any more.
+    pub fn remove_chains(&self, part: &'static str, names: &[String]) -> Result<(), Error> {
+        self.lock().remove_chains(part, names)
     }
 
     /// Applies changes to a part's elements, as one transaction. Steps that change nothing cost nothing.
@@ -114,9 +121,9 @@ impl Ruleset {
         self.lock().replace(part, wanted)
     }
 
-    /// What the part's map should hold, and holds unless somebody has just touched it.
-    pub fn elements(&self, part: &'static str, map: &str) -> HashMap<Key, Datum> {
-        self.lock().part(part).elements.get(map).cloned().unwrap_or_default()
+    /// What the key leads to in the part's map, or will once the kernel has taken it.
+    pub fn element(&self, part: &'static str, map: &str, key: &Key) -> Option<Datum> {
+        self.lock().part(part).elements.get(map)?.get(key).cloned()
     }
 
     /// Writes the whole table anew, in one transaction.
@@ -181,6 +188,25 @@ impl Inner {
         new.iter().for_each(|chain| batch.rules(chain, true));
         self.part(part).extra.extend(new.into_iter().map(|chain| (chain.name.clone(), chain)));
         self.commit(batch, || format!("chains of {part}"))
+    }
+
+    fn remove_chains(&mut self, part: &'static str, names: &[String]) -> Result<(), Error> {
+        let mut batch = Batch::new();
+        for name in names {
+            self.part(part).extra.remove(name);
+            batch.delete_chain(name);
+        }
+        self.commit(batch, || format!("chains of {part}"))
+    }
+
+    /// Removes chains that an earlier process had need of.
+    fn sweep(&mut self, part: &'static str) -> Result<(), Error> {
+        let Some(passing) = self.part(part).schema.passing else { return Ok(()) };
+        let present = wire::chains(&self.socket).map_err(|source| Error::Read { what: "chains", source })?;
+        let extra = &self.part(part).extra;
+        let idle = present.into_keys().filter(|name| name.starts_with(passing) && !extra.contains_key(name));
+        let idle: Vec<String> = idle.collect();
+        self.remove_chains(part, &idle)
     }
 
     fn replace(&mut self, part: &'static str, wanted: Elements) -> Result<(), Error> {

@@ -12,6 +12,7 @@ const NEW_TABLE: u16 = SUBSYSTEM;
 const DELETE_TABLE: u16 = SUBSYSTEM | 2;
 const NEW_CHAIN: u16 = SUBSYSTEM | 3;
 const GET_CHAIN: u16 = SUBSYSTEM | 4;
+const DELETE_CHAIN: u16 = SUBSYSTEM | 5;
 const NEW_RULE: u16 = SUBSYSTEM | 6;
 const GET_RULE: u16 = SUBSYSTEM | 7;
 const DELETE_RULE: u16 = SUBSYSTEM | 8;
@@ -62,6 +63,11 @@ impl Batch {
             w.string(7, if hook.nat { "nat" } else { "filter" });
         }
         w.end();
+    }
+
+    /// With its rules; nothing may lead to it any more.
+    pub(super) fn delete_chain(&mut self, name: &str) {
+        self.message(DELETE_CHAIN, 0).string(1, TABLE).string(3, name).end();
     }
 
     /// Replaces the chain's rules.

@@ -1,0 +1,211 @@
+//! What services ask of a node, as text: one line a frontend.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use expect_test::{Expect, expect};
+use serde_json::{Value, json};
+use skiff_client::{Change, ObjectKey};
+use skiff_proxy::plan::{Node, Services, State, Target};
+
+fn node() -> Node {
+    Node { name: "here".into(), local_addresses: BTreeSet::from(["10.96.0.10".parse().unwrap()]) }
+}
+
+/// Endpoints as `address node condition…`, all in one slice of port 8080 named `p`.
+fn slice(name: &str, service: &str, endpoints: &[&str]) -> Value {
+    let endpoints: Vec<Value> = endpoints
+        .iter()
+        .map(|text| {
+            let mut words = text.split(' ');
+            let (address, node) = (words.next().unwrap(), words.next().unwrap());
+            let conditions: serde_json::Map<String, Value> = words
+                .map(|word| match word.strip_prefix('!') {
+                    Some(word) => (word.to_owned(), false.into()),
+                    None => (word.to_owned(), true.into()),
+                })
+                .collect();
+            json!({"addresses": [address], "nodeName": node, "conditions": conditions})
+        })
+        .collect();
+    json!({
+        "metadata": {"namespace": "default", "name": name, "labels": {"kubernetes.io/service-name": service}},
+        "addressType": "IPv4",
+        "ports": [{"name": "p", "port": 8080, "protocol": "TCP"}],
+        "endpoints": endpoints,
+    })
+}
+
+fn service(spec: Value) -> Value {
+    let mut all = json!({"clusterIP": "10.96.0.5", "ports": [{"name": "p", "port": 80}]});
+    for (field, value) in spec.as_object().unwrap() {
+        all[field] = value.clone();
+    }
+    json!({"metadata": {"namespace": "default", "name": "web"}, "spec": all})
+}
+
+fn text(plan: &Services) -> String {
+    let target = |target: &Target| match target {
+        Target::Backends(backends) => {
+            backends.iter().map(|(ip, port)| format!("{ip}:{port}")).collect::<Vec<_>>().join(" ")
+        }
+        other => format!("{other:?}"),
+    };
+    plan.iter()
+        .map(|(frontend, ways)| {
+            let outside = ways.outside.as_ref().map(|outside| format!(", outside {}", target(outside)));
+            format!(
+                "{:?} {}:{} -> {}{}\n",
+                frontend.protocol,
+                frontend.address,
+                frontend.port,
+                target(&ways.inside),
+                outside.unwrap_or_default()
+            )
+        })
+        .collect()
+}
+
+fn state(service: Value, slices: &[Value]) -> State {
+    let object = Arc::new(serde_json::from_value(service).unwrap());
+    State::new([object], slices.iter().map(|slice| Arc::new(serde_json::from_value(slice.clone()).unwrap())))
+}
+
+#[track_caller]
+fn check(service: Value, slices: &[Value], expected: Expect) {
+    let plan = state(service, slices).plan(&ObjectKey::new("default", "web"), &node());
+    expected.assert_eq(&text(&plan));
+}
+
+#[test]
+fn ready_endpoints_of_all_slices_count_once() {
+    let slices = [
+        slice("b", "web", &["10.244.2.3 there ready", "10.244.1.2 here"]),
+        slice("a", "web", &["10.244.1.2 here ready", "10.244.1.9 here !ready"]),
+        slice("c", "other", &["10.244.9.9 here"]),
+    ];
+    check(
+        service(json!({})),
+        &slices,
+        expect![[r#"
+        Tcp 10.96.0.5:80 -> 10.244.1.2:8080 10.244.2.3:8080
+    "#]],
+    );
+}
+
+#[test]
+fn ending_endpoints_serve_only_where_none_is_ready() {
+    let ending = "10.244.1.2 here !ready serving terminating";
+    check(
+        service(json!({})),
+        &[slice("a", "web", &[ending, "10.244.1.3 here ready"])],
+        expect![[r#"
+        Tcp 10.96.0.5:80 -> 10.244.1.3:8080
+    "#]],
+    );
+    let silent = "10.244.1.4 here !ready !serving terminating";
+    check(
+        service(json!({})),
+        &[slice("a", "web", &[ending, silent])],
+        expect![[r#"
+        Tcp 10.96.0.5:80 -> 10.244.1.2:8080
+    "#]],
+    );
+    check(
+        service(json!({})),
+        &[slice("a", "web", &[silent, "10.244.1.5 here !ready serving"])],
+        expect![[r#"
+        Tcp 10.96.0.5:80 -> Reject
+    "#]],
+    );
+}
+
+#[test]
+fn a_node_port_is_an_external_address_of_every_node() {
+    let spec = json!({
+        "type": "NodePort",
+        "externalIPs": ["198.51.100.7", "2001:db8::1"],
+        "ports": [{"name": "p", "port": 80, "nodePort": 30080}, {"name": "q", "port": 81, "protocol": "UDP"}],
+    });
+    check(
+        service(spec),
+        &[slice("a", "web", &["10.244.1.2 here"])],
+        expect![[r#"
+        Tcp 0.0.0.0:30080 -> 10.244.1.2:8080
+        Tcp 10.96.0.5:80 -> 10.244.1.2:8080
+        Udp 10.96.0.5:81 -> Reject
+        Tcp 198.51.100.7:80 -> 10.244.1.2:8080
+        Udp 198.51.100.7:81 -> Reject
+    "#]],
+    );
+}
+
+#[test]
+fn traffic_policies_prefer_this_node() {
+    let spec = |ports: Value| json!({"type": "NodePort", "externalTrafficPolicy": "Local", "internalTrafficPolicy": "Local", "ports": ports});
+    let ports = json!([{"name": "p", "port": 80, "nodePort": 30080}]);
+    let (here, there) = ("10.244.1.2 here", "10.244.2.3 there");
+    check(
+        service(spec(ports.clone())),
+        &[slice("a", "web", &[here, there])],
+        expect![[r#"
+        Tcp 0.0.0.0:30080 -> 10.244.1.2:8080 10.244.2.3:8080, outside 10.244.1.2:8080
+        Tcp 10.96.0.5:80 -> 10.244.1.2:8080
+    "#]],
+    );
+    check(
+        service(spec(ports.clone())),
+        &[slice("a", "web", &[there])],
+        expect![[r#"
+        Tcp 0.0.0.0:30080 -> 10.244.2.3:8080, outside Drop
+        Tcp 10.96.0.5:80 -> Drop
+    "#]],
+    );
+    let ending = "10.244.1.4 here !ready serving terminating";
+    check(
+        service(spec(ports.clone())),
+        &[slice("a", "web", &[ending, there])],
+        expect![[r#"
+        Tcp 0.0.0.0:30080 -> 10.244.2.3:8080, outside 10.244.1.4:8080
+        Tcp 10.96.0.5:80 -> 10.244.1.4:8080
+    "#]],
+    );
+    check(
+        service(spec(ports)),
+        &[],
+        expect![[r#"
+        Tcp 0.0.0.0:30080 -> Reject, outside Reject
+        Tcp 10.96.0.5:80 -> Reject
+    "#]],
+    );
+}
+
+#[test]
+fn some_services_are_not_ours() {
+    let slices = [slice("a", "web", &["10.244.1.2 here"])];
+    check(service(json!({"clusterIP": "None"})), &slices, expect![""]);
+    check(service(json!({"clusterIP": ""})), &slices, expect![""]);
+    check(service(json!({"type": "ExternalName", "externalName": "example.org"})), &slices, expect![""]);
+    check(service(json!({"clusterIP": "10.96.0.10"})), &slices, expect![""]);
+    let mut foreign = service(json!({}));
+    foreign["metadata"]["labels"] = json!({"service.kubernetes.io/service-proxy-name": "another"});
+    check(foreign, &slices, expect![""]);
+}
+
+#[test]
+fn a_slice_that_moves_concerns_both_services() {
+    let object = |slice: Value| Arc::new(serde_json::from_value(slice).unwrap());
+    let (old, new) = (object(slice("a", "web", &["10.244.1.2 here"])), object(slice("a", "other", &[])));
+    let mut state = state(service(json!({})), &[]);
+    let web = ObjectKey::new("default", "web");
+    assert_eq!(state.observe_slice(Change::Applied { old: None, new: old }), vec![web.clone()]);
+    assert_eq!(text(&state.plan(&web, &node())), "Tcp 10.96.0.5:80 -> 10.244.1.2:8080\n");
+    let old = object(slice("a", "web", &[]));
+    let keys = state.observe_slice(Change::Applied { old: Some(old), new: new.clone() });
+    assert_eq!(keys, [web.clone(), ObjectKey::new("default", "other")]);
+    assert_eq!(text(&state.plan(&web, &node())), "Tcp 10.96.0.5:80 -> Reject\n");
+    assert_eq!(state.observe_slice(Change::Deleted(new)).len(), 1);
+    let gone: Arc<_> = Arc::new(serde_json::from_value(service(json!({}))).unwrap());
+    assert_eq!(state.observe_service(Change::Deleted(gone)), Some(web.clone()));
+    assert_eq!(text(&state.plan(&web, &node())), "");
+}
