@@ -323,10 +323,6 @@ impl Caches {
         *self.applied.borrow()
     }
 
-    pub(crate) fn applied_changes(&self) -> watch::Receiver<u64> {
-        self.applied.subscribe()
-    }
-
     /// Waits until every cache has reached `revision`.
     pub(crate) async fn reached(&self, revision: u64) {
         let mut applied = self.applied.subscribe();

@@ -7,6 +7,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use skiff_api::status::StatusError;
 
+use crate::auth::Identity;
 use crate::http_body::{Response, full};
 use crate::object::Object;
 use crate::resources::{DeleteMode, Resource};
@@ -148,16 +149,17 @@ pub(crate) fn is_finished(stored: &Resource, new: &Value, old: &Value) -> bool {
 
 async fn delete_one(
     server: &Inner,
+    who: &Identity,
     row: &'static Resource,
     key: &str,
     options: &DeleteOptions,
     dry_run: bool,
 ) -> Result<Done, StatusError> {
     let stored = server.stored_row(row);
-    let of = row.group_resource();
     modify(server, stored, row, key, dry_run, |current| {
         check_preconditions(current, row, options)?;
         let old = current.value(stored);
+        admission::delete(who, row, &old)?;
         Ok(match next(stored, &old, options, clock::now()) {
             Next::Keep => Step::Keep,
             Next::Mark(value) => Step::Put { value, old, volatile: false },
@@ -165,9 +167,6 @@ async fn delete_one(
         })
     })
     .await
-    .map_err(|e| {
-        if e.reason() == "Conflict" && e.0.details.is_none() { StatusError::modified(of, "") } else { e }
-    })
 }
 
 fn check_preconditions(current: &Object, row: &Resource, options: &DeleteOptions) -> Result<(), StatusError> {
@@ -200,9 +199,8 @@ pub(crate) async fn one(
     options: &DeleteOptions,
 ) -> Result<Response, StatusError> {
     let name = call.address.name.as_str();
-    admission::delete(row, name)?;
     let key = server.stored_row(row).key(&call.address.namespace_of(row), name);
-    let done = delete_one(server, row, &key, options, options.is_dry_run(call)).await?;
+    let done = delete_one(server, &call.who, row, &key, options, options.is_dry_run(call)).await?;
     let object = match &done {
         Done::Removed(last) if !row.strategy.returns_deleted() => {
             let of = row.group_resource();
@@ -240,7 +238,7 @@ pub(crate) async fn collection(
         .collect();
     let mut deleted = Vec::with_capacity(matching.len());
     for object in matching {
-        match delete_one(server, row, &object.key, options, options.is_dry_run(call)).await {
+        match delete_one(server, &call.who, row, &object.key, options, options.is_dry_run(call)).await {
             Ok(done) => deleted.push(Arc::clone(done.object())),
             // Somebody else was faster, which is as good.
             Err(error) if error.reason() == "NotFound" => {}

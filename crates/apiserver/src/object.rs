@@ -19,7 +19,7 @@ use crate::resources::Resource;
 /// What stored bytes start with; a resource version is inserted after it.
 pub(crate) const HEAD: &str = "{\"metadata\":{";
 
-pub struct Object {
+pub(crate) struct Object {
     /// `/STORAGE/NAMESPACE/NAME`, or `/STORAGE/NAME`.
     pub(crate) key: Arc<str>,
     /// The write that made this state; for an object in a DELETED event the deletion's.
@@ -202,26 +202,30 @@ impl Object {
 }
 
 /// The bytes to store for an object: `metadata` first, and without what is known from elsewhere.
-pub(crate) fn to_stored(mut value: Value) -> Bytes {
+pub(crate) fn to_stored(value: &Value) -> Bytes {
     let mut out = Vec::with_capacity(1024);
-    let Value::Object(map) = &mut value else { return Bytes::new() };
-    map.remove("kind");
-    map.remove("apiVersion");
-    let mut metadata = map.remove("metadata").unwrap_or(Value::Null);
-    if let Value::Object(meta) = &mut metadata {
-        meta.remove("resourceVersion");
-    }
     out.extend_from_slice(b"{\"metadata\":");
-    let written = "a JSON value can be written to memory";
-    serde_json::to_writer(&mut out, &metadata).expect(written);
-    for (key, value) in map.iter() {
-        out.push(b',');
-        serde_json::to_writer(&mut out, key).expect(written);
-        out.push(b':');
-        serde_json::to_writer(&mut out, value).expect(written);
-    }
+    write_members(&mut out, &value["metadata"], &["resourceVersion"], b'{');
+    out.push(b'}');
+    write_members(&mut out, value, &["kind", "apiVersion", "metadata"], b',');
     out.push(b'}');
     Bytes::from(out)
+}
+
+/// The members of an object but for some, the first one after `before`, the others after a comma.
+fn write_members(out: &mut Vec<u8>, object: &Value, without: &[&str], mut before: u8) {
+    let written = "a JSON value can be written to memory";
+    let members = object.as_object().into_iter().flatten();
+    for (key, value) in members.filter(|(key, _)| !without.contains(&key.as_str())) {
+        out.push(before);
+        before = b',';
+        serde_json::to_writer(&mut *out, key).expect(written);
+        out.push(b':');
+        serde_json::to_writer(&mut *out, value).expect(written);
+    }
+    if before == b'{' {
+        out.push(b'{');
+    }
 }
 
 /// The reader of a typed kind: the `typed` column of the resource table.
@@ -253,8 +257,7 @@ mod tests {
             "metadata": {"name": "a", "namespace": "n", "uid": "u", "labels": {"x": "y"}},
             "spec": {"nodeName": "node", "containers": [{"name": "c\"quoted"}]},
         });
-        let object =
-            Object::from_stored(pods, "/pods/n/a".into(), 7, to_stored(value.clone())).expect("readable");
+        let object = Object::from_stored(pods, "/pods/n/a".into(), 7, to_stored(&value)).expect("readable");
         let mut expected = value;
         expected["metadata"]["resourceVersion"] = "7".into();
         assert_eq!(serde_json::from_slice::<Value>(&object.json(pods)).expect("JSON"), expected);

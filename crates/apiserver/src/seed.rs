@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use http::{HeaderMap, Method};
+use http::HeaderMap;
 use serde_json::{Value, json};
 use skiff_api::status::StatusError;
 
@@ -94,7 +94,6 @@ fn row(group: &str, plural: &str) -> &'static Resource {
 fn call(server: &Inner, row: &Resource, namespace: &str, name: &str) -> Call {
     Call {
         who: server.own_identity.clone(),
-        method: Method::POST,
         address: Address {
             group: row.group.into(),
             version: row.version.into(),

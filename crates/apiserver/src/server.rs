@@ -10,7 +10,7 @@ use std::task::{Context, Poll};
 
 use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt;
-use http::{HeaderMap, Method, StatusCode};
+use http::{HeaderMap, StatusCode};
 use http_body_util::BodyExt;
 use skiff_api::status::StatusError;
 use skiff_api::typed;
@@ -49,7 +49,6 @@ pub(crate) struct Inner {
 /// One request, understood.
 pub(crate) struct Call {
     pub(crate) who: Identity,
-    pub(crate) method: Method,
     pub(crate) address: Address,
     pub(crate) query: Query,
     pub(crate) headers: HeaderMap,
@@ -280,7 +279,6 @@ async fn resource(inner: Arc<Inner>, address: Address, request: Request) -> Resu
     let (parts, body) = request.into_parts();
     let call = Call {
         who,
-        method: parts.method.clone(),
         wanted: parts.extensions.get::<typed::Wanted>().is_some(),
         headers: parts.headers.clone(),
         address,

@@ -89,7 +89,6 @@ pub(crate) async fn unlisted(
         let query = crate::request::Query::parse(parts.uri.query());
         let call = Call {
             who: who.clone(),
-            method,
             dry_run: query.dry_run()?,
             query,
             headers: parts.headers,

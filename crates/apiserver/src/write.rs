@@ -70,7 +70,7 @@ async fn commit_one(server: &Inner, write: Write) -> Result<u64, CommitError> {
 }
 
 /// A state that was (or, in a dry run, would have been) stored.
-fn made(stored: &Resource, key: &Arc<str>, revision: u64, value: Value) -> Result<Arc<Object>, StatusError> {
+fn made(stored: &Resource, key: &Arc<str>, revision: u64, value: &Value) -> Result<Arc<Object>, StatusError> {
     Object::from_stored(stored, Arc::clone(key), revision, to_stored(value))
         .map(Arc::new)
         .map_err(StatusError::internal)
@@ -97,8 +97,8 @@ pub(crate) async fn modify(
             Step::Remove { last } => (None, last, false),
         };
         let object = match &value {
-            Some(value) => made(stored, &current.key, current.revision, value.clone())?,
-            None => made(stored, &current.key, current.revision, old.clone())?,
+            Some(value) => made(stored, &current.key, current.revision, value)?,
+            None => made(stored, &current.key, current.revision, &old)?,
         };
         let cx = Cx { server, who: &server.own_identity, dry_run, subresource: "", key };
         if dry_run {
@@ -200,7 +200,7 @@ pub(crate) async fn create(
             strategy.abandon(&cx, &value, None);
             return Err(StatusError::invalid(row.group, row.kind, &name, &faults));
         }
-        let object = made(stored, &key, 0, value.clone())?;
+        let object = made(stored, &key, 0, &value)?;
         if call.dry_run {
             strategy.abandon(&cx, &value, None);
             return Ok(object);
