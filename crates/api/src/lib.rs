@@ -4,11 +4,12 @@
 //! Typed objects come from `k8s-openapi`; what Go's API machinery derives by reflection (protobuf
 //! numbers, list keys, patch strategies) is in [`schema`].
 
+pub mod codec;
 pub mod defaults;
 pub mod quantity;
+pub mod schema;
 pub mod selector;
 pub mod status;
 pub mod tables;
 pub mod typed;
 pub mod validate;
-pub mod schema;

@@ -1,0 +1,271 @@
+//! Bodies and what becomes of them, as text.
+
+use expect_test::{Expect, expect};
+use serde_json::json;
+
+use super::*;
+
+fn read(body: &str, kind: &str, validation: FieldValidation) -> String {
+    let wanted = match kind {
+        "Deployment" => Gvk::new("apps", "v1", kind),
+        _ => Gvk::new("", "v1", kind),
+    };
+    match decode(body.as_bytes(), Media::Json, &wanted, validation) {
+        Ok(decoded) => {
+            let warnings: String = decoded.warnings.iter().map(|w| format!("warning: {w}\n")).collect();
+            format!("{warnings}{}", decoded.value)
+        }
+        Err(e) => format!("error: {e}"),
+    }
+}
+
+fn check(body: &str, kind: &str, expected: Expect) {
+    expected.assert_eq(&read(body, kind, FieldValidation::Strict));
+}
+
+#[test]
+fn a_bare_number_in_env_names_the_field() {
+    check(
+        r#"{"kind":"Pod","apiVersion":"v1","spec":{"containers":[{"name":"a","env":[{"name":"PORT","value":9001}]}]}}"#,
+        "Pod",
+        expect![[
+            r#"error: Pod in version "v1" cannot be handled as a Pod: json: cannot unmarshal number into Go struct field EnvVar.spec.containers.env.value of type string"#
+        ]],
+    );
+}
+
+#[test]
+fn wrong_types_read_as_in_go() {
+    let pod = |spec: &str| format!(r#"{{"kind":"Pod","apiVersion":"v1","spec":{spec}}}"#);
+    let check = |spec: &str, expected: Expect| {
+        let text = read(&pod(spec), "Pod", FieldValidation::Strict);
+        expected
+            .assert_eq(text.trim_start_matches("error: Pod in version \"v1\" cannot be handled as a Pod: "));
+    };
+    check("[]", expect!["json: cannot unmarshal array into Go struct field Pod.spec of type v1.PodSpec"]);
+    check(
+        r#"{"containers":{}}"#,
+        expect![
+            "json: cannot unmarshal object into Go struct field PodSpec.spec.containers of type []v1.Container"
+        ],
+    );
+    check(
+        r#"{"containers":[{"ports":[{"containerPort":"80"}]}]}"#,
+        expect![
+            "json: cannot unmarshal string into Go struct field ContainerPort.spec.containers.ports.containerPort of type int32"
+        ],
+    );
+    check(
+        r#"{"containers":[{"ports":[{"containerPort":1.5}]}]}"#,
+        expect![
+            "json: cannot unmarshal number 1.5 into Go struct field ContainerPort.spec.containers.ports.containerPort of type int32"
+        ],
+    );
+    check(
+        r#"{"containers":[{"ports":[{"protocol":6}]}]}"#,
+        expect![
+            "json: cannot unmarshal number into Go struct field ContainerPort.spec.containers.ports.protocol of type v1.Protocol"
+        ],
+    );
+    check(
+        r#"{"nodeSelector":{"a":true}}"#,
+        expect!["json: cannot unmarshal bool into Go struct field PodSpec.spec.nodeSelector of type string"],
+    );
+    check(
+        r#"{"volumes":[{"hostPath":"x"}]}"#,
+        expect![
+            "json: cannot unmarshal string into Go struct field Volume.spec.volumes.hostPath of type v1.HostPathVolumeSource"
+        ],
+    );
+    check(
+        r#"{"containers":[{"resources":{"limits":{"cpu":"x"}}}]}"#,
+        expect![
+            "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'"
+        ],
+    );
+    check(
+        r#"{"hostNetwork":"yes"}"#,
+        expect!["json: cannot unmarshal string into Go struct field PodSpec.spec.hostNetwork of type bool"],
+    );
+}
+
+#[test]
+fn unknown_and_repeated_fields() {
+    let body = r#"{"kind":"Pod","apiVersion":"v1","metadata":{"name":"a","name":"b","labels":{"x":"1","x":"2"}},
+        "spec":{"foo":1,"containers":[{"name":"a","Image":"x"}]}}"#;
+    check(
+        body,
+        "Pod",
+        expect![[
+            r#"error: Pod in version "v1" cannot be handled as a Pod: strict decoding error: duplicate field "metadata.name", duplicate field "metadata.labels.x", unknown field "spec.foo", unknown field "spec.containers[0].Image""#
+        ]],
+    );
+    expect![[r#"
+        warning: duplicate field "metadata.name"
+        warning: duplicate field "metadata.labels.x"
+        warning: unknown field "spec.foo"
+        warning: unknown field "spec.containers[0].Image"
+        {"apiVersion":"v1","kind":"Pod","metadata":{"labels":{"x":"2"},"name":"b"},"spec":{"containers":[{"name":"a","resources":{}}]},"status":{}}"#]]
+    .assert_eq(&read(body, "Pod", FieldValidation::Warn));
+    expect![[r#"{"apiVersion":"v1","kind":"Pod","metadata":{"labels":{"x":"2"},"name":"b"},"spec":{"containers":[{"name":"a","resources":{}}]},"status":{}}"#]]
+        .assert_eq(&read(body, "Pod", FieldValidation::Ignore));
+}
+
+#[test]
+fn normal_form() {
+    check(
+        r#"{"kind":"Pod","apiVersion":"v1","metadata":{"name":"a","creationTimestamp":null,"labels":{}},
+            "spec":{"hostNetwork":false,"terminationGracePeriodSeconds":0,"containers":[{"name":"a","image":"i","args":[],
+            "env":[{"name":"E","value":""}],"resources":{"limits":{"cpu":"1000m","memory":1073741824},"requests":{"cpu":0.5}},
+            "livenessProbe":{"httpGet":{"port":"web"}}}]},
+            "status":{"startTime":"2024-05-06T09:08:07+02:00","hostIP":""}}"#,
+        "Pod",
+        expect![[
+            r#"{"apiVersion":"v1","kind":"Pod","metadata":{"name":"a"},"spec":{"containers":[{"env":[{"name":"E"}],"image":"i","livenessProbe":{"httpGet":{"port":"web"}},"name":"a","resources":{"limits":{"cpu":"1","memory":"1073741824"},"requests":{"cpu":"500m"}}}],"terminationGracePeriodSeconds":0},"status":{"startTime":"2024-05-06T07:08:07Z"}}"#
+        ]],
+    );
+    check(
+        r#"{"kind":"Secret","apiVersion":"v1","metadata":{"name":"s"},"data":{"a":"aGk=","b":null},"immutable":false}"#,
+        "Secret",
+        expect![[
+            r#"{"apiVersion":"v1","data":{"a":"aGk=","b":""},"immutable":false,"kind":"Secret","metadata":{"name":"s"}}"#
+        ]],
+    );
+    check(
+        r#"{"kind":"Deployment","apiVersion":"apps/v1","spec":{"replicas":0,"selector":{},"template":{}}}"#,
+        "Deployment",
+        expect![[
+            r#"{"apiVersion":"apps/v1","kind":"Deployment","metadata":{},"spec":{"replicas":0,"selector":{},"strategy":{},"template":{"metadata":{},"spec":{}}},"status":{}}"#
+        ]],
+    );
+}
+
+#[test]
+fn kinds_and_versions() {
+    check("{}", "ConfigMap", expect![[r#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{}}"#]]);
+    check(
+        r#"{"kind":"Pod","apiVersion":"v1"}"#,
+        "ConfigMap",
+        expect![[
+            r#"error: Pod in version "v1" cannot be handled as a ConfigMap: converting (v1.Pod) to (core.ConfigMap): unknown conversion"#
+        ]],
+    );
+    check(
+        r#"{"kind":"Nope","apiVersion":"v1"}"#,
+        "ConfigMap",
+        expect![[
+            r#"error: Nope in version "v1" cannot be handled as a ConfigMap: no kind "Nope" is registered for version "v1" in scheme "pkg/api/legacyscheme/scheme.go:30""#
+        ]],
+    );
+    check(
+        r#"{"kind":"Deployment","apiVersion":"apps/v1beta1"}"#,
+        "Deployment",
+        expect![[
+            r#"error: Deployment in version "v1beta1" cannot be handled as a Deployment: no kind "Deployment" is registered for version "apps/v1beta1" in scheme "pkg/api/legacyscheme/scheme.go:30""#
+        ]],
+    );
+    check(
+        r#"{"kind":"DeleteOptions","apiVersion":"apps/v1","propagationPolicy":"Orphan"}"#,
+        "DeleteOptions",
+        expect![[r#"{"apiVersion":"apps/v1","kind":"DeleteOptions","propagationPolicy":"Orphan"}"#]],
+    );
+}
+
+#[test]
+fn broken_text() {
+    let check = |body: &str, expected: Expect| {
+        let text = read(body, "Pod", FieldValidation::Strict);
+        expected.assert_eq(
+            text.trim_start_matches("error: the object provided is unrecognized (must be of type Pod): "),
+        );
+    };
+    check("", expect!["couldn't get version/kind; json parse error: unexpected end of JSON input (<empty>)"]);
+    check(
+        "{\"a\":1,}",
+        expect![[
+            r#"couldn't get version/kind; json parse error: invalid character '}' looking for beginning of object key string ({"a":1,})"#
+        ]],
+    );
+    check(
+        "hello",
+        expect![
+            "couldn't get version/kind; json parse error: invalid character 'h' looking for beginning of value (68656c6c6f)"
+        ],
+    );
+    check(
+        "{\"a\" 1}",
+        expect![[
+            r#"couldn't get version/kind; json parse error: invalid character '1' after object key ({"a" 1})"#
+        ]],
+    );
+    check(
+        "[1]",
+        expect![[
+            r#"couldn't get version/kind; json parse error: json: cannot unmarshal array into Go value of type struct { APIVersion string "json:\"apiVersion,omitempty\""; Kind string "json:\"kind,omitempty\"" } (5b315d)"#
+        ]],
+    );
+    check(
+        "{} x",
+        expect![
+            "couldn't get version/kind; json parse error: invalid character 'x' after top-level value ({} x)"
+        ],
+    );
+    check(
+        &format!("{}1", "[".repeat(100_000)),
+        expect![
+            "couldn't get version/kind; json parse error: exceeded max depth (5b5b5b5b5b5b5b5b5b5b5b5b5b5b5b5b5b5b5b5b5b5b5b5b5b5b5b5b5b5b ...)"
+        ],
+    );
+}
+
+#[test]
+fn yaml_bodies() {
+    let body = "kind: Pod\napiVersion: v1\nmetadata: {name: a, name: b}\nspec:\n  containers: [{name: a, ports: [{containerPort: 80}]}]\n";
+    let wanted = Gvk::new("", "v1", "Pod");
+    let error = decode(body.as_bytes(), Media::Yaml, &wanted, FieldValidation::Strict).unwrap_err();
+    assert!(
+        error.to_string().ends_with("strict decoding error: duplicate field \"metadata.name\""),
+        "{error}"
+    );
+    let value = decode(body.as_bytes(), Media::Yaml, &wanted, FieldValidation::Ignore).unwrap().value;
+    assert_eq!(value["spec"]["containers"][0]["ports"][0]["containerPort"], 80);
+    assert_eq!(value["metadata"]["name"], "b");
+}
+
+/// Bytes as a Go client writes them, put together by hand: zeros of non-pointers are there too.
+#[test]
+fn protobuf_from_a_go_client() {
+    let name = [0x0a, 1, b'a', 0x12, 0, 0x1a, 0, 0x22, 0, 0x2a, 0, 0x32, 0, 0x38, 0, 0x42, 0];
+    let mut config_map = vec![0x0a, name.len() as u8];
+    config_map.extend_from_slice(&name);
+    config_map.extend_from_slice(&[0x12, 6, 0x0a, 1, b'k', 0x12, 1, b'v']);
+    config_map.extend_from_slice(&[0x1a, 7, 0x0a, 1, b'b', 0x12, 2, 0xff, 0xfe]);
+    let mut body = b"k8s\0\x0a\x0f\x0a\x02v1\x12\x09ConfigMap\x12".to_vec();
+    body.push(config_map.len() as u8);
+    body.extend_from_slice(&config_map);
+    body.extend_from_slice(&[0x1a, 0, 0x22, 0]);
+    let decoded =
+        decode(&body, Media::Protobuf, &Gvk::new("", "v1", "ConfigMap"), FieldValidation::Strict).unwrap();
+    let expected = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}, "data": {"k": "v"}, "binaryData": {"b": "//4="}});
+    assert_eq!(decoded.value, expected);
+}
+
+#[test]
+fn protobuf_zero_of_a_pointer_is_a_value() {
+    let wanted = Gvk::new("", "v1", "DeleteOptions");
+    let body = b"k8s\0\x0a\x13\x0a\x02v1\x12\x0dDeleteOptions\x12\x02\x08\x00";
+    let decoded = decode(body, Media::Protobuf, &wanted, FieldValidation::Strict).unwrap();
+    assert_eq!(decoded.value, json!({"apiVersion": "v1", "kind": "DeleteOptions", "gracePeriodSeconds": 0}));
+}
+
+#[test]
+fn durations_as_go_writes_them() {
+    for (text, canonical) in
+        [("90m", "1h30m0s"), ("1.5h", "1h30m0s"), ("1500ms", "1.5s"), ("0", "0s"), ("-2us", "-2µs")]
+    {
+        assert_eq!(scalar::duration(scalar::parse_duration(text).unwrap()), canonical);
+    }
+    for bad in ["", "1", "1x", "h", "1h-2m"] {
+        assert_eq!(scalar::parse_duration(bad), None, "{bad}");
+    }
+}
