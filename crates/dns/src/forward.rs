@@ -1,0 +1,96 @@
+//! Asking other servers about names that are not ours.
+//!
+//! Each question goes out once to each server in turn, from a fresh socket with a random port and ID, and
+//! waits a second at most: a pod that asks for a name of the outside must not hang because there is none.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use hickory_proto::op::{Message, Query};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpStream, UdpSocket};
+use tokio::time::timeout;
+use tracing::debug;
+
+const PATIENCE: Duration = Duration::from_secs(1);
+/// Servers asked for one question.
+const SERVERS_MAX: usize = 3;
+
+/// How the client asked, and so how the others are asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Transport {
+    Udp,
+    Tcp,
+}
+
+/// The first usable response to `request`, under its own ID; `None` if nobody gives one.
+pub(crate) async fn ask(servers: &[SocketAddr], request: &Message, transport: Transport) -> Option<Message> {
+    let mut question = request.clone();
+    question.metadata.id = rand::random();
+    let bytes = question.to_vec().ok()?;
+    for server in servers.iter().take(SERVERS_MAX) {
+        let exchange = async {
+            match transport {
+                Transport::Udp => over_udp(*server, &bytes, &question).await,
+                Transport::Tcp => over_tcp(*server, &bytes, &question).await,
+            }
+        };
+        match timeout(PATIENCE, exchange).await {
+            Ok(Ok(mut response)) => {
+                response.metadata.id = request.metadata.id;
+                return Some(response);
+            }
+            Ok(Err(error)) => debug!(%server, %error, "a forwarder failed"),
+            Err(_) => debug!(%server, "a forwarder is silent"),
+        }
+    }
+    None
+}
+
+async fn over_udp(server: SocketAddr, bytes: &[u8], question: &Message) -> std::io::Result<Message> {
+    let local: SocketAddr = if server.is_ipv4() { ([0; 4], 0).into() } else { ([0u16; 8], 0).into() };
+    let socket = UdpSocket::bind(local).await?;
+    socket.connect(server).await?;
+    socket.send(bytes).await?;
+    let mut buffer = vec![0; 4096];
+    loop {
+        let count = socket.recv(&mut buffer).await?;
+        // Anything else was sent by somebody who guesses.
+        if let Some(response) = fitting(&buffer[..count], question) {
+            return Ok(response);
+        }
+    }
+}
+
+async fn over_tcp(server: SocketAddr, bytes: &[u8], question: &Message) -> std::io::Result<Message> {
+    let mut stream = TcpStream::connect(server).await?;
+    let length = u16::try_from(bytes.len()).map_err(std::io::Error::other)?;
+    stream.write_all(&length.to_be_bytes()).await?;
+    stream.write_all(bytes).await?;
+    let mut buffer = vec![0; usize::from(stream.read_u16().await?)];
+    stream.read_exact(&mut buffer).await?;
+    fitting(&buffer, question)
+        .ok_or_else(|| std::io::Error::other("the response belongs to another question"))
+}
+
+fn fitting(bytes: &[u8], question: &Message) -> Option<Message> {
+    let response = Message::from_vec(bytes).ok()?;
+    let same = |a: &Query, b: &Query| a.query_type() == b.query_type() && a.name() == b.name();
+    let fits = response.metadata.id == question.metadata.id
+        && response.metadata.message_type == hickory_proto::op::MessageType::Response
+        && response.queries.len() == question.queries.len()
+        && response.queries.iter().zip(&question.queries).all(|(a, b)| same(a, b));
+    fits.then_some(response)
+}
+
+/// The servers that a resolv.conf(5) names, without those on loopback: they are the node's own and a pod
+/// network's server asking them may ask itself.
+pub fn forwarders(resolv_conf: &str) -> Vec<SocketAddr> {
+    let server = |line: &str| {
+        let mut words = line.split_whitespace();
+        let address = (words.next()? == "nameserver").then(|| words.next())??;
+        let address: std::net::IpAddr = address.parse().ok()?;
+        (!address.is_loopback() && !address.is_unspecified()).then_some(SocketAddr::new(address, 53))
+    };
+    resolv_conf.lines().filter_map(server).take(SERVERS_MAX).collect()
+}
