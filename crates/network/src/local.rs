@@ -71,6 +71,11 @@ impl LocalNetwork {
         blocking(move || start(config, ruleset)).await
     }
 
+    /// The same for who is not asynchronous: it takes milliseconds.
+    pub fn start_blocking(config: Config, ruleset: Arc<Ruleset>) -> Result<LocalNetwork, Error> {
+        start(config, ruleset)
+    }
+
     /// Gives the node a further address that only it and its sandboxes can reach: that of the cluster's
     /// DNS. On the loopback, as not every kernel has dummy links.
     pub async fn add_local_address(&self, ip: Ipv4Addr) -> Result<(), Error> {

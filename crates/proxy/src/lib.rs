@@ -11,6 +11,7 @@ mod table;
 
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,6 +35,23 @@ const RETRY: Duration = Duration::from_secs(1);
 pub struct Range {
     pub address: Ipv4Addr,
     pub prefix: u8,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is not an IPv4 range such as 10.244.0.0/16")]
+pub struct ParseRangeError(String);
+
+impl FromStr for Range {
+    type Err = ParseRangeError;
+
+    fn from_str(text: &str) -> Result<Range, ParseRangeError> {
+        let parse = || {
+            let (address, prefix) = text.split_once('/')?;
+            let prefix = prefix.parse().ok().filter(|prefix| *prefix <= 32)?;
+            Some(Range { address: address.parse().ok()?, prefix })
+        };
+        parse().ok_or_else(|| ParseRangeError(text.into()))
+    }
 }
 
 #[derive(Debug, Clone)]

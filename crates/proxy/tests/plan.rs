@@ -209,3 +209,12 @@ fn a_slice_that_moves_concerns_both_services() {
     assert_eq!(state.observe_service(Change::Deleted(gone)), Some(web.clone()));
     assert_eq!(text(&state.plan(&web, &node())), "");
 }
+
+#[test]
+fn ranges_are_parsed() {
+    let range: skiff_proxy::Range = "10.96.0.0/16".parse().unwrap();
+    assert_eq!((range.address.to_string().as_str(), range.prefix), ("10.96.0.0", 16));
+    for bad in ["10.96.0.0", "10.96.0.0/33", "10.96/8", "/", ""] {
+        assert!(bad.parse::<skiff_proxy::Range>().is_err(), "{bad}");
+    }
+}
