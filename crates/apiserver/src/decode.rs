@@ -1,89 +1,59 @@
-//! Request bodies into JSON values, by Content-Type. The one place that reads foreign objects.
+//! Request bodies into normalised objects, by Content-Type; patches applied. The one place that reads
+//! foreign objects.
 
 use http::HeaderMap;
 use http::header::CONTENT_TYPE;
 use serde_json::Value;
-use skiff_api::status::StatusError;
+use skiff_api::codec::{self, FieldValidation, Gvk, Media};
+use skiff_api::status::{Cause, StatusError};
 
+use crate::request::Query;
 use crate::resources::Resource;
 use crate::server::Call;
 
 const MEDIA_TYPES: &[&str] = &["application/json", "application/yaml", "application/vnd.kubernetes.protobuf"];
+const PATCH_TYPES: &[&str] = &[
+    "application/json-patch+json",
+    "application/merge-patch+json",
+    "application/strategic-merge-patch+json",
+];
 
-/// The Content-Type without parameters; JSON where there is none.
-pub(crate) fn media_type(headers: &HeaderMap) -> &str {
-    let given = headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
-    match given.split(';').next().unwrap_or_default().trim() {
-        "" | "*/*" => "application/json",
-        media_type => media_type,
+fn content_type(headers: &HeaderMap) -> Option<&str> {
+    headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok())
+}
+
+fn media(headers: &HeaderMap) -> Result<Media, StatusError> {
+    Media::of(content_type(headers)).ok_or_else(|| StatusError::unsupported_media_type(MEDIA_TYPES))
+}
+
+/// How strictly the request wants its fields to be known.
+pub(crate) fn field_validation(query: &Query) -> Result<FieldValidation, StatusError> {
+    let given = query.get("fieldValidation").unwrap_or_default();
+    FieldValidation::parse(given).ok_or_else(|| {
+        let fault = Cause::not_supported("fieldValidation", given, &["Ignore", "Strict", "Warn"]);
+        StatusError::invalid("meta.k8s.io", "CreateOptions", "", &[fault])
+    })
+}
+
+fn refused(error: codec::Error) -> StatusError {
+    match error {
+        codec::Error::TooLarge => StatusError::too_large(codec::BODY_MAX),
+        error => StatusError::bad_request(error.to_string()),
     }
 }
 
-fn parse(headers: &HeaderMap, body: &[u8]) -> Result<Value, StatusError> {
-    match media_type(headers) {
-        "application/json" => serde_json::from_slice(body).map_err(|e| {
-            StatusError::bad_request(format!("couldn't get version/kind; json parse error: {e}"))
-        }),
-        "application/yaml" => {
-            serde_yaml_ng::from_slice(body).map_err(|e| StatusError::bad_request(e.to_string()))
-        }
-        _ => Err(StatusError::unsupported_media_type(MEDIA_TYPES)),
-    }
-}
-
-/// `DeleteOptions` and the like.
+/// `DeleteOptions` of a deletion's body.
 pub(crate) fn options(headers: &HeaderMap, body: &[u8]) -> Result<Value, StatusError> {
-    parse(headers, body)
+    let wanted = Gvk::new("", "v1", "DeleteOptions");
+    codec::decode(body, media(headers)?, &wanted, FieldValidation::Ignore).map(|d| d.value).map_err(refused)
 }
 
-/// An object of this kind.
+/// An object of the row's kind.
 pub(crate) fn object(call: &Call, row: &Resource, body: &[u8]) -> Result<Value, StatusError> {
-    let value = parse(&call.headers, body)?;
-    check_kind(&value, row.api_version(), row.kind)?;
-    Ok(value)
-}
-
-pub(crate) fn check_kind(value: &Value, api_version: &str, kind: &str) -> Result<(), StatusError> {
-    let given = value["apiVersion"].as_str().unwrap_or_default();
-    if !given.is_empty() && given != api_version {
-        return Err(StatusError::bad_request(format!(
-            "the API version in the data ({given}) does not match the expected API version ({api_version})"
-        )));
-    }
-    let given = value["kind"].as_str().unwrap_or_default();
-    if !given.is_empty() && given != kind {
-        return Err(StatusError::bad_request(format!(
-            "{given} in version {api_version:?} cannot be handled as a {kind}"
-        )));
-    }
-    Ok(())
-}
-
-/// What a patch of this media type makes of the present object.
-pub(crate) fn patched(
-    headers: &HeaderMap,
-    _row: &Resource,
-    patch: &[u8],
-    mut object: Value,
-) -> Result<Value, StatusError> {
-    let bad = |e: serde_json::Error| StatusError::bad_request(e.to_string());
-    match media_type(headers) {
-        "application/json-patch+json" => {
-            let patch: json_patch::Patch = serde_json::from_slice(patch).map_err(bad)?;
-            json_patch::patch(&mut object, &patch).map_err(|e| StatusError::bad_request(e.to_string()))?;
-            Ok(object)
-        }
-        "application/merge-patch+json" | "application/strategic-merge-patch+json" => {
-            let patch: Value = serde_json::from_slice(patch).map_err(bad)?;
-            json_patch::merge(&mut object, &patch);
-            Ok(object)
-        }
-        _ => Err(StatusError::unsupported_media_type(&[
-            "application/json-patch+json",
-            "application/merge-patch+json",
-            "application/strategic-merge-patch+json",
-        ])),
-    }
+    let wanted = Gvk::new(row.group, row.version, row.kind);
+    let decoded = codec::decode(body, media(&call.headers)?, &wanted, call.validation).map_err(refused)?;
+    call.warn(decoded.warnings);
+    Ok(decoded.value)
 }
 
 /// A body of a kind that is not stored (Binding, Scale, reviews).
@@ -93,7 +63,36 @@ pub(crate) fn any(
     api_version: &str,
     kind: &str,
 ) -> Result<Value, StatusError> {
-    let value = parse(headers, body)?;
-    check_kind(&value, api_version, kind)?;
-    Ok(value)
+    let wanted = Gvk::parse(api_version, kind);
+    codec::decode(body, media(headers)?, &wanted, FieldValidation::Ignore).map(|d| d.value).map_err(refused)
+}
+
+/// What a patch makes of the present object, in normal form again.
+pub(crate) fn patched(
+    call: &Call,
+    wanted: &Gvk,
+    patch: &[u8],
+    mut object: Value,
+) -> Result<Value, StatusError> {
+    let bad = |e: serde_json::Error| StatusError::bad_request(e.to_string());
+    let given = content_type(&call.headers).unwrap_or_default();
+    match given.split(';').next().unwrap_or_default().trim() {
+        "application/json-patch+json" => {
+            let patch: json_patch::Patch = serde_json::from_slice(patch).map_err(bad)?;
+            json_patch::patch(&mut object, &patch).map_err(|e| StatusError::bad_request(e.to_string()))?;
+        }
+        "application/merge-patch+json" | "application/strategic-merge-patch+json" => {
+            let patch: Value = serde_json::from_slice(patch).map_err(bad)?;
+            json_patch::merge(&mut object, &patch);
+        }
+        _ => return Err(StatusError::unsupported_media_type(PATCH_TYPES)),
+    }
+    let decoded = codec::normalise(object, wanted, call.validation).map_err(refused)?;
+    call.warn(decoded.warnings);
+    Ok(decoded.value)
+}
+
+/// The kind that a row's objects are written in.
+pub(crate) fn kind_of(row: &Resource) -> Gvk {
+    Gvk::new(row.group, row.version, row.kind)
 }

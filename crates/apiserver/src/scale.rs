@@ -33,7 +33,12 @@ pub(crate) async fn answer(
         let old = current.value(row);
         let scale = match &replaced {
             Some(scale) => scale.clone(),
-            None => decode::patched(&call.headers, row, &body, of(&old))?,
+            None => decode::patched(
+                call,
+                &skiff_api::codec::Gvk::new("autoscaling", "v1", "Scale"),
+                &body,
+                of(&old),
+            )?,
         };
         let version = metadata::text(&scale, "resourceVersion");
         if !matches!(version, "" | "0") && version != current.revision.to_string() {

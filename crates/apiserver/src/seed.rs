@@ -106,6 +106,8 @@ fn call(server: &Inner, row: &Resource, namespace: &str, name: &str) -> Call {
         headers: HeaderMap::new(),
         wanted: false,
         dry_run: false,
+        validation: skiff_api::codec::FieldValidation::Strict,
+        warnings: Arc::default(),
     }
 }
 

@@ -10,8 +10,10 @@ use std::task::{Context, Poll};
 
 use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt;
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, HeaderValue, StatusCode};
 use http_body_util::BodyExt;
+use parking_lot::Mutex;
+use skiff_api::codec::FieldValidation;
 use skiff_api::status::StatusError;
 use skiff_api::typed;
 use skiff_store::Store;
@@ -55,6 +57,32 @@ pub(crate) struct Call {
     /// The caller takes typed values.
     pub(crate) wanted: bool,
     pub(crate) dry_run: bool,
+    pub(crate) validation: FieldValidation,
+    /// Texts for `Warning` headers of the answer.
+    pub(crate) warnings: Arc<Mutex<Vec<String>>>,
+}
+
+impl Call {
+    pub(crate) fn warn(&self, texts: Vec<String>) {
+        // A patch that is tried again says the same again.
+        let mut warnings = self.warnings.lock();
+        for text in texts {
+            if !warnings.contains(&text) {
+                warnings.push(text);
+            }
+        }
+    }
+}
+
+/// Puts warnings on an answer, as `299 - "text"`.
+fn with_warnings(mut response: Response, warnings: &[String]) -> Response {
+    for text in warnings {
+        let quoted = text.replace('\\', "\\\\").replace('"', "\\\"");
+        if let Ok(value) = HeaderValue::from_str(&format!("299 - \"{quoted}\"")) {
+            response.headers_mut().append(http::header::WARNING, value);
+        }
+    }
+    response
 }
 
 impl Inner {
@@ -282,9 +310,25 @@ async fn resource(inner: Arc<Inner>, address: Address, request: Request) -> Resu
         wanted: parts.extensions.get::<typed::Wanted>().is_some(),
         headers: parts.headers.clone(),
         address,
+        validation: decode::field_validation(&query)?,
+        warnings: Arc::default(),
         query,
         dry_run,
     };
+    let warnings = Arc::clone(&call.warnings);
+    let answer = resource_call(inner, call, row, verb, parts, body).await?;
+    let warnings = std::mem::take(&mut *warnings.lock());
+    Ok(with_warnings(answer, &warnings))
+}
+
+async fn resource_call(
+    inner: Arc<Inner>,
+    call: Call,
+    row: &'static Resource,
+    verb: &'static str,
+    parts: http::request::Parts,
+    body: Body,
+) -> Result<Response, StatusError> {
     if !call.address.subresource.is_empty() {
         let request = http::Request::from_parts(parts, body);
         return subresources::answer(inner, call, row, verb, request).await;
@@ -310,10 +354,10 @@ async fn resource(inner: Arc<Inner>, address: Address, request: Request) -> Resu
         }
         "patch" if !call.address.name.is_empty() => {
             let patch = read_body(body).await?;
-            let done = write::update(&inner, &call, row, |present| {
-                decode::patched(&call.headers, row, &patch, present)
-            })
-            .await?;
+            let wanted = decode::kind_of(row);
+            let done =
+                write::update(&inner, &call, row, |present| decode::patched(&call, &wanted, &patch, present))
+                    .await?;
             inner.object_response(&call, row, StatusCode::OK, done.object())
         }
         "delete" => {

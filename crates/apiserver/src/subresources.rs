@@ -57,8 +57,9 @@ pub(crate) async fn answer(
         }
         (_, "patch") => {
             let patch = read_body(request.into_body()).await?;
+            let wanted = decode::kind_of(row);
             let done = write::update(&server, &call, row, |present| {
-                decode::patched(&call.headers, row, &patch, present)
+                decode::patched(&call, &wanted, &patch, present)
             })
             .await?;
             server.object_response(&call, row, StatusCode::OK, done.object())
@@ -90,6 +91,8 @@ pub(crate) async fn unlisted(
         let call = Call {
             who: who.clone(),
             dry_run: query.dry_run()?,
+            validation: decode::field_validation(&query)?,
+            warnings: Arc::default(),
             query,
             headers: parts.headers,
             wanted: false,

@@ -197,9 +197,9 @@ pub(crate) async fn create(
         faults.extend(validation::create(stored, &value));
         faults.extend(strategy.validate(&cx, &value, None));
         if !faults.is_empty() {
-            strategy.abandon(&cx, &value, None);
             return Err(StatusError::invalid(row.group, row.kind, &name, &faults));
         }
+        strategy.allocate(&cx, &mut value, None)?;
         let object = made(stored, &key, 0, &value)?;
         if call.dry_run {
             strategy.abandon(&cx, &value, None);
@@ -323,9 +323,9 @@ pub(crate) fn settle(
     faults.extend(validation::update(stored, cx.subresource, &wanted, &old));
     faults.extend(strategy.validate(cx, &wanted, Some(&old)));
     if !faults.is_empty() {
-        strategy.abandon(cx, &wanted, Some(&old));
         return Err(StatusError::invalid(row.group, row.kind, metadata::text(&old, "name"), &faults));
     }
+    strategy.allocate(cx, &mut wanted, Some(&old))?;
     if delete::is_finished(stored, &wanted, &old) {
         return Ok(Step::Remove { last: wanted });
     }

@@ -13,17 +13,23 @@ use crate::metadata;
 pub(crate) struct Services;
 
 impl Strategy for Services {
-    fn prepare_create(&self, cx: &Cx<'_>, new: &mut Value) -> Result<(), StatusError> {
+    fn prepare_create(&self, _cx: &Cx<'_>, new: &mut Value) -> Result<(), StatusError> {
         new["status"] = json!({"loadBalancer": {}});
-        allocate(cx, new, None)
+        Ok(())
     }
 
     fn prepare_update(&self, cx: &Cx<'_>, new: &mut Value, old: &Value) -> Result<(), StatusError> {
+        if cx.subresource != "status" {
+            keep_allocations(new, old);
+        }
+        Ok(())
+    }
+
+    fn allocate(&self, cx: &Cx<'_>, new: &mut Value, old: Option<&Value>) -> Result<(), StatusError> {
         if cx.subresource == "status" {
             return Ok(());
         }
-        keep_allocations(new, old);
-        allocate(cx, new, Some(old))
+        allocate(cx, new, old)
     }
 
     fn name_rule(&self) -> fn(&str) -> Option<String> {

@@ -47,6 +47,11 @@ pub(crate) trait Strategy: Send + Sync {
         Vec::new()
     }
 
+    /// Takes what the new state needs and no other object may have, once all else is found good.
+    fn allocate(&self, _cx: &Cx<'_>, _new: &mut Value, _old: Option<&Value>) -> Result<(), StatusError> {
+        Ok(())
+    }
+
     /// Which rule the name must obey.
     fn name_rule(&self) -> fn(&str) -> Option<String> {
         crate::names::subdomain
@@ -86,7 +91,7 @@ pub(crate) trait Strategy: Send + Sync {
         false
     }
 
-    /// Undoes what `prepare_create` or `prepare_update` took, after the write failed.
+    /// Undoes what [`Strategy::allocate`] took, after the write failed.
     fn abandon(&self, _cx: &Cx<'_>, _new: &Value, _old: Option<&Value>) {}
 
     /// Gives back what the object held, after it is gone or changed.
