@@ -114,6 +114,39 @@ async fn every_format_gives_the_same_image() {
     assert_eq!(ids.len(), 1);
 }
 
+#[tokio::test]
+async fn the_layers_make_an_overlay_that_hides_what_whiteouts_hide() {
+    let fixture = Fixture::new();
+    let base = Layer::new()
+        .file("gone", 0o644, b"lower")
+        .file("kept", 0o644, b"lower")
+        .file("replaced/old", 0o644, b"lower")
+        .file("opaque/old", 0o644, b"lower");
+    // A directory that is hidden and made anew, before and after its whiteout.
+    let top = Layer::new()
+        .whiteout("gone")
+        .whiteout("replaced")
+        .directory("replaced", 0o755)
+        .file("replaced/new", 0o644, b"upper")
+        .directory("opaque", 0o755)
+        .whiteout("opaque")
+        .file("opaque/new", 0o644, b"upper");
+    fixture.load(&Builder::new("app").layer(base).layer(top).oci()).await.unwrap();
+    let layers = fixture.store.layers("app").await.unwrap();
+    let merged = fixture.dir.path().join("merged");
+    std::fs::create_dir(&merged).unwrap();
+    // In a mount namespace of its own, which ends with the shell.
+    let script = format!(
+        "mount -t overlay overlay -o lowerdir={}:{} {merged} && cd {merged} && find . -type f | sort",
+        layers[1].display(),
+        layers[0].display(),
+        merged = merged.display()
+    );
+    let output = std::process::Command::new("unshare").args(["--mount", "sh", "-c", &script]).output().unwrap();
+    let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert_eq!(stdout, "./kept\n./opaque/new\n./replaced/new\n", "{stderr}");
+}
+
 fn gzip(bytes: &[u8]) -> Vec<u8> {
     use std::io::Write as _;
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
