@@ -48,7 +48,7 @@ fn scalar(dice: &mut Dice, field: &'static Field, depth: usize) -> Value {
             dice.pick(&[json!({}), json!({"kind": "X", "a": [1, null, "b"]})]).clone()
         }
         Kind::Json => dice.pick(&[json!(1), json!("x"), json!([true]), json!({"a": {}})]).clone(),
-        Kind::Strings => dice.pick(&[json!([]), json!(["a", ""])]).clone(),
+        Kind::Strings => dice.pick(&[json!(["b"]), json!(["a", ""])]).clone(),
         Kind::Object(t) => Value::Object(object(dice, t, depth)),
         Kind::SchemaOrBool(t) => match dice.below(2) {
             0 => true.into(),
@@ -72,11 +72,13 @@ pub(crate) fn object(dice: &mut Dice, t: &'static schema::Type, depth: usize) ->
         if dice.below(2 + depth * 2) != 0 || depth > 6 {
             continue;
         }
+        // Protobuf can't tell an empty list from none; JSON shows it where it may not be left out.
+        let least = usize::from(!field.omit_empty());
         let value = match field.shape {
             Shape::One => scalar(dice, field, depth + 1),
-            Shape::List => (0..dice.below(3)).map(|_| scalar(dice, field, depth + 1)).collect(),
+            Shape::List => (0..dice.below(3).max(least)).map(|_| scalar(dice, field, depth + 1)).collect(),
             Shape::Map => {
-                (0..dice.below(3)).map(|i| (format!("k{i}"), scalar(dice, field, depth + 1))).collect()
+                (0..dice.below(3).max(least)).map(|i| (format!("k{i}"), scalar(dice, field, depth + 1))).collect()
             }
         };
         map.insert(field.name.to_owned(), value);
