@@ -1,0 +1,298 @@
+//! The agent's server, port 10250: what the API server asks nodes for, at upstream's paths.
+//!
+//! Callers are known by their client certificate; only the API server's may call. `/healthz` is for all.
+
+mod log_stream;
+mod skiff;
+mod streams;
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use skiff_client::{Body, BoxError};
+use skiff_runtime::{Container, ContainerState};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tracing::debug;
+
+use crate::labels;
+use crate::node_context::Context;
+
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// An answer other than success, as plain text.
+#[derive(Debug)]
+pub(crate) struct Refusal(pub(crate) StatusCode, pub(crate) String);
+
+pub(crate) type Answer = Result<Response<Body>, Refusal>;
+
+/// Serves one node.
+pub(crate) struct Server {
+    context: Arc<Context>,
+    /// Rung when images come or go.
+    images_changed: Arc<Notify>,
+}
+
+impl Server {
+    pub(crate) fn new(context: Arc<Context>, images_changed: Arc<Notify>) -> Self {
+        Self { context, images_changed }
+    }
+
+    pub(crate) async fn run(self, listener: TcpListener, shutdown: CancellationToken) {
+        let server = Arc::new(self);
+        let mut connections = JoinSet::new();
+        loop {
+            // All of these are cancel-safe.
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                accepted = listener.accept() => match accepted {
+                    Ok((stream, _)) => {
+                        connections.spawn(server.clone().connection(stream));
+                    }
+                    Err(error) => {
+                        // Out of descriptors, mostly: others may finish meanwhile.
+                        debug!(error = &error as &dyn std::error::Error, "cannot accept");
+                        tokio::time::sleep(Duration::from_millis(50)).await;
+                    }
+                },
+                Some(_) = connections.join_next() => {}
+            }
+        }
+    }
+
+    async fn connection(self: Arc<Self>, stream: TcpStream) {
+        let _ = stream.set_nodelay(true);
+        match self.context.config.serving.tls.clone() {
+            None => {
+                let open = self.context.config.serving.allowed_names.is_empty();
+                self.serve(stream, open).await;
+            }
+            Some(tls) => {
+                let accepting = TlsAcceptor::from(tls).accept(stream);
+                match tokio::time::timeout(HANDSHAKE_TIMEOUT, accepting).await {
+                    Ok(Ok(stream)) => {
+                        let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
+                        let name = certificate.and_then(|certificate| common_name(certificate));
+                        let allowed = &self.context.config.serving.allowed_names;
+                        let known = name.is_some_and(|name| allowed.contains(&name));
+                        self.serve(stream, known).await;
+                    }
+                    Ok(Err(error)) => debug!(error = &error as &dyn std::error::Error, "a TLS handshake failed"),
+                    Err(_) => debug!("a TLS handshake took too long"),
+                }
+            }
+        }
+    }
+
+    async fn serve<S>(self: Arc<Self>, stream: S, known: bool)
+    where
+        S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+    {
+        let service = service_fn(move |request| {
+            let server = self.clone();
+            async move { Ok::<_, Infallible>(server.answer(request, known).await) }
+        });
+        let mut builder = auto::Builder::new(TokioExecutor::new());
+        builder.http1().timer(TokioTimer::new()).header_read_timeout(Duration::from_secs(30));
+        builder.http2().timer(TokioTimer::new());
+        if let Err(error) = builder.serve_connection_with_upgrades(TokioIo::new(stream), service).await {
+            debug!(error, "a connection to the agent ended");
+        }
+    }
+
+    async fn answer(&self, request: Request<Incoming>, known: bool) -> Response<Body> {
+        let path = request.uri().path().to_owned();
+        let result = if path == "/healthz" {
+            Ok(text("ok"))
+        } else if known {
+            self.route(request, &path).await
+        } else {
+            Err(Refusal(StatusCode::UNAUTHORIZED, "Unauthorized".into()))
+        };
+        result.unwrap_or_else(|Refusal(status, message)| {
+            let mut response = text(message);
+            *response.status_mut() = status;
+            response
+        })
+    }
+
+    async fn route(&self, request: Request<Incoming>, path: &str) -> Answer {
+        let query = Query::parse(request.uri().query().unwrap_or_default());
+        let parts: Vec<String> = path.trim_matches('/').split('/').map(decode).collect();
+        let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
+        match (request.method(), parts.as_slice()) {
+            (_, ["exec", namespace, pod, container]) => {
+                let id = self.running(namespace, pod, container).await?.id;
+                streams::exec(&self.context, id, &query, request)
+            }
+            (_, ["attach", namespace, pod, container]) => {
+                let id = self.running(namespace, pod, container).await?.id;
+                streams::attach(&self.context, id, &query, request)
+            }
+            (_, ["portForward", namespace, pod]) => {
+                let sandbox = self.sandbox(namespace, pod).await?;
+                streams::port_forward(&self.context, sandbox, &query, request)
+            }
+            (&Method::GET, ["containerLogs", namespace, pod, container]) => {
+                log_stream::answer(&self.context, namespace, pod, container, &query).await
+            }
+            (&Method::GET, ["pods"]) => {
+                let items: Vec<_> = self.context.pods.list();
+                let items: Vec<&k8s_openapi::api::core::v1::Pod> = items.iter().map(|pod| &**pod).collect();
+                json(&serde_json::json!({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": items}))
+            }
+            (&Method::GET, ["skiff", "ps"]) => skiff::ps(&self.context).await,
+            (_, ["skiff", "images"]) => {
+                let answer = skiff::images(&self.context, &query, request).await;
+                self.images_changed.notify_one();
+                answer
+            }
+            _ => Err(Refusal(StatusCode::NOT_FOUND, "404 page not found".into())),
+        }
+    }
+
+    /// The container that runs under that name.
+    async fn running(&self, namespace: &str, pod: &str, name: &str) -> Result<Container, Refusal> {
+        let containers = self.history(namespace, pod, name).await?;
+        containers.into_iter().find(|container| container.state == ContainerState::Running).ok_or_else(|| {
+            let message = format!("container not found (\"{name}\")");
+            Refusal(StatusCode::NOT_FOUND, message)
+        })
+    }
+
+    async fn history(&self, namespace: &str, pod: &str, name: &str) -> Result<Vec<Container>, Refusal> {
+        history(&self.context, namespace, pod, name).await
+    }
+
+    async fn sandbox(&self, namespace: &str, pod: &str) -> Result<skiff_runtime::SandboxId, Refusal> {
+        let sandboxes = self.context.runtime.list_sandboxes().await.map_err(internal)?;
+        let found = sandboxes.into_iter().find(|sandbox| {
+            sandbox.ready && is_of(&sandbox.config.labels, namespace, pod)
+        });
+        found.map(|sandbox| sandbox.id).ok_or_else(|| {
+            Refusal(StatusCode::NOT_FOUND, format!("pod not found (\"{pod}_{namespace}\")"))
+        })
+    }
+}
+
+/// The containers of that name, newest first.
+async fn history(context: &Context, namespace: &str, pod: &str, name: &str) -> Result<Vec<Container>, Refusal> {
+    let mut containers = context.runtime.list_containers().await.map_err(internal)?;
+    let current = context.pods.get(&skiff_client::ObjectKey::new(namespace, pod));
+    let uid = current.and_then(|pod| pod.metadata.uid.clone());
+    containers.retain(|container| {
+        is_of(&container.labels, namespace, pod)
+            && labels::container_name(container) == name
+            && uid.as_deref().is_none_or(|uid| labels::uid(&container.labels) == uid)
+    });
+    containers.sort_by_key(|container| std::cmp::Reverse(container.created_at));
+    Ok(containers)
+}
+
+fn is_of(of: &std::collections::BTreeMap<String, String>, namespace: &str, pod: &str) -> bool {
+    of.get(labels::POD_NAMESPACE).is_some_and(|own| own == namespace)
+        && of.get(labels::POD_NAME).is_some_and(|own| own == pod)
+}
+
+pub(crate) fn internal(error: impl std::error::Error) -> Refusal {
+    Refusal(StatusCode::INTERNAL_SERVER_ERROR, crate::images::chain(&error))
+}
+
+pub(crate) fn text(text: impl Into<Bytes>) -> Response<Body> {
+    let mut response = Response::new(full(text.into()));
+    let value = http::HeaderValue::from_static("text/plain; charset=utf-8");
+    response.headers_mut().insert(http::header::CONTENT_TYPE, value);
+    response
+}
+
+pub(crate) fn json(value: &impl serde::Serialize) -> Answer {
+    let bytes = serde_json::to_vec(value).map_err(internal)?;
+    let mut response = Response::new(full(bytes.into()));
+    let value = http::HeaderValue::from_static("application/json");
+    response.headers_mut().insert(http::header::CONTENT_TYPE, value);
+    Ok(response)
+}
+
+pub(crate) fn full(bytes: Bytes) -> Body {
+    Full::new(bytes).map_err(|never| -> BoxError { match never {} }).boxed_unsync()
+}
+
+/// A decoded query string; a name may occur more than once.
+pub(crate) struct Query(HashMap<String, Vec<String>>);
+
+impl Query {
+    fn parse(query: &str) -> Self {
+        let mut values: HashMap<String, Vec<String>> = HashMap::new();
+        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            values.entry(decode(&name.replace('+', " "))).or_default().push(decode(&value.replace('+', " ")));
+        }
+        Self(values)
+    }
+
+    pub(crate) fn get(&self, name: &str) -> Option<&str> {
+        self.0.get(name).and_then(|values| values.first()).map(String::as_str)
+    }
+
+    pub(crate) fn all(&self, name: &str) -> &[String] {
+        self.0.get(name).map_or(&[], Vec::as_slice)
+    }
+
+    /// `1` or `true`, as both are sent.
+    pub(crate) fn is(&self, name: &str) -> bool {
+        matches!(self.get(name), Some("1" | "true"))
+    }
+}
+
+fn decode(text: &str) -> String {
+    let bytes = text.as_bytes();
+    let mut decoded = Vec::with_capacity(bytes.len());
+    let mut at = 0;
+    while at < bytes.len() {
+        let code = (bytes[at] == b'%')
+            .then(|| text.get(at + 1..at + 3))
+            .flatten()
+            .and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        match code {
+            Some(code) => {
+                decoded.push(code);
+                at += 3;
+            }
+            None => {
+                decoded.push(bytes[at]);
+                at += 1;
+            }
+        }
+    }
+    String::from_utf8_lossy(&decoded).into_owned()
+}
+
+fn common_name(certificate: &[u8]) -> Option<String> {
+    let (_, certificate) = x509_parser::parse_x509_certificate(certificate).ok()?;
+    let name = certificate.subject().iter_common_name().next()?.as_str().ok()?;
+    Some(name.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn queries_decode() {
+        let query = Query::parse("command=sh&command=-c&command=echo+%22a%26b%22&tty=1&stdin=true&x");
+        assert_eq!(query.all("command"), ["sh", "-c", "echo \"a&b\""]);
+        assert!(query.is("tty") && query.is("stdin") && !query.is("x") && !query.is("none"));
+    }
+}

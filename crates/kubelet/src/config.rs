@@ -1,0 +1,65 @@
+//! What a node agent has to know before it starts: plain data, read and completed by the binary.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::Taint;
+
+/// The node agent's configuration.
+#[derive(Clone)]
+pub struct Config {
+    pub node_name: String,
+    /// The node's addresses, the one that other nodes reach it by first.
+    pub node_ips: Vec<Ipv4Addr>,
+    /// Volumes, logs and small files of pods live below it.
+    pub data_dir: PathBuf,
+    /// Where pods of cluster DNS ask.
+    pub cluster_dns: Vec<IpAddr>,
+    /// Such as `cluster.local`.
+    pub cluster_domain: String,
+    pub labels: BTreeMap<String, String>,
+    pub taints: Vec<Taint>,
+    /// The range that the node asks for when it registers; `None` leaves the choice to the control plane.
+    pub pod_cidr: Option<String>,
+    /// Create the Node if it does not exist; else somebody else has to.
+    pub register: bool,
+    pub pods_max: u32,
+    /// Where the runtime's cgroups hang, for the node's own accounting.
+    pub cgroup_root: String,
+    /// The node's resolver configuration, given to pods of `dnsPolicy: Default`.
+    pub resolv_conf: PathBuf,
+    /// The address that the agent's server listens on; port 10250 by upstream's habit, 0 for any.
+    pub listen: SocketAddr,
+    pub serving: Serving,
+    /// Without the leading `v`, such as `1.36.0+skiff`.
+    pub version: String,
+}
+
+/// Keys and trust of the agent's server.
+#[derive(Clone)]
+pub struct Serving {
+    /// TLS with client certificates asked for; `None` serves in the clear, which tests do.
+    pub tls: Option<Arc<rustls::ServerConfig>>,
+    /// Whose client certificates may call (their common names); everybody where it is empty, which is
+    /// for tests alone.
+    pub allowed_names: Vec<String>,
+}
+
+impl Config {
+    /// The address in pod status and events.
+    pub fn node_ip(&self) -> Ipv4Addr {
+        self.node_ips.first().copied().unwrap_or(Ipv4Addr::LOCALHOST)
+    }
+
+    /// Everything of one pod but its logs.
+    pub fn pod_dir(&self, uid: &str) -> PathBuf {
+        self.data_dir.join("pods").join(uid)
+    }
+
+    /// The directory of a pod's log files, named as upstream names it.
+    pub fn log_dir(&self, namespace: &str, name: &str, uid: &str) -> PathBuf {
+        self.data_dir.join("pods-log").join(format!("{namespace}_{name}_{uid}"))
+    }
+}

@@ -1,0 +1,459 @@
+//! A container's environment: values, fields, resources, config maps, secrets, services, and `$(VAR)`.
+//!
+//! Plain functions over values; whoever calls has fetched the objects that [`Sources`] finds.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+
+use k8s_openapi::api::core::v1::{
+    ConfigMap, Container, ObjectFieldSelector, Pod, ResourceFieldSelector, Secret, Service,
+};
+use skiff_api::quantity::{self, Quantity};
+
+use crate::resources::{limits, requests};
+
+/// Where values come from beside the pod.
+pub(crate) trait Sources {
+    fn config_map(&self, name: &str) -> Option<&ConfigMap>;
+    fn secret(&self, name: &str) -> Option<&Secret>;
+}
+
+/// What fields of the pod and the node can say.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Facts<'a> {
+    pub(crate) pod: &'a Pod,
+    pub(crate) pod_ip: Option<Ipv4Addr>,
+    pub(crate) node_ip: Ipv4Addr,
+    pub(crate) node_cpu_milli: i64,
+    pub(crate) node_memory_bytes: i64,
+}
+
+/// Why a value is not there. Upstream's wording, as it ends up in `CreateContainerConfigError`.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Error {
+    #[error("configmap \"{0}\" not found")]
+    NoConfigMap(String),
+    #[error("secret \"{0}\" not found")]
+    NoSecret(String),
+    #[error("couldn't find key {key} in ConfigMap {namespace}/{name}")]
+    NoConfigMapKey { namespace: String, name: String, key: String },
+    #[error("couldn't find key {key} in Secret {namespace}/{name}")]
+    NoSecretKey { namespace: String, name: String, key: String },
+    #[error("field label not supported: {0}")]
+    Field(String),
+    #[error("unsupported container resource: {0}")]
+    Resource(String),
+    #[error("container {0} not found")]
+    NoContainer(String),
+}
+
+/// The environment in order: services first, so that the container's own values win.
+pub(crate) fn environment(
+    facts: &Facts<'_>,
+    container: &Container,
+    services: BTreeMap<String, String>,
+    sources: &impl Sources,
+) -> Result<Vec<(String, String)>, Error> {
+    let namespace = facts.pod.metadata.namespace.clone().unwrap_or_default();
+    let mut known = BTreeMap::new();
+    for from in container.env_from.iter().flatten() {
+        let prefix = from.prefix.as_deref().unwrap_or_default();
+        if let Some(reference) = &from.config_map_ref {
+            match sources.config_map(&reference.name) {
+                Some(map) => known.extend(
+                    map.data.iter().flatten().map(|(key, value)| (format!("{prefix}{key}"), value.clone())),
+                ),
+                None if reference.optional.unwrap_or(false) => {}
+                None => return Err(Error::NoConfigMap(reference.name.clone())),
+            }
+        }
+        if let Some(reference) = &from.secret_ref {
+            match sources.secret(&reference.name) {
+                Some(secret) => known.extend(
+                    secret.data.iter().flatten().map(|(key, value)| (format!("{prefix}{key}"), text(&value.0))),
+                ),
+                None if reference.optional.unwrap_or(false) => {}
+                None => return Err(Error::NoSecret(reference.name.clone())),
+            }
+        }
+    }
+    for variable in container.env.iter().flatten() {
+        let Some(from) = &variable.value_from else {
+            let raw = variable.value.as_deref().unwrap_or_default();
+            let value = expand(raw, |name| known.get(name).or_else(|| services.get(name)).cloned());
+            known.insert(variable.name.clone(), value);
+            continue;
+        };
+        let value = if let Some(field) = &from.field_ref {
+            Some(self::field(facts, field)?)
+        } else if let Some(resource) = &from.resource_field_ref {
+            Some(self::resource(facts, resource, Some(container))?)
+        } else if let Some(key) = &from.config_map_key_ref {
+            let optional = key.optional.unwrap_or(false);
+            let map = sources.config_map(&key.name);
+            match map.and_then(|map| map.data.as_ref()?.get(&key.key)) {
+                Some(value) => Some(value.clone()),
+                None if optional => None,
+                None if map.is_none() => return Err(Error::NoConfigMap(key.name.clone())),
+                None => {
+                    let (name, key) = (key.name.clone(), key.key.clone());
+                    return Err(Error::NoConfigMapKey { namespace, name, key });
+                }
+            }
+        } else if let Some(key) = &from.secret_key_ref {
+            let optional = key.optional.unwrap_or(false);
+            let secret = sources.secret(&key.name);
+            match secret.and_then(|secret| secret.data.as_ref()?.get(&key.key)) {
+                Some(value) => Some(text(&value.0)),
+                None if optional => None,
+                None if secret.is_none() => return Err(Error::NoSecret(key.name.clone())),
+                None => {
+                    let (name, key) = (key.name.clone(), key.key.clone());
+                    return Err(Error::NoSecretKey { namespace, name, key });
+                }
+            }
+        } else {
+            None
+        };
+        if let Some(value) = value {
+            known.insert(variable.name.clone(), value);
+        }
+    }
+    let mut all = services;
+    all.extend(known);
+    Ok(all.into_iter().collect())
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// Replaces each `$(NAME)` that `value_of` knows; others stay as they are, and `$$` is one `$`.
+pub(crate) fn expand(text: &str, value_of: impl Fn(&str) -> Option<String>) -> String {
+    let mut result = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find('$') {
+        result.push_str(&rest[..at]);
+        let after = &rest[at + 1..];
+        if let Some(after) = after.strip_prefix('$') {
+            result.push('$');
+            rest = after;
+        } else if let Some((name, end)) = after.strip_prefix('(').and_then(|inner| inner.split_once(')')) {
+            match value_of(name) {
+                Some(value) => result.push_str(&value),
+                None => {
+                    result.push_str("$(");
+                    result.push_str(name);
+                    result.push(')');
+                }
+            }
+            rest = end;
+        } else {
+            result.push('$');
+            rest = after;
+        }
+    }
+    result.push_str(rest);
+    result
+}
+
+/// [`expand`] over a command or its arguments.
+pub(crate) fn expand_all(texts: Option<&Vec<String>>, env: &[(String, String)]) -> Vec<String> {
+    let value_of = |name: &str| env.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone());
+    texts.into_iter().flatten().map(|text| expand(text, value_of)).collect()
+}
+
+/// The downward API's fields.
+pub(crate) fn field(facts: &Facts<'_>, selector: &ObjectFieldSelector) -> Result<String, Error> {
+    let (metadata, spec) = (&facts.pod.metadata, facts.pod.spec.as_ref());
+    let path = selector.field_path.as_str();
+    if let Some((map, key)) = subscript(path) {
+        let map = match map {
+            "metadata.labels" => metadata.labels.as_ref(),
+            "metadata.annotations" => metadata.annotations.as_ref(),
+            _ => return Err(Error::Field(path.into())),
+        };
+        return Ok(map.and_then(|map| map.get(key)).cloned().unwrap_or_default());
+    }
+    let host_network = spec.and_then(|spec| spec.host_network).unwrap_or(false);
+    let pod_ip = || {
+        let ip = if host_network { Some(facts.node_ip) } else { facts.pod_ip };
+        ip.map(|ip| ip.to_string()).unwrap_or_default()
+    };
+    Ok(match path {
+        "metadata.name" => metadata.name.clone().unwrap_or_default(),
+        "metadata.namespace" => metadata.namespace.clone().unwrap_or_default(),
+        "metadata.uid" => metadata.uid.clone().unwrap_or_default(),
+        "metadata.labels" => pairs(metadata.labels.as_ref()),
+        "metadata.annotations" => pairs(metadata.annotations.as_ref()),
+        "spec.nodeName" => spec.and_then(|spec| spec.node_name.clone()).unwrap_or_default(),
+        "spec.serviceAccountName" => {
+            spec.and_then(|spec| spec.service_account_name.clone()).unwrap_or_default()
+        }
+        "status.hostIP" | "status.hostIPs" => facts.node_ip.to_string(),
+        "status.podIP" | "status.podIPs" => pod_ip(),
+        other => return Err(Error::Field(other.into())),
+    })
+}
+
+/// `metadata.labels['key']`.
+fn subscript(path: &str) -> Option<(&str, &str)> {
+    let (map, rest) = path.split_once('[')?;
+    let key = rest.strip_suffix(']')?;
+    let inner = key
+        .strip_prefix('\'')
+        .and_then(|key| key.strip_suffix('\''))
+        .or_else(|| key.strip_prefix('"').and_then(|key| key.strip_suffix('"')))?;
+    Some((map, inner))
+}
+
+/// One `key="value"` a line, quoted as Go quotes.
+fn pairs(map: Option<&BTreeMap<String, String>>) -> String {
+    let lines: Vec<String> =
+        map.into_iter().flatten().map(|(key, value)| format!("{key}={}", go_quote(value))).collect();
+    lines.join("\n")
+}
+
+fn go_quote(text: &str) -> String {
+    let mut quoted = String::from("\"");
+    for character in text.chars() {
+        match character {
+            '"' => quoted.push_str("\\\""),
+            '\\' => quoted.push_str("\\\\"),
+            '\n' => quoted.push_str("\\n"),
+            '\t' => quoted.push_str("\\t"),
+            '\r' => quoted.push_str("\\r"),
+            other if other.is_control() => quoted.push_str(&format!("\\x{:02x}", u32::from(other))),
+            other => quoted.push(other),
+        }
+    }
+    quoted.push('"');
+    quoted
+}
+
+/// The downward API's resources; a missing limit is the node's.
+pub(crate) fn resource(
+    facts: &Facts<'_>,
+    selector: &ResourceFieldSelector,
+    own: Option<&Container>,
+) -> Result<String, Error> {
+    let spec = facts.pod.spec.as_ref();
+    let named = selector.container_name.as_deref().filter(|name| !name.is_empty());
+    let container = match named {
+        Some(name) => spec
+            .and_then(|spec| {
+                spec.containers
+                    .iter()
+                    .chain(spec.init_containers.iter().flatten())
+                    .find(|container| container.name == name)
+            })
+            .ok_or_else(|| Error::NoContainer(name.into()))?,
+        None => own.ok_or_else(|| Error::NoContainer(String::new()))?,
+    };
+    let (list, name) = selector
+        .resource
+        .split_once('.')
+        .ok_or_else(|| Error::Resource(selector.resource.clone()))?;
+    let list = match list {
+        "limits" => limits(container),
+        "requests" => requests(container),
+        _ => return Err(Error::Resource(selector.resource.clone())),
+    };
+    let mut value = quantity::of(list.and_then(|list| list.get(name)));
+    if value.is_zero() && selector.resource.starts_with("limits.") {
+        value = match name {
+            "cpu" => Quantity::from_milli(facts.node_cpu_milli),
+            "memory" => Quantity::from_value(facts.node_memory_bytes, quantity::Format::BinarySi),
+            _ => value,
+        };
+    }
+    if !matches!(name, "cpu" | "memory" | "ephemeral-storage") && !name.starts_with("hugepages-") {
+        return Err(Error::Resource(selector.resource.clone()));
+    }
+    let divisor = quantity::of(selector.divisor.as_ref());
+    let divisor = if divisor.is_zero() { Quantity::from_milli(1_000) } else { divisor };
+    // The result is a whole number, rounded up.
+    let (value, divisor) = (value.nanos(), divisor.nanos());
+    Ok(((value + divisor - 1).div_euclid(divisor)).to_string())
+}
+
+/// The variables that tell a pod of its namespace's services, and always of the API's own.
+pub(crate) fn service_links<'a>(
+    services: impl Iterator<Item = &'a Service>,
+    namespace: &str,
+    links: bool,
+) -> BTreeMap<String, String> {
+    let mut variables = BTreeMap::new();
+    for service in services {
+        let metadata = &service.metadata;
+        let name = metadata.name.as_deref().unwrap_or_default();
+        let own = metadata.namespace.as_deref() == Some(namespace) && links;
+        let master = metadata.namespace.as_deref() == Some("default") && name == "kubernetes";
+        let spec = service.spec.as_ref();
+        let address = spec.and_then(|spec| spec.cluster_ip.as_deref()).unwrap_or_default();
+        let ports = spec.and_then(|spec| spec.ports.as_deref()).unwrap_or_default();
+        if !(own || master) || matches!(address, "" | "None") || ports.is_empty() {
+            continue;
+        }
+        let prefix = upper(name);
+        variables.insert(format!("{prefix}_SERVICE_HOST"), address.to_owned());
+        for (index, port) in ports.iter().enumerate() {
+            let number = port.port;
+            if index == 0 {
+                variables.insert(format!("{prefix}_SERVICE_PORT"), number.to_string());
+            }
+            if let Some(name) = port.name.as_deref().filter(|name| !name.is_empty()) {
+                variables.insert(format!("{prefix}_SERVICE_PORT_{}", upper(name)), number.to_string());
+            }
+            let protocol = port.protocol.as_deref().unwrap_or("TCP");
+            let url = format!("{}://{address}:{number}", protocol.to_lowercase());
+            if index == 0 {
+                variables.insert(format!("{prefix}_PORT"), url.clone());
+            }
+            let base = format!("{prefix}_PORT_{number}_{protocol}");
+            variables.insert(format!("{base}_PROTO"), protocol.to_lowercase());
+            variables.insert(format!("{base}_PORT"), number.to_string());
+            variables.insert(format!("{base}_ADDR"), address.to_owned());
+            variables.insert(base, url);
+        }
+    }
+    variables
+}
+
+fn upper(name: &str) -> String {
+    name.to_uppercase().replace('-', "_")
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Fixed {
+        map: Option<ConfigMap>,
+        secret: Option<Secret>,
+    }
+
+    impl Sources for Fixed {
+        fn config_map(&self, name: &str) -> Option<&ConfigMap> {
+            self.map.as_ref().filter(|map| map.metadata.name.as_deref() == Some(name))
+        }
+
+        fn secret(&self, name: &str) -> Option<&Secret> {
+            self.secret.as_ref().filter(|secret| secret.metadata.name.as_deref() == Some(name))
+        }
+    }
+
+    fn sources() -> Fixed {
+        Fixed {
+            map: serde_json::from_value(json!({"metadata": {"name": "m"}, "data": {"K": "v", "x": "y"}})).ok(),
+            secret: serde_json::from_value(json!({"metadata": {"name": "s"}, "data": {"P": "aHVudGVy"}})).ok(),
+        }
+    }
+
+    fn run(container: Value) -> Result<Vec<(String, String)>, Error> {
+        let pod: Pod = serde_json::from_value(json!({
+            "metadata": {"name": "p", "namespace": "n", "labels": {"app": "web", "tier": "a\"b"}},
+            "spec": {"nodeName": "node", "containers": [container]},
+        }))
+        .expect("a pod");
+        let facts = Facts {
+            pod: &pod,
+            pod_ip: Some(Ipv4Addr::new(10, 244, 0, 5)),
+            node_ip: Ipv4Addr::new(10, 100, 0, 2),
+            node_cpu_milli: 2_000,
+            node_memory_bytes: 1 << 30,
+        };
+        let container = &pod.spec.as_ref().expect("has one").containers[0];
+        let services = BTreeMap::from([("KUBERNETES_SERVICE_HOST".to_owned(), "10.96.0.1".to_owned())]);
+        environment(&facts, container, services, &sources())
+    }
+
+    fn get(env: &[(String, String)], name: &str) -> Option<String> {
+        env.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone())
+    }
+
+    #[test]
+    fn expansion_keeps_what_it_does_not_know() {
+        let value_of = |name: &str| (name == "A").then(|| "1".to_owned());
+        for (text, expected) in [
+            ("$(A)", "1"),
+            ("x$(A)y$(B)", "x1y$(B)"),
+            ("$$(A)", "$(A)"),
+            ("$A ${A} $", "$A ${A} $"),
+            ("$(A", "$(A"),
+            ("$$$(A)", "$1"),
+        ] {
+            assert_eq!(expand(text, value_of), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn values_of_every_origin() {
+        let env = run(json!({"name": "c",
+            "envFrom": [{"prefix": "M_", "configMapRef": {"name": "m"}}, {"secretRef": {"name": "s"}}],
+            "env": [
+                {"name": "ONE", "value": "1"},
+                {"name": "TWO", "value": "$(ONE)2 $(THREE) $(KUBERNETES_SERVICE_HOST)"},
+                {"name": "THREE", "value": "3"},
+                {"name": "KEY", "valueFrom": {"configMapKeyRef": {"name": "m", "key": "K"}}},
+                {"name": "GONE", "valueFrom": {"secretKeyRef": {"name": "s", "key": "none", "optional": true}}},
+                {"name": "IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
+                {"name": "LABEL", "valueFrom": {"fieldRef": {"fieldPath": "metadata.labels['app']"}}},
+                {"name": "CPU", "valueFrom": {"resourceFieldRef": {"resource": "limits.cpu"}}},
+                {"name": "MEM", "valueFrom": {"resourceFieldRef": {"resource": "requests.memory", "divisor": "1Mi"}}},
+            ],
+            "resources": {"requests": {"memory": "1500Ki"}}}))
+        .expect("all are there");
+        let expected = [
+            ("M_K", Some("v")),
+            ("P", Some("hunter")),
+            ("TWO", Some("12 $(THREE) 10.96.0.1")),
+            ("KEY", Some("v")),
+            ("GONE", None),
+            ("IP", Some("10.244.0.5")),
+            ("LABEL", Some("web")),
+            ("CPU", Some("2")),
+            ("MEM", Some("2")),
+        ];
+        for (name, value) in expected {
+            assert_eq!(get(&env, name).as_deref(), value, "{name}");
+        }
+    }
+
+    #[test]
+    fn what_is_missing_is_named() {
+        let missing = |env: Value| run(json!({"name": "c", "env": [env]})).expect_err("missing").to_string();
+        assert_eq!(
+            missing(json!({"name": "A", "valueFrom": {"configMapKeyRef": {"name": "m", "key": "none"}}})),
+            "couldn't find key none in ConfigMap n/m"
+        );
+        assert_eq!(
+            missing(json!({"name": "A", "valueFrom": {"secretKeyRef": {"name": "q", "key": "none"}}})),
+            "secret \"q\" not found"
+        );
+    }
+
+    #[test]
+    fn services_become_variables() {
+        let service: Service = serde_json::from_value(json!({
+            "metadata": {"name": "my-db", "namespace": "n"},
+            "spec": {"clusterIP": "10.96.0.9", "ports": [{"name": "sql", "port": 5432}]},
+        }))
+        .expect("a service");
+        let variables = service_links([&service].into_iter(), "n", true);
+        let expected = [
+            ("MY_DB_SERVICE_HOST", "10.96.0.9"),
+            ("MY_DB_SERVICE_PORT", "5432"),
+            ("MY_DB_SERVICE_PORT_SQL", "5432"),
+            ("MY_DB_PORT", "tcp://10.96.0.9:5432"),
+            ("MY_DB_PORT_5432_TCP_ADDR", "10.96.0.9"),
+        ];
+        for (name, value) in expected {
+            assert_eq!(variables.get(name).map(String::as_str), Some(value), "{name}");
+        }
+        assert!(service_links([&service].into_iter(), "n", false).is_empty());
+    }
+}

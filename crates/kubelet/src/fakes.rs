@@ -1,0 +1,535 @@
+//! Small honest stand-ins: a runtime, a network and an API server that keep what they are told.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use async_trait::async_trait;
+use http::{Method, Request, Response};
+use http_body_util::BodyExt;
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+use skiff_client::{Body, Transport, full};
+use skiff_network::{Attachment, HostPort, HostPortConflict, Network, Route};
+use skiff_runtime::*;
+use tokio::sync::{broadcast, watch};
+
+use crate::config::{Config, Serving};
+
+pub(crate) fn config() -> Config {
+    Config {
+        node_name: "node".into(),
+        node_ips: vec![Ipv4Addr::new(10, 100, 0, 2)],
+        data_dir: PathBuf::from("/nonexistent"),
+        cluster_dns: vec![Ipv4Addr::new(10, 96, 0, 10).into()],
+        cluster_domain: "cluster.local".into(),
+        labels: BTreeMap::new(),
+        taints: Vec::new(),
+        register: true,
+        pod_cidr: None,
+        pods_max: 110,
+        cgroup_root: "kubepods".into(),
+        resolv_conf: PathBuf::from("/etc/resolv.conf"),
+        listen: ([127, 0, 0, 1], 0).into(),
+        serving: Serving { tls: None, allowed_names: Vec::new() },
+        version: "1.36.0+skiff".into(),
+    }
+}
+
+struct State {
+    sandboxes: Vec<Sandbox>,
+    containers: Vec<Container>,
+    images: Vec<Image>,
+    serial: u64,
+    /// Every call that changes something, in words.
+    calls: Vec<String>,
+}
+
+/// Keeps sandboxes and containers in memory. A container whose command is `missing` can't start; the
+/// image `absent` can't be pulled.
+pub(crate) struct FakeRuntime {
+    state: Mutex<State>,
+    events: broadcast::Sender<Event>,
+}
+
+impl Default for FakeRuntime {
+    fn default() -> Self {
+        let state = State {
+            sandboxes: Vec::new(),
+            containers: Vec::new(),
+            images: vec![image("web:1")],
+            serial: 0,
+            calls: Vec::new(),
+        };
+        Self { state: Mutex::new(state), events: broadcast::channel(64).0 }
+    }
+}
+
+pub(crate) fn image(name: &str) -> Image {
+    Image {
+        id: format!("sha256:{name}"),
+        tags: vec![format!("docker.io/library/{name}")],
+        digests: vec![format!("docker.io/library/{name}@sha256:1")],
+        size_bytes: 42,
+        user: None,
+        entrypoint: Vec::new(),
+        cmd: Vec::new(),
+        env: Vec::new(),
+        working_dir: None,
+        stop_signal: None,
+    }
+}
+
+impl FakeRuntime {
+    pub(crate) fn calls(&self) -> Vec<String> {
+        self.state.lock().calls.clone()
+    }
+
+    /// The container's program ends by itself.
+    pub(crate) fn exit(&self, name: &str, code: i32) {
+        let mut state = self.state.lock();
+        let running = state
+            .containers
+            .iter_mut()
+            .find(|container| container.name == name && container.state == ContainerState::Running)
+            .expect("it runs");
+        end(running, code);
+        let event = Event::ContainerExited(running.id.clone(), running.sandbox.clone());
+        let _ = self.events.send(event);
+    }
+
+    /// `pause` dies, and with it all in its sandbox.
+    pub(crate) fn kill_sandbox(&self) {
+        let mut state = self.state.lock();
+        let sandbox = state.sandboxes.last_mut().expect("there is one");
+        sandbox.ready = false;
+        let id = sandbox.id.clone();
+        state.containers.iter_mut().filter(|each| each.state == ContainerState::Running).for_each(|each| end(each, 137));
+        let _ = self.events.send(Event::SandboxStopped(id));
+    }
+
+    pub(crate) fn running(&self) -> Vec<String> {
+        let state = self.state.lock();
+        let running = state.containers.iter().filter(|each| each.state == ContainerState::Running);
+        running.map(|each| each.name.clone()).collect()
+    }
+}
+
+fn end(container: &mut Container, code: i32) {
+    container.state = ContainerState::Exited;
+    container.exit_code = Some(code);
+    container.finished_at = Some(SystemTime::now());
+    container.reason = Some(if code == 0 { "Completed" } else { "Error" }.into());
+    container.pid = 0;
+}
+
+#[async_trait]
+impl Runtime for FakeRuntime {
+    async fn run_sandbox(&self, config: SandboxConfig) -> Result<Sandbox, Error> {
+        let mut state = self.state.lock();
+        state.serial += 1;
+        let id = SandboxId(format!("s{}", state.serial));
+        let own_network = config.network != NamespaceMode::Node;
+        let sandbox = Sandbox {
+            netns: own_network.then(|| PathBuf::from(format!("/run/netns/{}", id.0))),
+            id,
+            config,
+            ready: true,
+            created_at: SystemTime::now(),
+            pid: 1,
+        };
+        state.calls.push(format!("run sandbox {}", sandbox.id.0));
+        state.sandboxes.push(sandbox.clone());
+        Ok(sandbox)
+    }
+
+    async fn stop_sandbox(&self, id: &SandboxId) -> Result<(), Error> {
+        let mut state = self.state.lock();
+        state.calls.push(format!("stop sandbox {}", id.0));
+        state.sandboxes.iter_mut().filter(|each| each.id == *id).for_each(|each| each.ready = false);
+        let of = |each: &&mut Container| each.sandbox == *id && each.state == ContainerState::Running;
+        state.containers.iter_mut().filter(of).for_each(|each| end(each, 137));
+        Ok(())
+    }
+
+    async fn remove_sandbox(&self, id: &SandboxId) -> Result<(), Error> {
+        let mut state = self.state.lock();
+        state.calls.push(format!("remove sandbox {}", id.0));
+        state.sandboxes.retain(|each| each.id != *id);
+        state.containers.retain(|each| each.sandbox != *id);
+        Ok(())
+    }
+
+    async fn list_sandboxes(&self) -> Result<Vec<Sandbox>, Error> {
+        Ok(self.state.lock().sandboxes.clone())
+    }
+
+    async fn create_container(&self, sandbox: &SandboxId, config: ContainerConfig) -> Result<ContainerId, Error> {
+        let mut state = self.state.lock();
+        state.serial += 1;
+        let id = ContainerId(format!("c{}", state.serial));
+        state.calls.push(format!("create {} {:?}", config.name, config.command));
+        state.containers.push(Container {
+            id: id.clone(),
+            sandbox: sandbox.clone(),
+            name: config.name,
+            labels: config.labels,
+            state: ContainerState::Created,
+            image: config.image,
+            image_id: "sha256:0".into(),
+            created_at: SystemTime::now(),
+            started_at: None,
+            finished_at: None,
+            exit_code: None,
+            reason: None,
+            message: (config.command == ["missing"]).then(|| "no such file".into()),
+            pid: 0,
+            log_path: config.log_path,
+        });
+        Ok(id)
+    }
+
+    async fn start_container(&self, id: &ContainerId) -> Result<(), Error> {
+        let mut state = self.state.lock();
+        let container =
+            state.containers.iter_mut().find(|each| each.id == *id).ok_or_else(|| Error::NoContainer(id.clone()))?;
+        container.started_at = Some(SystemTime::now());
+        if let Some(message) = container.message.clone() {
+            end(container, 127);
+            container.reason = Some("StartError".into());
+            return Err(Error::Start { exit_code: 127, message });
+        }
+        container.state = ContainerState::Running;
+        container.pid = 7;
+        let event = Event::ContainerStarted(id.clone(), container.sandbox.clone());
+        let _ = self.events.send(event);
+        Ok(())
+    }
+
+    async fn stop_container(&self, id: &ContainerId, grace: Duration) -> Result<(), Error> {
+        let mut state = self.state.lock();
+        state.calls.push(format!("stop {} after {} s", id.0, grace.as_secs()));
+        let Some(container) = state.containers.iter_mut().find(|each| each.id == *id) else { return Ok(()) };
+        end(container, 143);
+        let event = Event::ContainerExited(id.clone(), container.sandbox.clone());
+        let _ = self.events.send(event);
+        Ok(())
+    }
+
+    async fn remove_container(&self, id: &ContainerId) -> Result<(), Error> {
+        let mut state = self.state.lock();
+        state.calls.push(format!("remove {}", id.0));
+        state.containers.retain(|each| each.id != *id);
+        Ok(())
+    }
+
+    async fn list_containers(&self) -> Result<Vec<Container>, Error> {
+        Ok(self.state.lock().containers.clone())
+    }
+
+    fn events(&self) -> broadcast::Receiver<Event> {
+        self.events.subscribe()
+    }
+
+    async fn exec_sync(&self, id: &ContainerId, _: &[String], _: Duration) -> Result<ExecOutput, Error> {
+        Err(Error::NotRunning(id.clone()))
+    }
+
+    async fn exec(&self, id: &ContainerId, _: ExecConfig) -> Result<Process, Error> {
+        Err(Error::NotRunning(id.clone()))
+    }
+
+    async fn attach(&self, id: &ContainerId, _: bool) -> Result<Process, Error> {
+        Err(Error::NotRunning(id.clone()))
+    }
+
+    async fn port_forward(&self, sandbox: &SandboxId, _: u16) -> Result<tokio::net::TcpStream, Error> {
+        Err(Error::NoSandbox(sandbox.clone()))
+    }
+
+    async fn reopen_log(&self, _: &ContainerId) -> Result<(), Error> {
+        Ok(())
+    }
+
+    async fn stats(&self, _: &ContainerId) -> Result<Stats, Error> {
+        Ok(Stats::default())
+    }
+
+    async fn pull_image(&self, reference: &str, _: Option<RegistryAuth>) -> Result<Image, ImageError> {
+        if reference.starts_with("absent") {
+            return Err(ImageError::Pull { reference: reference.into(), reason: "not found".into() });
+        }
+        let mut state = self.state.lock();
+        state.calls.push(format!("pull {reference}"));
+        state.images.push(image(reference));
+        Ok(image(reference))
+    }
+
+    async fn image(&self, reference: &str) -> Result<Option<Image>, ImageError> {
+        let name = format!("docker.io/library/{reference}");
+        Ok(self.state.lock().images.iter().find(|image| image.tags.contains(&name)).cloned())
+    }
+
+    async fn list_images(&self) -> Result<Vec<Image>, ImageError> {
+        Ok(self.state.lock().images.clone())
+    }
+
+    async fn remove_image(&self, _: &str) -> Result<(), ImageError> {
+        Ok(())
+    }
+
+    async fn load_image(&self, _: &Path) -> Result<Vec<Image>, ImageError> {
+        Ok(Vec::new())
+    }
+
+    async fn save_image(&self, reference: &str, _: &Path) -> Result<(), ImageError> {
+        Err(ImageError::NotPresent(reference.into()))
+    }
+}
+
+/// Gives out addresses in order. Port 9999 of the node is taken by process 7.
+#[derive(Default)]
+pub(crate) struct FakeNetwork {
+    attached: Mutex<BTreeMap<String, Attachment>>,
+    pub(crate) ports: Mutex<BTreeMap<String, Vec<HostPort>>>,
+}
+
+fn conflict(port: &HostPort) -> Option<HostPortConflict> {
+    (port.host_port == 9999).then(|| HostPortConflict { port: *port, pid: 7, command: "nginx".into() })
+}
+
+#[async_trait]
+impl Network for FakeNetwork {
+    async fn attach(&self, sandbox: &str, _: &Path) -> Result<Attachment, skiff_network::Error> {
+        let mut attached = self.attached.lock();
+        let next = u8::try_from(attached.len() + 2).expect("few sandboxes");
+        let attachment = Attachment {
+            sandbox: sandbox.into(),
+            ip: Ipv4Addr::new(10, 244, 0, next),
+            host_link: format!("veth{next}"),
+        };
+        Ok(attached.entry(sandbox.into()).or_insert(attachment).clone())
+    }
+
+    async fn detach(&self, sandbox: &str) -> Result<(), skiff_network::Error> {
+        self.attached.lock().remove(sandbox);
+        self.ports.lock().remove(sandbox);
+        Ok(())
+    }
+
+    async fn set_host_ports(
+        &self,
+        sandbox: &str,
+        ports: &[HostPort],
+    ) -> Result<Vec<HostPortConflict>, skiff_network::Error> {
+        self.ports.lock().insert(sandbox.into(), ports.to_vec());
+        Ok(ports.iter().filter_map(conflict).collect())
+    }
+
+    async fn attachments(&self) -> Result<Vec<Attachment>, skiff_network::Error> {
+        Ok(self.attached.lock().values().cloned().collect())
+    }
+
+    async fn set_routes(&self, _: &[Route]) -> Result<(), skiff_network::Error> {
+        Ok(())
+    }
+
+    async fn listener(&self, port: &HostPort) -> Result<Option<HostPortConflict>, skiff_network::Error> {
+        Ok(conflict(port))
+    }
+}
+
+#[derive(Default)]
+struct Objects {
+    /// By request path.
+    by_path: BTreeMap<String, Value>,
+    version: u64,
+    /// The last version of an object that is gone.
+    events: Vec<(u64, &'static str, Value)>,
+}
+
+/// A key-value store with the API's manners: collections, watch, merge patch, versions.
+#[derive(Clone)]
+pub(crate) struct FakeApi(Arc<(Mutex<Objects>, watch::Sender<u64>)>);
+
+impl Default for FakeApi {
+    fn default() -> Self {
+        Self(Arc::new((Mutex::default(), watch::channel(0).0)))
+    }
+}
+
+impl FakeApi {
+    pub(crate) fn put(&self, path: &str, mut object: Value) {
+        let mut objects = self.0.0.lock();
+        objects.version += 1;
+        let version = objects.version;
+        object["metadata"]["resourceVersion"] = json!(version.to_string());
+        let kind = if objects.by_path.insert(path.into(), object.clone()).is_some() { "MODIFIED" } else { "ADDED" };
+        objects.events.push((version, kind, object));
+        self.0.1.send_replace(version);
+    }
+
+    pub(crate) fn remove(&self, path: &str) -> bool {
+        let mut objects = self.0.0.lock();
+        let Some(mut object) = objects.by_path.remove(path) else { return false };
+        objects.version += 1;
+        let version = objects.version;
+        object["metadata"]["resourceVersion"] = json!(version.to_string());
+        objects.events.push((version, "DELETED", object));
+        self.0.1.send_replace(version);
+        true
+    }
+
+    pub(crate) fn get(&self, path: &str) -> Option<Value> {
+        self.0.0.lock().by_path.get(path).cloned()
+    }
+
+    pub(crate) fn all(&self, part: &str) -> Vec<Value> {
+        self.0.0.lock().by_path.iter().filter(|(path, _)| path.contains(part)).map(|(_, object)| object.clone()).collect()
+    }
+
+    /// Waits until `test` holds of the object at `path`.
+    pub(crate) async fn until(&self, path: &str, what: &str, test: impl Fn(Option<&Value>) -> bool) -> Option<Value> {
+        let mut changes = self.0.1.subscribe();
+        let waiting = async {
+            loop {
+                changes.borrow_and_update();
+                let now = self.get(path);
+                if test(now.as_ref()) {
+                    return now;
+                }
+                changes.changed().await.expect("the store lives");
+            }
+        };
+        match tokio::time::timeout(Duration::from_secs(30), waiting).await {
+            Ok(object) => object,
+            Err(_) => panic!("{what}: {:#}", self.get(path).unwrap_or_default()),
+        }
+    }
+}
+
+fn merge(target: &mut Value, patch: &Value) {
+    match patch {
+        Value::Object(fields) => {
+            if !target.is_object() {
+                *target = json!({});
+            }
+            for (key, value) in fields {
+                if value.is_null() {
+                    target.as_object_mut().expect("it is one").remove(key);
+                } else {
+                    merge(&mut target[key], value);
+                }
+            }
+        }
+        other => *target = other.clone(),
+    }
+}
+
+fn not_found() -> Response<Body> {
+    let body = json!({"kind": "Status", "status": "Failure", "code": 404, "reason": "NotFound", "message": "not found"});
+    let mut response = Response::new(full(body.to_string()));
+    *response.status_mut() = http::StatusCode::NOT_FOUND;
+    response
+}
+
+/// Whether `path` is an object of the collection at `collection` (of all namespaces, if it names none).
+fn is_in(path: &str, collection: &str) -> bool {
+    if collection.contains("/namespaces/") || path.matches("/namespaces/").count() == 0 {
+        return path.rsplit_once('/').is_some_and(|(parent, _)| parent == collection);
+    }
+    let Some((_, plural)) = collection.rsplit_once('/') else { return false };
+    path.rsplit('/').nth(1) == Some(plural)
+}
+
+#[async_trait]
+impl Transport for FakeApi {
+    async fn send(&self, request: Request<Body>) -> Result<Response<Body>, skiff_client::Error> {
+        let path = request.uri().path().to_owned();
+        let query = request.uri().query().unwrap_or_default().to_owned();
+        let method = request.method().clone();
+        let body = request.into_body().collect().await.map_err(skiff_client::Error::Transport)?.to_bytes();
+        let body: Value = serde_json::from_slice(&body).unwrap_or_default();
+        let path = path.trim_end_matches("/status").to_owned();
+        let name = query.split('&').find_map(|pair| pair.strip_prefix("fieldSelector=metadata.name%3D")).map(str::to_owned);
+        let selected = move |object: &Value| name.as_ref().is_none_or(|name| object["metadata"]["name"] == name.as_str());
+        Ok(match method {
+            Method::POST => {
+                let name = body["metadata"]["name"].as_str().unwrap_or("none").to_owned();
+                let path = format!("{path}/{name}");
+                self.put(&path, body);
+                Response::new(full(self.get(&path).unwrap_or_default().to_string()))
+            }
+            Method::PATCH => {
+                let Some(mut object) = self.get(&path) else { return Ok(not_found()) };
+                merge(&mut object, &body);
+                self.put(&path, object.clone());
+                Response::new(full(object.to_string()))
+            }
+            Method::DELETE => {
+                if self.remove(&path) { Response::new(full("{}")) } else { not_found() }
+            }
+            _ if query.contains("watch=true") => {
+                let from: u64 = query
+                    .split('&')
+                    .find_map(|pair| pair.strip_prefix("resourceVersion="))
+                    .and_then(|text| text.parse().ok())
+                    .unwrap_or(0);
+                let (store, changes) = (self.clone(), self.0.1.subscribe());
+                let frames = futures_util::stream::unfold((from, changes), move |(mut seen, mut changes)| {
+                    let (store, path, selected) = (store.clone(), path.clone(), selected.clone());
+                    async move {
+                        loop {
+                            changes.borrow_and_update();
+                            let next = {
+                                let objects = store.0.0.lock();
+                                objects.events.iter().find(|(version, ..)| *version > seen).cloned()
+                            };
+                            let Some((version, kind, object)) = next else {
+                                changes.changed().await.ok()?;
+                                continue;
+                            };
+                            seen = version;
+                            let own = object_path(&object);
+                            if !is_in(&own, &path) || !selected(&object) {
+                                continue;
+                            }
+                            let line = format!("{}\n", json!({"type": kind, "object": object}));
+                            let frame = http_body::Frame::data(bytes::Bytes::from(line));
+                            return Some((Ok(frame), (seen, changes)));
+                        }
+                    }
+                });
+                Response::new(BodyExt::boxed_unsync(http_body_util::StreamBody::new(frames)))
+            }
+            _ => match self.get(&path) {
+                Some(object) => Response::new(full(object.to_string())),
+                None if path.rsplit('/').next().is_some_and(|last| last.ends_with('s')) => {
+                    let objects = self.0.0.lock();
+                    let items: Vec<&Value> = objects
+                        .by_path
+                        .iter()
+                        .filter(|(own, object)| is_in(own, &path) && selected(object))
+                        .map(|(_, object)| object)
+                        .collect();
+                    let list = json!({"metadata": {"resourceVersion": objects.version.to_string()}, "items": items});
+                    Response::new(full(list.to_string()))
+                }
+                None => not_found(),
+            },
+        })
+    }
+}
+
+/// Where an object lies, by its kind: only those that tests put.
+fn object_path(object: &Value) -> String {
+    let (kind, metadata) = (object["kind"].as_str().unwrap_or_default(), &object["metadata"]);
+    let plural = format!("{}s", kind.to_lowercase());
+    let name = metadata["name"].as_str().unwrap_or_default();
+    match metadata["namespace"].as_str() {
+        Some(namespace) => format!("/api/v1/namespaces/{namespace}/{plural}/{name}"),
+        None => format!("/api/v1/{plural}/{name}"),
+    }
+}

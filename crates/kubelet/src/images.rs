@@ -1,0 +1,187 @@
+//! Making a container's image available: policy, one pull at a time for each image, back-off, events.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use k8s_openapi::api::core::v1::{Container, Pod};
+use parking_lot::Mutex;
+use skiff_runtime::{Image, ImageError, Runtime};
+use tokio::sync::{Semaphore, watch};
+
+use crate::backoff::Backoff;
+use crate::events::{Kind, Recorder};
+use crate::observed::ImageFailure;
+use crate::time::go_duration;
+
+/// Pulls at once; more share the same line.
+const PULLS_MAX: usize = 4;
+
+type Outcome = Option<Result<Image, (&'static str, String)>>;
+
+/// Pulls images for all pods of the node.
+pub(crate) struct Puller {
+    runtime: Arc<dyn Runtime>,
+    events: Recorder,
+    running: Arc<Mutex<HashMap<String, watch::Receiver<Outcome>>>>,
+    backoffs: Mutex<HashMap<(String, String), Backoff>>,
+    slots: Arc<Semaphore>,
+}
+
+/// When the policy asks a registry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Policy {
+    Always,
+    IfNotPresent,
+    Never,
+}
+
+/// The container's policy, defaulted by its tag as the API server does.
+pub(crate) fn policy(container: &Container) -> Policy {
+    match container.image_pull_policy.as_deref() {
+        Some("Always") => Policy::Always,
+        Some("IfNotPresent") => Policy::IfNotPresent,
+        Some("Never") => Policy::Never,
+        _ => {
+            let image = container.image.as_deref().unwrap_or_default();
+            let last = image.rsplit('/').next().unwrap_or(image);
+            let untagged = !last.contains(':') && !last.contains('@');
+            if untagged || last.ends_with(":latest") { Policy::Always } else { Policy::IfNotPresent }
+        }
+    }
+}
+
+/// What is known without a registry: ready, failed, or that it takes a pull.
+pub(crate) enum Local {
+    Ready,
+    Failed(ImageFailure),
+    Pull,
+}
+
+impl Puller {
+    pub(crate) fn new(runtime: Arc<dyn Runtime>, events: Recorder) -> Self {
+        let slots = Arc::new(Semaphore::new(PULLS_MAX));
+        Self { runtime, events, running: Arc::default(), backoffs: Mutex::default(), slots }
+    }
+
+    /// Looks at what the node has.
+    pub(crate) async fn local(&self, pod: &Pod, container: &Container) -> Local {
+        let image = container.image.as_deref().unwrap_or_default();
+        let name = container.name.as_str();
+        let present = match self.runtime.image(image).await {
+            Ok(present) => present.is_some(),
+            Err(ImageError::InvalidName { reason, .. }) => {
+                let message = format!(
+                    "Failed to apply default image tag \"{image}\": couldn't parse image name \"{image}\": {reason}"
+                );
+                self.events.pod(pod, Some(name), Kind::Warning, "InspectFailed", message.clone());
+                return Local::Failed(self.failure(pod, image, "InvalidImageName", message));
+            }
+            Err(_) => false,
+        };
+        match policy(container) {
+            Policy::Always => Local::Pull,
+            Policy::IfNotPresent | Policy::Never if present => {
+                let message = format!(
+                    "Container image \"{image}\" already present on machine and can be accessed by the pod"
+                );
+                self.events.pod(pod, Some(name), Kind::Normal, "Pulled", message);
+                Local::Ready
+            }
+            Policy::IfNotPresent => Local::Pull,
+            Policy::Never => {
+                let message = format!("Container image \"{image}\" is not present with pull policy of Never");
+                self.events.pod(pod, Some(name), Kind::Warning, "ErrImageNeverPull", message.clone());
+                Local::Failed(self.failure(pod, image, "ErrImageNeverPull", message))
+            }
+        }
+    }
+
+    /// Pulls; whoever wants the same image meanwhile waits for the same pull.
+    pub(crate) async fn pull(&self, pod: &Pod, container: &Container) -> Result<(), ImageFailure> {
+        let image = container.image.clone().unwrap_or_default();
+        let name = container.name.as_str();
+        self.events.pod(pod, Some(name), Kind::Normal, "Pulling", format!("Pulling image \"{image}\""));
+        let asked = Instant::now();
+        let mut outcome = self.join(&image);
+        let result = match outcome.wait_for(Option::is_some).await {
+            Ok(result) => result.clone(),
+            Err(_) => None,
+        };
+        let result = result.unwrap_or_else(|| Err(("ErrImagePull", "the pull was interrupted".into())));
+        match result {
+            Ok(pulled) => {
+                let took = go_duration(round(asked.elapsed()));
+                let message = format!(
+                    "Successfully pulled image \"{image}\" in {took} ({took} including waiting). Image size: {} bytes.",
+                    pulled.size_bytes
+                );
+                self.events.pod(pod, Some(name), Kind::Normal, "Pulled", message);
+                self.backoffs.lock().remove(&backoff_key(pod, &image));
+                Ok(())
+            }
+            Err((reason, message)) => {
+                let text = format!("Failed to pull image \"{image}\": {message}");
+                self.events.pod(pod, Some(name), Kind::Warning, "Failed", text);
+                self.events.pod(pod, Some(name), Kind::Warning, "Failed", format!("Error: {reason}"));
+                Err(self.failure(pod, &image, reason, message))
+            }
+        }
+    }
+
+    fn join(&self, image: &str) -> watch::Receiver<Outcome> {
+        let mut running = self.running.lock();
+        if let Some(outcome) = running.get(image) {
+            return outcome.clone();
+        }
+        let (tell, outcome) = watch::channel(None);
+        running.insert(image.into(), outcome.clone());
+        let (runtime, slots, table) = (self.runtime.clone(), self.slots.clone(), self.running.clone());
+        let image = image.to_owned();
+        tokio::spawn(async move {
+            let _slot = slots.acquire().await;
+            let result = match runtime.pull_image(&image, None).await {
+                Ok(pulled) => Ok(pulled),
+                Err(error @ ImageError::InvalidName { .. }) => Err(("InvalidImageName", chain(&error))),
+                Err(error) => Err(("ErrImagePull", chain(&error))),
+            };
+            table.lock().remove(&image);
+            tell.send_replace(Some(result));
+        });
+        outcome
+    }
+
+    fn failure(&self, pod: &Pod, image: &str, reason: &str, message: String) -> ImageFailure {
+        let at = SystemTime::now();
+        let mut backoffs = self.backoffs.lock();
+        let key = backoff_key(pod, image);
+        let next = Backoff::next(backoffs.get(&key).copied(), at);
+        backoffs.insert(key, next);
+        ImageFailure { reason: reason.into(), message, at, backoff: next.delay }
+    }
+
+    /// The pod is gone.
+    pub(crate) fn forget(&self, uid: &str) {
+        self.backoffs.lock().retain(|(pod, _), _| pod != uid);
+    }
+}
+
+fn backoff_key(pod: &Pod, image: &str) -> (String, String) {
+    (pod.metadata.uid.clone().unwrap_or_default(), image.to_owned())
+}
+
+/// Whole milliseconds, one at least.
+fn round(duration: Duration) -> Duration {
+    Duration::from_millis(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX).max(1))
+}
+
+/// An error with all its causes, for a person.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text += &format!(": {cause}");
+        source = cause.source();
+    }
+    text
+}

@@ -1,0 +1,291 @@
+//! Makes this node's containers match its pods: the one translator between Kubernetes and Linux.
+//!
+//! Each pod has a worker. A worker observes (the pod, the runtime, probes), asks a plain function what to
+//! do ([`plan::actions`]), takes the steps, and tells the API what came of it ([`status::status`]). Beside
+//! the workers run the node's own object ([`Config::register`], status, lease, routes) and the server
+//! that the API server asks for logs, exec, attach and port-forward.
+//!
+//! A restart of the agent changes nothing for pods: workers find their sandboxes and containers by label.
+
+mod agent;
+mod backoff;
+mod capacity;
+mod config;
+mod env;
+mod events;
+mod execute;
+#[cfg(test)]
+mod fakes;
+mod images;
+mod labels;
+mod logs;
+mod names;
+mod node;
+mod node_context;
+mod observed;
+mod plan;
+mod probes;
+mod prober;
+mod references;
+mod resources;
+mod status;
+mod status_writer;
+#[cfg(test)]
+mod tests;
+mod time;
+mod tls;
+mod translate;
+mod unsupported;
+mod volumes;
+mod worker;
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{Node, Pod, Service};
+use skiff_client::{Cache, Change, Client, ListParams};
+use skiff_network::Network;
+use skiff_runtime::{Event, Runtime};
+use tokio::net::TcpListener;
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::{Notify, watch};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+pub use config::{Config, Serving};
+
+use crate::capacity::Capacity;
+use crate::images::{Puller, chain};
+use crate::node::NodeAgent;
+use crate::node_context::{Bells, Context};
+use crate::references::References;
+use crate::worker::Worker;
+
+/// How often log files are measured; none grows far beyond its size between two looks.
+const LOGS_EVERY: Duration = Duration::from_secs(10);
+
+/// Starts the node's network once its range (`spec.podCIDR`) is known.
+pub type NetworkFactory =
+    Box<dyn Fn(String) -> Result<Arc<dyn Network>, Box<dyn std::error::Error + Send + Sync>> + Send + Sync>;
+
+/// Why the agent could not run.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("cannot listen on {address}")]
+    Listen { address: std::net::SocketAddr, #[source] source: io::Error },
+    #[error("cannot use the data directory")]
+    DataDir(#[source] io::Error),
+    #[error("cannot list what runs")]
+    List(#[source] skiff_runtime::Error),
+    #[error("{0} has ended")]
+    Ended(&'static str),
+}
+
+/// Runs the node agent until `shutdown`. Pods live on without it.
+pub async fn run(
+    config: Config,
+    client: Client,
+    runtime: Arc<dyn Runtime>,
+    make_network: NetworkFactory,
+    shutdown: CancellationToken,
+) -> Result<(), Error> {
+    for dir in ["pods", "pods-log"] {
+        std::fs::create_dir_all(config.data_dir.join(dir)).map_err(Error::DataDir)?;
+    }
+    let address = config.listen;
+    let listener = TcpListener::bind(address).await.map_err(|source| Error::Listen { address, source })?;
+    let port = listener.local_addr().map_err(|source| Error::Listen { address, source })?.port();
+
+    let capacity = Capacity::read(&config.data_dir);
+    let own = ListParams {
+        field_selector: Some(format!("spec.nodeName={}", config.node_name)),
+        ..ListParams::default()
+    };
+    let pods: Cache<Pod> = Cache::new(client.clone(), own);
+    let services: Cache<Service> = Cache::new(client.clone(), ListParams::default());
+    let nodes: Cache<Node> = Cache::new(client.clone(), ListParams::default());
+    let (events, event_writer) = events::channel(client.clone(), config.node_name.clone());
+    let (network_slot, network) = watch::channel(None);
+    let bells = Arc::new(Bells::default());
+    let ring = bells.clone();
+    let references = References::new(client.clone(), Arc::new(move |uid: &str| ring.ring(uid)));
+    let puller = Puller::new(runtime.clone(), events.clone());
+    let agent = Arc::new(NodeAgent {
+        config: config.clone(),
+        client: client.clone(),
+        runtime: runtime.clone(),
+        nodes: nodes.clone(),
+        events: events.clone(),
+        capacity,
+        port,
+    });
+    let images_changed = Arc::new(Notify::new());
+    let context = Arc::new(Context {
+        config,
+        client,
+        runtime,
+        network: network.clone(),
+        events,
+        references,
+        puller,
+        pods: pods.clone(),
+        services: services.clone(),
+        capacity,
+        bells,
+    });
+
+    let mut parts: JoinSet<&'static str> = JoinSet::new();
+    let ended = |what: &'static str| move |()| what;
+    use futures_util::FutureExt;
+    parts.spawn(event_writer.run().map(ended("the event writer")));
+    parts.spawn(pods.run().map(ended("the copy of pods")));
+    parts.spawn(services.run().map(ended("the copy of services")));
+    parts.spawn(nodes.run().map(ended("the copy of nodes")));
+    let server = agent::Server::new(context.clone(), images_changed.clone());
+    parts.spawn(server.run(listener, shutdown.clone()).map(ended("the agent's server")));
+    let node = agent.clone();
+    parts.spawn(async move {
+        node.register().await;
+        tokio::join!(
+            node.keep_network(make_network, network_slot),
+            node.keep_status(network, images_changed),
+            node.keep_lease()
+        );
+        "the node's own object"
+    });
+    parts.spawn(follow_runtime(context.clone()).map(ended("the runtime's events")));
+    parts.spawn(keep_logs(context.clone()).map(ended("log rotation")));
+    parts.spawn(follow_pods(context).map(ended("the pods' workers")));
+
+    // Both are cancel-safe.
+    tokio::select! {
+        () = shutdown.cancelled() => {
+            info!("the node agent stops; pods run on");
+            Ok(())
+        }
+        Some(ended) = parts.join_next() => match ended {
+            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+            Err(_) => Ok(()),
+            // On shutdown the server ends by itself.
+            Ok(_) if shutdown.is_cancelled() => Ok(()),
+            Ok(what) => Err(Error::Ended(what)),
+        },
+    }
+}
+
+/// Gives every pod of the node its worker, and what is left of pods that are gone one that ends it.
+async fn follow_pods(context: Arc<Context>) {
+    let mut workers: JoinSet<String> = JoinSet::new();
+    let mut changes = context.pods.subscribe();
+    // Until the copy is whole, a pod that is missing in it may well exist.
+    context.pods.synced().await;
+    adopt(&context, &mut workers).await;
+    loop {
+        // Both are cancel-safe.
+        tokio::select! {
+            change = changes.next() => match change {
+                Change::Applied { new, .. } => wake(&context, &mut workers, &new),
+                Change::Deleted(old) => context.bells.ring(old.metadata.uid.as_deref().unwrap_or_default()),
+                Change::Resync => {
+                    context.pods.list().iter().for_each(|pod| wake(&context, &mut workers, pod));
+                    context.bells.ring_all();
+                }
+            },
+            Some(ended) = workers.join_next() => match ended {
+                Ok(uid) => context.bells.take_down(&uid),
+                Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+                Err(_) => {}
+            },
+        }
+    }
+}
+
+async fn adopt(context: &Arc<Context>, workers: &mut JoinSet<String>) {
+    for pod in context.pods.list() {
+        wake(context, workers, &pod);
+    }
+    let sandboxes = loop {
+        match context.runtime.list_sandboxes().await {
+            Ok(sandboxes) => break sandboxes,
+            Err(error) => {
+                warn!(error = %chain(&error), "cannot list what runs, retrying");
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        }
+    };
+    for sandbox in sandboxes {
+        if !labels::uid(&sandbox.config.labels).is_empty() {
+            // Does nothing where the pod has a worker.
+            wake(context, workers, &Arc::new(execute::orphan(&sandbox.config.labels)));
+        }
+    }
+    remove_left_directories(context);
+}
+
+/// Directories of pods that nobody works on: their volumes were torn down, or never came to be.
+fn remove_left_directories(context: &Context) {
+    let Ok(entries) = std::fs::read_dir(context.config.data_dir.join("pods")) else { return };
+    for entry in entries.flatten() {
+        let name = entry.file_name();
+        let Some(uid) = name.to_str() else { continue };
+        if context.bells.has(uid) {
+            continue;
+        }
+        if let Err(error) = volumes::tear_down(&entry.path()) {
+            warn!(uid, error = %chain(&error), "cannot remove what is left of a pod");
+        }
+    }
+}
+
+/// Rings the pod's worker, or starts it.
+fn wake(context: &Arc<Context>, workers: &mut JoinSet<String>, pod: &Arc<Pod>) {
+    let Some(uid) = pod.metadata.uid.clone() else { return };
+    match context.bells.hang(&uid) {
+        None => context.bells.ring(&uid),
+        Some(bell) => {
+            let worker = Worker::new(context.clone(), pod.clone(), bell);
+            workers.spawn(async move {
+                worker.run().await;
+                uid
+            });
+        }
+    }
+}
+
+async fn follow_runtime(context: Arc<Context>) {
+    let mut events = context.runtime.events();
+    loop {
+        match events.recv().await {
+            Ok(Event::SandboxStopped(sandbox)) => context.bells.ring_sandbox(&sandbox),
+            Ok(Event::ContainerStarted(_, sandbox) | Event::ContainerExited(_, sandbox)) => {
+                context.bells.ring_sandbox(&sandbox);
+            }
+            Err(RecvError::Lagged(_)) => context.bells.ring_all(),
+            Err(RecvError::Closed) => return,
+        }
+    }
+}
+
+/// Rotates the logs of running containers.
+async fn keep_logs(context: Arc<Context>) {
+    let mut ticks = tokio::time::interval(LOGS_EVERY);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let Ok(containers) = context.runtime.list_containers().await else { continue };
+        for container in containers {
+            let Some(path) = container.log_path.filter(|_| container.pid != 0) else { continue };
+            match logs::rotate(&path) {
+                Ok(false) => {}
+                Ok(true) => {
+                    if let Err(error) = context.runtime.reopen_log(&container.id).await {
+                        warn!(container = container.id.0, error = %chain(&error), "cannot reopen a log");
+                    }
+                }
+                Err(error) => warn!(path = %path.display(), error = %chain(&error), "cannot rotate a log"),
+            }
+        }
+    }
+}

@@ -1,0 +1,150 @@
+//! Probing one container for as long as it runs.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use k8s_openapi::api::core::v1::{Container, Pod, Probe};
+use skiff_runtime::{ContainerId, Runtime};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until};
+
+use crate::events::{Kind, Recorder};
+use crate::observed::Probed;
+use crate::probes::{probe, seconds};
+
+/// What a container's probes found, for its pod's worker.
+pub(crate) type Verdict = (ContainerId, Probed);
+
+/// One container and its probes.
+pub(crate) struct Prober {
+    pub(crate) runtime: Arc<dyn Runtime>,
+    pub(crate) events: Recorder,
+    pub(crate) pod: Arc<Pod>,
+    pub(crate) container: Container,
+    pub(crate) id: ContainerId,
+    pub(crate) ip: IpAddr,
+    pub(crate) started_at: SystemTime,
+    pub(crate) initial: Probed,
+    pub(crate) tell: mpsc::Sender<Verdict>,
+}
+
+/// Whether a container has anything to ask.
+pub(crate) fn is_probed(container: &Container) -> bool {
+    container.startup_probe.is_some() || container.liveness_probe.is_some() || container.readiness_probe.is_some()
+}
+
+/// A result that changed, after as many equal answers as its threshold asks for.
+struct Threshold {
+    last: Option<bool>,
+    run: i32,
+    success: i32,
+    failure: i32,
+}
+
+impl Threshold {
+    fn of(probe: &Probe) -> Self {
+        let at_least_one = |value: Option<i32>, default| value.unwrap_or(default).max(1);
+        let success = at_least_one(probe.success_threshold, 1);
+        Self { last: None, run: 0, success, failure: at_least_one(probe.failure_threshold, 3) }
+    }
+
+    fn add(&mut self, ok: bool) -> Option<bool> {
+        self.run = if self.last == Some(ok) { self.run.saturating_add(1) } else { 1 };
+        self.last = Some(ok);
+        (self.run >= if ok { self.success } else { self.failure }).then_some(ok)
+    }
+}
+
+impl Prober {
+    /// Probes until it is aborted or the container has failed.
+    pub(crate) async fn run(self) {
+        let mut state = self.initial.clone();
+        if let Some(startup) = &self.container.startup_probe
+            && !state.started
+        {
+            let mut threshold = Threshold::of(startup);
+            let mut at = self.first(startup);
+            loop {
+                sleep_until(at).await;
+                at = Instant::now() + seconds(startup.period_seconds, 10);
+                match threshold.add(self.ask(startup, "Startup").await) {
+                    Some(true) => break,
+                    Some(false) => return self.fail(state, "startup", startup).await,
+                    None => {}
+                }
+            }
+        }
+        state.started = true;
+        self.report(&state).await;
+        let mut ready = self.container.readiness_probe.as_ref().map(|probe| (probe, Threshold::of(probe), self.first(probe)));
+        let mut alive = self.container.liveness_probe.as_ref().map(|probe| (probe, Threshold::of(probe), self.first(probe)));
+        loop {
+            let next = |at: Option<Instant>| at.unwrap_or_else(|| Instant::now() + Duration::from_secs(86_400));
+            let (ready_at, alive_at) =
+                (next(ready.as_ref().map(|ready| ready.2)), next(alive.as_ref().map(|alive| alive.2)));
+            if ready.is_none() && alive.is_none() {
+                return;
+            }
+            sleep_until(ready_at.min(alive_at)).await;
+            if ready_at <= alive_at {
+                let Some((probe, threshold, at)) = &mut ready else { continue };
+                *at = Instant::now() + seconds(probe.period_seconds, 10);
+                let verdict = threshold.add(self.ask(probe, "Readiness").await);
+                if verdict.is_some_and(|verdict| verdict != state.ready) {
+                    state.ready = !state.ready;
+                    self.report(&state).await;
+                }
+            } else {
+                let Some((probe, threshold, at)) = &mut alive else { continue };
+                *at = Instant::now() + seconds(probe.period_seconds, 10);
+                if threshold.add(self.ask(probe, "Liveness").await) == Some(false) {
+                    return self.fail(state, "liveness", probe).await;
+                }
+            }
+        }
+    }
+
+    fn first(&self, probe: &Probe) -> Instant {
+        let delay = Duration::from_secs(probe.initial_delay_seconds.and_then(|delay| u64::try_from(delay).ok()).unwrap_or(0));
+        let age = SystemTime::now().duration_since(self.started_at).unwrap_or_default();
+        Instant::now() + delay.saturating_sub(age)
+    }
+
+    async fn ask(&self, of: &Probe, kind: &str) -> bool {
+        match probe(&self.runtime, &self.id, &self.container, of, self.ip).await {
+            Ok(()) => true,
+            Err(why) => {
+                let message = format!("{kind} probe failed: {}", why.trim_end_matches('\0'));
+                self.events.pod(&self.pod, Some(&self.container.name), Kind::Warning, "Unhealthy", message);
+                false
+            }
+        }
+    }
+
+    async fn fail(&self, mut state: Probed, which: &str, probe: &Probe) {
+        state.failed = Some(which.into());
+        state.ready = false;
+        state.grace_seconds = probe.termination_grace_period_seconds.and_then(|grace| u64::try_from(grace).ok());
+        self.report(&state).await;
+    }
+
+    async fn report(&self, state: &Probed) {
+        // The worker is gone: so is the interest in this.
+        let _ = self.tell.send((self.id.clone(), state.clone())).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn verdicts_take_as_many_answers_as_asked() {
+        let probe = Probe { failure_threshold: Some(3), success_threshold: Some(2), ..Probe::default() };
+        let mut threshold = Threshold::of(&probe);
+        let answers = [false, false, true, false, false, false, true, true];
+        let verdicts: Vec<_> = answers.into_iter().map(|answer| threshold.add(answer)).collect();
+        assert_eq!(verdicts, [None, None, None, None, None, Some(false), None, Some(true)]);
+    }
+}

@@ -1,0 +1,90 @@
+//! Writing one pod's status: the latest wins, and none is written twice.
+
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use serde_json::{Value, json};
+use skiff_client::{Client, Patch};
+use tokio::sync::watch;
+use tokio::task::AbortHandle;
+use tracing::debug;
+
+const RETRY_MAX: Duration = Duration::from_secs(5);
+/// How long the end of a pod waits for its last status to be taken.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Fields of the status that are this writer's: absent ones are removed.
+const OWNED: [&str; 6] = ["reason", "message", "podIP", "podIPs", "initContainerStatuses", "containerStatuses"];
+
+/// A background task that writes what it is given.
+pub(crate) struct StatusWriter {
+    wanted: watch::Sender<(u64, PodStatus)>,
+    written: watch::Receiver<u64>,
+    task: AbortHandle,
+}
+
+impl Drop for StatusWriter {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl StatusWriter {
+    pub(crate) fn start(client: Client, namespace: String, name: String, uid: String) -> Self {
+        let (wanted, mut receiver) = watch::channel((0, PodStatus::default()));
+        let (tell, written) = watch::channel(0);
+        let task = tokio::spawn(async move {
+            let mut pause = Duration::from_millis(50);
+            while receiver.changed().await.is_ok() {
+                loop {
+                    let (version, status) = receiver.borrow_and_update().clone();
+                    let patch = patch(&uid, &status);
+                    match client.patch::<Pod>(&namespace, &name, Some("status"), &patch).await {
+                        // Gone, or another pod of that name: nobody wants it any more.
+                        Ok(_) => {
+                            tell.send_replace(version);
+                        }
+                        Err(error) if error.is_not_found() || error.is_conflict() => {
+                            tell.send_replace(version);
+                        }
+                        Err(error) => {
+                            debug!(
+                                pod = name,
+                                error = &error as &dyn std::error::Error,
+                                "cannot write a pod's status, retrying"
+                            );
+                            tokio::time::sleep(pause).await;
+                            pause = (pause * 2).min(RETRY_MAX);
+                            continue;
+                        }
+                    }
+                    pause = Duration::from_millis(50);
+                    break;
+                }
+            }
+        });
+        Self { wanted, written, task: task.abort_handle() }
+    }
+
+    /// Wants this status to be the API's.
+    pub(crate) fn write(&self, status: PodStatus) {
+        self.wanted.send_modify(|wanted| *wanted = (wanted.0 + 1, status));
+    }
+
+    /// Waits until the last one is written.
+    pub(crate) async fn flush(&self) {
+        let version = self.wanted.borrow().0;
+        let mut written = self.written.clone();
+        let _ = tokio::time::timeout(FLUSH_TIMEOUT, written.wait_for(|written| *written >= version)).await;
+    }
+}
+
+fn patch(uid: &str, status: &PodStatus) -> Patch {
+    let mut status = serde_json::to_value(status).unwrap_or_default();
+    if let Value::Object(fields) = &mut status {
+        for field in OWNED {
+            fields.entry(field).or_insert(Value::Null);
+        }
+    }
+    Patch::Merge(json!({"metadata": {"uid": uid}, "status": status}))
+}

@@ -1,0 +1,203 @@
+//! What a pod may ask for and this agent doesn't do yet: one table.
+//!
+//! The API admits such a pod; here its containers wait in `CreateContainerConfigError` with a message
+//! that names the field, so that nothing is ever ignored silently.
+
+use k8s_openapi::api::core::v1::{Container, PodSpec};
+use serde_json::Value;
+
+/// Fields of the pod's specification, as paths in its JSON form. `*` is each item of a list.
+const POD: &[&str] = &[
+    "securityContext.appArmorProfile",
+    "securityContext.fsGroup",
+    "securityContext.fsGroupChangePolicy",
+    "securityContext.runAsGroup",
+    "securityContext.runAsNonRoot",
+    "securityContext.runAsUser",
+    "securityContext.seLinuxChangePolicy",
+    "securityContext.seLinuxOptions",
+    "securityContext.seccompProfile",
+    "securityContext.supplementalGroups",
+    "securityContext.supplementalGroupsPolicy",
+    "securityContext.sysctls",
+    "securityContext.windowsOptions",
+    "ephemeralContainers",
+    "imagePullSecrets",
+    "initContainers.*.restartPolicy",
+    "readinessGates",
+    "resourceClaims",
+    "resources",
+    "runtimeClassName",
+    "volumes.*.awsElasticBlockStore",
+    "volumes.*.azureDisk",
+    "volumes.*.azureFile",
+    "volumes.*.cephfs",
+    "volumes.*.cinder",
+    "volumes.*.csi",
+    "volumes.*.ephemeral",
+    "volumes.*.fc",
+    "volumes.*.flexVolume",
+    "volumes.*.flocker",
+    "volumes.*.gcePersistentDisk",
+    "volumes.*.gitRepo",
+    "volumes.*.glusterfs",
+    "volumes.*.image",
+    "volumes.*.iscsi",
+    "volumes.*.nfs",
+    "volumes.*.persistentVolumeClaim",
+    "volumes.*.photonPersistentDisk",
+    "volumes.*.portworxVolume",
+    "volumes.*.projected.sources.*.clusterTrustBundle",
+    "volumes.*.projected.sources.*.podCertificate",
+    "volumes.*.projected.sources.*.serviceAccountToken",
+    "volumes.*.quobyte",
+    "volumes.*.rbd",
+    "volumes.*.scaleIO",
+    "volumes.*.storageos",
+    "volumes.*.vsphereVolume",
+];
+
+/// Fields of a container.
+const CONTAINER: &[&str] = &[
+    "securityContext.allowPrivilegeEscalation",
+    "securityContext.appArmorProfile",
+    "securityContext.procMount",
+    "securityContext.readOnlyRootFilesystem",
+    "securityContext.runAsGroup",
+    "securityContext.runAsNonRoot",
+    "securityContext.runAsUser",
+    "securityContext.seLinuxOptions",
+    "securityContext.seccompProfile",
+    "securityContext.windowsOptions",
+    "env.*.valueFrom.fileKeyRef",
+    "lifecycle",
+    "livenessProbe.grpc",
+    "readinessProbe.grpc",
+    "restartPolicyRules",
+    "resources.claims",
+    "startupProbe.grpc",
+    "volumeDevices",
+];
+
+/// Why a container of this pod can't be created here, naming the first field that stands in the way.
+pub(crate) fn unsupported(spec: &PodSpec, container: &Container) -> Option<String> {
+    let field = pod_field(spec).or_else(|| {
+        let list = if spec.containers.iter().any(|each| each.name == container.name) {
+            ("containers", &spec.containers)
+        } else {
+            ("initContainers", spec.init_containers.as_ref()?)
+        };
+        let index = list.1.iter().position(|each| each.name == container.name)?;
+        container_field(container).map(|field| format!("{}[{index}].{field}", list.0))
+    })?;
+    Some(format!("spec.{field} is not supported by this version of Skiff"))
+}
+
+fn pod_field(spec: &PodSpec) -> Option<String> {
+    // hostUsers defaults to true; only false asks for a user namespace.
+    if spec.host_users == Some(false) {
+        return Some("hostUsers".into());
+    }
+    if let Some(field) = unmountable(spec) {
+        return Some(field);
+    }
+    // The walk is over JSON, so that a field is one line above; most pods use none and skip it.
+    let plain = spec.security_context.as_ref().is_none_or(|context| *context == Default::default())
+        && spec.volumes.is_none()
+        && spec.init_containers.is_none()
+        && spec.ephemeral_containers.is_none()
+        && spec.image_pull_secrets.is_none()
+        && spec.readiness_gates.is_none()
+        && spec.resource_claims.is_none()
+        && spec.resources.is_none()
+        && spec.runtime_class_name.is_none();
+    if plain {
+        return None;
+    }
+    first(&serde_json::to_value(spec).ok()?, POD)
+}
+
+fn container_field(container: &Container) -> Option<String> {
+    first(&serde_json::to_value(container).ok()?, CONTAINER)
+}
+
+/// A value, not a field, that asks for too much.
+fn unmountable(spec: &PodSpec) -> Option<String> {
+    let (index, _) = spec.volumes.iter().flatten().enumerate().find(|(_, volume)| {
+        volume.empty_dir.as_ref().and_then(|volume| volume.medium.as_deref()).is_some_and(huge_pages)
+    })?;
+    Some(format!("volumes[{index}].emptyDir.medium"))
+}
+
+fn huge_pages(medium: &str) -> bool {
+    medium.starts_with("HugePages")
+}
+
+fn first(object: &Value, table: &[&str]) -> Option<String> {
+    table.iter().find_map(|path| find(object, path, String::new()))
+}
+
+/// The concrete path of the first non-empty value at `path`.
+fn find(value: &Value, path: &str, at: String) -> Option<String> {
+    let (head, rest) = path.split_once('.').map_or((path, None), |(head, rest)| (head, Some(rest)));
+    if head == "*" {
+        return value.as_array()?.iter().enumerate().find_map(|(index, item)| {
+            let at = format!("{at}[{index}]");
+            rest.map_or_else(|| is_set(item).then(|| at.clone()), |rest| find(item, rest, at.clone()))
+        });
+    }
+    let next = value.get(head)?;
+    let at = if at.is_empty() { head.to_owned() } else { format!("{at}.{head}") };
+    match rest {
+        Some(rest) => find(next, rest, at),
+        None => is_set(next).then_some(at),
+    }
+}
+
+/// `false` is a value too: `runAsNonRoot: false` is answered, not skipped. Empty lists and objects ask
+/// for nothing.
+fn is_set(value: &Value) -> bool {
+    match value {
+        Value::Null => false,
+        Value::Array(items) => !items.is_empty(),
+        Value::Object(fields) => !fields.is_empty(),
+        Value::String(text) => !text.is_empty(),
+        _ => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(spec: Value, expected: Option<&str>) {
+        let spec: PodSpec = serde_json::from_value(spec).expect("a pod specification");
+        assert_eq!(unsupported(&spec, &spec.containers[0]).as_deref(), expected);
+    }
+
+    #[test]
+    fn names_the_field() {
+        use serde_json::json;
+        check(json!({"containers": [{"name": "a"}], "securityContext": {}}), None);
+        check(
+            json!({"containers": [{"name": "a"}], "securityContext": {"runAsUser": 0}}),
+            Some("spec.securityContext.runAsUser is not supported by this version of Skiff"),
+        );
+        check(
+            json!({"containers": [{"name": "a", "securityContext": {"readOnlyRootFilesystem": false}}]}),
+            Some("spec.containers[0].securityContext.readOnlyRootFilesystem is not supported by this version of Skiff"),
+        );
+        check(
+            json!({"containers": [{"name": "a", "securityContext": {"privileged": true, "capabilities": {"add": ["NET_ADMIN"]}}}]}),
+            None,
+        );
+        check(
+            json!({"containers": [{"name": "a"}], "volumes": [{"name": "x", "emptyDir": {}}, {"name": "v", "nfs": {"server": "s", "path": "/"}}]}),
+            Some("spec.volumes[1].nfs is not supported by this version of Skiff"),
+        );
+        check(
+            json!({"containers": [{"name": "a", "lifecycle": {"preStop": {"sleep": {"seconds": 1}}}}]}),
+            Some("spec.containers[0].lifecycle is not supported by this version of Skiff"),
+        );
+    }
+}

@@ -1,0 +1,165 @@
+//! A pod's volumes on the node: set up before its sandbox, refreshed while it runs, removed at its end.
+
+pub(crate) mod atomic;
+pub(crate) mod content;
+mod host_path;
+pub(crate) mod mounts;
+mod sub_path;
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use k8s_openapi::api::core::v1::{Container, EmptyDirVolumeSource, Pod, Volume, VolumeMount};
+use skiff_api::quantity;
+use skiff_runtime::{Mount, Propagation};
+
+use crate::env::{self, Facts, Sources};
+
+/// Why a volume can't be used; the message is the event's.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    #[error("MountVolume.SetUp failed for volume \"{volume}\" : {reason}")]
+    SetUp { volume: String, reason: String },
+    #[error("failed to prepare subPath for volumeMount \"{volume}\" of container \"{container}\"")]
+    SubPath { volume: String, container: String, #[source] source: io::Error },
+    #[error("{0}")]
+    Invalid(String),
+}
+
+/// Where a volume lies on the node.
+pub(crate) fn path(pod_dir: &Path, volume: &Volume) -> PathBuf {
+    match &volume.host_path {
+        Some(host_path) => PathBuf::from(&host_path.path),
+        None => pod_dir.join("volumes").join(kind(volume)).join(&volume.name),
+    }
+}
+
+fn kind(volume: &Volume) -> &'static str {
+    if volume.config_map.is_some() {
+        "configmap"
+    } else if volume.secret.is_some() {
+        "secret"
+    } else if volume.downward_api.is_some() {
+        "downward-api"
+    } else if volume.projected.is_some() {
+        "projected"
+    } else {
+        "empty-dir"
+    }
+}
+
+/// Makes every volume of the pod, or brings its content up to date.
+pub(crate) fn set_up(pod_dir: &Path, facts: &Facts<'_>, sources: &impl Sources) -> Result<(), Error> {
+    let volumes = facts.pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
+    for volume in volumes {
+        let fail = |reason: String| Error::SetUp { volume: volume.name.clone(), reason };
+        let path = path(pod_dir, volume);
+        if let Some(source) = &volume.host_path {
+            host_path::check(&path, source.type_.as_deref().unwrap_or_default()).map_err(fail)?;
+        } else if let Some(files) = content::files(volume, facts, sources).map_err(fail)? {
+            if volume.secret.is_some() || volume.projected.is_some() {
+                // What is secret is never written to a disk.
+                mounts::tmpfs(&path, None).map_err(|error| fail(error.to_string()))?;
+            }
+            atomic::write(&path, &files).map_err(|error| fail(error.to_string()))?;
+        } else if let Some(source) = &volume.empty_dir {
+            empty_dir(&path, source).map_err(|error| fail(error.to_string()))?;
+        } else {
+            // A volume without a source is an empty directory; others are refused before this.
+            empty_dir(&path, &EmptyDirVolumeSource::default()).map_err(|error| fail(error.to_string()))?;
+        }
+    }
+    Ok(())
+}
+
+fn empty_dir(path: &Path, source: &EmptyDirVolumeSource) -> io::Result<()> {
+    fs::create_dir_all(path)?;
+    if source.medium.as_deref() == Some("Memory") {
+        let limit = source.size_limit.as_ref().map(|limit| quantity::of(Some(limit)).value());
+        mounts::tmpfs(path, limit.and_then(|limit| u64::try_from(limit).ok()).filter(|limit| *limit > 0))?;
+    }
+    fs::set_permissions(path, fs::Permissions::from_mode(0o777))
+}
+
+/// Unmounts and removes all that [`set_up`] and [`container_mounts`] made.
+pub(crate) fn tear_down(pod_dir: &Path) -> io::Result<()> {
+    mounts::unmount_below(pod_dir)?;
+    match fs::remove_dir_all(pod_dir) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// A container's mounts, as the runtime takes them.
+pub(crate) fn container_mounts(
+    pod: &Pod,
+    pod_dir: &Path,
+    container: &Container,
+    env: &[(String, String)],
+) -> Result<Vec<Mount>, Error> {
+    let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
+    let volumes: Vec<&Volume> = volumes.collect();
+    let mut mounts = Vec::new();
+    for (index, mount) in container.volume_mounts.iter().flatten().enumerate() {
+        let volume = volumes.iter().find(|volume| volume.name == mount.name).ok_or_else(|| {
+            Error::Invalid(format!(
+                "cannot find volume \"{}\" to mount into container \"{}\"",
+                mount.name, container.name
+            ))
+        })?;
+        let whole = path(pod_dir, volume);
+        let source = match sub_path_of(mount, env)? {
+            Some(sub_path) => {
+                let place = pod_dir
+                    .join("volume-subpaths")
+                    .join(&mount.name)
+                    .join(&container.name)
+                    .join(index.to_string());
+                sub_path::pin(&whole, Path::new(&sub_path), &place).map_err(|source| Error::SubPath {
+                    volume: mount.name.clone(),
+                    container: container.name.clone(),
+                    source,
+                })?;
+                place
+            }
+            None => whole,
+        };
+        // What the API wrote is not the pod's to change.
+        let given = volume.config_map.is_some()
+            || volume.secret.is_some()
+            || volume.downward_api.is_some()
+            || volume.projected.is_some();
+        mounts.push(Mount {
+            source,
+            target: absolute(&mount.mount_path),
+            read_only: mount.read_only.unwrap_or(false) || given,
+            propagation: match mount.mount_propagation.as_deref() {
+                Some("HostToContainer") => Propagation::HostToContainer,
+                Some("Bidirectional") => Propagation::Bidirectional,
+                _ => Propagation::Private,
+            },
+        });
+    }
+    Ok(mounts)
+}
+
+fn absolute(path: &str) -> PathBuf {
+    Path::new("/").join(path)
+}
+
+fn sub_path_of(mount: &VolumeMount, env: &[(String, String)]) -> Result<Option<String>, Error> {
+    if let Some(text) = mount.sub_path_expr.as_deref().filter(|text| !text.is_empty()) {
+        let value_of = |name: &str| env.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone());
+        let path = env::expand(text, value_of);
+        if path.contains("$(") {
+            return Err(Error::Invalid(format!("missing value for {text:?}")));
+        }
+        return Ok(Some(path));
+    }
+    Ok(mount.sub_path.clone().filter(|path| !path.is_empty()))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,114 @@
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use serde_json::{Value, json};
+
+use super::*;
+
+struct Maps(BTreeMap<String, ConfigMap>);
+
+impl Sources for Maps {
+    fn config_map(&self, name: &str) -> Option<&ConfigMap> {
+        self.0.get(name)
+    }
+
+    fn secret(&self, _: &str) -> Option<&Secret> {
+        None
+    }
+}
+
+fn pod(volumes: Value, mounts: Value) -> Pod {
+    serde_json::from_value(json!({
+        "metadata": {"name": "p", "namespace": "n", "labels": {"a": "b"}},
+        "spec": {"containers": [{"name": "c", "volumeMounts": mounts}], "volumes": volumes},
+    }))
+    .expect("a pod")
+}
+
+fn facts(pod: &Pod) -> Facts<'_> {
+    let ip = Ipv4Addr::LOCALHOST;
+    Facts { pod, pod_ip: None, node_ip: ip, node_cpu_milli: 1_000, node_memory_bytes: 1 }
+}
+
+fn maps() -> Maps {
+    let map = serde_json::from_value(json!({"data": {"k": "v", "l": "w"}})).expect("a config map");
+    Maps(BTreeMap::from([("m".to_owned(), map)]))
+}
+
+#[test]
+fn content_has_items_and_modes() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let pod = pod(
+        json!([
+            {"name": "a", "configMap": {"name": "m", "defaultMode": 256, "items": [{"key": "k", "path": "x/y"}]}},
+            {"name": "b", "downwardAPI": {"items": [{"path": "labels", "fieldRef": {"fieldPath": "metadata.labels"}}]}},
+            {"name": "c", "configMap": {"name": "none", "optional": true}},
+        ]),
+        json!([]),
+    );
+    set_up(dir.path(), &facts(&pod), &maps()).expect("sets up");
+    let read = |path: &str| fs::read_to_string(dir.path().join("volumes").join(path)).expect("is there");
+    assert_eq!(read("configmap/a/x/y"), "v");
+    assert_eq!(read("downward-api/b/labels"), "a=\"b\"");
+    let mode = fs::metadata(dir.path().join("volumes/configmap/a/x/y")).expect("is there").permissions().mode();
+    assert_eq!(mode & 0o777, 0o400);
+}
+
+#[test]
+fn what_is_missing_is_named() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let check = |volume: Value, expected: &str| {
+        let pod = pod(json!([volume]), json!([]));
+        let error = set_up(dir.path(), &facts(&pod), &maps()).expect_err("it is missing");
+        assert_eq!(error.to_string(), format!("MountVolume.SetUp failed for volume \"v\" : {expected}"));
+    };
+    check(json!({"name": "v", "configMap": {"name": "q"}}), "configmap \"q\" not found");
+    check(json!({"name": "v", "secret": {"secretName": "q"}}), "secret \"q\" not found");
+    let items = json!([{"key": "z", "path": "z"}]);
+    check(
+        json!({"name": "v", "configMap": {"name": "m", "items": items}}),
+        "references non-existent config key: z",
+    );
+    let path = dir.path().join("none");
+    check(
+        json!({"name": "v", "hostPath": {"path": path, "type": "Directory"}}),
+        &format!("hostPath type check failed: {} is not a directory", path.display()),
+    );
+}
+
+#[test]
+fn memory_and_sub_paths_are_mounted_and_unmounted() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let pod_dir = dir.path().join("pod");
+    let host = dir.path().join("host");
+    fs::create_dir(&host).expect("makes");
+    // A link out of the volume must lead nowhere.
+    std::os::unix::fs::symlink("/etc", host.join("escape")).expect("links");
+    let volumes = json!([
+        {"name": "m", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}},
+        {"name": "h", "hostPath": {"path": host}},
+    ]);
+    let pod_ok = pod(
+        volumes.clone(),
+        json!([{"name": "m", "mountPath": "/m"}, {"name": "h", "mountPath": "h", "subPath": "new/dir", "readOnly": true}]),
+    );
+    set_up(&pod_dir, &facts(&pod_ok), &maps()).expect("sets up");
+    set_up(&pod_dir, &facts(&pod_ok), &maps()).expect("twice is once");
+    let container = &pod_ok.spec.as_ref().expect("has one").containers[0];
+    let made = container_mounts(&pod_ok, &pod_dir, container, &[]).expect("mounts");
+    assert_eq!(made[1].target, Path::new("/h"));
+    assert!(made[1].read_only);
+    fs::write(made[1].source.join("file"), "x").expect("writes");
+    assert!(host.join("new/dir/file").exists());
+    let mounted = mounts::mount_points().expect("reads");
+    assert_eq!(mounted.iter().filter(|point| point.starts_with(&pod_dir)).count(), 2);
+
+    let escaping = pod(volumes, json!([{"name": "h", "mountPath": "/h", "subPath": "escape/passwd"}]));
+    let container = &escaping.spec.as_ref().expect("has one").containers[0];
+    container_mounts(&escaping, &pod_dir, container, &[]).expect_err("the volume has no such path");
+
+    tear_down(&pod_dir).expect("tears down");
+    assert!(!pod_dir.exists());
+    assert!(host.join("new/dir/file").exists(), "the host's files are not ours");
+}
