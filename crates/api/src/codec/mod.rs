@@ -24,7 +24,7 @@ mod tidy;
 mod wire;
 
 #[cfg(test)]
-mod random;
+pub(crate) mod random;
 #[cfg(test)]
 mod tests;
 

@@ -77,9 +77,9 @@ pub(crate) fn object(dice: &mut Dice, t: &'static schema::Type, depth: usize) ->
         let value = match field.shape {
             Shape::One => scalar(dice, field, depth + 1),
             Shape::List => (0..dice.below(3).max(least)).map(|_| scalar(dice, field, depth + 1)).collect(),
-            Shape::Map => {
-                (0..dice.below(3).max(least)).map(|i| (format!("k{i}"), scalar(dice, field, depth + 1))).collect()
-            }
+            Shape::Map => (0..dice.below(3).max(least))
+                .map(|i| (format!("k{i}"), scalar(dice, field, depth + 1)))
+                .collect(),
         };
         map.insert(field.name.to_owned(), value);
     }
