@@ -1,0 +1,250 @@
+//! `skiff agent`: a node. One process for kubelet, runtime, pod network, service proxy and DNS.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+
+use anyhow::{Context, bail};
+use k8s_openapi::api::core::v1::Taint;
+use serde::{Deserialize, Serialize};
+use skiff_client::{Cache, ListParams};
+use skiff_network::{Cidr, LocalNetwork};
+use skiff_runtime::LocalRuntime;
+use skiff_runtime::images::{self, ImageStore};
+use skiff_sys::netlink::route::Connection;
+use skiff_sys::nft::Ruleset;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::join::Membership;
+use crate::server::{host_name, own_address, run_until_signal};
+use crate::up::node::component;
+use crate::up::record::write_private;
+
+/// The common name of the API server's certificate for agents.
+const API_SERVER: &str = "kube-apiserver-kubelet-client";
+
+/// Upstream's name for the cgroup that all pods are in.
+const CGROUP_ROOT: &str = "kubepods";
+
+const RESOLV_CONF: &str = "/etc/resolv.conf";
+
+const CONTROL_PLANE: &str = "node-role.kubernetes.io/control-plane";
+
+/// Make this machine a node of a cluster
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// The cluster's API, such as https://192.0.2.10:6443
+    #[arg(long, value_name = "URL")]
+    server: String,
+    /// The cluster's join token [env: SKIFF_TOKEN]
+    #[arg(long, env = "SKIFF_TOKEN", hide_env_values = true)]
+    token: String,
+    /// This machine's name in the cluster [default: its host name]
+    #[arg(long, value_name = "NAME")]
+    node_name: Option<String>,
+    /// This machine's address in the cluster [default: the one that leads out]
+    #[arg(long, value_name = "IP")]
+    node_ip: Option<Ipv4Addr>,
+    /// Where the node's data are kept
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/skiff/agent")]
+    data_dir: PathBuf,
+}
+
+/// What a node's agent is told.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct AgentConfig {
+    pub(crate) node_name: String,
+    pub(crate) node_ip: Ipv4Addr,
+    /// `host:port` of the API.
+    pub(crate) server: String,
+    pub(crate) token: Option<String>,
+    pub(crate) data_dir: PathBuf,
+    /// Sockets; short.
+    pub(crate) run_dir: PathBuf,
+    pub(crate) images_dir: PathBuf,
+    /// `None`: what the control plane assigns.
+    pub(crate) pod_cidr: Option<Cidr>,
+    /// Takes no ordinary pods.
+    pub(crate) control_plane: bool,
+}
+
+impl AgentConfig {
+    pub(crate) fn token(&self) -> anyhow::Result<String> {
+        self.token
+            .as_deref()
+            .map(|token| token.trim().to_owned())
+            .context("the agent was given no join token")
+    }
+}
+
+/// `skiff agent`.
+pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
+    crate::up::require_root("agent")?;
+    let server =
+        args.server.strip_prefix("https://").unwrap_or(&args.server).trim_end_matches('/').to_owned();
+    if server.contains("://") || server.rsplit_once(':').is_none_or(|(_, port)| port.parse::<u16>().is_err())
+    {
+        bail!("--server {:?} is no address such as https://192.0.2.10:6443", args.server);
+    }
+    let config = AgentConfig {
+        node_name: match &args.node_name {
+            Some(name) => name.clone(),
+            None => host_name()?,
+        },
+        node_ip: match args.node_ip {
+            Some(ip) => ip,
+            None => own_address().context("cannot tell this machine's address: name it with --node-ip")?,
+        },
+        server,
+        token: Some(args.token.clone()),
+        images_dir: args.data_dir.join("images"),
+        run_dir: PathBuf::from("/run/skiff-agent"),
+        data_dir: args.data_dir.clone(),
+        pod_cidr: None,
+        control_plane: false,
+    };
+    let path = config.data_dir.join("agent.json");
+    write_private(&path, &serde_json::to_vec_pretty(&config).context("cannot encode")?)?;
+    // From here on it is the process that every node has, with the name that people look for.
+    let error = Command::new("/proc/self/exe").arg0("kubelet").args(component("agent", &path)).exec();
+    Err(error).context("cannot run the agent")
+}
+
+/// The agent's process.
+pub(crate) fn run_component(config_path: &Path) -> anyhow::Result<()> {
+    let bytes = fs::read(config_path).with_context(|| format!("cannot read {}", config_path.display()))?;
+    let config: AgentConfig =
+        serde_json::from_slice(&bytes).with_context(|| format!("cannot parse {}", config_path.display()))?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    runtime.block_on(serve(config))
+}
+
+async fn serve(config: AgentConfig) -> anyhow::Result<()> {
+    let shutdown = CancellationToken::new();
+    let images =
+        ImageStore::open(images::Config::new(&config.images_dir)).context("cannot open the image store")?;
+    let mut runtime_config = skiff_runtime::Config::new(config.data_dir.join("runtime"), &config.run_dir);
+    runtime_config.cgroup_root = CGROUP_ROOT.into();
+    let runtime = LocalRuntime::open(runtime_config, images).context("cannot open the container runtime")?;
+    let ruleset = Ruleset::open().context("cannot use nftables")?;
+    let membership = Membership::obtain(&config).await?;
+    let cluster = &membership.response;
+    let client = membership.client(&config)?;
+    let cluster_cidr: Cidr = cluster.cluster_cidr.parse().context("the cluster's pod range")?;
+    let service_cidr: Cidr = cluster.service_cidr.parse().context("the cluster's service range")?;
+    let dns: Ipv4Addr = cluster.cluster_dns.parse().context("the cluster's DNS address")?;
+
+    let mut parts = JoinSet::new();
+    let network_config = skiff_network::Config {
+        bridge: "cbr0".to_owned(),
+        // Replaced by what the node is assigned.
+        pod_cidr: cluster_cidr,
+        cluster_cidr,
+        service_cidr,
+        node_ip: config.node_ip,
+        mtu: 0,
+        state_dir: config.data_dir.join("network"),
+    };
+    let rules = ruleset.clone();
+    let make_network: skiff_kubelet::NetworkFactory = Box::new(move |pod_cidr: String| {
+        let pod_cidr: Cidr = pod_cidr.parse()?;
+        let network = LocalNetwork::start_blocking(
+            skiff_network::Config { pod_cidr, ..network_config.clone() },
+            rules.clone(),
+        )?;
+        Ok(Arc::new(network) as Arc<dyn skiff_network::Network>)
+    });
+    let (client_, stop) = (client.clone(), shutdown.clone());
+    let kubelet = kubelet_config(&config, &membership)?;
+    parts.spawn(async move {
+        if let Err(error) = skiff_kubelet::run(kubelet, client_, runtime, make_network, stop).await {
+            tracing::error!(error = &error as &dyn std::error::Error, "the kubelet failed");
+        }
+        "the kubelet"
+    });
+    let proxy = skiff_proxy::Config {
+        node_name: config.node_name.clone(),
+        cluster_cidr: cluster.cluster_cidr.parse().context("the cluster's pod range")?,
+        service_cidr: cluster.service_cidr.parse().context("the cluster's service range")?,
+        local_addresses: vec![dns],
+    };
+    let (client_, stop) = (client.clone(), shutdown.clone());
+    parts.spawn(async move {
+        if let Err(error) = skiff_proxy::run(proxy, client_, ruleset, stop).await {
+            tracing::error!(error = &error as &dyn std::error::Error, "the service proxy failed");
+        }
+        "the service proxy"
+    });
+    let kernel = Connection::open()?;
+    let loopback = kernel.link("lo")?.context("the node has no loopback link")?.index;
+    kernel.set_up("lo")?;
+    kernel.add_address(loopback, dns, 32)?;
+    let dns_config = skiff_dns::Config {
+        listen: SocketAddr::from((dns, 53)),
+        zone: cluster.cluster_domain.clone(),
+        forwarders: skiff_dns::forwarders(&fs::read_to_string(RESOLV_CONF).unwrap_or_default()),
+    };
+    let caches = skiff_dns::Caches {
+        services: Cache::new(client.clone(), ListParams::default()),
+        slices: Cache::new(client, ListParams::default()),
+        pods: None,
+    };
+    parts.spawn(ended("the copy of services", caches.services.clone().run()));
+    parts.spawn(ended("the copy of endpoint slices", caches.slices.clone().run()));
+    let stop = shutdown.clone();
+    parts.spawn(async move {
+        if let Err(error) = skiff_dns::run(dns_config, caches, stop.cancelled()).await {
+            tracing::error!(error = &error as &dyn std::error::Error, "DNS failed");
+        }
+        "DNS"
+    });
+    run_until_signal(parts, shutdown).await
+}
+
+async fn ended(part: &'static str, work: impl Future<Output = ()>) -> &'static str {
+    work.await;
+    part
+}
+
+fn kubelet_config(config: &AgentConfig, membership: &Membership) -> anyhow::Result<skiff_kubelet::Config> {
+    let cluster = &membership.response;
+    let mut labels = BTreeMap::new();
+    let mut taints = Vec::new();
+    if config.control_plane {
+        labels.insert(CONTROL_PLANE.to_owned(), String::new());
+        taints.push(Taint {
+            key: CONTROL_PLANE.to_owned(),
+            effect: "NoSchedule".to_owned(),
+            ..Taint::default()
+        });
+    }
+    Ok(skiff_kubelet::Config {
+        node_name: config.node_name.clone(),
+        node_ips: vec![config.node_ip],
+        data_dir: config.data_dir.clone(),
+        cluster_dns: vec![cluster.cluster_dns.parse().context("the cluster's DNS address")?],
+        cluster_domain: cluster.cluster_domain.clone(),
+        labels,
+        taints,
+        pod_cidr: config.pod_cidr.map(|range| range.to_string()),
+        register: true,
+        pods_max: 110,
+        cgroup_root: CGROUP_ROOT.to_owned(),
+        resolv_conf: PathBuf::from(RESOLV_CONF),
+        listen: SocketAddr::from((config.node_ip, 10250)),
+        serving: skiff_kubelet::Serving {
+            tls: Some(membership.serving_tls()?),
+            allowed_names: vec![API_SERVER.to_owned()],
+        },
+        version: "1.36.0+skiff".to_owned(),
+    })
+}

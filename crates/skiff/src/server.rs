@@ -1,0 +1,337 @@
+//! `skiff server`: the control plane of a cluster, and the agent of the machine that it runs on.
+//!
+//! What a user starts is a supervisor; the control plane and the agent are processes of their own, so
+//! that either can die without the other.
+
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context, bail};
+use serde::{Deserialize, Serialize};
+use skiff_apiserver::pki::{AltName, Pki, server_names};
+use skiff_apiserver::{ApiServer, Config, Identity, Range};
+use skiff_client::kubeconfig::{Entries, Kubeconfig};
+use skiff_client::{Client, InProcess};
+use skiff_network::Cidr;
+use skiff_store::{Limits, SqliteStore};
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use crate::agent::AgentConfig;
+use crate::supervise::{self, Child};
+use crate::up::node::component;
+use crate::up::record::write_private;
+
+/// Upstream's port of the API.
+pub(crate) const API_PORT: u16 = 6443;
+
+const DOMAIN: &str = "cluster.local";
+
+/// Run a cluster's control plane on this machine, and its agent
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Where the cluster's data are kept
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/skiff/server")]
+    data_dir: PathBuf,
+    /// This machine's name in the cluster [default: its host name]
+    #[arg(long, value_name = "NAME")]
+    node_name: Option<String>,
+    /// This machine's address in the cluster [default: the one that leads out]
+    #[arg(long, value_name = "IP")]
+    node_ip: Option<Ipv4Addr>,
+    /// Port of the API, on all addresses
+    #[arg(long, default_value_t = API_PORT)]
+    port: u16,
+    /// Range of the pods' addresses, one /24 a node
+    #[arg(long, value_name = "CIDR", default_value = "10.244.0.0/16")]
+    pod_cidr: Cidr,
+    /// Range of the services' addresses
+    #[arg(long, value_name = "CIDR", default_value = "10.96.0.0/16")]
+    service_cidr: Cidr,
+    /// Run no agent: this machine takes no pods
+    #[arg(long)]
+    no_agent: bool,
+}
+
+/// What the control plane's process is told.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct ServerConfig {
+    pub(crate) data_dir: PathBuf,
+    /// The node's address, which agents and pods reach the API at.
+    pub(crate) advertise: Ipv4Addr,
+    pub(crate) port: u16,
+    pub(crate) pod_cidr: Cidr,
+    /// Each node's part of it.
+    pub(crate) node_prefix: u8,
+    pub(crate) service_cidr: Cidr,
+    pub(crate) dns: Ipv4Addr,
+}
+
+/// The credentials that a kubeconfig needs, all PEM.
+pub(crate) struct Authority {
+    pub(crate) ca_pem: String,
+    pub(crate) admin_certificate_pem: String,
+    pub(crate) admin_key_pem: String,
+}
+
+fn pki_dir(data_dir: &Path) -> PathBuf {
+    data_dir.join("pki")
+}
+
+/// The file of the cluster's join token.
+pub(crate) fn token_path(data_dir: &Path) -> PathBuf {
+    pki_dir(data_dir).join("join-token")
+}
+
+/// Opens the cluster's authority, making it on the first start.
+pub(crate) fn authority(data_dir: &Path) -> anyhow::Result<Authority> {
+    let pki = Pki::open(&pki_dir(data_dir)).context("cannot open the cluster's certificate authority")?;
+    let admin = pki.admin().context("cannot issue the administrator's certificate")?;
+    Ok(Authority {
+        ca_pem: pki.ca().to_owned(),
+        admin_certificate_pem: admin.certificate,
+        admin_key_pem: admin.key,
+    })
+}
+
+/// `skiff server`.
+pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
+    crate::up::require_root("server")?;
+    let node_ip = match args.node_ip {
+        Some(ip) => ip,
+        None => own_address().context("cannot tell this machine's address: name it with --node-ip")?,
+    };
+    let node_name = match &args.node_name {
+        Some(name) => name.clone(),
+        None => host_name()?,
+    };
+    if args.pod_cidr.overlaps(args.service_cidr) {
+        bail!(
+            "--pod-cidr {} overlaps --service-cidr {}: choose another range",
+            args.pod_cidr,
+            args.service_cidr
+        );
+    }
+    let config = ServerConfig {
+        data_dir: args.data_dir.clone(),
+        advertise: node_ip,
+        port: args.port,
+        pod_cidr: args.pod_cidr,
+        node_prefix: 24,
+        service_cidr: args.service_cidr,
+        dns: args.service_cidr.nth(10).context("--service-cidr is too narrow")?,
+    };
+    let authority = authority(&config.data_dir)?;
+    let kubeconfig = config.data_dir.join("kubeconfig");
+    let mut document = Kubeconfig::empty(&kubeconfig);
+    document.merge(&Entries {
+        name: "skiff",
+        server: &format!("https://127.0.0.1:{}", config.port),
+        ca_pem: &authority.ca_pem,
+        certificate_pem: &authority.admin_certificate_pem,
+        key_pem: &authority.admin_key_pem,
+    });
+    write_private(&kubeconfig, document.to_yaml().as_bytes())?;
+    let logs = config.data_dir.join("logs");
+    let server_path = config.data_dir.join("server.json");
+    write_private(&server_path, &serde_json::to_vec_pretty(&config).context("cannot encode")?)?;
+    let mut children = vec![Child {
+        role: "server",
+        argv0: "skiff-server",
+        args: component("server", &server_path),
+        log: logs.join("server.log"),
+        listener: None,
+    }];
+    if !args.no_agent {
+        let agent = AgentConfig {
+            node_name,
+            node_ip,
+            server: format!("{node_ip}:{}", config.port),
+            token: Some(
+                fs::read_to_string(token_path(&config.data_dir)).context("cannot read the join token")?,
+            ),
+            data_dir: config.data_dir.join("agent"),
+            run_dir: PathBuf::from("/run/skiff-agent"),
+            images_dir: config.data_dir.join("images"),
+            pod_cidr: None,
+            control_plane: false,
+        };
+        let agent_path = config.data_dir.join("agent.json");
+        write_private(&agent_path, &serde_json::to_vec_pretty(&agent).context("cannot encode")?)?;
+        let args = component("agent", &agent_path);
+        children.push(Child {
+            role: "agent",
+            argv0: "kubelet",
+            args,
+            log: logs.join("agent.log"),
+            listener: None,
+        });
+    }
+    eprintln!("export KUBECONFIG={}", kubeconfig.display());
+    eprintln!("The processes log to {}. Further nodes join with:", logs.display());
+    eprintln!(
+        "skiff agent --server https://{node_ip}:{} --token \"$(cat {})\"",
+        config.port,
+        token_path(&config.data_dir).display()
+    );
+    supervise::run(children)
+}
+
+/// This machine's host name.
+pub(crate) fn host_name() -> anyhow::Result<String> {
+    let name = nix::unistd::gethostname().context("cannot read the host name")?;
+    Ok(name.to_string_lossy().to_ascii_lowercase())
+}
+
+/// The address that packets to the outside bear. Nothing is sent: connecting a UDP socket only looks up
+/// a route.
+pub(crate) fn own_address() -> anyhow::Result<Ipv4Addr> {
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+    socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9))?;
+    match socket.local_addr()?.ip() {
+        IpAddr::V4(ip) if !ip.is_unspecified() && !ip.is_loopback() => Ok(ip),
+        other => bail!("the only way out is by {other}"),
+    }
+}
+
+/// The control plane's process.
+pub(crate) fn run_component(config_path: &Path) -> anyhow::Result<()> {
+    let bytes = fs::read(config_path).with_context(|| format!("cannot read {}", config_path.display()))?;
+    let config: ServerConfig =
+        serde_json::from_slice(&bytes).with_context(|| format!("cannot parse {}", config_path.display()))?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    runtime.block_on(serve(&config))
+}
+
+/// Binds first, so that a port that is taken is found before anything else is done.
+async fn listeners(config: &ServerConfig) -> anyhow::Result<Vec<TcpListener>> {
+    let mut listeners = Vec::new();
+    match inherited() {
+        // A node of `skiff up`: the machine's loopback, and the node's own address.
+        Some(listener) => {
+            listeners.push(TcpListener::from_std(listener).context("cannot use the inherited listener")?);
+            listeners.push(bind(SocketAddr::from((config.advertise, config.port))).await?);
+        }
+        None => listeners.push(bind(SocketAddr::from((Ipv4Addr::UNSPECIFIED, config.port))).await?),
+    }
+    Ok(listeners)
+}
+
+async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))
+}
+
+/// A listening socket that was handed over as standard input.
+fn inherited() -> Option<std::net::TcpListener> {
+    let fd = std::io::stdin().as_fd().try_clone_to_owned().ok()?;
+    nix::sys::socket::getsockopt(&fd, nix::sys::socket::sockopt::AcceptConn)
+        .ok()
+        .filter(|accepts| *accepts)?;
+    let listener = std::net::TcpListener::from(fd);
+    listener.set_nonblocking(true).ok()?;
+    Some(listener)
+}
+
+async fn serve(config: &ServerConfig) -> anyhow::Result<()> {
+    let shutdown = CancellationToken::new();
+    let listeners = listeners(config).await?;
+    let store_path = config.data_dir.join("store.db");
+    let store = tokio::task::spawn_blocking(move || SqliteStore::open(&store_path, Limits::default()))
+        .await
+        .context("opening the store panicked")?
+        .context("cannot open the store")?;
+    let pki =
+        Arc::new(Pki::open(&pki_dir(&config.data_dir)).context("cannot open the certificate authority")?);
+    let service_ip = config.service_cidr.nth(1).context("the service range is too narrow")?;
+    let names: Vec<AltName> = server_names(&[config.advertise.into()], service_ip.into(), DOMAIN);
+    let tls = pki.server_config(&names).context("cannot make the server's certificate")?;
+    let server_config = Config {
+        service_cidr: range(config.service_cidr),
+        cluster_cidr: range(config.pod_cidr),
+        cluster_dns: config.dns,
+        cluster_domain: DOMAIN.to_owned(),
+        advertise: (config.advertise, config.port),
+        agent_tls: Some(pki.agent_client_config().context("cannot make the certificate for agents")?),
+        pki: Some(pki),
+        ..Config::default()
+    };
+    let server =
+        ApiServer::build(server_config, Arc::new(store)).await.context("cannot start the API server")?;
+    info!(addresses = ?listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect::<Vec<_>>(), "serving");
+
+    let mut parts = JoinSet::new();
+    let serving = server.clone();
+    let stop = shutdown.clone();
+    parts.spawn(async move {
+        serving.serve(listeners, tls, stop).await;
+        "the API server"
+    });
+    let client = in_process(&server, "system:kube-scheduler");
+    let stop = shutdown.clone();
+    parts.spawn(async move {
+        skiff_scheduler::run(skiff_scheduler::Config::default(), client, stop).await;
+        "the scheduler"
+    });
+    let client = in_process(&server, "system:kube-controller-manager");
+    let controllers = skiff_controllers::Config {
+        cluster_cidr: config.pod_cidr.to_string(),
+        node_cidr_prefix: config.node_prefix,
+        ca_pem: fs::read_to_string(pki_dir(&config.data_dir).join("ca.crt")).context("cannot read the CA")?,
+        ..skiff_controllers::Config::default()
+    };
+    let stop = shutdown.clone();
+    parts.spawn(async move {
+        skiff_controllers::run(controllers, client, stop).await;
+        "the controllers"
+    });
+    run_until_signal(parts, shutdown).await
+}
+
+/// Runs a process's parts until a signal asks for the end; a part that ends by itself takes all down, and
+/// the supervisor starts them anew.
+pub(crate) async fn run_until_signal(
+    mut parts: JoinSet<&'static str>,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate()).context("cannot listen for signals")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for signals")?;
+    let failed = tokio::select! {
+        _ = terminate.recv() => None,
+        _ = interrupt.recv() => None,
+        Some(ended) = parts.join_next() => Some(ended),
+    };
+    shutdown.cancel();
+    let drain = async { while parts.join_next().await.is_some() {} };
+    if tokio::time::timeout(std::time::Duration::from_secs(8), drain).await.is_err() {
+        warn!("parts did not end within 8 s and are cut off");
+    }
+    match failed {
+        None => Ok(()),
+        Some(Ok(part)) => {
+            error!(part, "ended by itself");
+            bail!("{part} ended by itself")
+        }
+        Some(Err(error)) => Err(error).context("a part panicked"),
+    }
+}
+
+fn in_process(server: &ApiServer, user: &'static str) -> Client {
+    let identity = Identity::new(user, &[]);
+    Client::new(InProcess::new(server.router(), move |extensions| {
+        extensions.insert(identity.clone());
+    }))
+}
+
+fn range(cidr: Cidr) -> Range {
+    Range { network: cidr.address, prefix: cidr.prefix }
+}

@@ -1,0 +1,172 @@
+//! `skiff down`: ends a cluster and removes all that it made, whatever state it is in.
+//!
+//! Each step removes what is there and succeeds where nothing is, so that `down` can be repeated, and can
+//! follow an `up` or `down` that was killed.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use nix::mount::{MntFlags, umount2};
+use skiff_client::kubeconfig::Kubeconfig;
+use tracing::warn;
+
+use super::cgroups;
+use super::record::{Record, check_name, lock, write_private};
+use super::topology;
+
+/// Stop a cluster and remove everything it made
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Name of the cluster
+    #[arg(long, default_value = "skiff")]
+    name: String,
+    /// Its data directory, where the record of it is gone
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// Keep the data: a later `up` brings the same objects and pods back
+    #[arg(long)]
+    keep_data: bool,
+}
+
+/// Runs the command.
+pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
+    check_name(&args.name)?;
+    super::require_root("down")?;
+    let _lock = lock(&args.name)?;
+    let record = Record::find(&args.name)?;
+    let known = record.is_some();
+    let data_dir = match (&record, &args.data_dir) {
+        (Some(record), Some(given)) if *given != record.data_dir => {
+            bail!(
+                "cluster {:?} has its data in {}, not in {}",
+                args.name,
+                record.data_dir.display(),
+                given.display()
+            )
+        }
+        (Some(record), _) => record.data_dir.clone(),
+        (None, given) => given.clone().unwrap_or_else(|| super::default_data_dir(&args.name)),
+    };
+    remove(&args.name, record.as_ref())?;
+    if !args.keep_data {
+        remove_data(&data_dir)?;
+    }
+    match known {
+        true => eprintln!("Cluster {:?} is down.", args.name),
+        false => eprintln!("Cluster {:?} was not up; nothing of it is left.", args.name),
+    }
+    Ok(())
+}
+
+/// Removes all but the data.
+pub(crate) fn remove(name: &str, record: Option<&Record>) -> anyhow::Result<()> {
+    cgroups::destroy(Path::new(&Record::cgroup(name)))?;
+    topology::remove(name)?;
+    let dir = Record::dir(name);
+    for netns in entries(&dir.join("netns"))? {
+        unmount(&netns)?;
+    }
+    if let Some(record) = record
+        && let Some(path) = &record.merged_kubeconfig
+    {
+        unmerge(path, name)?;
+    }
+    remove_tree(&dir)
+}
+
+/// Takes the cluster's entries out of a kubeconfig, and the file away if nothing else is in it.
+fn unmerge(path: &Path, name: &str) -> anyhow::Result<()> {
+    if !path.exists() {
+        return Ok(());
+    }
+    let mut config = match Kubeconfig::read(path) {
+        Ok(config) => config,
+        Err(error) => {
+            // Somebody else's damage must not keep the cluster from going down.
+            warn!(path = %path.display(), error = %error, "left the kubeconfig as it is");
+            return Ok(());
+        }
+    };
+    config.remove(name);
+    match config.is_empty() {
+        true => fs::remove_file(path).with_context(|| format!("cannot remove {}", path.display())),
+        false => write_private(path, config.to_yaml().as_bytes()),
+    }
+}
+
+/// Deletes a data directory, but only one that `up` made.
+pub(crate) fn remove_data(dir: &Path) -> anyhow::Result<()> {
+    if !dir.exists() {
+        return Ok(());
+    }
+    if !dir.join(super::MARKER).exists() {
+        bail!(
+            "{} has no {} file, so it is no cluster's data directory: not deleted",
+            dir.display(),
+            super::MARKER
+        );
+    }
+    // What a killed process left mounted in the machine's namespace would be deleted through.
+    let mounts = fs::read_to_string("/proc/self/mountinfo").context("cannot read /proc/self/mountinfo")?;
+    for mount_point in below(&mounts, dir).into_iter().rev() {
+        unmount(&mount_point)?;
+    }
+    remove_tree(dir)
+}
+
+/// Mount points below a directory, outer ones first.
+fn below(mountinfo: &str, dir: &Path) -> Vec<PathBuf> {
+    let points = mountinfo.lines().filter_map(|line| line.split(' ').nth(4)).map(PathBuf::from);
+    points.filter(|point| point.starts_with(dir)).collect()
+}
+
+fn entries(dir: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    match fs::read_dir(dir) {
+        Ok(entries) => Ok(entries.flatten().map(|entry| entry.path()).collect()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(error).with_context(|| format!("cannot read {}", dir.display())),
+    }
+}
+
+fn unmount(path: &Path) -> anyhow::Result<()> {
+    loop {
+        match umount2(path, MntFlags::MNT_DETACH) {
+            // Mounted over more than once, if a start was interrupted and repeated.
+            Ok(()) => {}
+            Err(nix::errno::Errno::EINVAL | nix::errno::Errno::ENOENT) => return Ok(()),
+            Err(error) => return Err(error).with_context(|| format!("cannot unmount {}", path.display())),
+        }
+    }
+}
+
+fn remove_tree(dir: &Path) -> anyhow::Result<()> {
+    match fs::remove_dir_all(dir) {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error).with_context(|| format!("cannot remove {}", dir.display())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn foreign_directories_are_not_deleted() {
+        let dir = std::env::temp_dir().join(format!("skiff-down-{}", std::process::id()));
+        fs::create_dir_all(&dir).expect("a directory");
+        assert!(remove_data(&dir).is_err());
+        fs::write(dir.join(super::super::MARKER), "").expect("a file");
+        remove_data(&dir).expect("it is ours now");
+        assert!(!dir.exists());
+    }
+
+    #[test]
+    fn only_mounts_below_are_named() {
+        let text =
+            "1 0 0:1 / / rw - ext4 a rw\n2 1 0:2 / /d/a rw - overlay b rw\n3 1 0:3 / /data rw - ext4 c rw";
+        assert_eq!(below(text, Path::new("/d")), [PathBuf::from("/d/a")]);
+    }
+}

@@ -1,0 +1,286 @@
+//! `skiff up`: a whole cluster on one machine.
+//!
+//! Node 1 runs what `skiff server` runs, every other node what `skiff agent` runs; this module only makes
+//! the machines that they believe to be on.
+
+mod cgroups;
+pub(crate) mod down;
+pub(crate) mod local;
+pub(crate) mod node;
+mod ranges;
+mod ready;
+pub(crate) mod record;
+mod stock;
+mod topology;
+mod uplink;
+
+use std::fs;
+use std::net::{Ipv4Addr, TcpListener};
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::{Context, bail};
+use skiff_client::kubeconfig::{Entries, Kubeconfig};
+use skiff_network::Cidr;
+
+use self::node::NodeConfig;
+use self::ranges::{NODE_POD_PREFIX, Taken, Wanted};
+use self::record::{NodeRecord, Record, check_name, lock, write_private};
+use self::stock::Stock;
+use crate::agent::AgentConfig;
+use crate::server::{API_PORT, ServerConfig};
+
+/// A file that says that a directory is a cluster's data, and may be deleted as such.
+const MARKER: &str = "skiff-data";
+
+/// Start a cluster on this machine
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// How many nodes; with more than one, node 1 is the control plane and takes no ordinary pods
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=250))]
+    nodes: u16,
+    /// Name of the cluster, its context and (with a suffix) its nodes
+    #[arg(long, default_value = "skiff")]
+    name: String,
+    /// Where its data are kept [default: /var/lib/skiff/NAME]
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// Merge the credentials into this kubeconfig [default: a file of its own in the data directory]
+    #[arg(long, value_name = "FILE")]
+    kubeconfig: Option<PathBuf>,
+    /// Load every image archive (.tar, .tar.gz, .tar.zst) of this directory
+    #[arg(long, value_name = "DIR")]
+    images: Option<PathBuf>,
+    /// Port of the API on this machine's 127.0.0.1; 0 is any free one
+    #[arg(long, default_value_t = API_PORT)]
+    port: u16,
+    /// Let the nodes and pods reach what this machine reaches
+    #[arg(long)]
+    uplink: bool,
+    /// Return when the cluster is ready, and leave it running
+    #[arg(long)]
+    detach: bool,
+    /// Range of the pods' addresses, one /24 a node [default: 10.244.0.0/16 or the next free]
+    #[arg(long, value_name = "CIDR")]
+    pod_cidr: Option<Cidr>,
+    /// Range of the services' addresses [default: 10.96.0.0/16 or the next free]
+    #[arg(long, value_name = "CIDR")]
+    service_cidr: Option<Cidr>,
+    /// Range of the nodes' addresses [default: 10.100.0.0/24 or the next free]
+    #[arg(long, value_name = "CIDR")]
+    node_cidr: Option<Cidr>,
+}
+
+pub(crate) fn default_data_dir(name: &str) -> PathBuf {
+    Path::new("/var/lib/skiff").join(name)
+}
+
+/// What needs root says so before it begins.
+pub(crate) fn require_root(command: &str) -> anyhow::Result<()> {
+    if !nix::unistd::geteuid().is_root() {
+        bail!("`skiff {command}` makes namespaces and links: run it as root");
+    }
+    Ok(())
+}
+
+/// Runs the command.
+pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
+    check_name(&args.name)?;
+    require_root("up")?;
+    let started = Instant::now();
+    let guard = lock(&args.name)?;
+    if Record::find(&args.name)?.is_some() {
+        bail!(
+            "cluster {0:?} is up, or was left half up: run `skiff down --name {0} --keep-data` first",
+            args.name
+        );
+    }
+    let stock = Stock::take();
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, args.port)).with_context(|| {
+        format!("cannot listen on 127.0.0.1:{}: choose another --port, or 0 for any free one", args.port)
+    })?;
+    let record = plan(args, listener.local_addr().context("cannot read the port")?.port())?;
+    record.write()?;
+    if let Err(error) = make(&record, &stock, listener) {
+        eprintln!("Starting failed; removing what was made.");
+        down::remove(&record.name, Some(&record)).context("cannot clean up: run `skiff down`")?;
+        return Err(error);
+    }
+    ready::wait(&record, args.images.as_deref())?;
+    merge_kubeconfig(&record)?;
+    eprintln!("Cluster {:?} is ready after {:.1} s.", record.name, started.elapsed().as_secs_f64());
+    let kubeconfig = record.merged_kubeconfig.as_ref().unwrap_or(&record.kubeconfig);
+    let by_name = if record.name == "skiff" { String::new() } else { format!(" --name {}", record.name) };
+    println!("export KUBECONFIG={}", kubeconfig.display());
+    println!("kubectl get nodes -o wide        # or: skiff kubectl{by_name} get nodes -o wide");
+    println!("skiff down{by_name}");
+    drop(guard);
+    if args.detach {
+        return Ok(());
+    }
+    wait_for_interrupt()?;
+    let _guard = lock(&record.name)?;
+    down::remove(&record.name, Some(&record))?;
+    down::remove_data(&record.data_dir)?;
+    eprintln!("Cluster {:?} is down.", record.name);
+    Ok(())
+}
+
+/// Everything that can be decided, and refused, before anything is made.
+fn plan(args: &Args, port: u16) -> anyhow::Result<Record> {
+    let data_dir = match &args.data_dir {
+        Some(dir) => std::path::absolute(dir).with_context(|| format!("--data-dir {}", dir.display()))?,
+        None => default_data_dir(&args.name),
+    };
+    let has_data = fs::read_dir(&data_dir).is_ok_and(|mut entries| entries.next().is_some());
+    if has_data && !data_dir.join(MARKER).exists() {
+        bail!("--data-dir {} holds something else: name a new or empty directory", data_dir.display());
+    }
+    if let Some(images) = &args.images
+        && !images.is_dir()
+    {
+        bail!("--images {} is no directory", images.display());
+    }
+    let wanted = Wanted { node: args.node_cidr, pod: args.pod_cidr, service: args.service_cidr };
+    let mut taken = Vec::new();
+    for other in Record::all()? {
+        let ranges = other.ranges;
+        for (purpose, range) in [("node", ranges.node), ("pod", ranges.pod), ("service", ranges.service)] {
+            taken.push(Taken { by: format!("the {purpose} network of cluster {:?}", other.name), range });
+        }
+    }
+    taken.extend(ranges::routes(&fs::read_to_string("/proc/net/route").unwrap_or_default()));
+    let nodes = usize::from(args.nodes);
+    let kept = Record::read_kept(&data_dir)?;
+    let ranges = match kept {
+        // Objects in the store bear addresses of the ranges they were made in.
+        Some(kept) => ranges::choose(&kept.unless(&wanted), nodes, &taken)?,
+        None => ranges::choose(&wanted, nodes, &taken)?,
+    };
+    let nodes = (0..nodes)
+        .map(|index| {
+            let name = match (args.nodes, index) {
+                (1, _) => args.name.clone(),
+                (_, 0) => format!("{}-control-plane", args.name),
+                (_, index) => format!("{}-worker-{index}", args.name),
+            };
+            let pods = ranges.node_pods(index, nodes).context("the pod network has too few parts")?;
+            Ok(NodeRecord { name, ip: ranges.node_ip(index), pods })
+        })
+        .collect::<anyhow::Result<_>>()?;
+    let merged_kubeconfig = match &args.kubeconfig {
+        Some(path) => {
+            // Found out now, not after the nodes have started.
+            Kubeconfig::read_or_empty(path)?;
+            Some(std::path::absolute(path).with_context(|| format!("--kubeconfig {}", path.display()))?)
+        }
+        None => None,
+    };
+    Ok(Record {
+        name: args.name.clone(),
+        kubeconfig: data_dir.join("kubeconfig"),
+        data_dir,
+        merged_kubeconfig,
+        port,
+        uplink: args.uplink,
+        ranges,
+        nodes,
+    })
+}
+
+fn make(record: &Record, stock: &Stock, listener: TcpListener) -> anyhow::Result<()> {
+    fs::create_dir_all(&record.data_dir)
+        .with_context(|| format!("cannot create {}", record.data_dir.display()))?;
+    write_private(&record.data_dir.join(MARKER), b"")?;
+    write_private(
+        &record.data_dir.join("stock.json"),
+        &serde_json::to_vec_pretty(stock).context("cannot encode")?,
+    )?;
+    record.keep_ranges()?;
+    topology::make(record)?;
+    let server = ServerConfig {
+        data_dir: record.server_dir(),
+        advertise: record.nodes[0].ip,
+        port: API_PORT,
+        pod_cidr: record.ranges.pod,
+        node_prefix: NODE_POD_PREFIX,
+        service_cidr: record.ranges.service,
+        dns: record.ranges.dns(),
+    };
+    let authority = crate::server::authority(&record.server_dir())?;
+    write_kubeconfig(record, &authority)?;
+    let token = fs::read_to_string(crate::server::token_path(&record.server_dir()))
+        .context("cannot read the join token")?;
+    let server_path = record.server_dir().join("server.json");
+    write_private(&server_path, &serde_json::to_vec_pretty(&server).context("cannot encode")?)?;
+    for (index, node) in record.nodes.iter().enumerate() {
+        eprintln!("Starting node {} ({} of {})", node.name, index + 1, record.nodes.len());
+        let data_dir = record.node_data_dir(&node.name);
+        let control_plane = index == 0 && record.nodes.len() > 1;
+        let agent = AgentConfig {
+            node_name: node.name.clone(),
+            node_ip: node.ip,
+            server: format!("{}:{API_PORT}", record.nodes[0].ip),
+            token: Some(token.clone()),
+            run_dir: record.node_run_dir(index),
+            images_dir: record.images_dir(),
+            pod_cidr: Some(node.pods),
+            control_plane,
+            data_dir: data_dir.clone(),
+        };
+        let agent_path = data_dir.join("agent.json");
+        write_private(&agent_path, &serde_json::to_vec_pretty(&agent).context("cannot encode")?)?;
+        let config = NodeConfig {
+            name: node.name.clone(),
+            cgroup: Record::cgroup(&record.name),
+            netns: Record::netns(&record.name, &node.name),
+            log_dir: data_dir.join("logs"),
+            server: (index == 0).then(|| server_path.clone()),
+            agent: agent_path,
+        };
+        let socket = (index == 0).then(|| listener.as_fd());
+        node::start(&config, &data_dir.join("node.json"), socket)?;
+    }
+    Ok(())
+}
+
+fn write_kubeconfig(record: &Record, authority: &crate::server::Authority) -> anyhow::Result<()> {
+    let mut config = Kubeconfig::empty(&record.kubeconfig);
+    config.merge(&entries(record, &server_url(record), authority));
+    write_private(&record.kubeconfig, config.to_yaml().as_bytes())
+}
+
+fn server_url(record: &Record) -> String {
+    format!("https://127.0.0.1:{}", record.port)
+}
+
+fn entries<'a>(record: &'a Record, server: &'a str, authority: &'a crate::server::Authority) -> Entries<'a> {
+    Entries {
+        name: &record.name,
+        server,
+        ca_pem: &authority.ca_pem,
+        certificate_pem: &authority.admin_certificate_pem,
+        key_pem: &authority.admin_key_pem,
+    }
+}
+
+/// Adds the cluster to the user's own kubeconfig once it can be used.
+fn merge_kubeconfig(record: &Record) -> anyhow::Result<()> {
+    let Some(path) = &record.merged_kubeconfig else { return Ok(()) };
+    let authority = crate::server::authority(&record.server_dir())?;
+    let mut config = Kubeconfig::read_or_empty(path)?;
+    config.merge(&entries(record, &server_url(record), &authority));
+    write_private(path, config.to_yaml().as_bytes())
+}
+
+fn wait_for_interrupt() -> anyhow::Result<()> {
+    use nix::sys::signal::{SigSet, Signal};
+    let mut signals = SigSet::empty();
+    signals.add(Signal::SIGINT);
+    signals.add(Signal::SIGTERM);
+    signals.add(Signal::SIGHUP);
+    signals.thread_block().context("cannot block signals")?;
+    signals.wait().context("cannot wait for signals")?;
+    Ok(())
+}

@@ -1,0 +1,272 @@
+//! Which address ranges a new cluster gets.
+//!
+//! Defaults move on past what is taken; a range that was asked for is taken or refused, never moved.
+
+use std::net::Ipv4Addr;
+
+use anyhow::{Context, bail};
+use serde::{Deserialize, Serialize};
+use skiff_network::Cidr;
+
+/// The three ranges of a cluster. They overlap neither each other nor anything on the machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Ranges {
+    /// The nodes' own network: the router has address 1, nodes follow, the machine has the last but one.
+    pub(crate) node: Cidr,
+    /// One /24 a node is cut from it.
+    pub(crate) pod: Cidr,
+    pub(crate) service: Cidr,
+}
+
+/// What the user asked for.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Wanted {
+    pub(crate) node: Option<Cidr>,
+    pub(crate) pod: Option<Cidr>,
+    pub(crate) service: Option<Cidr>,
+}
+
+/// A range in use, and by whom.
+#[derive(Debug, Clone)]
+pub(crate) struct Taken {
+    pub(crate) by: String,
+    pub(crate) range: Cidr,
+}
+
+/// Pod ranges of nodes have this prefix, as upstream's default.
+pub(crate) const NODE_POD_PREFIX: u8 = 24;
+
+struct Purpose {
+    name: &'static str,
+    flag: &'static str,
+    /// The first default.
+    first: Ipv4Addr,
+    prefix: u8,
+    /// The narrowest that is of use.
+    prefix_max: u8,
+}
+
+const NODE: Purpose = Purpose {
+    name: "node network",
+    flag: "--node-cidr",
+    first: Ipv4Addr::new(10, 100, 0, 0),
+    prefix: 24,
+    prefix_max: 28,
+};
+const POD: Purpose = Purpose {
+    name: "pod network",
+    flag: "--pod-cidr",
+    first: Ipv4Addr::new(10, 244, 0, 0),
+    prefix: 16,
+    prefix_max: 24,
+};
+const SERVICE: Purpose = Purpose {
+    name: "service network",
+    flag: "--service-cidr",
+    first: Ipv4Addr::new(10, 96, 0, 0),
+    prefix: 16,
+    prefix_max: 24,
+};
+
+/// Chooses all three, or says which two overlap.
+pub(crate) fn choose(wanted: &Wanted, nodes: usize, machine: &[Taken]) -> anyhow::Result<Ranges> {
+    let mut taken = machine.to_vec();
+    // Those asked for come first, so that defaults make room for them.
+    let wishes = [(&SERVICE, wanted.service), (&NODE, wanted.node), (&POD, wanted.pod)];
+    for (purpose, wish) in wishes {
+        let Some(range) = wish else { continue };
+        if range.prefix > purpose.prefix_max {
+            bail!("{} {range} is too narrow: at most /{}", purpose.flag, purpose.prefix_max);
+        }
+        if let Some(other) = taken.iter().find(|other| other.range.overlaps(range)) {
+            bail!(
+                "the {} {range} ({}) overlaps {} {}: choose another range",
+                purpose.name,
+                purpose.flag,
+                other.by,
+                other.range
+            );
+        }
+        taken.push(Taken { by: format!("the {}", purpose.name), range });
+    }
+    let mut resolve = |purpose: &Purpose, wish: Option<Cidr>| -> anyhow::Result<Cidr> {
+        if let Some(range) = wish {
+            return Ok(range);
+        }
+        let range = next_free(purpose, &taken)?;
+        taken.push(Taken { by: format!("the {}", purpose.name), range });
+        Ok(range)
+    };
+    let service = resolve(&SERVICE, wanted.service)?;
+    let node = resolve(&NODE, wanted.node)?;
+    let pod = resolve(&POD, wanted.pod)?;
+    let nodes_max = node.len().saturating_sub(4);
+    if nodes as u64 > nodes_max {
+        bail!(
+            "{nodes} nodes don't fit into the node network {node} ({}): it has room for {nodes_max}",
+            NODE.flag
+        );
+    }
+    let pod_ranges = 1u64 << (NODE_POD_PREFIX - pod.prefix.min(NODE_POD_PREFIX));
+    if nodes as u64 > pod_ranges {
+        bail!(
+            "{nodes} nodes don't fit into the pod network {pod} ({}): it has {pod_ranges} /24 ranges",
+            POD.flag
+        );
+    }
+    Ok(Ranges { node, pod, service })
+}
+
+fn next_free(purpose: &Purpose, taken: &[Taken]) -> anyhow::Result<Cidr> {
+    let everything = Cidr::new(Ipv4Addr::new(10, 0, 0, 0), 8);
+    let count = 1u32 << (purpose.prefix - everything.prefix);
+    let first = (purpose.first.to_bits() - everything.address.to_bits()) >> (32 - u32::from(purpose.prefix));
+    (0..count)
+        .filter_map(|step| everything.subnet(purpose.prefix, (first + step) % count))
+        .find(|range| !taken.iter().any(|other| other.range.overlaps(*range)))
+        .with_context(|| format!("no range is free for the {}: name one with {}", purpose.name, purpose.flag))
+}
+
+impl Ranges {
+    /// The router's address in the node network, every node's way out.
+    pub(crate) fn router(&self) -> Ipv4Addr {
+        Ipv4Addr::from_bits(self.node.address.to_bits() + 1)
+    }
+
+    /// The machine's own address in the node network.
+    pub(crate) fn machine(&self) -> Ipv4Addr {
+        // `choose` refuses ranges of fewer than 16 addresses.
+        Ipv4Addr::from_bits(self.node.address.to_bits() + (self.node.len() as u32 - 2))
+    }
+
+    /// The address of node number `index`, counted from 0.
+    pub(crate) fn node_ip(&self, index: usize) -> Ipv4Addr {
+        Ipv4Addr::from_bits(self.node.address.to_bits() + 2 + index as u32)
+    }
+
+    /// The pod range of node number `index`, counted from 0. The first part stays free, so that the third
+    /// number of a pod's address is its node's number, where there is room.
+    pub(crate) fn node_pods(&self, index: usize, nodes: usize) -> Option<Cidr> {
+        let parts = 1usize << (NODE_POD_PREFIX - self.pod.prefix);
+        let first = usize::from(parts > nodes);
+        self.pod.subnet(NODE_POD_PREFIX, u32::try_from(index + first).ok()?)
+    }
+
+    /// Where every node answers DNS.
+    pub(crate) fn dns(&self) -> Ipv4Addr {
+        Ipv4Addr::from_bits(self.service.address.to_bits() + 10)
+    }
+}
+
+impl Ranges {
+    /// These as wishes, except where the user wishes otherwise.
+    pub(crate) fn unless(&self, wanted: &Wanted) -> Wanted {
+        Wanted {
+            node: wanted.node.or(Some(self.node)),
+            pod: wanted.pod.or(Some(self.pod)),
+            service: wanted.service.or(Some(self.service)),
+        }
+    }
+}
+
+/// The ranges that `/proc/net/route` sends somewhere, the default route excepted.
+pub(crate) fn routes(text: &str) -> Vec<Taken> {
+    let parse = |line: &str| {
+        let mut fields = line.split_whitespace();
+        let link = fields.next()?.to_owned();
+        let hex = |field: Option<&str>| u32::from_str_radix(field?, 16).ok().map(u32::swap_bytes);
+        let destination = hex(fields.next())?;
+        let mask = hex(fields.nth(5))?;
+        let prefix = u8::try_from(mask.leading_ones()).ok().filter(|prefix| *prefix > 0)?;
+        Some(Taken {
+            by: format!("the route of link {link} to"),
+            range: Cidr::new(Ipv4Addr::from_bits(destination), prefix),
+        })
+    };
+    text.lines().skip(1).filter_map(parse).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cidr(text: &str) -> Cidr {
+        text.parse().expect("a range")
+    }
+
+    fn taken(by: &str, range: &str) -> Taken {
+        Taken { by: by.into(), range: cidr(range) }
+    }
+
+    #[test]
+    fn a_second_cluster_moves_on() {
+        let first = choose(&Wanted::default(), 3, &[]).expect("nothing is in the way");
+        assert_eq!(
+            first,
+            Ranges { node: cidr("10.100.0.0/24"), pod: cidr("10.244.0.0/16"), service: cidr("10.96.0.0/16") }
+        );
+        let all =
+            [first.node, first.pod, first.service].map(|range| Taken { by: "cluster skiff".into(), range });
+        let second = choose(&Wanted::default(), 3, &all).expect("there is room");
+        assert_eq!(
+            second,
+            Ranges { node: cidr("10.100.1.0/24"), pod: cidr("10.245.0.0/16"), service: cidr("10.97.0.0/16") }
+        );
+    }
+
+    #[test]
+    fn a_range_asked_for_is_refused_naming_both() {
+        let wanted = Wanted { pod: Some(cidr("10.0.0.0/16")), ..Wanted::default() };
+        let error = choose(&wanted, 1, &[taken("the route of link eth0 to", "10.0.3.0/24")])
+            .expect_err("it overlaps");
+        assert_eq!(
+            error.to_string(),
+            "the pod network 10.0.0.0/16 (--pod-cidr) overlaps the route of link eth0 to 10.0.3.0/24: choose another range"
+        );
+        let wanted = Wanted {
+            pod: Some(cidr("10.9.0.0/16")),
+            service: Some(cidr("10.9.4.0/24")),
+            ..Wanted::default()
+        };
+        let error = choose(&wanted, 1, &[]).expect_err("they overlap");
+        assert!(
+            error.to_string().contains("10.9.0.0/16 (--pod-cidr) overlaps the service network 10.9.4.0/24")
+        );
+    }
+
+    #[test]
+    fn a_wish_makes_defaults_move() {
+        let wanted = Wanted { pod: Some(cidr("10.96.0.0/14")), ..Wanted::default() };
+        let ranges = choose(&wanted, 1, &[]).expect("there is room");
+        assert_eq!(ranges.service, cidr("10.101.0.0/16"), "10.100 is the node network's");
+    }
+
+    #[test]
+    fn too_many_nodes_are_refused() {
+        let wanted = Wanted { pod: Some(cidr("10.9.0.0/23")), ..Wanted::default() };
+        assert!(choose(&wanted, 3, &[]).is_err());
+        let wanted = Wanted { node: Some(cidr("10.9.0.0/28")), ..Wanted::default() };
+        assert!(choose(&wanted, 13, &[]).is_err());
+        assert!(choose(&wanted, 12, &[]).is_ok());
+    }
+
+    #[test]
+    fn addresses_follow_the_plan() {
+        let ranges = choose(&Wanted::default(), 3, &[]).expect("nothing is in the way");
+        assert_eq!(ranges.router(), Ipv4Addr::new(10, 100, 0, 1));
+        assert_eq!(ranges.node_ip(0), Ipv4Addr::new(10, 100, 0, 2));
+        assert_eq!(ranges.machine(), Ipv4Addr::new(10, 100, 0, 254));
+        assert_eq!(ranges.dns(), Ipv4Addr::new(10, 96, 0, 10));
+        assert_eq!(ranges.node_pods(0, 3), Some(cidr("10.244.1.0/24")));
+    }
+
+    #[test]
+    fn the_kernel_s_routes_are_read() {
+        let text = "Iface\tDestination\tGateway\tFlags\tRefCnt\tUse\tMetric\tMask\tMTU\tWindow\tIRTT\n\
+                    eth0\t00000000\t0101A8C0\t0003\t0\t0\t0\t00000000\t0\t0\t0\n\
+                    eth0\t0001A8C0\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0\n";
+        let routes = routes(text);
+        assert_eq!(routes.len(), 1, "the default route takes nothing");
+        assert_eq!(routes[0].range, cidr("192.168.1.0/24"));
+    }
+}

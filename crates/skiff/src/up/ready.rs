@@ -1,0 +1,195 @@
+//! When a new cluster is ready to be used: every node is Ready, DNS answers on each, and the namespace
+//! `default` has its service account, without which no pod can be made in it.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::net::{SocketAddr, UdpSocket};
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use futures_util::StreamExt;
+use k8s_openapi::api::core::v1::{Node, ServiceAccount};
+use skiff_client::kubeconfig::Kubeconfig;
+use skiff_client::{Client, ListParams, Object, Remote, WatchEvent};
+use skiff_sys::netlink::in_netns;
+use tokio::time::{Instant, timeout_at};
+
+use super::record::Record;
+
+const READY_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Waits until the cluster can be used, and loads the images of `images` meanwhile.
+pub(crate) fn wait(record: &Record, images: Option<&Path>) -> anyhow::Result<()> {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start")?;
+    runtime.block_on(async {
+        let deadline = Instant::now() + READY_TIMEOUT;
+        let remote = Kubeconfig::read(&record.kubeconfig)?.remote(None)?;
+        let client = Client::new(Remote::new(remote).map_err(|error| anyhow::anyhow!(error))?);
+        let logs = |node: &str| record.node_data_dir(node).join("logs");
+        let first = &record.nodes[0].name;
+        timeout_at(deadline, serving(&client)).await.map_err(|_| {
+            anyhow::anyhow!(
+                "the API server did not answer within 60 s: see {}",
+                logs(first).join("server.log").display()
+            )
+        })?;
+        let mut missing: BTreeSet<String> = record.nodes.iter().map(|node| node.name.clone()).collect();
+        if timeout_at(deadline, nodes_ready(&client, &mut missing)).await.is_err() {
+            let logs: Vec<String> =
+                missing.iter().map(|node| logs(node).join("agent.log").display().to_string()).collect();
+            let names: Vec<&str> = missing.iter().map(String::as_str).collect();
+            bail!("not Ready within 60 s: {}; see {}", names.join(", "), logs.join(", "));
+        }
+        let account = exists::<ServiceAccount>(&client, "default", "default");
+        timeout_at(deadline, account)
+            .await
+            .context("the namespace default got no service account within 60 s")?;
+        for node in &record.nodes {
+            let answered = timeout_at(deadline, dns_answers(record, &node.name)).await;
+            answered.with_context(|| format!("DNS on {} did not answer within 60 s", node.name))??;
+        }
+        if let Some(dir) = images {
+            for archive in archives(dir)? {
+                eprintln!("Loading {}", archive.display());
+                skiff_cli::image::load(&client, first, &archive).await?;
+            }
+        }
+        Ok(())
+    })
+}
+
+async fn serving(client: &Client) {
+    loop {
+        let request = http::Request::get("/readyz").body(skiff_client::empty());
+        if let Ok(request) = request
+            && let Ok(response) = client.send(request).await
+            && response.status().is_success()
+        {
+            return;
+        }
+        // The listener exists before the server does, so this waits for a restarting server only.
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+async fn nodes_ready(client: &Client, missing: &mut BTreeSet<String>) {
+    while !missing.is_empty() {
+        let Ok(list) = client.list::<Node>(&ListParams::default()).await else { continue };
+        list.items.iter().for_each(|node| seen(node, missing));
+        let params = ListParams { resource_version: Some(list.resource_version), ..ListParams::default() };
+        let Ok(mut events) = client.watch::<Node>(&params).await else { continue };
+        while !missing.is_empty()
+            && let Some(Ok(event)) = events.next().await
+        {
+            if let WatchEvent::Added(node) | WatchEvent::Modified(node) = event {
+                seen(&node, missing);
+            }
+        }
+    }
+}
+
+fn seen(node: &Node, missing: &mut BTreeSet<String>) {
+    let conditions = node.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
+    let ready = conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True");
+    if ready && let Some(name) = &node.metadata.name {
+        missing.remove(name);
+    }
+}
+
+async fn exists<K: Object>(client: &Client, namespace: &str, name: &str) {
+    loop {
+        let params = ListParams {
+            namespace: Some(namespace.to_owned()),
+            field_selector: Some(format!("metadata.name={name}")),
+            ..ListParams::default()
+        };
+        let Ok(list) = client.list::<K>(&params).await else { continue };
+        if !list.items.is_empty() {
+            return;
+        }
+        let params = ListParams { resource_version: Some(list.resource_version), ..params };
+        if let Ok(mut events) = client.watch::<K>(&params).await
+            && let Some(Ok(WatchEvent::Added(_))) = events.next().await
+        {
+            return;
+        }
+    }
+}
+
+/// Asks for the API's own name, from inside the node.
+async fn dns_answers(record: &Record, node: &str) -> anyhow::Result<()> {
+    let path = Record::netns(&record.name, node);
+    let netns = File::open(&path).with_context(|| format!("cannot open {}", path.display()))?;
+    let socket = in_netns(netns.as_fd(), || UdpSocket::bind(("0.0.0.0", 0)))
+        .context("cannot enter the node's network")??;
+    socket.set_nonblocking(true).context("cannot use the socket")?;
+    let socket = tokio::net::UdpSocket::from_std(socket).context("cannot use the socket")?;
+    let query = query("kubernetes.default.svc.cluster.local");
+    let server = SocketAddr::from((record.ranges.dns(), 53));
+    loop {
+        // Refused while nobody listens yet; lost while the address is not there yet.
+        let _ = socket.send_to(&query, server).await;
+        let mut answer = [0u8; 512];
+        if let Ok(Ok(length)) =
+            tokio::time::timeout(Duration::from_millis(100), socket.recv(&mut answer)).await
+            && answered(&query, &answer[..length])
+        {
+            return Ok(());
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// A question for an A record, RFC 1035 §4.1.
+fn query(name: &str) -> Vec<u8> {
+    let mut bytes = vec![0x53, 0x4b, 0x01, 0x00, 0, 1, 0, 0, 0, 0, 0, 0];
+    for label in name.split('.') {
+        // Labels of our own names are short.
+        bytes.push(label.len() as u8);
+        bytes.extend_from_slice(label.as_bytes());
+    }
+    bytes.extend_from_slice(&[0, 0, 1, 0, 1]);
+    bytes
+}
+
+/// Whether it is a positive answer to the query: same ID, a response, no error, at least one record.
+fn answered(query: &[u8], answer: &[u8]) -> bool {
+    answer.len() >= 12
+        && answer[..2] == query[..2]
+        && answer[2] & 0x80 != 0
+        && answer[3] & 0x0f == 0
+        && (answer[6] > 0 || answer[7] > 0)
+}
+
+fn archives(dir: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let entries = std::fs::read_dir(dir).with_context(|| format!("cannot read {}", dir.display()))?;
+    let is_archive = |path: &PathBuf| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        [".tar", ".tar.gz", ".tgz", ".tar.zst"].iter().any(|suffix| name.ends_with(suffix))
+    };
+    let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).filter(is_archive).collect();
+    paths.sort();
+    Ok(paths)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_positive_answer_to_our_question_counts() {
+        let query = query("a.b");
+        assert_eq!(&query[12..], [1, b'a', 1, b'b', 0, 0, 1, 0, 1]);
+        let mut answer = query.clone();
+        assert!(!answered(&query, &answer), "a query is no answer");
+        answer[2] |= 0x80;
+        assert!(!answered(&query, &answer), "it has no record");
+        answer[7] = 1;
+        assert!(answered(&query, &answer));
+        answer[3] |= 3;
+        assert!(!answered(&query, &answer), "NXDOMAIN");
+    }
+}

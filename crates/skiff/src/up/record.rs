@@ -1,0 +1,226 @@
+//! What is known of a running cluster: a small file under `/run/skiff` that outlives every process of it.
+//!
+//! It is written before anything else is made, so that `down` finds what to remove whenever `up` ended.
+
+use std::fs;
+use std::io::{self, Write};
+use std::net::Ipv4Addr;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use nix::fcntl::{Flock, FlockArg};
+use serde::{Deserialize, Serialize};
+
+use super::ranges::Ranges;
+
+/// Where records, sockets and name spaces of running clusters are.
+const RUN_DIR: &str = "/run/skiff";
+
+/// In the data directory, for an `up` on kept data.
+const RANGES: &str = "ranges.json";
+
+/// One cluster of this machine.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Record {
+    pub(crate) name: String,
+    pub(crate) data_dir: PathBuf,
+    /// Holds an admin's credentials; what was merged elsewhere is named by `merged_kubeconfig`.
+    pub(crate) kubeconfig: PathBuf,
+    pub(crate) merged_kubeconfig: Option<PathBuf>,
+    /// On the machine's 127.0.0.1.
+    pub(crate) port: u16,
+    pub(crate) uplink: bool,
+    pub(crate) ranges: Ranges,
+    pub(crate) nodes: Vec<NodeRecord>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct NodeRecord {
+    pub(crate) name: String,
+    pub(crate) ip: Ipv4Addr,
+    pub(crate) pods: skiff_network::Cidr,
+}
+
+impl Record {
+    /// The ranges that kept data were made with, if the directory holds any.
+    pub(crate) fn read_kept(data_dir: &Path) -> anyhow::Result<Option<Ranges>> {
+        let path = data_dir.join(RANGES);
+        match fs::read(&path) {
+            Ok(bytes) => serde_json::from_slice(&bytes)
+                .map(Some)
+                .with_context(|| format!("cannot parse {}", path.display())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
+        }
+    }
+
+    /// Keeps the ranges beside the data.
+    pub(crate) fn keep_ranges(&self) -> anyhow::Result<()> {
+        write_private(
+            &self.data_dir.join(RANGES),
+            &serde_json::to_vec_pretty(&self.ranges).context("cannot encode")?,
+        )
+    }
+
+    /// The machine's directory for a cluster of that name.
+    pub(crate) fn dir(name: &str) -> PathBuf {
+        Path::new(RUN_DIR).join(name)
+    }
+
+    fn path(name: &str) -> PathBuf {
+        Self::dir(name).join("cluster.json")
+    }
+
+    /// The record of that name, if the cluster is up (or was left half up or half down).
+    pub(crate) fn find(name: &str) -> anyhow::Result<Option<Self>> {
+        let path = Self::path(name);
+        match fs::read(&path) {
+            Ok(bytes) => serde_json::from_slice(&bytes)
+                .map(Some)
+                .with_context(|| format!("the record {} is damaged: remove it", path.display())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
+        }
+    }
+
+    /// As [`Record::find`]; a cluster that is not up is an error that names those that are.
+    pub(crate) fn get(name: &str) -> anyhow::Result<Self> {
+        if let Some(record) = Self::find(name)? {
+            return Ok(record);
+        }
+        let others: Vec<String> = Self::all()?.into_iter().map(|record| record.name).collect();
+        match others.as_slice() {
+            [] => bail!("no cluster {name:?} is up: start one with `skiff up`"),
+            others => bail!("no cluster {name:?} is up (up: {}): choose one with --name", others.join(", ")),
+        }
+    }
+
+    /// All clusters of this machine.
+    pub(crate) fn all() -> anyhow::Result<Vec<Self>> {
+        let entries = match fs::read_dir(RUN_DIR) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(error).context("cannot read /run/skiff"),
+        };
+        let mut records = Vec::new();
+        for entry in entries.flatten() {
+            records.extend(Self::find(&entry.file_name().to_string_lossy())?);
+        }
+        records.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(records)
+    }
+
+    /// Writes the record, whole or not at all.
+    pub(crate) fn write(&self) -> anyhow::Result<()> {
+        let path = Self::path(&self.name);
+        write_private(&path, &serde_json::to_vec_pretty(self).context("cannot encode the record")?)
+    }
+
+    /// The name of the machine's end of the link to the router; link names have at most 15 characters.
+    pub(crate) fn machine_link(name: &str) -> String {
+        link_name("skf", name)
+    }
+
+    /// The name of the cluster's cgroup below each hierarchy's root.
+    pub(crate) fn cgroup(name: &str) -> String {
+        format!("skiff-{name}")
+    }
+
+    /// Where a name space of this cluster is kept by a bind mount: `router` or a node's name.
+    pub(crate) fn netns(name: &str, of: &str) -> PathBuf {
+        Self::dir(name).join("netns").join(of)
+    }
+
+    /// Sockets of a node. Short, since a socket's path has at most 107 bytes.
+    pub(crate) fn node_run_dir(&self, node: usize) -> PathBuf {
+        Self::dir(&self.name).join("n").join(node.to_string())
+    }
+
+    pub(crate) fn node_data_dir(&self, node: &str) -> PathBuf {
+        self.data_dir.join("nodes").join(node)
+    }
+
+    /// Shared by all nodes.
+    pub(crate) fn images_dir(&self) -> PathBuf {
+        self.data_dir.join("images")
+    }
+
+    /// The control plane's own data.
+    pub(crate) fn server_dir(&self) -> PathBuf {
+        self.data_dir.join("server")
+    }
+}
+
+/// A link's name of a prefix and as much of a cluster's name as fits, made unique by a hash where it does not.
+pub(crate) fn link_name(prefix: &str, name: &str) -> String {
+    let whole = format!("{prefix}-{name}");
+    if whole.len() <= 15 {
+        return whole;
+    }
+    // FNV-1a: stable between versions, unlike the standard library's hasher.
+    let hash =
+        name.bytes().fold(0x811c_9dc5u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+    format!("{prefix}-{hash:08x}")
+}
+
+/// Names become link names, host names and cgroups: a DNS label of at most 40 characters fits all.
+pub(crate) fn check_name(name: &str) -> anyhow::Result<()> {
+    let fits = !name.is_empty()
+        && name.len() <= 40
+        && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
+        && !name.starts_with('-')
+        && !name.ends_with('-');
+    if !fits {
+        bail!("--name {name:?}: use at most 40 lower-case letters, digits and inner dashes");
+    }
+    Ok(())
+}
+
+/// Only one command at a time changes a cluster.
+pub(crate) fn lock(name: &str) -> anyhow::Result<Flock<fs::File>> {
+    fs::create_dir_all(RUN_DIR).with_context(|| format!("cannot create {RUN_DIR}"))?;
+    let path = Path::new(RUN_DIR).join(format!("{name}.lock"));
+    let file = fs::OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .mode(0o600)
+        .open(&path)
+        .with_context(|| format!("cannot open {}", path.display()))?;
+    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, _)| {
+        anyhow::anyhow!("another skiff command is changing the cluster {name:?}: wait for it to end")
+    })
+}
+
+/// Writes a file that only its owner may read, whole or not at all.
+pub(crate) fn write_private(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
+    let context = || format!("cannot write {}", path.display());
+    if let Some(dir) = path.parent() {
+        fs::create_dir_all(dir).with_context(context)?;
+    }
+    let temporary = path.with_extension(format!("tmp{}", std::process::id()));
+    let mut options = fs::OpenOptions::new();
+    let mut file =
+        options.create(true).truncate(true).write(true).mode(0o600).open(&temporary).with_context(context)?;
+    file.write_all(bytes).with_context(context)?;
+    file.sync_all().with_context(context)?;
+    fs::rename(&temporary, path).with_context(context)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_fit_everywhere() {
+        for name in ["skiff", "a", "a-b-1"] {
+            check_name(name).expect(name);
+        }
+        for name in ["", "-a", "a-", "A", "a_b", "a/b", "..", &"x".repeat(41)] {
+            assert!(check_name(name).is_err(), "{name}");
+        }
+        assert_eq!(Record::machine_link("skiff"), "skf-skiff");
+        assert_eq!(Record::machine_link(&"x".repeat(40)).len(), 12);
+    }
+}

@@ -1,0 +1,78 @@
+//! What an idle node costs.
+
+use std::fs;
+use std::time::Duration;
+
+use anyhow::Context;
+
+use crate::cluster::Cluster;
+use crate::pods;
+use crate::stats::Figure;
+
+const OVER: Duration = Duration::from_secs(60);
+
+/// Time for what a start leaves behind to settle: leases, first heartbeats, the allocator.
+const SETTLE: Duration = Duration::from_secs(15);
+
+pub(crate) async fn measure(cluster: &Cluster) -> anyhow::Result<Vec<Figure>> {
+    let client = cluster.client()?;
+    let names = |range: std::ops::Range<u32>| range.map(|index| format!("idle-{index}")).collect::<Vec<_>>();
+    pods::start(&client, &names(0..2)).await?;
+    tokio::time::sleep(SETTLE).await;
+    let mut figures = Vec::new();
+    let memory: u64 = cluster.processes()?.into_iter().map(|(pid, _)| pss_bytes(pid)).sum();
+    figures.push(Figure::new(
+        "idle memory of a node with 2 pods, PSS of all processes",
+        format!("{:.1} MB", memory as f64 / 1e6),
+    ));
+    for (pid, role) in cluster.processes()? {
+        if role != "shim" {
+            figures.push(Figure::new(
+                format!("  of which {role}"),
+                format!("{:.1} MB", pss_bytes(pid) as f64 / 1e6),
+            ));
+        }
+    }
+    let (cpu, written) = over_a_minute(cluster).await?;
+    figures.push(Figure::new("idle CPU with 2 pods, over 60 s", format!("{cpu:.2} % of a core")));
+    figures.push(Figure::new("idle disk writes with 2 pods, over 60 s", format!("{written} bytes")));
+    pods::start(&client, &names(2..32)).await?;
+    tokio::time::sleep(SETTLE).await;
+    let (cpu, written) = over_a_minute(cluster).await?;
+    figures.push(Figure::new("idle CPU with 32 pods, over 60 s", format!("{cpu:.2} % of a core")));
+    figures.push(Figure::new("idle disk writes with 32 pods, over 60 s", format!("{written} bytes")));
+    let size = fs::metadata(std::env::var_os("SKIFF").context("SKIFF is not set")?)?.len();
+    figures.push(Figure::new("binary, everything in it", format!("{:.1} MB", size as f64 / 1e6)));
+    Ok(figures)
+}
+
+/// CPU in percent of a core, and bytes written to disk, by all of the platform's processes.
+async fn over_a_minute(cluster: &Cluster) -> anyhow::Result<(f64, u64)> {
+    let processes = cluster.processes()?;
+    let total = |read: fn(u64) -> u64| processes.iter().map(|(pid, _)| read(*pid)).sum::<u64>();
+    let (cpu, written) = (total(cpu_nanoseconds), total(written_bytes));
+    tokio::time::sleep(OVER).await;
+    let cpu = (total(cpu_nanoseconds) - cpu) as f64 / OVER.as_nanos() as f64 * 100.0;
+    Ok((cpu, total(written_bytes) - written))
+}
+
+pub(crate) fn pss_bytes(pid: u64) -> u64 {
+    field(&format!("/proc/{pid}/smaps_rollup"), "Pss:") * 1024
+}
+
+fn written_bytes(pid: u64) -> u64 {
+    field(&format!("/proc/{pid}/io"), "write_bytes:")
+}
+
+/// Of all threads; schedstat counts nanoseconds, where stat counts ticks of 10 ms.
+fn cpu_nanoseconds(pid: u64) -> u64 {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let of = |text: String| text.split(' ').next().and_then(|number| number.parse::<u64>().ok());
+    threads.filter_map(|thread| of(fs::read_to_string(thread.path().join("schedstat")).ok()?)).sum()
+}
+
+fn field(path: &str, name: &str) -> u64 {
+    let text = fs::read_to_string(path).unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
+    line.split_whitespace().next().and_then(|number| number.parse().ok()).unwrap_or(0)
+}

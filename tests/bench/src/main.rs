@@ -1,0 +1,53 @@
+//! Measures a Skiff cluster of one node, from outside, as a client of its API.
+//!
+//! `skiff-bench RESULT.json [NAME]` runs all measurements, or those whose name contains NAME, against
+//! clusters that it starts itself with `$SKIFF`, and appends each figure to the result.
+
+mod api;
+mod cluster;
+mod idle;
+mod pods;
+mod stats;
+
+use std::path::PathBuf;
+
+use anyhow::Context;
+use serde_json::{Value, json};
+
+use crate::stats::Figure;
+
+fn main() -> anyhow::Result<()> {
+    let mut args = std::env::args().skip(1);
+    let result: PathBuf = args.next().context("usage: skiff-bench RESULT.json [NAME]")?.into();
+    let filter = args.next().unwrap_or_default();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let mut figures: Vec<Value> = Vec::new();
+    let mut add = |new: Vec<Figure>| {
+        for figure in new {
+            println!("{:<55} {}", figure.name, figure.text());
+            figures.push(json!({"name": figure.name, "value": figure.text()}));
+        }
+    };
+    let wanted = |name: &str| name.contains(&filter);
+    if wanted("start") {
+        add(cluster::start_times(5)?);
+    }
+    if wanted("api") {
+        let cluster = cluster::Cluster::start("bench-api", &[])?;
+        add(runtime.block_on(api::measure(&cluster))?);
+    }
+    if wanted("schedule") {
+        let cluster = cluster::Cluster::start("bench-schedule", &[])?;
+        add(runtime.block_on(api::schedule(&cluster))?);
+    }
+    if wanted("pods") {
+        let cluster = cluster::Cluster::start("bench-pods", &["--images"])?;
+        add(runtime.block_on(pods::measure(&cluster))?);
+    }
+    if wanted("idle") {
+        let cluster = cluster::Cluster::start("bench-idle", &["--images"])?;
+        add(runtime.block_on(idle::measure(&cluster))?);
+    }
+    std::fs::write(&result, serde_json::to_vec_pretty(&figures)?)
+        .with_context(|| format!("cannot write {}", result.display()))
+}
