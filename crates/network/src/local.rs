@@ -40,7 +40,8 @@ pub struct Config {
     pub state_dir: PathBuf,
 }
 
-/// The network of this node.
+/// The network of this node. Calls for different sandboxes may be made side by side; those for one sandbox
+/// are to follow each other.
 #[derive(Debug, Clone)]
 pub struct LocalNetwork {
     inner: Arc<Inner>,
@@ -155,8 +156,16 @@ fn start(config: Config, ruleset: Arc<Ruleset>) -> Result<LocalNetwork, Error> {
     fs::create_dir_all(&config.state_dir)
         .map_err(|e| failure(format!("create {}", config.state_dir.display()), e))?;
     let state_file = config.state_dir.join("network.json");
-    let state = State::read(&state_file)?;
     let links = Connection::open()?;
+    let state = match State::read(&state_file) {
+        Ok(state) => state,
+        // After the machine went down hard: no sandbox of that time is there any more.
+        Err(error) if links.link(&config.bridge)?.is_none() => {
+            tracing::warn!(error = &error as &dyn std::error::Error, "starting without the former addresses");
+            State::default()
+        }
+        Err(error) => return Err(error),
+    };
     let flows = conntrack::open().map_err(|e| failure("open a connection tracking socket", e))?;
     let mtu = if config.mtu > 0 { config.mtu } else { uplink_mtu(&links, config.node_ip)? };
 
@@ -237,6 +246,30 @@ impl Inner {
     fn attach(&self, sandbox: &str, netns: &Path) -> Result<Attachment, Error> {
         let netns = File::open(netns)
             .map_err(|e| failure(format!("open network namespace {}", netns.display()), e))?;
+        let attachment = self.allocate(sandbox)?;
+        // Links are made outside the lock: the kernel waits at that, and others have more to do.
+        let (outside, inside) = (Connection::open()?, Connection::open_in(netns.as_fd())?);
+        let is_inside = inside.link("eth0")?.is_some();
+        // From before a restart, or from an attempt that broke off.
+        let is_outside = outside.link(&attachment.host_link)?.is_some();
+        if !is_inside || !is_outside {
+            outside.delete_link(&attachment.host_link)?;
+            let bridge = Some(link_index(&outside, &self.config.bridge)?);
+            let near = VethEnd { name: &attachment.host_link, bridge, ..VethEnd::default() };
+            let far = VethEnd {
+                name: "eth0",
+                netns: Some(netns.as_fd()),
+                mac: Some(mac(attachment.ip)),
+                bridge: None,
+            };
+            outside.add_veth(&near, &far, self.mtu)?;
+        }
+        outside.isolate_port(&attachment.host_link)?;
+        inside.configure_sandbox("eth0", attachment.ip, self.config.pod_cidr.prefix, self.gateway)?;
+        Ok(attachment)
+    }
+
+    fn allocate(&self, sandbox: &str) -> Result<Attachment, Error> {
         let mut kernel = self.lock();
         if !kernel.state.sandboxes.contains_key(sandbox) {
             let mut state = kernel.state.clone();
@@ -245,60 +278,41 @@ impl Inner {
             kernel.state = state;
             self.ruleset.replace(schema::PART, schema::elements(&kernel.state))?;
         }
-        let attachment =
-            attachment(&kernel.state, sandbox).ok_or_else(|| Error::NotAttached(sandbox.into()))?;
-        let inside = Connection::open_in(netns.as_fd())?;
-        // From before a restart, or from an attempt that broke off.
-        let present = kernel.links.link(&attachment.host_link)?.is_some();
-        if present && inside.link("eth0")?.is_none() {
-            kernel.links.delete_link(&attachment.host_link)?;
-        }
-        if !present || inside.link("eth0")?.is_none() {
-            let bridge = Some(link_index(&kernel.links, &self.config.bridge)?);
-            let near = VethEnd { name: &attachment.host_link, bridge, ..VethEnd::default() };
-            let far = VethEnd {
-                name: "eth0",
-                netns: Some(netns.as_fd()),
-                mac: Some(mac(attachment.ip)),
-                bridge: None,
-            };
-            kernel.links.add_veth(&near, &far, self.mtu)?;
-        }
-        kernel.links.isolate_port(&attachment.host_link)?;
-        inside.configure_sandbox("eth0", attachment.ip, self.config.pod_cidr.prefix, self.gateway)?;
-        Ok(attachment)
+        attachment(&kernel.state, sandbox).ok_or_else(|| Error::NotAttached(sandbox.into()))
     }
 
     fn detach(&self, sandbox: &str) -> Result<(), Error> {
+        // First nothing leads there any more; the address is given back last.
+        let Some(gone) = self.lock().state.sandboxes.get(sandbox).cloned() else { return Ok(()) };
+        self.replace_ports(sandbox, &[])?;
+        // As in attaching: not under the lock.
+        Connection::open()?.delete_link(&gone.host_link)?;
         let mut kernel = self.lock();
-        let Some(gone) = kernel.state.sandboxes.get(sandbox).cloned() else { return Ok(()) };
         let mut state = kernel.state.clone();
         state.sandboxes.remove(sandbox);
-        // First nothing leads there any more; the address is given back last.
-        self.ruleset.replace(schema::PART, schema::elements(&state))?;
-        self.forget_flows(&kernel, &state, gone.ports.iter().map(key).collect())?;
-        kernel.links.delete_link(&gone.host_link)?;
         state.write(&self.state_file)?;
         kernel.state = state;
-        Ok(())
+        Ok(self.ruleset.replace(schema::PART, schema::elements(&kernel.state))?)
     }
 
     fn set_host_ports(&self, sandbox: &str, ports: &[HostPort]) -> Result<Vec<HostPortConflict>, Error> {
+        self.replace_ports(sandbox, ports)?;
+        Ok(ports.iter().filter_map(listeners::find).collect())
+    }
+
+    fn replace_ports(&self, sandbox: &str, ports: &[HostPort]) -> Result<(), Error> {
         let mut kernel = self.lock();
         let mut state = kernel.state.clone();
         let before =
             state.sandboxes.get(sandbox).ok_or_else(|| Error::NotAttached(sandbox.into()))?.ports.clone();
+        if before == ports {
+            return Ok(());
+        }
         state.set_ports(sandbox, ports)?;
-        if before != ports {
-            state.write(&self.state_file)?;
-            kernel.state = state;
-        }
+        state.write(&self.state_file)?;
+        kernel.state = state;
         self.ruleset.replace(schema::PART, schema::elements(&kernel.state))?;
-        if before != ports {
-            self.forget_flows(&kernel, &kernel.state, before.iter().chain(ports).map(key).collect())?;
-        }
-        drop(kernel);
-        Ok(ports.iter().filter_map(listeners::find).collect())
+        self.forget_flows(&kernel, &kernel.state, before.iter().chain(ports).map(key).collect())
     }
 
     /// Flows without an end of their own keep the translation with which they began: those that would now

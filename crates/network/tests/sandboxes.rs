@@ -5,7 +5,7 @@ mod lab;
 use std::net::UdpSocket;
 
 use lab::{Lab, Netns, cidr, ip};
-use skiff_network::{Cidr, Network, Route};
+use skiff_network::{Cidr, LocalNetwork, Network, Route};
 
 #[test]
 fn a_sandbox_has_eth0_with_its_address_and_a_default_route() {
@@ -183,4 +183,19 @@ fn removing_the_network_leaves_nothing() {
     assert_eq!(node.netns.nft(), "");
     let routes = node.netns.command("ip", &["route"]);
     assert_eq!(routes.lines().count(), 2, "{routes}");
+}
+
+#[test]
+fn a_spoilt_file_is_an_error_only_while_sandboxes_may_live() {
+    let lab = Lab::new(1);
+    let node = &lab.nodes[0];
+    let (_a, _) = node.sandbox("a");
+    std::fs::write(node.config.state_dir.join("network.json"), b"{").unwrap();
+    let start = || {
+        let work = LocalNetwork::start(node.config.clone(), node.ruleset.clone());
+        node.block_on(work).map(drop).map_err(|error| error.to_string())
+    };
+    assert!(start().unwrap_err().starts_with("cannot read "));
+    node.netns.links().delete_link("cbr0").unwrap();
+    assert_eq!(start(), Ok(()));
 }

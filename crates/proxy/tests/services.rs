@@ -43,6 +43,13 @@ fn an_endpoint_may_be_a_port_of_a_node() {
     assert_eq!(b.tcp("10.96.0.1:443"), format!("api {b_ip}"));
     assert_eq!(first.netns.tcp("10.96.0.1:443"), "api 10.100.0.2");
     assert_eq!(world.lab.nodes[1].netns.tcp("10.96.0.1:443"), "api 10.100.0.3");
+    world.set(
+        &Service::new("kubernetes", "10.96.0.1").port(443).node_port(30443),
+        &[(0, first.ip, true)],
+        6443,
+    );
+    assert_eq!(world.lab.router.tcp("10.100.0.2:30443"), "api 10.100.0.1");
+    assert_eq!(world.lab.router.tcp("10.100.0.3:30443"), "api 10.100.0.3");
 }
 
 #[test]
@@ -234,4 +241,35 @@ fn rules_outlive_the_process_and_a_flush() {
         "what changed meanwhile is made up for"
     );
     assert!(world.lab.nodes[0].ruleset.is_intact());
+}
+
+#[test]
+fn connections_succeed_while_endpoints_come_and_go() {
+    let world = World::new(1);
+    let node = &world.lab.nodes[0];
+    let pods = ["a", "b", "c"].map(|name| (name, node.sandbox(name)));
+    let _servers = pods.each_ref().map(|(name, (netns, _))| netns.serve_tcp("0.0.0.0:80", name));
+    let (client, _) = node.sandbox("client");
+    let web = Service::new("web", "10.96.0.5").port(80);
+    let endpoints = pods.each_ref().map(|(_, (_, ip))| (0, *ip, true));
+    world.set(&web, &endpoints, 80);
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let connects = scope.spawn(|| {
+            let (mut count, mut slowest) = (0, std::time::Duration::ZERO);
+            while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                let begin = std::time::Instant::now();
+                client.tcp("10.96.0.5:80");
+                (count, slowest) = (count + 1, slowest.max(begin.elapsed()));
+            }
+            (count, slowest)
+        });
+        for round in 0..300 {
+            world.set(&web, &endpoints[round % 3..], 80);
+        }
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+        let (count, slowest) = connects.join().unwrap();
+        println!("{count} connections during 300 changes, the slowest took {slowest:?}");
+        assert!(count > 0);
+    });
 }
