@@ -220,14 +220,17 @@ impl ImageStore {
     }
 
     /// Keeps the image's layers on disk, even if all its names are removed, until `holder` (a container's
-    /// ID) is released. Also another process's removal respects it. Blocks while one is under way.
-    pub fn hold(&self, reference_or_id: &str, holder: &str) -> Result<(), ImageError> {
-        let _lock = self.content.lock_shared()?;
-        let records = self.content.records()?;
-        let found = find(&records, reference_or_id)?;
-        let found = found.ok_or_else(|| ImageError::NotPresent(reference_or_id.to_owned()))?;
-        let diff_ids = found.layers.iter().map(|layer| layer.diff_id.clone()).collect();
-        self.content.put_hold(holder, &HoldRecord { diff_ids })
+    /// ID) is released. Also another process's removal respects it.
+    pub async fn hold(&self, reference_or_id: &str, holder: &str) -> Result<(), ImageError> {
+        let (wanted, holder) = (reference_or_id.to_owned(), holder.to_owned());
+        self.blocking(move |store| {
+            let _lock = store.content.lock_shared()?;
+            let records = store.content.records()?;
+            let found = find(&records, &wanted)?.ok_or_else(|| ImageError::NotPresent(wanted.clone()))?;
+            let diff_ids = found.layers.iter().map(|layer| layer.diff_id.clone()).collect();
+            store.content.put_hold(&holder, &HoldRecord { diff_ids })
+        })
+        .await
     }
 
     /// Ends a [`ImageStore::hold`]; one that doesn't exist is no error.

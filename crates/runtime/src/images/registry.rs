@@ -3,6 +3,7 @@
 //! The protocol is `oci-client`'s. Errors are worded as containerd words them, since they end in a pod's
 //! events, where people look for the wording they know.
 
+use std::error::Error as _;
 use std::fmt::Write as _;
 use std::io::Write as _;
 
@@ -223,7 +224,19 @@ fn explain(error: &OciDistributionError, what: &str) -> String {
         OciDistributionError::AuthenticationFailure(said) => {
             format!("failed to authorize: {}", said.chars().take(300).collect::<String>())
         }
-        OciDistributionError::RequestError(_) => format!("failed to do request: {}", chain(error)),
+        OciDistributionError::RequestError(cause) => {
+            let url = cause.url().map_or_else(String::new, |url| format!("Get \"{url}\": "));
+            // The outer layers only say that it is about this URL and a connection.
+            let mut said = Vec::new();
+            let mut inner = cause.source();
+            while let Some(reason) = inner {
+                said.push(reason.to_string());
+                inner = reason.source();
+            }
+            said.retain(|reason| !reason.starts_with("client error"));
+            let said = if said.is_empty() { cause.to_string() } else { said.join(": ") };
+            format!("failed to do request: {url}{said}")
+        }
         _ => chain(error),
     }
 }

@@ -200,7 +200,7 @@ async fn removing_leaves_what_others_use_and_nothing_else() {
     assert!(fixture.store.layers("two").await.unwrap().iter().all(|layer| layer.is_dir()));
 
     // A mounted layer stays until its holder lets go, whoever removes the image.
-    fixture.store.hold("two", "container-1").unwrap();
+    fixture.store.hold("two", "container-1").await.unwrap();
     ImageStore::open(Config::new(fixture.store.dir())).unwrap().remove(&two.id).await.unwrap();
     assert_eq!(fixture.store.get("two").unwrap(), None);
     assert_eq!((fixture.count("layers"), fixture.count("blobs")), (2, 0));

@@ -18,7 +18,7 @@ async fn one_of_several_processes() {
         let images = store.load(&Path::new(&dir).join("archive")).await.unwrap();
         assert_eq!(images[0].tags[0], "docker.io/library/app:v1");
         let holder = format!("{}-{round}", std::process::id());
-        match store.hold("app:v1", &holder) {
+        match store.hold("app:v1", &holder).await {
             Ok(()) => {
                 // Another process may have removed the name, but not what is held.
                 if let Ok(layers) = store.layers("app:v1").await {
