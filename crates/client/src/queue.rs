@@ -30,6 +30,8 @@ struct State<T> {
     waiting: HashSet<T>,
     working: HashSet<T>,
     delayed: BinaryHeap<Reverse<(Instant, T)>>,
+    /// When each delayed key is due; what the heap says of it besides is out of date.
+    due: HashMap<T, Instant>,
     failures: HashMap<T, u32>,
 }
 
@@ -49,6 +51,7 @@ impl<T: Clone + Eq + Hash + Ord> Default for WorkQueue<T> {
             waiting: HashSet::new(),
             working: HashSet::new(),
             delayed: BinaryHeap::new(),
+            due: HashMap::new(),
             failures: HashMap::new(),
         };
         Self(Arc::new((Mutex::new(state), Notify::new())))
@@ -65,9 +68,16 @@ impl<T: Clone + Eq + Hash + Ord> WorkQueue<T> {
         }
     }
 
-    /// Queues a key once `delay` has passed.
+    /// Queues a key once `delay` has passed, or earlier if an earlier call asked for that.
     pub fn add_after(&self, key: T, delay: Duration) {
-        self.0.0.lock().delayed.push(Reverse((Instant::now() + delay, key)));
+        let mut state = self.0.0.lock();
+        let at = Instant::now() + delay;
+        if state.due.get(&key).is_some_and(|due| *due <= at) {
+            return;
+        }
+        state.due.insert(key.clone(), at);
+        state.delayed.push(Reverse((at, key)));
+        drop(state);
         self.0.1.notify_one();
     }
 
@@ -95,10 +105,12 @@ impl<T: Clone + Eq + Hash + Ord> WorkQueue<T> {
                 let mut state = self.0.0.lock();
                 let now = Instant::now();
                 while state.delayed.peek().is_some_and(|Reverse((at, _))| *at <= now) {
-                    if let Some(Reverse((_, key))) = state.delayed.pop()
-                        && state.waiting.insert(key.clone())
-                        && !state.working.contains(&key)
-                    {
+                    let Some(Reverse((at, key))) = state.delayed.pop() else { break };
+                    if state.due.get(&key) != Some(&at) {
+                        continue;
+                    }
+                    state.due.remove(&key);
+                    if state.waiting.insert(key.clone()) && !state.working.contains(&key) {
                         state.ready.push_back(key);
                     }
                 }
@@ -205,6 +217,20 @@ mod tests {
         assert_eq!(queue.next().await, "a");
         queue.done(&"a");
         assert!(queue.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_earliest_of_several_delays_counts_once() {
+        let queue = WorkQueue::default();
+        let start = Instant::now();
+        for seconds in [9, 5, 7] {
+            queue.add_after("a", Duration::from_secs(seconds));
+        }
+        let key = queue.next().await;
+        queue.done(&key);
+        assert_eq!(start.elapsed().as_secs(), 5);
+        queue.add_after("b", Duration::from_secs(60));
+        assert_eq!(queue.next().await, "b", "nothing is left of the later ones");
     }
 
     #[tokio::test(start_paused = true)]

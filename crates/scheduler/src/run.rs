@@ -1,6 +1,5 @@
 //! The scheduler's loop: changes in, one decision at a time, writes beside it.
 
-use std::future::Future;
 use std::sync::Arc;
 
 use futures_util::FutureExt;
@@ -8,6 +7,7 @@ use k8s_openapi::api::core::v1::{Node, Pod};
 use skiff_client::{Cache, Change, Changes, Client, EventRecorder, ListParams, ObjectKey};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
 use crate::snapshot::PodInfo;
@@ -44,7 +44,7 @@ pub(crate) enum Done {
 }
 
 /// Schedules until `shutdown`, then lets the writes under way finish.
-pub async fn run(config: Config, client: Client, shutdown: impl Future<Output = ()> + Send) {
+pub async fn run(config: Config, client: Client, shutdown: CancellationToken) {
     let pods = Cache::<Pod>::new(client.clone(), ListParams::default());
     let nodes = Cache::<Node>::new(client.clone(), ListParams::default());
     let (events, write_events) = EventRecorder::new(client.clone(), &config.scheduler_name, "");
@@ -53,11 +53,10 @@ pub async fn run(config: Config, client: Client, shutdown: impl Future<Output = 
     background.spawn(pods.clone().run());
     background.spawn(nodes.clone().run());
     background.spawn(write_events);
-    tokio::pin!(shutdown);
     // Until all nodes and pods are known, a decision would be wrong.
     tokio::select! {
         () = async { tokio::join!(nodes.synced(), pods.synced()); } => {}
-        () = &mut shutdown => return,
+        () = shutdown.cancelled() => return,
     }
     let mut state = State::new(&config.scheduler_name);
     state.resync_nodes(&nodes.list());
@@ -98,7 +97,7 @@ pub async fn run(config: Config, client: Client, shutdown: impl Future<Output = 
                     std::panic::resume_unwind(error.into_panic());
                 }
             }
-            () = &mut shutdown => break,
+            () = shutdown.cancelled() => break,
         }
     }
     while writes.join_next().await.is_some() {}

@@ -1,0 +1,130 @@
+//! Who answers for a service: its `Endpoints` and `EndpointSlice` objects.
+//!
+//! Both are computed from the service and the pods it selects, by pure functions in [`plan`]. A service
+//! without a selector is somebody else's to fill.
+
+mod plan;
+
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::{Endpoints, Pod, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use skiff_api::selector::Selector;
+use skiff_client::{DeleteOptions, Error, ObjectKey, Requeue, WorkQueue, work};
+
+use crate::context::{Context, feed};
+
+pub(crate) async fn run(context: Context) {
+    let queue = WorkQueue::<ObjectKey>::default();
+    let caches = context.caches.clone();
+    // A service that is gone leaves objects by which it is found again.
+    let all = {
+        let caches = caches.clone();
+        move || {
+            let mut keys = caches.services.keys();
+            keys.extend(caches.endpoints.keys());
+            keys.extend(caches.endpoint_slices.list().iter().filter_map(|slice| service_of(slice)));
+            keys
+        }
+    };
+    let services = caches.services.clone();
+    let of_pod = move |pod: &Pod| {
+        let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+        services
+            .list_namespace(namespace)
+            .iter()
+            .filter(|service| selector(service).matches(pod.metadata.labels.as_ref()))
+            .map(|service| ObjectKey::of(&**service))
+            .collect()
+    };
+    let reconciler = context.clone();
+    tokio::join!(
+        feed(caches.services, queue.clone(), |service: &Service| vec![ObjectKey::of(service)], all.clone()),
+        feed(caches.pods, queue.clone(), of_pod, all.clone()),
+        feed(caches.endpoints, queue.clone(), |own: &Endpoints| vec![ObjectKey::of(own)], all.clone()),
+        feed(
+            caches.endpoint_slices,
+            queue.clone(),
+            |slice: &EndpointSlice| service_of(slice).into_iter().collect(),
+            all
+        ),
+        work("endpoints", queue, context.config.workers, move |key| {
+            let context = reconciler.clone();
+            async move { reconcile(&context, &key).await }
+        }),
+    );
+}
+
+/// The key of the service that one of our slices is for.
+fn service_of(slice: &EndpointSlice) -> Option<ObjectKey> {
+    let labels = slice.metadata.labels.as_ref()?;
+    let ours = labels.get(plan::MANAGED_BY_LABEL).is_some_and(|by| by == plan::MANAGED_BY);
+    let name = labels.get(plan::SERVICE_LABEL).filter(|_| ours)?;
+    Some(ObjectKey::new(slice.metadata.namespace.clone().unwrap_or_default(), name.clone()))
+}
+
+fn selector(service: &Service) -> Selector {
+    Selector::from_map(service.spec.as_ref().and_then(|spec| spec.selector.as_ref()))
+}
+
+async fn reconcile(context: &Context, key: &ObjectKey) -> Result<Requeue, Error> {
+    let caches = &context.caches;
+    let slices: Vec<Arc<EndpointSlice>> = caches
+        .endpoint_slices
+        .list_namespace(&key.namespace)
+        .into_iter()
+        .filter(|slice| service_of(slice).as_ref() == Some(key))
+        .collect();
+    let endpoints = caches.endpoints.get(key);
+    let Some(service) = caches.services.get(key) else {
+        // Slices have an owner reference and are collected; endpoints go by their name.
+        if let Some(endpoints) = endpoints.filter(|endpoints| plan::is_generated(endpoints)) {
+            delete::<Endpoints>(context, &endpoints.metadata.namespace, &endpoints.metadata.name).await?;
+        }
+        for slice in slices {
+            delete::<EndpointSlice>(context, &slice.metadata.namespace, &slice.metadata.name).await?;
+        }
+        return Ok(Requeue::Never);
+    };
+    let spec = service.spec.as_ref();
+    let external = spec.and_then(|spec| spec.type_.as_deref()) == Some("ExternalName");
+    if matches!(selector(&service), Selector::Nothing) || external {
+        return Ok(Requeue::Never);
+    }
+    let selector = selector(&service);
+    let mut selected = caches.pods.list_namespace(&key.namespace);
+    selected.retain(|pod| selector.matches(pod.metadata.labels.as_ref()));
+    for change in plan::slices(&service, &selected, &slices) {
+        match change {
+            plan::Change::Create(slice) => drop(context.client.create(&*slice).await?),
+            plan::Change::Update(slice) => drop(context.client.update(&*slice).await?),
+            plan::Change::Delete(name) => {
+                delete::<EndpointSlice>(context, &Some(key.namespace.clone()), &Some(name)).await?;
+            }
+        }
+    }
+    match plan::endpoints(&service, &selected, endpoints.as_deref()) {
+        Some(wanted) if endpoints.is_none() => match context.client.create(&wanted).await {
+            Ok(_) => {}
+            Err(error) if error.is_already_exists() => return Err(error),
+            Err(error) => {
+                return crate::service_accounts::unless_there(Err::<(), _>(error)).map(|()| Requeue::Never);
+            }
+        },
+        Some(wanted) => drop(context.client.update(&wanted).await?),
+        None => {}
+    }
+    Ok(Requeue::Never)
+}
+
+async fn delete<K: skiff_client::Object>(
+    context: &Context,
+    namespace: &Option<String>,
+    name: &Option<String>,
+) -> Result<(), Error> {
+    let (namespace, name) = (namespace.as_deref().unwrap_or_default(), name.as_deref().unwrap_or_default());
+    match context.client.delete::<K>(namespace, name, &DeleteOptions::default()).await {
+        Err(error) if !error.is_not_found() => Err(error),
+        _ => Ok(()),
+    }
+}

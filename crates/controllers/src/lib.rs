@@ -1,0 +1,29 @@
+//! The controllers: each brings one part of the cluster to what its objects ask for.
+//!
+//! A controller is a module with a pure function from what is there to what is to be done, and one line in
+//! the table of [`run`]. All read the same local copies; none keeps a list of its own.
+
+mod caches;
+mod context;
+mod daemon_sets;
+mod deployments;
+mod endpoints;
+mod event_expiry;
+mod expectations;
+mod garbage;
+mod namespaces;
+mod node_cidrs;
+mod node_lifecycle;
+mod owners;
+mod pod_garbage;
+mod pods;
+mod raw;
+mod replica_sets;
+mod root_ca;
+mod run;
+mod service_accounts;
+
+#[cfg(test)]
+mod testing;
+
+pub use run::{Config, run};

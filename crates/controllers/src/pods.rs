@@ -1,0 +1,113 @@
+//! What controllers ask of pods.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::{Pod, PodCondition, PodTemplateSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use k8s_openapi::jiff::Timestamp;
+
+use crate::owners::is_deleting;
+
+pub(crate) fn phase(pod: &Pod) -> &str {
+    pod.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or("Pending")
+}
+
+pub(crate) fn has_ended(pod: &Pod) -> bool {
+    matches!(phase(pod), "Succeeded" | "Failed")
+}
+
+/// Neither ended nor on its way out: it counts as a replica.
+pub(crate) fn is_active(pod: &Pod) -> bool {
+    !has_ended(pod) && !is_deleting(&pod.metadata)
+}
+
+fn ready_condition(pod: &Pod) -> Option<&PodCondition> {
+    let conditions = pod.status.as_ref()?.conditions.as_ref()?;
+    conditions.iter().find(|condition| condition.type_ == "Ready")
+}
+
+pub(crate) fn is_ready(pod: &Pod) -> bool {
+    ready_condition(pod).is_some_and(|condition| condition.status == "True")
+}
+
+/// Since when it is ready, where it is.
+pub(crate) fn ready_since(pod: &Pod) -> Option<Timestamp> {
+    let condition = ready_condition(pod).filter(|condition| condition.status == "True")?;
+    condition.last_transition_time.as_ref().map(|time| time.0)
+}
+
+/// Ready for at least so long.
+pub(crate) fn is_available(pod: &Pod, min_ready_seconds: i32, now: Timestamp) -> bool {
+    if !is_ready(pod) {
+        return false;
+    }
+    min_ready_seconds <= 0
+        || ready_since(pod)
+            .is_some_and(|since| now.as_second() - since.as_second() >= i64::from(min_ready_seconds))
+}
+
+pub(crate) fn node_name(pod: &Pod) -> &str {
+    pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()).unwrap_or_default()
+}
+
+/// How often its containers have restarted, in all.
+pub(crate) fn restarts(pod: &Pod) -> i32 {
+    let statuses = pod.status.as_ref().and_then(|status| status.container_statuses.as_ref());
+    statuses.into_iter().flatten().map(|status| status.restart_count).max().unwrap_or(0)
+}
+
+/// A pod of a template, with the controller's name as the start of its own.
+pub(crate) fn from_template(
+    template: &PodTemplateSpec,
+    namespace: &str,
+    controller: OwnerReference,
+    more_labels: &[(&str, &str)],
+) -> Pod {
+    let metadata = template.metadata.clone().unwrap_or_default();
+    let mut labels = metadata.labels.unwrap_or_default();
+    labels.extend(more_labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())));
+    Pod {
+        metadata: ObjectMeta {
+            // A name of 63 characters must remain, 5 of them random.
+            generate_name: Some(format!("{}-", controller.name.chars().take(57).collect::<String>())),
+            namespace: Some(namespace.to_owned()),
+            labels: Some(labels).filter(|labels| !labels.is_empty()),
+            annotations: metadata.annotations.filter(|annotations: &BTreeMap<_, _>| !annotations.is_empty()),
+            finalizers: metadata.finalizers,
+            owner_references: Some(vec![controller]),
+            ..ObjectMeta::default()
+        },
+        spec: template.spec.clone(),
+        ..Pod::default()
+    }
+}
+
+/// A hash of a pod template that every build of every release computes alike, in the letters that object
+/// names may have.
+pub(crate) fn template_hash(template: &PodTemplateSpec, collisions: i32) -> String {
+    let mut template = template.clone();
+    if let Some(labels) = template.metadata.as_mut().and_then(|metadata| metadata.labels.as_mut()) {
+        labels.remove("pod-template-hash");
+        labels.remove("controller-revision-hash");
+    }
+    // Field order is the type's, maps are sorted: equal templates have equal text.
+    let text = serde_json::to_string(&template).unwrap_or_default();
+    let mut hash = fnv(text.as_bytes(), FNV_START);
+    if collisions > 0 {
+        hash = fnv(&collisions.to_le_bytes(), hash);
+    }
+    letters(hash)
+}
+
+pub(crate) const FNV_START: u32 = 0x811c_9dc5;
+
+/// The 32-bit FNV-1a hash.
+pub(crate) fn fnv(bytes: &[u8], start: u32) -> u32 {
+    bytes.iter().fold(start, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193))
+}
+
+/// A number in letters that spell no words, by its decimal digits.
+pub(crate) fn letters(number: u32) -> String {
+    const LETTERS: &[u8; 27] = b"bcdfghjklmnpqrstvwxz2456789";
+    number.to_string().bytes().map(|digit| char::from(LETTERS[usize::from(digit) % LETTERS.len()])).collect()
+}

@@ -1,0 +1,112 @@
+//! Starts the caches and the table of controllers, and ends them together.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use skiff_client::{Client, EventRecorder};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+use crate::caches::Caches;
+use crate::context::Context;
+use crate::{
+    daemon_sets, deployments, endpoints, event_expiry, garbage, namespaces, node_cidrs, node_lifecycle,
+    pod_garbage, replica_sets, root_ca, service_accounts,
+};
+
+/// What the controllers go by. Plain data; the defaults are upstream's.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The range that nodes' pod ranges are cut from, as `10.244.0.0/16`.
+    pub cluster_cidr: String,
+    /// How long the prefix of one node's pod range is.
+    pub node_cidr_prefix: u8,
+    /// The certificate that pods trust the API by, PEM.
+    pub ca_pem: String,
+    /// A node that was silent for so long is unknown.
+    pub node_grace: Duration,
+    /// Events live for so long after they happened last.
+    pub event_ttl: Duration,
+    /// More ended pods than this are collected, oldest first.
+    pub ended_pods_max: usize,
+    /// Keys that one controller works on at a time.
+    pub workers: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            cluster_cidr: "10.244.0.0/16".to_owned(),
+            node_cidr_prefix: 24,
+            ca_pem: String::new(),
+            node_grace: Duration::from_secs(40),
+            event_ttl: Duration::from_secs(3600),
+            ended_pods_max: 12_500,
+            workers: 5,
+        }
+    }
+}
+
+type Running = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// One row of the table: the name that its events carry, and what it does, which never ends by itself.
+struct Controller {
+    component: &'static str,
+    run: fn(Context) -> Running,
+}
+
+macro_rules! controller {
+    ($component:literal, $module:ident) => {
+        Controller { component: $component, run: |context| Box::pin($module::run(context)) }
+    };
+}
+
+const CONTROLLERS: &[Controller] = &[
+    controller!("serviceaccount-controller", service_accounts),
+    controller!("root-ca-certificate-publisher", root_ca),
+    controller!("namespace-controller", namespaces),
+    controller!("node-ipam-controller", node_cidrs),
+    controller!("node-controller", node_lifecycle),
+    controller!("endpoint-controller", endpoints),
+    controller!("replicaset-controller", replica_sets),
+    controller!("deployment-controller", deployments),
+    controller!("daemonset-controller", daemon_sets),
+    controller!("garbage-collector", garbage),
+    controller!("pod-garbage-collector", pod_garbage),
+    controller!("event-ttl-controller", event_expiry),
+];
+
+/// Runs all controllers until `shutdown`. Work under way is cut off then: all of it is idempotent and
+/// continues at the next start.
+pub async fn run(config: Config, client: Client, shutdown: CancellationToken) {
+    let mut tasks = JoinSet::new();
+    let caches = Caches::start(&client, &mut tasks);
+    tokio::select! {
+        () = caches.synced() => {}
+        () = shutdown.cancelled() => return,
+    }
+    let config = Arc::new(config);
+    for controller in CONTROLLERS {
+        let (events, write_events) = EventRecorder::new(client.clone(), controller.component, "");
+        tasks.spawn(write_events);
+        let context =
+            Context { client: client.clone(), caches: caches.clone(), events, config: config.clone() };
+        tasks.spawn((controller.run)(context));
+    }
+    info!(controllers = CONTROLLERS.len(), "controllers are running");
+    loop {
+        // Both branches are cancel-safe.
+        tokio::select! {
+            () = shutdown.cancelled() => break,
+            Some(ended) = tasks.join_next() => {
+                if let Err(error) = ended && error.is_panic() {
+                    std::panic::resume_unwind(error.into_panic());
+                }
+            }
+        }
+    }
+    tasks.shutdown().await;
+}
