@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::pin::pin;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::StreamExt;
@@ -30,6 +31,9 @@ const ERROR: u8 = 1;
 
 /// Connections that one client may have forwarded at once, and halves of pairs that may wait.
 const FORWARDS_MAX: usize = 256;
+
+/// How long an error text may come after the end of the data.
+const ERROR_GRACE: Duration = Duration::from_secs(1);
 
 /// One connection to forward to a port of the pod.
 pub struct Forward {
@@ -288,29 +292,43 @@ async fn relay_over<S: Io>(io: S, forward: Forward) {
     }
 }
 
-/// Copies both directions and the error text, until the remote side has ended both of its streams: then
-/// nobody takes what the client may still send.
-pub async fn relay(forward: Forward, remote: RemoteForward) {
-    let (mut from_client, mut to_client) = tokio::io::split(forward.data);
-    let (mut from_remote, mut to_remote) = tokio::io::split(remote.data);
-    let (mut error, mut remote_error) = (forward.error, remote.error);
-    // A direction that breaks has ended; what went wrong is told by the error stream.
+/// Joins a forward's data to a connection to the port. Ends when the port's side has ended: clients wait
+/// for that before they close theirs. The client's end is passed on.
+pub async fn join<S: Io>(data: Box<dyn Io>, port: S) -> std::io::Result<()> {
+    let (mut from_client, mut to_client) = tokio::io::split(data);
+    let (mut from_port, mut to_port) = tokio::io::split(port);
     let sending = async {
-        let _ = tokio::io::copy(&mut from_client, &mut to_remote).await;
-        let _ = to_remote.shutdown().await;
+        // A port that takes no more may still answer.
+        let _ = tokio::io::copy(&mut from_client, &mut to_port).await;
+        let _ = to_port.shutdown().await;
         std::future::pending::<()>().await
     };
     let receiving = async {
-        let _ = tokio::io::copy(&mut from_remote, &mut to_client).await;
-        let _ = to_client.shutdown().await;
-    };
-    let errors = async {
-        let _ = tokio::io::copy(&mut remote_error, &mut error).await;
-        let _ = error.shutdown().await;
+        tokio::io::copy(&mut from_port, &mut to_client).await?;
+        to_client.shutdown().await
     };
     tokio::select! {
-        ((), ()) = async { tokio::join!(receiving, errors) } => {}
-        () = sending => {}
+        received = receiving => received,
+        () = sending => Ok(()),
+    }
+}
+
+/// Joins a client's forward to a remote one, and passes its error text on.
+pub async fn relay(forward: Forward, remote: RemoteForward) {
+    let Forward { port: _, data, mut error } = forward;
+    let mut remote_error = remote.error;
+    let errors = async {
+        let _ = tokio::io::copy(&mut remote_error, &mut error).await;
+    };
+    let (mut errors, mut data) = (pin!(errors), pin!(join(data, remote.data)));
+    tokio::select! {
+        // What went wrong is told by the error stream alone.
+        _ = &mut data => {
+            let _ = tokio::time::timeout(ERROR_GRACE, errors).await;
+        }
+        () = &mut errors => {
+            let _ = data.await;
+        }
     }
 }
 

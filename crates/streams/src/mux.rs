@@ -11,7 +11,8 @@ use futures_util::stream::{SelectAll, SplitSink, SplitStream, select_all};
 use futures_util::{SinkExt, Stream, StreamExt};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Error, Message};
 
 use crate::channel::{Frame, Framing};
@@ -214,6 +215,11 @@ fn is_end(error: &Error) -> bool {
     }
 }
 
+/// The close message of who has done: clients take one without a code for a failure.
+pub(crate) fn goodbye() -> Message {
+    Message::Close(Some(CloseFrame { code: CloseCode::Normal, reason: "".into() }))
+}
+
 /// Says goodbye, and waits a little for the answer: a socket closed over unread data would cut off what
 /// was sent last.
 async fn close<S: Io>(
@@ -221,7 +227,7 @@ async fn close<S: Io>(
     stream: &mut SplitStream<WebSocketStream<S>>,
 ) {
     let farewell = async {
-        let _ = sink.close().await;
+        let _ = sink.send(goodbye()).await;
         while let Some(Ok(_)) = stream.next().await {}
     };
     let _ = tokio::time::timeout(LINGER, farewell).await;

@@ -21,11 +21,13 @@ pub(crate) struct Tunnel<S> {
     /// Of the last message, what has not been read.
     unread: Bytes,
     ended: bool,
+    /// Whether the close message has been handed over.
+    closing: bool,
 }
 
 impl<S: Io> Tunnel<S> {
     pub(crate) async fn new(io: S, role: Role) -> Self {
-        Self { socket: mux::websocket(io, role).await, unread: Bytes::new(), ended: false }
+        Self { socket: mux::websocket(io, role).await, unread: Bytes::new(), ended: false, closing: false }
     }
 }
 
@@ -77,6 +79,11 @@ impl<S: Io> AsyncWrite for Tunnel<S> {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.socket).poll_close(context).map_err(to_io)
+        if !self.closing {
+            ready!(Pin::new(&mut self.socket).poll_ready(context)).map_err(to_io)?;
+            Pin::new(&mut self.socket).start_send(mux::goodbye()).map_err(to_io)?;
+            self.closing = true;
+        }
+        Pin::new(&mut self.socket).poll_flush(context).map_err(to_io)
     }
 }

@@ -161,3 +161,36 @@ async fn the_oldest_websocket_form_names_its_ports_first() {
     drop(socket);
     assert!(matches!(serving.await.unwrap(), Err(StreamError::Closed)));
 }
+
+#[tokio::test]
+async fn a_port_that_closes_first_ends_the_forward() {
+    let (client, server) = tokio::io::duplex(4096);
+    let greet = |forward: Forward| async move {
+        let (here, mut port) = tokio::io::duplex(64);
+        let greeting = tokio::spawn(async move {
+            port.write_all(b"bye").await.unwrap();
+        });
+        join(forward.data, here).await.unwrap();
+        greeting.await.unwrap();
+    };
+    let relaying = async move {
+        serve(server, &Front(Kind::Spdy { name: None }), &[], |forward| async move {
+            let (back, agent) = tokio::io::duplex(4096);
+            let agent =
+                tokio::spawn(async move { serve(agent, &front(Protocol::Agent), &[80], greet).await });
+            relay_over(back, forward).await;
+            let _ = agent.await.unwrap();
+        })
+        .await
+    };
+    tokio::spawn(relaying);
+    let (connection, opener, _incoming) = Connection::new(client, spdy::Role::Client);
+    let (_close, closing) = oneshot::channel();
+    tokio::spawn(connection.run(closing));
+    let (data, error) = open(&opener, "80", Some("0")).await;
+    let (mut from_port, _held_open) = tokio::io::split(data.io);
+    let mut text = String::new();
+    from_port.read_to_string(&mut text).await.unwrap();
+    assert_eq!(text, "bye");
+    assert_eq!(rest(error).await, "", "the error stream ends though the client has not closed");
+}
