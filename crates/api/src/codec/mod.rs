@@ -33,6 +33,7 @@ use std::fmt;
 use serde_json::{Map, Value};
 
 pub use encode::protobuf as encode_protobuf;
+pub(crate) use encode::{put_bytes, put_varint};
 
 use crate::schema::{self, Type};
 use read::Reader;

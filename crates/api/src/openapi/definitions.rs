@@ -1,0 +1,198 @@
+//! Schemas of the types that served resources reach.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::{Map, Value, json};
+
+use super::{Served, Spec};
+use crate::schema::{self, Field, Kind, ListType, Shape, Type};
+
+const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.";
+const EXTENSIONS: &str = "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.";
+
+/// Options and answers that every document describes.
+const COMMON: [&str; 2] = ["DeleteOptions", "Status"];
+
+/// Name → schema of everything that these resources' kinds and their lists reach.
+pub(crate) fn definitions(served: &[&Served], spec: Spec) -> Map<String, Value> {
+    let mut collector = Collector { spec, out: BTreeMap::new(), group_versions: BTreeSet::new() };
+    for s in served {
+        collector.group_versions.insert((s.group, s.version));
+    }
+    for s in served {
+        let (group, version, kind) = s.kind;
+        let list = format!("{kind}List");
+        for kind in [kind, list.as_str()] {
+            if let Some(ty) = schema::kind(group, version, kind) {
+                collector.add(ty);
+            }
+        }
+    }
+    for kind in COMMON {
+        if let Some(ty) = schema::kind("", "v1", kind) {
+            collector.add(ty);
+        }
+    }
+    collector.out.into_iter().collect()
+}
+
+/// A reference to a definition.
+pub(crate) fn reference(name: &str, spec: Spec) -> Value {
+    match spec {
+        Spec::V2 => json!({"$ref": format!("#/definitions/{name}")}),
+        Spec::V3 => json!({"$ref": format!("#/components/schemas/{name}")}),
+    }
+}
+
+struct Collector {
+    spec: Spec,
+    out: BTreeMap<String, Value>,
+    group_versions: BTreeSet<(&'static str, &'static str)>,
+}
+
+impl Collector {
+    fn add(&mut self, ty: &'static Type) {
+        if self.out.contains_key(ty.definition) {
+            return;
+        }
+        // Taken first, so that types which contain themselves end.
+        self.out.insert(ty.definition.to_owned(), Value::Null);
+        let mut properties = Map::new();
+        let mut required = Vec::new();
+        if ty.meta {
+            properties.insert("apiVersion".into(), json!({"type": "string"}));
+            properties.insert("kind".into(), json!({"type": "string"}));
+        }
+        for field in ty.json_fields() {
+            properties.insert(field.name.into(), self.property(field));
+            if field.required() {
+                required.push(field.name);
+            }
+        }
+        let mut out = json!({"type": "object"});
+        if !properties.is_empty() {
+            out["properties"] = properties.into();
+        }
+        if !required.is_empty() {
+            required.sort_unstable();
+            out["required"] = required.into();
+        }
+        if ty.meta {
+            let kinds = self.kinds_of(ty);
+            if !kinds.is_empty() {
+                out["x-kubernetes-group-version-kind"] = kinds.into();
+            }
+        }
+        if ty.atomic {
+            out["x-kubernetes-map-type"] = "atomic".into();
+        }
+        self.out.insert(ty.definition.to_owned(), out);
+    }
+
+    fn kinds_of(&self, ty: &'static Type) -> Vec<Value> {
+        let one = |group: &str, version: &str| json!({"group": group, "version": version, "kind": ty.name});
+        match (ty.group, ty.name) {
+            // Registered in every group version.
+            ("meta", "DeleteOptions" | "WatchEvent") => {
+                let mut all = self.group_versions.clone();
+                all.insert(("", "v1"));
+                all.into_iter().map(|(group, version)| one(group, version)).collect()
+            }
+            ("meta", _) => vec![one("", "v1")],
+            (group, _) => vec![one(group, ty.version)],
+        }
+    }
+
+    fn property(&mut self, field: &'static Field) -> Value {
+        let item = self.item(field);
+        let mut out = match field.shape {
+            Shape::List => json!({"type": "array", "items": item}),
+            Shape::Map => json!({"type": "object", "additionalProperties": item}),
+            Shape::One => item,
+        };
+        // v3 allows no marks beside a $ref, so references with marks or defaults are wrapped.
+        let struct_value = field.shape == Shape::One && field.message().is_some() && !field.pointer();
+        if self.spec == Spec::V3 && out.get("$ref").is_some() && struct_value {
+            out = json!({"allOf": [out], "default": {}});
+        }
+        let list_type = match field.list {
+            ListType::Unmarked => None,
+            ListType::Atomic => Some("atomic"),
+            ListType::Set => Some("set"),
+            ListType::Map => Some("map"),
+        };
+        if let (Some(list_type), Shape::List) = (list_type, field.shape) {
+            out["x-kubernetes-list-type"] = list_type.into();
+        }
+        if !field.keys.is_empty() {
+            out["x-kubernetes-list-map-keys"] = field.keys.into();
+        }
+        if !field.merge_key.is_empty() {
+            out["x-kubernetes-patch-merge-key"] = field.merge_key.into();
+        }
+        if !field.strategy.is_empty() {
+            out["x-kubernetes-patch-strategy"] = field.strategy.into();
+        }
+        if field.atomic() && field.shape == Shape::Map {
+            out["x-kubernetes-map-type"] = "atomic".into();
+        }
+        out
+    }
+
+    fn item(&mut self, field: &'static Field) -> Value {
+        match field.kind {
+            Kind::Str => json!({"type": "string"}),
+            Kind::Bool => json!({"type": "boolean"}),
+            Kind::Int32 => json!({"type": "integer", "format": "int32"}),
+            Kind::Int64 => json!({"type": "integer", "format": "int64"}),
+            Kind::Double => json!({"type": "number", "format": "double"}),
+            Kind::Bytes => json!({"type": "string", "format": "byte"}),
+            Kind::Duration => self.special(&format!("{META}Duration"), json!({"type": "string"})),
+            Kind::Time => {
+                self.special(&format!("{META}Time"), json!({"type": "string", "format": "date-time"}))
+            }
+            Kind::MicroTime => {
+                self.special(&format!("{META}MicroTime"), json!({"type": "string", "format": "date-time"}))
+            }
+            Kind::Quantity => {
+                let schema = match self.spec {
+                    Spec::V2 => json!({"type": "string"}),
+                    Spec::V3 => json!({"oneOf": [{"type": "string"}, {"type": "number"}]}),
+                };
+                self.special("io.k8s.apimachinery.pkg.api.resource.Quantity", schema)
+            }
+            Kind::IntOrString => {
+                let schema = match self.spec {
+                    Spec::V2 => json!({"type": "string", "format": "int-or-string"}),
+                    Spec::V3 => {
+                        json!({"oneOf": [{"type": "integer"}, {"type": "string"}], "format": "int-or-string"})
+                    }
+                };
+                self.special("io.k8s.apimachinery.pkg.util.intstr.IntOrString", schema)
+            }
+            Kind::Raw => {
+                self.special("io.k8s.apimachinery.pkg.runtime.RawExtension", json!({"type": "object"}))
+            }
+            Kind::FieldsV1 => self.special(&format!("{META}FieldsV1"), json!({"type": "object"})),
+            Kind::Json => self.special(&format!("{EXTENSIONS}JSON"), json!({})),
+            Kind::Strings => json!({"type": "array", "items": {"type": "string"}}),
+            Kind::Object(ty) => {
+                self.add(ty);
+                reference(ty.definition, self.spec)
+            }
+            Kind::SchemaOrBool(ty) => self.union(ty, "JSONSchemaPropsOrBool"),
+            Kind::SchemaOrArray(ty) => self.union(ty, "JSONSchemaPropsOrArray"),
+            Kind::SchemaOrStrings(ty) => self.union(ty, "JSONSchemaPropsOrStringArray"),
+        }
+    }
+
+    fn union(&mut self, ty: &'static Type, name: &str) -> Value {
+        self.add(ty);
+        self.special(&format!("{EXTENSIONS}{name}"), json!({}))
+    }
+
+    fn special(&mut self, name: &str, schema: Value) -> Value {
+        self.out.entry(name.to_owned()).or_insert(schema);
+        reference(name, self.spec)
+    }
+}
