@@ -84,7 +84,8 @@ impl Documents {
         self.v2.get_or_init(|| Document::new(&self.v2_value()))
     }
 
-    /// `/openapi/v2` as `application/com.github.proto-openapi.spec.v2@v1.0+protobuf`.
+    /// `/openapi/v2` as `application/com.github.proto-openapi.spec.v2.v1.0+protobuf`, which clients ask for
+    /// with `@v1.0` too; the answer must not have the `@`, which is no legal media type.
     pub fn v2_protobuf(&self) -> &[u8] {
         self.v2_protobuf.get_or_init(|| gnostic::document(&self.v2_value()))
     }
