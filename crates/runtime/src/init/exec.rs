@@ -1,23 +1,24 @@
 //! A further program in a running container, with all that its first one was given.
 
 use std::convert::Infallible;
+use std::os::fd::BorrowedFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 use nix::sched::CloneFlags;
 use skiff_sys::process::set_dumpable;
 
-use super::process::{Console, Setup, load, session};
+use super::process::{Console, Setup, load, raise_files_limit, session};
 use super::{join_cgroups, join_namespaces, set_oom_score_adj};
 use crate::protocol::{Failure, send};
 
 const EXEC: &str = "OCI runtime exec failed: exec failed: unable to start container process: ";
 
-/// Becomes `command` in the container of `dir`, whose first process has that PID. The PID namespace has
+/// Becomes `command` in the container of `dir`, whose first process that handle is of. The PID namespace has
 /// been joined by whoever forked.
 pub(crate) fn exec(
     dir: &Path,
-    container: u32,
+    container: BorrowedFd<'_>,
     command: &[String],
     tty: bool,
     socket: &UnixStream,
@@ -28,14 +29,16 @@ pub(crate) fn exec(
 
 fn join(
     dir: &Path,
-    container: u32,
+    container: BorrowedFd<'_>,
     command: &[String],
     tty: bool,
     socket: &UnixStream,
 ) -> Result<Infallible, Failure> {
     let (mut spec, filter) = load(dir)?;
     set_dumpable(false).map_err(Failure::doing("protect the set-up from tracing"))?;
-    set_oom_score_adj(spec.oom_score_adj)?;
+    set_oom_score_adj(spec.oom_score_adj, socket)?;
+    // The warning about it was given when the container was created.
+    let _ = raise_files_limit();
     join_cgroups(&spec.join)?;
     let mut which = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWCGROUP;
     which.set(CloneFlags::CLONE_NEWNET, spec.join_net);

@@ -13,14 +13,14 @@ mod users;
 use std::convert::Infallible;
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 
 use nix::sched::{CloneFlags, setns, unshare};
 use serde::{Deserialize, Serialize};
-use skiff_sys::process::{Fork, close_others, dup_onto, exit_now, fork, pidfd_open};
+use skiff_sys::process::{Fork, close_others, dup_onto, exit_now, fork};
 
 use crate::protocol::Failure;
 
@@ -31,6 +31,8 @@ pub(crate) use process::create;
 /// From child to shim.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Note {
+    /// Something was not possible, and the container can do without.
+    Warning(String),
     /// All but executing the program is done. With a terminal, its master comes along.
     Ready,
     Failed(Failure),
@@ -47,11 +49,12 @@ pub(crate) enum ChildPid {
     Same,
 }
 
-/// Forks. The child keeps the standard streams and its end of the socket, and runs `act`, which answers
-/// only if it failed. Its PID is that of the caller's namespace.
+/// Forks. The child keeps the standard streams, its end of the socket and `keep`, and runs `act`, which
+/// answers only if it failed. The PID is that of the caller's namespace.
 pub(crate) fn spawn(
     pid: ChildPid,
     streams: [BorrowedFd<'_>; 3],
+    keep: Option<BorrowedFd<'_>>,
     act: impl FnOnce(&UnixStream) -> Result<Infallible, Failure>,
 ) -> Result<(u32, UnixStream), Failure> {
     let (ours, theirs) = UnixStream::pair().map_err(Failure::doing("make a socket pair"))?;
@@ -71,7 +74,8 @@ pub(crate) fn spawn(
             for (at, stream) in streams.iter().enumerate() {
                 dup_onto(*stream, at as i32).map_err(Failure::doing("connect the standard streams"))?;
             }
-            close_others(&[theirs.as_fd()]).map_err(Failure::doing("close inherited files"))?;
+            let kept: Vec<_> = keep.into_iter().chain([theirs.as_fd()]).collect();
+            close_others(&kept).map_err(Failure::doing("close inherited files"))?;
             act(&theirs)
         }));
         let failure = match done {
@@ -96,23 +100,26 @@ fn join_cgroups(files: &[PathBuf]) -> Result<(), Failure> {
     })
 }
 
-/// Joins the namespaces of another process, but not its PID namespace.
-fn join_namespaces(pid: u32, which: CloneFlags) -> Result<(), Failure> {
+/// Joins namespaces of another process. By a handle, as PIDs mean something else in a namespace of one's
+/// own.
+fn join_namespaces(process: BorrowedFd<'_>, which: CloneFlags) -> Result<(), Failure> {
     if which.is_empty() {
         return Ok(());
     }
-    let join = |pidfd: OwnedFd| Ok(setns(pidfd, which)?);
-    pidfd_open(pid)
-        .and_then(join)
-        .map_err(Failure::doing(format_args!("join the namespaces of process {pid}")))
+    setns(process, which).map_err(failed("join the sandbox's namespaces"))
 }
 
-/// A user without CAP_SYS_RESOURCE can't lower the value below its own: then it stays as it is.
-fn set_oom_score_adj(value: i32) -> Result<(), Failure> {
+/// For the shim's log: the standard streams are the container's.
+fn warn(socket: &UnixStream, warning: String) -> Result<(), Failure> {
+    crate::protocol::send(socket, &Note::Warning(warning), &[]).map_err(Failure::doing("warn"))
+}
+
+/// Without CAP_SYS_RESOURCE nobody can lower the value below the lowest that it ever inherited: then it
+/// stays as it is.
+fn set_oom_score_adj(value: i32, socket: &UnixStream) -> Result<(), Failure> {
     match fs::write("/proc/self/oom_score_adj", value.to_string()) {
         Err(error) if error.raw_os_error() == Some(nix::libc::EACCES) => {
-            eprintln!("warning: oom_score_adj cannot be lowered to {value} without CAP_SYS_RESOURCE");
-            Ok(())
+            warn(socket, format!("oom_score_adj cannot be lowered to {value} without CAP_SYS_RESOURCE"))
         }
         answer => answer.map_err(Failure::doing(format_args!("set oom_score_adj to {value}"))),
     }

@@ -21,9 +21,9 @@ const OOM_SCORE_ADJ: i32 = -998;
 /// Nobody's, and not 0: what holds the namespaces needs no rights.
 const USER: u32 = 65535;
 
-pub(crate) fn pause(boot: &Boot, _socket: &UnixStream) -> Result<Infallible, Failure> {
+pub(crate) fn pause(boot: &Boot, socket: &UnixStream) -> Result<Infallible, Failure> {
     set_dumpable(false).map_err(Failure::doing("protect the set-up from tracing"))?;
-    set_oom_score_adj(OOM_SCORE_ADJ)?;
+    set_oom_score_adj(OOM_SCORE_ADJ, socket)?;
     join_cgroups(&boot.join)?;
     setsid().map_err(failed("lead a session"))?;
     let mut own = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWCGROUP;

@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::ffi::CString;
 use std::fs;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
@@ -16,7 +16,7 @@ use skiff_sys::seccomp::Filter;
 use skiff_sys::tty;
 
 use super::users::{self, Identity};
-use super::{Go, Note, failed, join_cgroups, join_namespaces, rootfs, set_oom_score_adj};
+use super::{Go, Note, failed, join_cgroups, join_namespaces, rootfs, set_oom_score_adj, warn};
 use crate::files::read_json;
 use crate::protocol::{Failure, receive, send};
 use crate::spec::Spec;
@@ -26,17 +26,17 @@ const FILES_MAX: u64 = 1 << 20;
 const START: &str = "failed to create containerd task: failed to create shim task: OCI runtime create failed: \
                      runc create failed: unable to start container process: error during container init: ";
 
-/// Becomes the first process of the container in `dir`. `pause` is the process whose namespaces it joins.
-pub(crate) fn create(dir: &Path, pause: u32, socket: &UnixStream) -> Result<Infallible, Failure> {
+/// Becomes the first process of the container in `dir`. `pause` is a handle on the process whose namespaces it joins.
+pub(crate) fn create(dir: &Path, pause: BorrowedFd<'_>, socket: &UnixStream) -> Result<Infallible, Failure> {
     prepare(dir, pause, socket)
         .map_err(|failure| Failure { message: format!("{START}{}", failure.message), ..failure })
 }
 
-fn prepare(dir: &Path, pause: u32, socket: &UnixStream) -> Result<Infallible, Failure> {
+fn prepare(dir: &Path, pause: BorrowedFd<'_>, socket: &UnixStream) -> Result<Infallible, Failure> {
     let (spec, filter) = load(dir)?;
     set_dumpable(false).map_err(Failure::doing("protect the set-up from tracing"))?;
-    set_oom_score_adj(spec.oom_score_adj)?;
-    raise_files_limit();
+    set_oom_score_adj(spec.oom_score_adj, socket)?;
+    raise_files_limit().map_or(Ok(()), |warning| warn(socket, warning))?;
     join_cgroups(&spec.join)?;
     let mut join = CloneFlags::empty();
     join.set(CloneFlags::CLONE_NEWNET, spec.join_net);
@@ -47,9 +47,6 @@ fn prepare(dir: &Path, pause: u32, socket: &UnixStream) -> Result<Infallible, Fa
         .map_err(failed("make the container's namespaces"))?;
     rootfs::enter(&spec)?;
     let setup = Setup::new(&spec)?;
-    if setup.made_cwd {
-        eprintln!("made the working directory {}", spec.cwd);
-    }
     rootfs::seal(&spec)?;
     session(spec.tty.then_some(Console::Own), socket)?;
     if !spec.tty {
@@ -106,7 +103,6 @@ pub(super) fn session(console: Option<Console>, socket: &UnixStream) -> Result<(
 /// What is found out inside the container before its program runs.
 pub(super) struct Setup {
     identity: Identity,
-    pub(super) made_cwd: bool,
 }
 
 impl Setup {
@@ -114,11 +110,10 @@ impl Setup {
         let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
         let (passwd, group) = (read("/etc/passwd"), read("/etc/group"));
         let identity = users::resolve(&spec.user, spec.group, &spec.supplemental_groups, &passwd, &group)?;
-        let made_cwd = !Path::new(&spec.cwd).exists();
-        if made_cwd {
+        if !Path::new(&spec.cwd).exists() {
             fs::create_dir_all(&spec.cwd).map_err(Failure::doing(format_args!("make {}", spec.cwd)))?;
         }
-        Ok(Setup { identity, made_cwd })
+        Ok(Setup { identity })
     }
 
     /// Sheds all that the program may not have and executes it.
@@ -227,14 +222,13 @@ fn words(error: nix::Error) -> String {
     error.desc().to_lowercase()
 }
 
-/// Programs expect more open files than a login shell gets; as many as may be.
-fn raise_files_limit() {
-    let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return };
-    if setrlimit(Resource::RLIMIT_NOFILE, FILES_MAX, FILES_MAX).is_err() {
-        let most = hard.min(FILES_MAX);
-        eprintln!("warning: the limit of open files is {most}, not {FILES_MAX}, without CAP_SYS_RESOURCE");
-        let _ = setrlimit(Resource::RLIMIT_NOFILE, most, hard);
-    }
+/// Programs expect more open files than a login shell gets; as many as may be, or a warning.
+pub(super) fn raise_files_limit() -> Option<String> {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).ok()?;
+    setrlimit(Resource::RLIMIT_NOFILE, FILES_MAX, FILES_MAX).err()?;
+    let most = hard.min(FILES_MAX);
+    let _ = setrlimit(Resource::RLIMIT_NOFILE, most, hard);
+    Some(format!("the limit of open files is {most}, not {FILES_MAX}, without CAP_SYS_RESOURCE"))
 }
 
 #[cfg(test)]

@@ -19,6 +19,8 @@ use crate::shim::SHM;
 use crate::spec::{self, DeviceNode, Places};
 use crate::types::*;
 
+/// Between a shim's answer and its news to all.
+const TOLD_TIMEOUT: Duration = Duration::from_secs(5);
 const SIGTERM: i32 = nix::libc::SIGTERM;
 const SIGKILL: i32 = nix::libc::SIGKILL;
 
@@ -156,9 +158,21 @@ impl Inner {
         })
     }
 
-    pub(super) fn start_container(&self, id: &ContainerId) -> Result<(), Error> {
+    pub(super) async fn start_container(self: &Arc<Self>, id: &ContainerId) -> Result<(), Error> {
         let sandbox = self.known(id)?.sandbox;
-        match self.ask(&sandbox, Request::Start { id: id.0.clone() })? {
+        let (inner, own) = (self.clone(), id.0.clone());
+        let asked = tokio::task::spawn_blocking(move || inner.ask(&sandbox, Request::Start { id: own }));
+        let answer =
+            asked.await.map_err(|error| doing("start the container")(std::io::Error::other(error)))?;
+        if matches!(answer, Ok(_) | Err(Error::Start { .. })) {
+            // The shim tells all listeners, of whom this process is one: let it be in the picture.
+            let told = self.until(|state| match state.containers.get(&id.0) {
+                Some(entry) if entry.state() == ContainerState::Created => None,
+                _ => Some(()),
+            });
+            let _ = tokio::time::timeout(TOLD_TIMEOUT, told).await;
+        }
+        match answer? {
             Reply::Running { .. } => Ok(()),
             other => Err(super::shims::unexpected(&other)),
         }

@@ -216,8 +216,7 @@ impl Runtime for LocalRuntime {
     }
 
     async fn start_container(&self, id: &ContainerId) -> Result<(), Error> {
-        let id = id.clone();
-        self.blocking(move |inner| inner.start_container(&id)).await
+        self.inner.start_container(id).await
     }
 
     async fn stop_container(&self, id: &ContainerId, grace: Duration) -> Result<(), Error> {

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::time::SystemTime;
 
 use skiff_sys::cgroup::Group;
+use skiff_sys::process::{pidfd_open, pidfd_send_signal};
 
 use super::log::{Log, Stream};
 use super::output::{Output, Sink};
@@ -92,7 +93,10 @@ impl Container {
             PidSpace::Node => ChildPid::Same,
         };
         let streams = [stdin.as_fd(), theirs[0].as_fd(), theirs[1].as_fd()];
-        let (pid, setup) = init::spawn(space, streams, |socket| init::create(&create.dir, pause, socket))?;
+        let process = pidfd_open(pause).map_err(Failure::doing("find pause"))?;
+        let process = process.as_fd();
+        let (pid, setup) =
+            init::spawn(space, streams, Some(process), |socket| init::create(&create.dir, process, socket))?;
         Ok(Container {
             id: create.id,
             dir: create.dir,
@@ -141,6 +145,10 @@ impl Container {
     /// What its set-up said, as an answer to the caller who waits for it.
     pub(super) fn hear_setup(&mut self) -> Option<(u64, Reply)> {
         let note = crate::protocol::receive::<Note>(self.setup()?);
+        if let Ok(Some((Note::Warning(warning), _))) = &note {
+            eprintln!("warning: container {}: {warning}", self.id);
+            return None;
+        }
         match (std::mem::replace(&mut self.phase, Phase::Exited), note) {
             (Phase::Creating { setup, caller }, Ok(Some((Note::Ready, mut fds)))) => {
                 self.phase = Phase::Created { setup };
@@ -192,9 +200,7 @@ impl Container {
             return Ok(());
         }
         // Not reaped yet, so the PID is still its own. The crate's enum lacks the real-time signals.
-        match skiff_sys::process::pidfd_open(self.pid)
-            .and_then(|pidfd| skiff_sys::process::pidfd_send_signal(pidfd.as_fd(), signal))
-        {
+        match pidfd_open(self.pid).and_then(|pidfd| pidfd_send_signal(pidfd.as_fd(), signal)) {
             Err(error) if error.raw_os_error() == Some(nix::libc::ESRCH) => Ok(()),
             answer => answer.map_err(Failure::doing(format_args!("send signal {signal}"))),
         }

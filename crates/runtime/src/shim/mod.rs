@@ -24,7 +24,7 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, setsid};
 use skiff_sys::cgroup::Hierarchy;
 use skiff_sys::process::{
-    Fork, close_others, dup_onto, exit_now, fork, inherited_fd, set_child_subreaper, set_name,
+    Fork, close_others, dup_onto, exit_now, fork, inherited_fd, pidfd_open, set_child_subreaper, set_name,
 };
 
 use crate::init::{self, ChildPid, Note};
@@ -165,18 +165,20 @@ impl Shim {
         let null = fs::File::options().read(true).write(true).open("/dev/null");
         let null = null.map_err(Failure::doing("open /dev/null"))?;
         let streams = [null.as_fd(); 3];
-        let (pause, setup) = init::spawn(pid, streams, |socket| init::pause(&boot, socket))?;
-        match receive::<Note>(&setup) {
-            Ok(None) => {}
-            Ok(Some((Note::Failed(failure), _))) => return Err(failure),
-            _ => return Err(Failure::new(128, "pause did not answer")),
+        let (pause, setup) = init::spawn(pid, streams, None, |socket| init::pause(&boot, socket))?;
+        loop {
+            match receive::<Note>(&setup) {
+                Ok(None) => break,
+                Ok(Some((Note::Warning(warning), _))) => eprintln!("warning: pause: {warning}"),
+                Ok(Some((Note::Failed(failure), _))) => return Err(failure),
+                _ => return Err(Failure::new(128, "pause did not answer")),
+            }
         }
         if boot.own_net {
             pin(Path::new(&format!("/proc/{pause}/ns/net")), &boot.run.join(NETNS))
                 .map_err(Failure::doing("keep the network namespace"))?;
         }
         Ok(Shim {
-
             hierarchy,
             listener,
             signals,
@@ -412,8 +414,11 @@ impl Shim {
             PidSpace::Node => ChildPid::Same,
             PidSpace::Own | PidSpace::Sandbox => ChildPid::Of(pid),
         };
-        let (child, setup) =
-            init::spawn(child, streams, |socket| init::exec(&dir, pid, &exec.command, exec.tty, socket))?;
+        let process = pidfd_open(pid).map_err(Failure::doing("find the container"))?;
+        let process = process.as_fd();
+        let (child, setup) = init::spawn(child, streams, Some(process), |socket| {
+            init::exec(&dir, process, &exec.command, exec.tty, socket)
+        })?;
         self.become_role(caller, Role::Exec);
         self.execs.push(Running { pid: child, connection: caller, setup: Some(setup), master: None });
         Ok(())
@@ -425,6 +430,7 @@ impl Shim {
         let Some(setup) = &exec.setup else { return };
         let caller = exec.connection;
         match receive::<Note>(setup) {
+            Ok(Some((Note::Warning(_), _))) => {}
             Ok(Some((Note::Ready, mut fds))) => exec.master = fds.pop(),
             Ok(Some((Note::Failed(failure), _))) => {
                 exec.setup = None;

@@ -1,0 +1,114 @@
+//! An agent that is started again, and shims that die.
+
+use std::fs;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use skiff_runtime::*;
+
+use crate::node::Node;
+
+#[tokio::test]
+async fn a_restarted_agent_finds_all_as_it_was() {
+    let mut node = Node::new().await;
+    let sandbox = node.sandbox().await;
+    let running = node.run(&sandbox, "read x < /tmp/go; exit 42").await;
+    let done = node.run(&sandbox, "exit 3").await;
+    node.finished(&done).await;
+    let before = node.runtime.list_containers().await.unwrap();
+    node.reopen();
+    assert_eq!(node.runtime.list_containers().await.unwrap(), before);
+    assert_eq!(node.runtime.list_sandboxes().await.unwrap(), [sandbox.clone()]);
+    // It still hears of what happens.
+    assert_eq!(node.exec(&running, "echo still here").await, "still here");
+    let mut events = node.runtime.events();
+    node.runtime.stop_container(&running, std::time::Duration::ZERO).await.unwrap();
+    assert_eq!(events.recv().await.unwrap(), Event::ContainerExited(running.clone(), sandbox.id.clone()));
+    node.runtime.remove_sandbox(&sandbox.id).await.unwrap();
+    assert_eq!(node.leftovers(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn what_ended_while_nobody_looked_is_known() {
+    let mut node = Node::new().await;
+    let sandbox = node.sandbox().await;
+    let id = node.run(&sandbox, "mkfifo /tmp/go; read x < /tmp/go; echo last words; exit 42").await;
+    let pid = node.get(&id).await.pid;
+    let fifo = format!("/proc/{pid}/root/tmp/go");
+    while !fs::exists(&fifo).unwrap() {
+        tokio::task::yield_now().await;
+    }
+    // The agent is away: nobody listens to the shim.
+    let (config, dir) = (node.config.clone(), node.dir.path().to_owned());
+    drop(std::mem::replace(&mut node.runtime, open_elsewhere(&dir)));
+    fs::write(fifo, "go\n").unwrap();
+    let state = config.data_dir.join("containers").join(&id.0).join("state.json");
+    while !fs::read_to_string(&state).unwrap().contains("\"exit_code\":42") {
+        tokio::task::yield_now().await;
+    }
+    node.reopen();
+    let container = node.get(&id).await;
+    assert_eq!((container.state, container.exit_code), (ContainerState::Exited, Some(42)));
+    assert_eq!(node.logged(), "last words\n");
+}
+
+/// Something to put in a runtime's place.
+fn open_elsewhere(dir: &std::path::Path) -> std::sync::Arc<LocalRuntime> {
+    let images = images::ImageStore::open(images::Config::new(dir.join("images"))).unwrap();
+    let mut config = Config::new(dir.join("other"), dir.join("r2"));
+    config.shim = Some(env!("CARGO_BIN_EXE_skiff-shim").into());
+    config.cgroup_root = format!("skiff-rt-other-{}", std::process::id()).into();
+    let runtime = LocalRuntime::open(config.clone(), images).unwrap();
+    skiff_sys::cgroup::Hierarchy::open(&config.cgroup_mount)
+        .unwrap()
+        .group(&config.cgroup_root)
+        .remove()
+        .unwrap();
+    runtime
+}
+
+#[tokio::test]
+async fn a_dead_shim_is_noticed_and_cleared_away() {
+    let mut node = Node::new().await;
+    let sandbox = node.sandbox().await;
+    let id = node.run(&sandbox, "sleep 1000").await;
+    let done = node.run(&sandbox, "exit 3").await;
+    node.finished(&done).await;
+    let pid = node.get(&id).await.pid;
+    let mut events = node.runtime.events();
+    kill(Pid::from_raw(shim_of(&sandbox)), Signal::SIGKILL).unwrap();
+    assert_eq!(events.recv().await.unwrap(), Event::SandboxStopped(sandbox.id.clone()));
+    assert_eq!(events.recv().await.unwrap(), Event::ContainerExited(id.clone(), sandbox.id.clone()));
+    assert_eq!(node.get(&id).await.state, ContainerState::Unknown);
+    assert_eq!(node.get(&done).await.exit_code, Some(3));
+    assert!(!node.runtime.list_sandboxes().await.unwrap()[0].ready);
+    assert!(fs::exists(format!("/proc/{pid}")).unwrap(), "nothing is killed on suspicion");
+    node.reopen();
+    assert_eq!(node.get(&id).await.state, ContainerState::Unknown);
+    node.runtime.remove_sandbox(&sandbox.id).await.unwrap();
+    assert_eq!(node.leftovers(), Vec::<String>::new());
+    while fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z ")) {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn a_dead_pause_stops_the_sandbox() {
+    let node = Node::new().await;
+    let sandbox = node.sandbox().await;
+    let mut events = node.runtime.events();
+    kill(Pid::from_raw(sandbox.pid as i32), Signal::SIGTERM).unwrap();
+    assert_eq!(events.recv().await.unwrap(), Event::SandboxStopped(sandbox.id.clone()));
+    let sandboxes = node.runtime.list_sandboxes().await.unwrap();
+    assert!(!sandboxes[0].ready && sandboxes[0].pid == 0);
+    assert!(node.runtime.create_container(&sandbox.id, node.container_config("true")).await.is_err());
+    assert!(fs::exists(sandbox.netns.unwrap()).unwrap());
+    node.runtime.remove_sandbox(&sandbox.id).await.unwrap();
+    assert_eq!(node.leftovers(), Vec::<String>::new());
+}
+
+/// `pause`'s parent.
+fn shim_of(sandbox: &Sandbox) -> i32 {
+    let status = fs::read_to_string(format!("/proc/{}/status", sandbox.pid)).unwrap();
+    status.lines().find_map(|line| line.strip_prefix("PPid:")).unwrap().trim().parse().unwrap()
+}

@@ -1,0 +1,212 @@
+//! Logs, commands, attachments and ports.
+
+use std::fs;
+use std::time::Duration;
+
+use skiff_runtime::*;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::node::{LONG, Node};
+
+async fn read_until(stream: &mut (impl tokio::io::AsyncRead + Unpin), what: &str) -> String {
+    let mut text = String::new();
+    let read = async {
+        let mut buffer = [0; 4096];
+        while !text.contains(what) {
+            match stream.read(&mut buffer).await {
+                Ok(0) | Err(_) => break,
+                Ok(length) => text.push_str(&String::from_utf8_lossy(&buffer[..length])),
+            }
+        }
+    };
+    tokio::time::timeout(LONG, read).await.unwrap_or_else(|_| panic!("{what:?} comes"));
+    text
+}
+
+#[tokio::test]
+async fn long_lines_and_rotated_logs() {
+    let node = Node::new().await;
+    let sandbox = node.sandbox().await;
+    let script = "head -c 20000 /dev/zero | tr '\\0' a; echo; read x < /tmp/go; echo after";
+    let id = node.run_with(&sandbox, &format!("mkfifo /tmp/go; {script}"), |_| {}).await;
+    while !fs::read_to_string(node.log_path()).unwrap().ends_with("a\n") {
+        tokio::task::yield_now().await;
+    }
+    let text = fs::read_to_string(node.log_path()).unwrap();
+    let tags: Vec<(&str, usize)> = text
+        .lines()
+        .map(|line| {
+            let fields: Vec<&str> = line.splitn(4, ' ').collect();
+            (fields[2], fields[3].len())
+        })
+        .collect();
+    assert_eq!(tags, [("P", 16384), ("F", 20000 - 16384)]);
+    let old = node.dir.path().join("logs/main.log.1");
+    fs::rename(node.log_path(), &old).unwrap();
+    node.runtime.reopen_log(&id).await.unwrap();
+    node.exec(&id, "echo > /tmp/go").await;
+    node.finished(&id).await;
+    assert_eq!(node.logged(), "after\n");
+    assert_eq!(fs::read_to_string(old).unwrap().lines().count(), 2);
+}
+
+#[tokio::test]
+async fn commands_with_streams_and_codes() {
+    let node = Node::new().await;
+    let sandbox = node.sandbox().await;
+    let id = node
+        .run_with(&sandbox, "sleep 1000", |config| {
+            config.env = vec![("GREETING".into(), "hi".into())];
+            config.working_dir = Some("/new/dir".into());
+        })
+        .await;
+    let config = ExecConfig {
+        command: ["sh", "-c", "cat; echo err >&2; pwd; echo $GREETING; exit 5"].map(String::from).to_vec(),
+        stdin: true,
+        stdout: true,
+        stderr: true,
+        tty: false,
+    };
+    let mut process = node.runtime.exec(&id, config).await.unwrap();
+    let mut stdin = process.stdin.take().unwrap();
+    stdin.write_all(b"typed\n").await.unwrap();
+    drop(stdin);
+    let (mut out, mut err) = (String::new(), String::new());
+    process.stdout.unwrap().read_to_string(&mut out).await.unwrap();
+    process.stderr.unwrap().read_to_string(&mut err).await.unwrap();
+    assert_eq!((&*out, &*err), ("typed\n/new/dir\nhi\n", "err\n"));
+    assert_eq!(process.exit.await.unwrap(), 5);
+
+    let missing = node.runtime.exec_sync(&id, &["nope".into()], LONG).await.unwrap_err();
+    assert!(matches!(missing, Error::Start { exit_code: 127, .. }));
+    assert_eq!(
+        missing.to_string(),
+        r#"OCI runtime exec failed: exec failed: unable to start container process: exec: "nope": executable file not found in $PATH"#
+    );
+}
+
+#[tokio::test]
+async fn a_command_that_takes_too_long_is_killed() {
+    let node = Node::new().await;
+    let sandbox = node.sandbox().await;
+    let id = node.run(&sandbox, "sleep 1000").await;
+    let command = ["sh", "-c", "echo started; sleep 1001"].map(String::from);
+    let output = node.runtime.exec_sync(&id, &command, Duration::from_millis(300)).await.unwrap();
+    assert!(output.timed_out);
+    assert_eq!(output.stdout, b"started\n");
+    while node.exec(&id, "ps | grep -c 'sleep 100[1]' || true").await != "0" {
+        tokio::task::yield_now().await;
+    }
+    let bounded =
+        node.runtime.exec_sync(&id, &["sh".into(), "-c".into(), "yes | head -c 200000".into()], LONG).await;
+    assert_eq!(bounded.unwrap().stdout.len(), 64 << 10);
+}
+
+#[tokio::test]
+async fn a_command_with_a_terminal() {
+    let node = Node::new().await;
+    let sandbox = node.sandbox().await;
+    let id = node.run(&sandbox, "sleep 1000").await;
+    let config = ExecConfig {
+        command: ["sh", "-c", "tty; read x; stty size; read x; echo $TERM; exit 9"]
+            .map(String::from)
+            .to_vec(),
+        stdin: true,
+        stdout: true,
+        stderr: false,
+        tty: true,
+    };
+    let mut process = node.runtime.exec(&id, config).await.unwrap();
+    let mut out = process.stdout.take().unwrap();
+    let mut stdin = process.stdin.take().unwrap();
+    assert!(read_until(&mut out, "/dev/pts/0\r\n").await.contains("/dev/pts/0"));
+    process.resize.as_ref().unwrap().send((101, 33)).await.unwrap();
+    // The size is passed on by a task: ask until it is there.
+    stdin.write_all(b"\n").await.unwrap();
+    let sized = read_until(&mut out, "\r\n").await;
+    assert!(sized.contains("33 101") || sized.contains("0 0") || sized == "\r\n", "{sized:?}");
+    stdin.write_all(b"\n").await.unwrap();
+    let rest = read_until(&mut out, "xterm").await;
+    assert!(rest.contains("xterm"), "{rest:?}");
+    assert_eq!(tokio::time::timeout(LONG, process.exit).await.unwrap().unwrap(), 9);
+}
+
+#[tokio::test]
+async fn attaching_to_a_container_that_reads() {
+    let node = Node::new().await;
+    let sandbox = node.sandbox().await;
+    let id = node
+        .run_with(&sandbox, "while read line; do echo got $line; done; echo over", |config| {
+            config.stdin = true;
+            config.stdin_once = true;
+        })
+        .await;
+    let mut process = node.runtime.attach(&id, true).await.unwrap();
+    let mut stdin = process.stdin.take().unwrap();
+    let mut out = process.stdout.take().unwrap();
+    stdin.write_all(b"one\n").await.unwrap();
+    assert_eq!(read_until(&mut out, "one\n").await, "got one\n");
+    drop(stdin);
+    assert_eq!(read_until(&mut out, "over\n").await, "over\n");
+    assert_eq!(process.exit.await.unwrap(), 0);
+    node.finished(&id).await;
+    assert_eq!(node.logged(), "got one\nover\n");
+}
+
+#[tokio::test]
+async fn attaching_to_a_terminal() {
+    let node = Node::new().await;
+    let sandbox = node.sandbox().await;
+    let script = "test -t 0 && test -c /dev/console && echo ready; read line; stty size; exit 4";
+    let id = node
+        .run_with(&sandbox, script, |config| {
+            config.stdin = true;
+            config.tty = true;
+        })
+        .await;
+    let mut process = node.runtime.attach(&id, true).await.unwrap();
+    let mut stdin = process.stdin.take().unwrap();
+    stdin.write_all(b"go\n").await.unwrap();
+    assert_eq!(tokio::time::timeout(LONG, process.exit).await.unwrap().unwrap(), 4);
+    node.finished(&id).await;
+    assert!(node.logged().contains("ready\r\n"), "{:?}", node.logged());
+}
+
+#[tokio::test]
+async fn a_reader_who_does_not_read_holds_nobody_up() {
+    let node = Node::new().await;
+    let sandbox = node.sandbox().await;
+    let id = node.run(&sandbox, "sleep 0.2; yes | head -c 8000000; echo the end").await;
+    let process = node.runtime.attach(&id, false).await.unwrap();
+    node.finished(&id).await;
+    assert!(node.logged().ends_with("the end\n"));
+    drop(process);
+}
+
+#[tokio::test]
+async fn ports_are_reached_in_the_sandbox() {
+    let node = Node::new().await;
+    let sandbox = node.sandbox().await;
+    let up = ["CAP_NET_ADMIN".to_owned()].to_vec();
+    let script = "ifconfig lo up && echo -n pong | nc -l -p 8123 -s 127.0.0.1";
+    let id = node.run_with(&sandbox, script, |config| config.security.capabilities_add = up).await;
+    let connect = async {
+        loop {
+            match node.runtime.port_forward(&sandbox.id, 8123).await {
+                Ok(stream) => return stream,
+                Err(_) => tokio::task::yield_now().await,
+            }
+        }
+    };
+    let mut stream = tokio::time::timeout(LONG, connect).await.unwrap();
+    let mut text = String::new();
+    let _ = tokio::time::timeout(LONG, async {
+        let mut buffer = [0; 4];
+        stream.read_exact(&mut buffer).await.unwrap();
+        text = String::from_utf8_lossy(&buffer).into_owned();
+    })
+    .await;
+    assert_eq!(text, "pong");
+    node.runtime.stop_container(&id, Duration::ZERO).await.unwrap();
+    assert!(node.runtime.port_forward(&sandbox.id, 8123).await.is_err());
+}
