@@ -269,3 +269,52 @@ fn durations_as_go_writes_them() {
         assert_eq!(scalar::parse_duration(bad), None, "{bad}");
     }
 }
+
+/// Bodies that kubectl 1.35 sent for `create deployment`, `create service` and `auth can-i`.
+#[test]
+fn protobuf_as_kubectl_sends_it() {
+    let check = |kind: (&str, &str, &str), hex: &str, expected: Expect| {
+        let body: Vec<u8> =
+            (0..hex.len()).step_by(2).map(|i| u8::from_str_radix(&hex[i..i + 2], 16).unwrap()).collect();
+        let wanted = Gvk::new(kind.0, kind.1, kind.2);
+        let decoded = decode(&body, Media::Protobuf, &wanted, FieldValidation::Strict).unwrap();
+        expected.assert_eq(&decoded.value.to_string());
+        let same = normalise(decoded.value.clone(), &wanted, FieldValidation::Strict).unwrap();
+        assert_eq!(same.value, decoded.value);
+    };
+    check(
+        ("apps", "v1", "Deployment"),
+        concat!(
+            "6b3873000a150a07617070732f7631120a4465706c6f796d656e7412ba010a1f0a0377656212001a0022002a00320038",
+            "0042005a0a0a0361707012037765621288010802120c0a0a0a0361707012037765621a6e0a1c0a0012001a0022002a00",
+            "3200380042005a0a0a036170701203776562124e12300a056e67696e7812076e67696e783a312a00320a0a0010001850",
+            "22002a0042006a007200800100880100900100a201001a00320042004a0052005800600068008201008a01009a0100c2",
+            "010022020a00280038001a0c0800100018002000280038001a002200",
+        ),
+        expect![[
+            r#"{"apiVersion":"apps/v1","kind":"Deployment","metadata":{"labels":{"app":"web"},"name":"web"},"spec":{"replicas":2,"selector":{"matchLabels":{"app":"web"}},"strategy":{},"template":{"metadata":{"labels":{"app":"web"}},"spec":{"containers":[{"image":"nginx:1","name":"nginx","ports":[{"containerPort":80}],"resources":{}}]}}},"status":{}}"#
+        ]],
+    );
+    check(
+        ("", "v1", "Service"),
+        concat!(
+            "6b3873000a0d0a02763112075365727669636512630a1b0a017312001a0022002a003200380042005a080a0361707012",
+            "017312400a1b0a0738302d38303830120354435018502207080010903f1a00280012080a036170701201731a00220943",
+            "6c757374657249503a00420052005a00600068001a020a001a002200",
+        ),
+        expect![[
+            r#"{"apiVersion":"v1","kind":"Service","metadata":{"labels":{"app":"s"},"name":"s"},"spec":{"ports":[{"name":"80-8080","port":80,"protocol":"TCP","targetPort":8080}],"selector":{"app":"s"},"type":"ClusterIP"},"status":{"loadBalancer":{}}}"#
+        ]],
+    );
+    check(
+        ("authorization.k8s.io", "v1", "SelfSubjectAccessReview"),
+        concat!(
+            "6b3873000a320a17617574686f72697a6174696f6e2e6b38732e696f2f7631121753656c665375626a65637441636365",
+            "7373526576696577123c0a100a0012001a0022002a00320038004200121e0a1c0a0764656661756c7412036765741a00",
+            "22002a04706f647332003a001a08080012001a0020001a002200",
+        ),
+        expect![[
+            r#"{"apiVersion":"authorization.k8s.io/v1","kind":"SelfSubjectAccessReview","metadata":{},"spec":{"resourceAttributes":{"namespace":"default","resource":"pods","verb":"get"}},"status":{"allowed":false}}"#
+        ]],
+    );
+}
