@@ -172,11 +172,9 @@ pub(super) fn port_forward(
         let run = |forward: Forward| {
             let (runtime, sandbox) = (runtime.clone(), sandbox.clone());
             async move {
-                let Forward { port, mut data, mut error } = forward;
+                let Forward { port, data, mut error } = forward;
                 let result = match runtime.port_forward(&sandbox, port).await {
-                    Ok(mut stream) => {
-                        tokio::io::copy_bidirectional(&mut data, &mut stream).await.map_err(|error| chain(&error))
-                    }
+                    Ok(stream) => forward::join(data, stream).await.map_err(|error| chain(&error)),
                     Err(error) => Err(chain(&error)),
                 };
                 if let Err(why) = result {

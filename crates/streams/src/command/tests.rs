@@ -423,3 +423,62 @@ async fn random_connections_end_without_panic() {
         let _ = serve(server, &front, ALL, echo).await;
     }
 }
+
+/// Writes until nothing moves any more, and tells how much was taken. The clock is paused: it only goes on
+/// when every task waits.
+async fn fill(mut to: impl tokio::io::AsyncWrite + Unpin) -> usize {
+    let mut taken = 0;
+    let chunk = [b'x'; 4096];
+    while let Ok(written) = tokio::time::timeout(Duration::from_secs(1), to.write(&chunk)).await {
+        taken += written.unwrap();
+        assert!(taken < 1 << 20, "nobody reads, and still more is taken");
+    }
+    taken
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_does_not_read_makes_the_command_wait() {
+    let wants = Wants { stdout: true, ..Wants::default() };
+    for front in [websocket_front(Protocol::V5), spdy_front(4)] {
+        let is_spdy = matches!(front.0, Kind::Spdy { .. });
+        let (client, server) = tokio::io::duplex(4096);
+        let (told, taken) = oneshot::channel();
+        tokio::spawn(async move {
+            let run = |mut session: Session| async move {
+                told.send(fill(session.stdout.take().unwrap()).await).unwrap();
+            };
+            let _ = serve(server, &front, wants, run).await;
+        });
+        let _held: Box<dyn std::any::Any> = if is_spdy {
+            let (connection, opener, _incoming) = Connection::new(client, spdy::Role::Client);
+            let (close, closing) = oneshot::channel();
+            tokio::spawn(connection.run(closing));
+            Box::new((open(&opener, &["error", "stdout"]).await, close))
+        } else {
+            Box::new(client)
+        };
+        let taken = taken.await.unwrap();
+        assert!(taken >= crate::PIPE_BYTES, "{taken}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_command_that_does_not_read_makes_the_caller_wait() {
+    let wants = Wants { stdin: true, ..Wants::default() };
+    let (client, server) = tokio::io::duplex(4096);
+    let front = websocket_front(Protocol::V5);
+    tokio::spawn(async move {
+        let run = |session: Session| async move {
+            let _session = session;
+            std::future::pending::<()>().await;
+        };
+        serve(server, &front, wants, run).await
+    });
+    let taken = run_remote(client, wants, |mut remote| async move {
+        let taken = fill(remote.stdin.take().unwrap()).await;
+        drop(remote);
+        taken
+    })
+    .await;
+    assert!(taken >= crate::PIPE_BYTES, "{taken}");
+}
