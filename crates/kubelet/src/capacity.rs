@@ -37,6 +37,9 @@ fn memory_total(meminfo: &str) -> Option<u64> {
 mod tests {
     #[test]
     fn memory_is_read_in_bytes() {
-        assert_eq!(super::memory_total("MemTotal:       24682204 kB\nMemFree: 1 kB\n"), Some(24_682_204 * 1_024));
+        assert_eq!(
+            super::memory_total("MemTotal:       24682204 kB\nMemFree: 1 kB\n"),
+            Some(24_682_204 * 1_024)
+        );
     }
 }

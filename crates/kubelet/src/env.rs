@@ -70,7 +70,11 @@ pub(crate) fn environment(
         if let Some(reference) = &from.secret_ref {
             match sources.secret(&reference.name) {
                 Some(secret) => known.extend(
-                    secret.data.iter().flatten().map(|(key, value)| (format!("{prefix}{key}"), text(&value.0))),
+                    secret
+                        .data
+                        .iter()
+                        .flatten()
+                        .map(|(key, value)| (format!("{prefix}{key}"), text(&value.0))),
                 ),
                 None if reference.optional.unwrap_or(false) => {}
                 None => return Err(Error::NoSecret(reference.name.clone())),
@@ -250,10 +254,8 @@ pub(crate) fn resource(
             .ok_or_else(|| Error::NoContainer(name.into()))?,
         None => own.ok_or_else(|| Error::NoContainer(String::new()))?,
     };
-    let (list, name) = selector
-        .resource
-        .split_once('.')
-        .ok_or_else(|| Error::Resource(selector.resource.clone()))?;
+    let (list, name) =
+        selector.resource.split_once('.').ok_or_else(|| Error::Resource(selector.resource.clone()))?;
     let list = match list {
         "limits" => limits(container),
         "requests" => requests(container),
@@ -348,8 +350,10 @@ mod tests {
 
     fn sources() -> Fixed {
         Fixed {
-            map: serde_json::from_value(json!({"metadata": {"name": "m"}, "data": {"K": "v", "x": "y"}})).ok(),
-            secret: serde_json::from_value(json!({"metadata": {"name": "s"}, "data": {"P": "aHVudGVy"}})).ok(),
+            map: serde_json::from_value(json!({"metadata": {"name": "m"}, "data": {"K": "v", "x": "y"}}))
+                .ok(),
+            secret: serde_json::from_value(json!({"metadata": {"name": "s"}, "data": {"P": "aHVudGVy"}}))
+                .ok(),
         }
     }
 

@@ -127,7 +127,9 @@ impl Writer {
         let mut serial = 0u64;
         while let Some(event) = self.queue.recv().await {
             if written.len() > REMEMBERED_MAX {
-                written.retain(|_, written| event.at.duration_since(written.last).is_ok_and(|age| age < FORGET_AFTER));
+                written.retain(|_, written| {
+                    event.at.duration_since(written.last).is_ok_and(|age| age < FORGET_AFTER)
+                });
             }
             if buckets.len() > REMEMBERED_MAX {
                 buckets.clear();

@@ -74,6 +74,7 @@ impl Worker {
 
     async fn set_up_volumes(&mut self) -> Result<(), String> {
         let objects = self.context.references.of(&self.pod).await?;
+        let failed_with = objects.clone();
         let pod_dir = self.pod_dir();
         let (pod, pod_ip) = (self.pod.clone(), self.seen.ip);
         let (node_ip, capacity) = (self.context.config.node_ip(), self.context.capacity);
@@ -89,7 +90,11 @@ impl Worker {
             fs::create_dir_all(&pod_dir).map_err(|error| error.to_string())?;
             volumes::set_up(&pod_dir, &facts, &objects).map_err(|error| chain(&error))
         });
-        made.await.map_err(|error| error.to_string())?
+        let made = made.await.map_err(|error| error.to_string())?;
+        if made.is_err() {
+            self.failed_with = Some(failed_with);
+        }
+        made
     }
 
     /// Brings the content of volumes up to date while the pod runs.
@@ -119,7 +124,10 @@ impl Worker {
         let sandbox = match made {
             Ok(sandbox) => sandbox,
             Err(message) => {
-                return self.pod_failure("FailedCreatePodSandBox", format!("Failed to create pod sandbox: {message}"));
+                return self.pod_failure(
+                    "FailedCreatePodSandBox",
+                    format!("Failed to create pod sandbox: {message}"),
+                );
             }
         };
         self.context.bells.learn(&sandbox.id, &self.uid);
@@ -144,7 +152,8 @@ impl Worker {
     async fn try_attach(&mut self, id: &SandboxId) -> Result<(), String> {
         let network = self.network().await?;
         let netns = self.seen.sandboxes.iter().find(|sandbox| sandbox.id == *id);
-        let netns = netns.and_then(|sandbox| sandbox.netns.clone()).ok_or("the sandbox has no network namespace")?;
+        let netns =
+            netns.and_then(|sandbox| sandbox.netns.clone()).ok_or("the sandbox has no network namespace")?;
         let attachment = network.attach(&id.0, &netns).await.map_err(|error| chain(&error))?;
         let ports = translate::host_ports(&self.pod);
         if !ports.is_empty() {
@@ -223,6 +232,7 @@ impl Worker {
         match self.try_start(&container, attempt).await {
             Ok(()) => {
                 self.seen.failures.remove(name);
+                self.failed_with = None;
             }
             Err((reason, message)) => {
                 let retry = if reason == "RunContainerError" { START_RETRY } else { CREATE_RETRY };
@@ -246,8 +256,11 @@ impl Worker {
         let sandbox = self.seen.sandbox().map(|sandbox| sandbox.id.clone());
         let sandbox = sandbox.ok_or_else(|| create_error("the pod has no sandbox".into()))?;
         let objects = context.references.of(&pod).await.map_err(config_error)?;
+        self.failed_with = Some(objects.clone());
         if tokio::time::timeout(NODE_READY_TIMEOUT, context.services.synced()).await.is_err() {
-            return Err(config_error("services have not yet been read at least once, cannot construct envvars".into()));
+            return Err(config_error(
+                "services have not yet been read at least once, cannot construct envvars".into(),
+            ));
         }
         let facts = Facts {
             pod: &pod,

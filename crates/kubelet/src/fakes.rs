@@ -106,7 +106,11 @@ impl FakeRuntime {
         let sandbox = state.sandboxes.last_mut().expect("there is one");
         sandbox.ready = false;
         let id = sandbox.id.clone();
-        state.containers.iter_mut().filter(|each| each.state == ContainerState::Running).for_each(|each| end(each, 137));
+        state
+            .containers
+            .iter_mut()
+            .filter(|each| each.state == ContainerState::Running)
+            .for_each(|each| end(each, 137));
         let _ = self.events.send(Event::SandboxStopped(id));
     }
 
@@ -166,7 +170,11 @@ impl Runtime for FakeRuntime {
         Ok(self.state.lock().sandboxes.clone())
     }
 
-    async fn create_container(&self, sandbox: &SandboxId, config: ContainerConfig) -> Result<ContainerId, Error> {
+    async fn create_container(
+        &self,
+        sandbox: &SandboxId,
+        config: ContainerConfig,
+    ) -> Result<ContainerId, Error> {
         let mut state = self.state.lock();
         state.serial += 1;
         let id = ContainerId(format!("c{}", state.serial));
@@ -193,8 +201,11 @@ impl Runtime for FakeRuntime {
 
     async fn start_container(&self, id: &ContainerId) -> Result<(), Error> {
         let mut state = self.state.lock();
-        let container =
-            state.containers.iter_mut().find(|each| each.id == *id).ok_or_else(|| Error::NoContainer(id.clone()))?;
+        let container = state
+            .containers
+            .iter_mut()
+            .find(|each| each.id == *id)
+            .ok_or_else(|| Error::NoContainer(id.clone()))?;
         container.started_at = Some(SystemTime::now());
         if let Some(message) = container.message.clone() {
             end(container, 127);
@@ -366,7 +377,8 @@ impl FakeApi {
         objects.version += 1;
         let version = objects.version;
         object["metadata"]["resourceVersion"] = json!(version.to_string());
-        let kind = if objects.by_path.insert(path.into(), object.clone()).is_some() { "MODIFIED" } else { "ADDED" };
+        let kind =
+            if objects.by_path.insert(path.into(), object.clone()).is_some() { "MODIFIED" } else { "ADDED" };
         objects.events.push((version, kind, object));
         self.0.1.send_replace(version);
     }
@@ -387,11 +399,23 @@ impl FakeApi {
     }
 
     pub(crate) fn all(&self, part: &str) -> Vec<Value> {
-        self.0.0.lock().by_path.iter().filter(|(path, _)| path.contains(part)).map(|(_, object)| object.clone()).collect()
+        self.0
+            .0
+            .lock()
+            .by_path
+            .iter()
+            .filter(|(path, _)| path.contains(part))
+            .map(|(_, object)| object.clone())
+            .collect()
     }
 
     /// Waits until `test` holds of the object at `path`.
-    pub(crate) async fn until(&self, path: &str, what: &str, test: impl Fn(Option<&Value>) -> bool) -> Option<Value> {
+    pub(crate) async fn until(
+        &self,
+        path: &str,
+        what: &str,
+        test: impl Fn(Option<&Value>) -> bool,
+    ) -> Option<Value> {
         let mut changes = self.0.1.subscribe();
         let waiting = async {
             loop {
@@ -453,8 +477,13 @@ impl Transport for FakeApi {
         let body = request.into_body().collect().await.map_err(skiff_client::Error::Transport)?.to_bytes();
         let body: Value = serde_json::from_slice(&body).unwrap_or_default();
         let path = path.trim_end_matches("/status").to_owned();
-        let name = query.split('&').find_map(|pair| pair.strip_prefix("fieldSelector=metadata.name%3D")).map(str::to_owned);
-        let selected = move |object: &Value| name.as_ref().is_none_or(|name| object["metadata"]["name"] == name.as_str());
+        let name = query
+            .split('&')
+            .find_map(|pair| pair.strip_prefix("fieldSelector=metadata.name%3D"))
+            .map(str::to_owned);
+        let selected = move |object: &Value| {
+            name.as_ref().is_none_or(|name| object["metadata"]["name"] == name.as_str())
+        };
         Ok(match method {
             Method::POST => {
                 let name = body["metadata"]["name"].as_str().unwrap_or("none").to_owned();
@@ -469,7 +498,11 @@ impl Transport for FakeApi {
                 Response::new(full(object.to_string()))
             }
             Method::DELETE => {
-                if self.remove(&path) { Response::new(full("{}")) } else { not_found() }
+                if self.remove(&path) {
+                    Response::new(full("{}"))
+                } else {
+                    not_found()
+                }
             }
             _ if query.contains("watch=true") => {
                 let from: u64 = query
@@ -514,7 +547,8 @@ impl Transport for FakeApi {
                         .filter(|(own, object)| is_in(own, &path) && selected(object))
                         .map(|(_, object)| object)
                         .collect();
-                    let list = json!({"metadata": {"resourceVersion": objects.version.to_string()}, "items": items});
+                    let list =
+                        json!({"metadata": {"resourceVersion": objects.version.to_string()}, "items": items});
                     Response::new(full(list.to_string()))
                 }
                 None => not_found(),

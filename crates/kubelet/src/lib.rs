@@ -24,8 +24,8 @@ mod node;
 mod node_context;
 mod observed;
 mod plan;
-mod probes;
 mod prober;
+mod probes;
 mod references;
 mod resources;
 mod status;
@@ -74,7 +74,11 @@ pub type NetworkFactory =
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("cannot listen on {address}")]
-    Listen { address: std::net::SocketAddr, #[source] source: io::Error },
+    Listen {
+        address: std::net::SocketAddr,
+        #[source]
+        source: io::Error,
+    },
     #[error("cannot use the data directory")]
     DataDir(#[source] io::Error),
     #[error("cannot list what runs")]

@@ -143,8 +143,7 @@ pub(crate) fn resolv_conf(pod: &Pod, node: &str, config: &Config) -> String {
     } else if cluster {
         let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
         let domain = &config.cluster_domain;
-        let mut searches =
-            vec![format!("{namespace}.svc.{domain}"), format!("svc.{domain}"), domain.clone()];
+        let mut searches = vec![format!("{namespace}.svc.{domain}"), format!("svc.{domain}"), domain.clone()];
         searches.extend(node.searches);
         Resolver {
             nameservers: config.cluster_dns.iter().map(ToString::to_string).collect(),

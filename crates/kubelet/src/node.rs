@@ -8,8 +8,8 @@ use std::time::{Duration, SystemTime};
 
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::api::core::v1::{
-    ContainerImage, DaemonEndpoint, Node, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeSpec, NodeStatus,
-    NodeSystemInfo,
+    ContainerImage, DaemonEndpoint, Node, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeSpec,
+    NodeStatus, NodeSystemInfo,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Text;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
@@ -107,7 +107,11 @@ impl NodeAgent {
     }
 
     /// Waits for the node's range, starts its network, then keeps the routes to other nodes.
-    pub(crate) async fn keep_network(&self, make: NetworkFactory, slot: watch::Sender<Option<Arc<dyn Network>>>) {
+    pub(crate) async fn keep_network(
+        &self,
+        make: NetworkFactory,
+        slot: watch::Sender<Option<Arc<dyn Network>>>,
+    ) {
         let mut changes = self.nodes.subscribe();
         let key = ObjectKey::new("", &self.config.node_name);
         let cidr = loop {
@@ -207,7 +211,13 @@ impl NodeAgent {
         }
     }
 
-    fn status(&self, network_is_up: bool, images: &[Image], before: &NodeStatus, now: SystemTime) -> NodeStatus {
+    fn status(
+        &self,
+        network_is_up: bool,
+        images: &[Image],
+        before: &NodeStatus,
+        now: SystemTime,
+    ) -> NodeStatus {
         let capacity = self.amounts();
         let condition = |kind: &str, holds: bool, reason: &str, message: String| {
             let status = if holds { "True" } else { "False" };
@@ -231,9 +241,24 @@ impl NodeAgent {
             condition("Ready", false, "KubeletNotReady", message.into())
         };
         let mut conditions = vec![
-            condition("MemoryPressure", false, "KubeletHasSufficientMemory", "kubelet has sufficient memory available".into()),
-            condition("DiskPressure", false, "KubeletHasNoDiskPressure", "kubelet has no disk pressure".into()),
-            condition("PIDPressure", false, "KubeletHasSufficientPID", "kubelet has sufficient PID available".into()),
+            condition(
+                "MemoryPressure",
+                false,
+                "KubeletHasSufficientMemory",
+                "kubelet has sufficient memory available".into(),
+            ),
+            condition(
+                "DiskPressure",
+                false,
+                "KubeletHasNoDiskPressure",
+                "kubelet has no disk pressure".into(),
+            ),
+            condition(
+                "PIDPressure",
+                false,
+                "KubeletHasSufficientPID",
+                "kubelet has sufficient PID available".into(),
+            ),
             ready,
         ];
         let own = ["MemoryPressure", "DiskPressure", "PIDPressure", "Ready"];
@@ -241,7 +266,8 @@ impl NodeAgent {
         conditions.extend(foreign.cloned());
         let ips = self.config.node_ips.iter().map(|ip| ("InternalIP", ip.to_string()));
         let addresses = ips.chain([("Hostname", self.config.node_name.clone())]);
-        let addresses = addresses.map(|(kind, address)| NodeAddress { type_: kind.into(), address }).collect();
+        let addresses =
+            addresses.map(|(kind, address)| NodeAddress { type_: kind.into(), address }).collect();
         NodeStatus {
             addresses: Some(addresses),
             allocatable: Some(capacity.clone()),
@@ -272,7 +298,8 @@ impl NodeAgent {
     }
 
     fn info(&self) -> NodeSystemInfo {
-        let read = |path: &str| fs::read_to_string(path).map(|text| text.trim().to_owned()).unwrap_or_default();
+        let read =
+            |path: &str| fs::read_to_string(path).map(|text| text.trim().to_owned()).unwrap_or_default();
         let version = format!("v{}", self.config.version);
         NodeSystemInfo {
             architecture: architecture().into(),
@@ -382,7 +409,11 @@ fn without_heartbeats(status: &NodeStatus) -> NodeStatus {
 }
 
 fn is_ready(status: &NodeStatus) -> bool {
-    status.conditions.iter().flatten().any(|condition| condition.type_ == "Ready" && condition.status == "True")
+    status
+        .conditions
+        .iter()
+        .flatten()
+        .any(|condition| condition.type_ == "Ready" && condition.status == "True")
 }
 
 /// The machine's architecture as Go names it.

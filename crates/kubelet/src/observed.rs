@@ -31,7 +31,6 @@ pub(crate) struct Observed {
     pub(crate) probes: BTreeMap<ContainerId, Probed>,
     /// Containers that somebody stops already.
     pub(crate) stopping: BTreeSet<ContainerId>,
-    pub(crate) sandbox_stopping: bool,
     /// The pod's object is gone from the API.
     pub(crate) removed: bool,
     /// When the agent first saw the pod.

@@ -24,19 +24,38 @@ const GRACE_MIN_SECONDS: u64 = 2;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Step {
     MountVolumes,
-    RunSandbox { attempt: u32 },
+    RunSandbox {
+        attempt: u32,
+    },
     /// Network and host ports of the current sandbox.
-    Attach { sandbox: SandboxId },
+    Attach {
+        sandbox: SandboxId,
+    },
     /// Makes the container's image available as its policy says.
-    EnsureImage { container: String },
+    EnsureImage {
+        container: String,
+    },
     /// Creates and starts a container in the current sandbox.
-    Start { container: String, attempt: u32, crash: Option<SystemTime> },
-    Stop { id: ContainerId, container: String, grace: Duration, why: Why },
-    Remove { id: ContainerId },
+    Start {
+        container: String,
+        attempt: u32,
+        crash: Option<SystemTime>,
+    },
+    Stop {
+        id: ContainerId,
+        container: String,
+        grace: Duration,
+        why: Why,
+    },
+    Remove {
+        id: ContainerId,
+    },
     /// The pod's sandbox died under it.
     SandboxChanged,
     StopSandboxes,
-    RemoveSandbox { id: SandboxId },
+    RemoveSandbox {
+        id: SandboxId,
+    },
     /// Everything has ended: release what the pod held, and let its object go if that is being deleted.
     Finish,
 }
@@ -195,9 +214,8 @@ fn run(pod: &Pod, spec: &PodSpec, seen: &Observed, now: SystemTime, plan: &mut P
     remove_superseded(seen, plan);
     // Once an application container has run in this sandbox, initialization is behind it.
     let initialized = spec.containers.iter().any(|container| {
-        seen.latest(&container.name).is_some_and(|latest| {
-            seen.is_current(&latest.sandbox) && latest.state != ContainerState::Created
-        })
+        seen.latest(&container.name)
+            .is_some_and(|latest| seen.is_current(&latest.sandbox) && latest.state != ContainerState::Created)
     });
     if !initialized {
         for container in inits {

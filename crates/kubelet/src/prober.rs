@@ -31,7 +31,9 @@ pub(crate) struct Prober {
 
 /// Whether a container has anything to ask.
 pub(crate) fn is_probed(container: &Container) -> bool {
-    container.startup_probe.is_some() || container.liveness_probe.is_some() || container.readiness_probe.is_some()
+    container.startup_probe.is_some()
+        || container.liveness_probe.is_some()
+        || container.readiness_probe.is_some()
 }
 
 /// A result that changed, after as many equal answers as its threshold asks for.
@@ -77,10 +79,19 @@ impl Prober {
         }
         state.started = true;
         self.report(&state).await;
-        let mut ready = self.container.readiness_probe.as_ref().map(|probe| (probe, Threshold::of(probe), self.first(probe)));
-        let mut alive = self.container.liveness_probe.as_ref().map(|probe| (probe, Threshold::of(probe), self.first(probe)));
+        let mut ready = self
+            .container
+            .readiness_probe
+            .as_ref()
+            .map(|probe| (probe, Threshold::of(probe), self.first(probe)));
+        let mut alive = self
+            .container
+            .liveness_probe
+            .as_ref()
+            .map(|probe| (probe, Threshold::of(probe), self.first(probe)));
         loop {
-            let next = |at: Option<Instant>| at.unwrap_or_else(|| Instant::now() + Duration::from_secs(86_400));
+            let next =
+                |at: Option<Instant>| at.unwrap_or_else(|| Instant::now() + Duration::from_secs(86_400));
             let (ready_at, alive_at) =
                 (next(ready.as_ref().map(|ready| ready.2)), next(alive.as_ref().map(|alive| alive.2)));
             if ready.is_none() && alive.is_none() {
@@ -106,7 +117,9 @@ impl Prober {
     }
 
     fn first(&self, probe: &Probe) -> Instant {
-        let delay = Duration::from_secs(probe.initial_delay_seconds.and_then(|delay| u64::try_from(delay).ok()).unwrap_or(0));
+        let delay = Duration::from_secs(
+            probe.initial_delay_seconds.and_then(|delay| u64::try_from(delay).ok()).unwrap_or(0),
+        );
         let age = SystemTime::now().duration_since(self.started_at).unwrap_or_default();
         Instant::now() + delay.saturating_sub(age)
     }
@@ -125,7 +138,8 @@ impl Prober {
     async fn fail(&self, mut state: Probed, which: &str, probe: &Probe) {
         state.failed = Some(which.into());
         state.ready = false;
-        state.grace_seconds = probe.termination_grace_period_seconds.and_then(|grace| u64::try_from(grace).ok());
+        state.grace_seconds =
+            probe.termination_grace_period_seconds.and_then(|grace| u64::try_from(grace).ok());
         self.report(&state).await;
     }
 

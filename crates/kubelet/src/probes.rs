@@ -51,7 +51,10 @@ pub(crate) async fn probe(
     }
     if let Some(tcp) = &probe.tcp_socket {
         let host = tcp.host.as_deref().filter(|host| !host.is_empty());
-        let address = SocketAddr::new(host.and_then(|host| host.parse().ok()).unwrap_or(ip), port(container, &tcp.port)?);
+        let address = SocketAddr::new(
+            host.and_then(|host| host.parse().ok()).unwrap_or(ip),
+            port(container, &tcp.port)?,
+        );
         return match tokio::time::timeout(timeout, TcpStream::connect(address)).await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(error)) => Err(format!("dial tcp {address}: {}", plain(&error))),
@@ -63,12 +66,16 @@ pub(crate) async fn probe(
 
 /// A probe's number of seconds, with its default.
 pub(crate) fn seconds(value: Option<i32>, default: u64) -> Duration {
-    Duration::from_secs(value.and_then(|value| u64::try_from(value).ok()).filter(|value| *value > 0).unwrap_or(default))
+    Duration::from_secs(
+        value.and_then(|value| u64::try_from(value).ok()).filter(|value| *value > 0).unwrap_or(default),
+    )
 }
 
 fn port(container: &Container, port: &IntOrString) -> Result<u16, String> {
     match port {
-        IntOrString::Int(number) => u16::try_from(*number).map_err(|_| format!("invalid port number: {number}")),
+        IntOrString::Int(number) => {
+            u16::try_from(*number).map_err(|_| format!("invalid port number: {number}"))
+        }
         IntOrString::String(name) => container
             .ports
             .iter()
@@ -111,7 +118,8 @@ async fn http_get(container: &Container, action: &HTTPGetAction, ip: IpAddr) -> 
     }
     let request = request.body(Empty::<Bytes>::new()).map_err(|error| fail(error.to_string()))?;
     if uri.scheme_str() == Some("https") {
-        let stream = crate::tls::connect_unverified(stream, &host).await.map_err(|error| fail(plain(&error)))?;
+        let stream =
+            crate::tls::connect_unverified(stream, &host).await.map_err(|error| fail(plain(&error)))?;
         ask(stream, request).await.map_err(|error| verdict(error, &fail))
     } else {
         ask(stream, request).await.map_err(|error| verdict(error, &fail))
@@ -168,7 +176,8 @@ mod tests {
 
     async fn check(probe_of: Value, ports: Value) -> Result<(), String> {
         let container: Container =
-            serde_json::from_value(json!({"name": "c", "ports": ports, "readinessProbe": probe_of})).expect("a container");
+            serde_json::from_value(json!({"name": "c", "ports": ports, "readinessProbe": probe_of}))
+                .expect("a container");
         let runtime: Arc<dyn Runtime> = Arc::new(FakeRuntime::default());
         let id = ContainerId("none".into());
         let of = container.readiness_probe.clone().expect("has one");
@@ -197,7 +206,10 @@ mod tests {
             ("500 No", Err("HTTP probe failed with statuscode: 500".to_owned())),
         ] {
             let port = serve(status).await;
-            let result = check(json!({"httpGet": {"port": "web", "path": "/x"}}), json!([{"name": "web", "containerPort": port}]));
+            let result = check(
+                json!({"httpGet": {"port": "web", "path": "/x"}}),
+                json!([{"name": "web", "containerPort": port}]),
+            );
             assert_eq!(result.await, expected, "{status}");
         }
     }

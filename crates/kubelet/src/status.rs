@@ -21,7 +21,13 @@ const OWN_CONDITIONS: [&str; 5] =
     ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"];
 
 /// The status of `pod`, whose former one decides start time, transition times and foreign conditions.
-pub(crate) fn status(pod: &Pod, seen: &Observed, plan: &Plan, node_ip: Ipv4Addr, now: SystemTime) -> PodStatus {
+pub(crate) fn status(
+    pod: &Pod,
+    seen: &Observed,
+    plan: &Plan,
+    node_ip: Ipv4Addr,
+    now: SystemTime,
+) -> PodStatus {
     let Some(spec) = pod.spec.as_ref() else { return PodStatus::default() };
     let before = pod.status.clone().unwrap_or_default();
     let generation = pod.metadata.generation;
@@ -262,10 +268,7 @@ fn container_status(
         });
     } else {
         status.state = Some(State {
-            waiting: Some(ContainerStateWaiting {
-                reason: Some("ContainerCreating".into()),
-                message: None,
-            }),
+            waiting: Some(ContainerStateWaiting { reason: Some("ContainerCreating".into()), message: None }),
             ..State::default()
         });
     }
@@ -300,9 +303,8 @@ fn terminated(container: &Container) -> State {
         .into()
     });
     let message = container.message.clone().or_else(|| {
-        (container.state == ContainerState::Unknown).then(|| {
-            "The container could not be located when the pod was terminated".to_owned()
-        })
+        (container.state == ContainerState::Unknown)
+            .then(|| "The container could not be located when the pod was terminated".to_owned())
     });
     State {
         terminated: Some(ContainerStateTerminated {

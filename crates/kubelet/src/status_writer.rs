@@ -14,7 +14,8 @@ const RETRY_MAX: Duration = Duration::from_secs(5);
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Fields of the status that are this writer's: absent ones are removed.
-const OWNED: [&str; 6] = ["reason", "message", "podIP", "podIPs", "initContainerStatuses", "containerStatuses"];
+const OWNED: [&str; 6] =
+    ["reason", "message", "podIP", "podIPs", "initContainerStatuses", "containerStatuses"];
 
 /// A background task that writes what it is given.
 pub(crate) struct StatusWriter {

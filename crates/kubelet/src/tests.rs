@@ -218,7 +218,10 @@ async fn a_missing_command_is_a_start_error() {
     agent.apply(json!({"restartPolicy": "Never", "containers": [{"name": "c", "image": "web:1", "command": ["missing"]}]}));
     let status = agent.until("fails", |status| status["phase"] == "Failed").await;
     let end = &status["containerStatuses"][0]["state"]["terminated"];
-    assert_eq!((&end["reason"], &end["exitCode"], &end["message"]), (&json!("StartError"), &json!(127), &json!("no such file")));
+    assert_eq!(
+        (&end["reason"], &end["exitCode"], &end["message"]),
+        (&json!("StartError"), &json!(127), &json!("no such file"))
+    );
 }
 
 #[tokio::test]
@@ -239,7 +242,8 @@ async fn images_fail_and_back_off() {
 #[tokio::test]
 async fn what_is_not_supported_is_named() {
     let agent = Agent::new();
-    agent.apply(json!({"securityContext": {"runAsUser": 5}, "containers": [{"name": "c", "image": "web:1"}]}));
+    agent
+        .apply(json!({"securityContext": {"runAsUser": 5}, "containers": [{"name": "c", "image": "web:1"}]}));
     let waits = |status: &Value| {
         status["containerStatuses"][0]["state"]["waiting"]["reason"] == "CreateContainerConfigError"
     };
@@ -288,15 +292,22 @@ async fn a_killed_agent_adopts_what_runs() {
     let before = agent.runtime.calls();
     agent.kill().await;
     agent.start();
-    agent.api.put("/api/v1/namespaces/default/pods/q", json!({
-        "kind": "Pod", "metadata": {"name": "q", "namespace": "default", "uid": "u2"},
-        "spec": {"nodeName": "node", "containers": [{"name": "d", "image": "web:1"}]},
-    }));
+    agent.api.put(
+        "/api/v1/namespaces/default/pods/q",
+        json!({
+            "kind": "Pod", "metadata": {"name": "q", "namespace": "default", "uid": "u2"},
+            "spec": {"nodeName": "node", "containers": [{"name": "d", "image": "web:1"}]},
+        }),
+    );
     // By the time that another pod runs, the first has been looked at.
-    let running = |object: Option<&Value>| object.is_some_and(|object| object["status"]["phase"] == "Running");
+    let running =
+        |object: Option<&Value>| object.is_some_and(|object| object["status"]["phase"] == "Running");
     agent.api.until("/api/v1/namespaces/default/pods/q", "runs", running).await;
     assert!(agent.runtime.calls().starts_with(&before));
-    assert!(!agent.runtime.calls()[before.len()..].iter().any(|call| call.contains(" c ")), "nothing restarts");
+    assert!(
+        !agent.runtime.calls()[before.len()..].iter().any(|call| call.contains(" c ")),
+        "nothing restarts"
+    );
 }
 
 #[tokio::test]
@@ -319,8 +330,7 @@ async fn a_dead_sandbox_is_replaced() {
     agent.apply(web());
     agent.until_running().await;
     agent.runtime.kill_sandbox();
-    let status =
-        agent.until("restarts", |status| status["containerStatuses"][0]["restartCount"] == 1).await;
+    let status = agent.until("restarts", |status| status["containerStatuses"][0]["restartCount"] == 1).await;
     assert_eq!(status["containerStatuses"][0]["lastState"]["terminated"]["exitCode"], 137);
     agent.until_running().await;
     assert!(agent.runtime.calls().contains(&"run sandbox s3".to_owned()), "{:?}", agent.runtime.calls());

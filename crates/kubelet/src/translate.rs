@@ -153,7 +153,8 @@ mod tests {
         let pod = |spec: serde_json::Value| -> Pod {
             let mut spec = spec;
             spec["containers"] = json!([{"name": "c"}]);
-            serde_json::from_value(json!({"metadata": {"name": "p", "uid": "u"}, "spec": spec})).expect("a pod")
+            serde_json::from_value(json!({"metadata": {"name": "p", "uid": "u"}, "spec": spec}))
+                .expect("a pod")
         };
         use NamespaceMode::{Container, Node, Pod as Own};
         for (spec, expected) in [
@@ -176,7 +177,9 @@ mod tests {
         .expect("a pod");
         let made: Vec<String> = host_ports(&pod)
             .iter()
-            .map(|port| format!("{}:{}/{:?}->{}", port.host_ip, port.host_port, port.protocol, port.container_port))
+            .map(|port| {
+                format!("{}:{}/{:?}->{}", port.host_ip, port.host_port, port.protocol, port.container_port)
+            })
             .collect();
         assert_eq!(made, ["0.0.0.0:9000/Tcp->8080", "127.0.0.1:53/Udp->53"]);
     }

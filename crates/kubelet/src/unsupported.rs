@@ -185,7 +185,9 @@ mod tests {
         );
         check(
             json!({"containers": [{"name": "a", "securityContext": {"readOnlyRootFilesystem": false}}]}),
-            Some("spec.containers[0].securityContext.readOnlyRootFilesystem is not supported by this version of Skiff"),
+            Some(
+                "spec.containers[0].securityContext.readOnlyRootFilesystem is not supported by this version of Skiff",
+            ),
         );
         check(
             json!({"containers": [{"name": "a", "securityContext": {"privileged": true, "capabilities": {"add": ["NET_ADMIN"]}}}]}),

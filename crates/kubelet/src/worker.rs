@@ -19,6 +19,7 @@ use crate::node_context::Context;
 use crate::observed::{Failure, ImageFailure, ImageState, Observed, Probed, is_over};
 use crate::plan::{self, Plan, Step};
 use crate::prober::{Prober, Verdict, is_probed};
+use crate::references::Objects;
 use crate::status::{container_id, status};
 use crate::status_writer::StatusWriter;
 
@@ -50,6 +51,8 @@ pub(crate) struct Worker {
     messages: HashMap<ContainerId, Option<String>>,
     told: BTreeMap<String, String>,
     pub(crate) retry: Duration,
+    /// What the pod's config maps and secrets were when a step failed that needed them.
+    pub(crate) failed_with: Option<Objects>,
 }
 
 impl Drop for Worker {
@@ -62,12 +65,8 @@ impl Worker {
     pub(crate) fn new(context: Arc<Context>, pod: Arc<Pod>, bell: Arc<Notify>) -> Self {
         let key = ObjectKey::of(&*pod);
         let uid = pod.metadata.uid.clone().unwrap_or_default();
-        let writer = StatusWriter::start(
-            context.client.clone(),
-            key.namespace.clone(),
-            key.name.clone(),
-            uid.clone(),
-        );
+        let writer =
+            StatusWriter::start(context.client.clone(), key.namespace.clone(), key.name.clone(), uid.clone());
         Self {
             context,
             uid,
@@ -83,6 +82,7 @@ impl Worker {
             messages: HashMap::new(),
             told: BTreeMap::new(),
             retry: RETRY_MIN,
+            failed_with: None,
         }
     }
 
@@ -94,6 +94,7 @@ impl Worker {
                 tokio::time::sleep(RETRY_MIN).await;
                 continue;
             }
+            self.forgive().await;
             let now = SystemTime::now();
             let pod = self.pod_as_told();
             let plan = plan::actions(&pod, &self.seen, now);
@@ -129,6 +130,20 @@ impl Worker {
         }
     }
 
+    /// What failed for want of a config map or secret is tried again as soon as one has changed.
+    async fn forgive(&mut self) {
+        let Some(before) = &self.failed_with else { return };
+        if self.context.references.of(&self.pod).await.is_ok_and(|now| now == *before) {
+            return;
+        }
+        self.failed_with = None;
+        self.retry = RETRY_MIN;
+        self.seen.failures.retain(|_, failure| failure.reason != "CreateContainerConfigError");
+        if self.seen.pod_failure.as_ref().is_some_and(|failure| failure.reason == "FailedMount") {
+            self.seen.pod_failure = None;
+        }
+    }
+
     fn failed(&self, what: &'static str, error: &str) {
         debug!(pod = %self.key, error, what, "a step failed, retrying");
     }
@@ -138,7 +153,9 @@ impl Worker {
         let mut pod = Pod::clone(&self.pod);
         if let Some(sent) = &self.sent {
             let mut status = sent.clone();
-            let own: Vec<&str> = ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"].into();
+            let own: Vec<&str> =
+                ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"]
+                    .into();
             let foreign = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
             let foreign: Vec<_> =
                 foreign.filter(|condition| !own.contains(&condition.type_.as_str())).cloned().collect();
@@ -159,10 +176,14 @@ impl Worker {
         let runtime = &self.context.runtime;
         let mut sandboxes = runtime.list_sandboxes().await?;
         sandboxes.retain(|sandbox| labels::uid(&sandbox.config.labels) == self.uid);
-        sandboxes.sort_by_key(|sandbox| std::cmp::Reverse((labels::attempt(&sandbox.config.labels), sandbox.created_at)));
+        sandboxes.sort_by_key(|sandbox| {
+            std::cmp::Reverse((labels::attempt(&sandbox.config.labels), sandbox.created_at))
+        });
         let mut containers = runtime.list_containers().await?;
         containers.retain(|container| labels::uid(&container.labels) == self.uid);
-        containers.sort_by_key(|container| std::cmp::Reverse((container.created_at, labels::attempt(&container.labels))));
+        containers.sort_by_key(|container| {
+            std::cmp::Reverse((container.created_at, labels::attempt(&container.labels)))
+        });
         for container in &mut containers {
             if is_over(container) && container.message.is_none() {
                 container.message = self.message(container);
@@ -174,9 +195,9 @@ impl Worker {
         if !sandboxes.first().is_some_and(|sandbox| sandbox.ready) {
             self.seen.ip = None;
         }
-        self.seen.stopping.retain(|id| {
-            containers.iter().any(|container| container.id == *id && !is_over(container))
-        });
+        self.seen
+            .stopping
+            .retain(|id| containers.iter().any(|container| container.id == *id && !is_over(container)));
         self.seen.probes.retain(|id, _| containers.iter().any(|container| container.id == *id));
         self.messages.retain(|id, _| containers.iter().any(|container| container.id == *id));
         self.seen.sandboxes = sandboxes;
@@ -283,18 +304,36 @@ impl Worker {
                 continue;
             }
             let image = || {
-                let containers = pod.spec.iter().flat_map(|spec| spec.containers.iter().chain(spec.init_containers.iter().flatten()));
+                let containers = pod
+                    .spec
+                    .iter()
+                    .flat_map(|spec| spec.containers.iter().chain(spec.init_containers.iter().flatten()));
                 let mut containers = containers.filter(|each| each.name == *container);
                 containers.next().and_then(|each| each.image.clone()).unwrap_or_default()
             };
             match waiting.reason.as_str() {
                 "CrashLoopBackOff" => {
-                    let message = format!("Back-off restarting failed container {container} in pod {}", plan::full_name(pod));
+                    let message = format!(
+                        "Back-off restarting failed container {container} in pod {}",
+                        plan::full_name(pod)
+                    );
                     events.pod(pod, Some(container), Kind::Warning, "BackOff", message);
                 }
                 "ImagePullBackOff" => {
-                    events.pod(pod, Some(container), Kind::Normal, "BackOff", format!("Back-off pulling image \"{}\"", image()));
-                    events.pod(pod, Some(container), Kind::Warning, "Failed", "Error: ImagePullBackOff".into());
+                    events.pod(
+                        pod,
+                        Some(container),
+                        Kind::Normal,
+                        "BackOff",
+                        format!("Back-off pulling image \"{}\"", image()),
+                    );
+                    events.pod(
+                        pod,
+                        Some(container),
+                        Kind::Warning,
+                        "Failed",
+                        "Error: ImagePullBackOff".into(),
+                    );
                 }
                 "CreateContainerConfigError" => {
                     let message = format!("Error: {}", waiting.message.as_deref().unwrap_or_default());

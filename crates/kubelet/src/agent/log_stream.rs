@@ -24,7 +24,13 @@ use crate::node_context::Context;
 const FOLLOW_EVERY: Duration = Duration::from_millis(100);
 const CHUNK: usize = 32 << 10;
 
-pub(super) async fn answer(context: &Arc<Context>, namespace: &str, pod: &str, name: &str, query: &Query) -> Answer {
+pub(super) async fn answer(
+    context: &Arc<Context>,
+    namespace: &str,
+    pod: &str,
+    name: &str,
+    query: &Query,
+) -> Answer {
     let bad = |message: String| Refusal(StatusCode::BAD_REQUEST, message);
     let options = options(query).map_err(bad)?;
     let containers = history(context, namespace, pod, name).await?;
@@ -32,12 +38,15 @@ pub(super) async fn answer(context: &Arc<Context>, namespace: &str, pod: &str, n
         containers.iter().filter(|container| container.state != ContainerState::Created).collect();
     let chosen = if query.is("previous") {
         // What the status calls the last state: the newest that is over.
-        ran.iter()
-            .find(|container| container.state != ContainerState::Running)
-            .ok_or_else(|| bad(format!("previous terminated container \"{name}\" in pod \"{pod}\" not found")))?
+        ran.iter().find(|container| container.state != ContainerState::Running).ok_or_else(|| {
+            bad(format!("previous terminated container \"{name}\" in pod \"{pod}\" not found"))
+        })?
     } else {
         ran.first().ok_or_else(|| {
-            bad(format!("container \"{name}\" in pod \"{pod}\" is waiting to start: {}", waiting(context, namespace, pod, name)))
+            bad(format!(
+                "container \"{name}\" in pod \"{pod}\" is waiting to start: {}",
+                waiting(context, namespace, pod, name)
+            ))
         })?
     };
     let path = chosen.log_path.clone().ok_or_else(|| bad("the container has no log".into()))?;

@@ -89,7 +89,9 @@ impl Server {
                         let known = name.is_some_and(|name| allowed.contains(&name));
                         self.serve(stream, known).await;
                     }
-                    Ok(Err(error)) => debug!(error = &error as &dyn std::error::Error, "a TLS handshake failed"),
+                    Ok(Err(error)) => {
+                        debug!(error = &error as &dyn std::error::Error, "a TLS handshake failed")
+                    }
                     Err(_) => debug!("a TLS handshake took too long"),
                 }
             }
@@ -151,7 +153,9 @@ impl Server {
             (&Method::GET, ["pods"]) => {
                 let items: Vec<_> = self.context.pods.list();
                 let items: Vec<&k8s_openapi::api::core::v1::Pod> = items.iter().map(|pod| &**pod).collect();
-                json(&serde_json::json!({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": items}))
+                json(
+                    &serde_json::json!({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": items}),
+                )
             }
             (&Method::GET, ["skiff", "ps"]) => skiff::ps(&self.context).await,
             (_, ["skiff", "images"]) => {
@@ -178,17 +182,22 @@ impl Server {
 
     async fn sandbox(&self, namespace: &str, pod: &str) -> Result<skiff_runtime::SandboxId, Refusal> {
         let sandboxes = self.context.runtime.list_sandboxes().await.map_err(internal)?;
-        let found = sandboxes.into_iter().find(|sandbox| {
-            sandbox.ready && is_of(&sandbox.config.labels, namespace, pod)
-        });
-        found.map(|sandbox| sandbox.id).ok_or_else(|| {
-            Refusal(StatusCode::NOT_FOUND, format!("pod not found (\"{pod}_{namespace}\")"))
-        })
+        let found = sandboxes
+            .into_iter()
+            .find(|sandbox| sandbox.ready && is_of(&sandbox.config.labels, namespace, pod));
+        found
+            .map(|sandbox| sandbox.id)
+            .ok_or_else(|| Refusal(StatusCode::NOT_FOUND, format!("pod not found (\"{pod}_{namespace}\")")))
     }
 }
 
 /// The containers of that name, newest first.
-async fn history(context: &Context, namespace: &str, pod: &str, name: &str) -> Result<Vec<Container>, Refusal> {
+async fn history(
+    context: &Context,
+    namespace: &str,
+    pod: &str,
+    name: &str,
+) -> Result<Vec<Container>, Refusal> {
     let mut containers = context.runtime.list_containers().await.map_err(internal)?;
     let current = context.pods.get(&skiff_client::ObjectKey::new(namespace, pod));
     let uid = current.and_then(|pod| pod.metadata.uid.clone());

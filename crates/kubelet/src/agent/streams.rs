@@ -31,7 +31,9 @@ fn refused(error: &UpgradeError) -> Refusal {
 }
 
 fn switching(response: Response<()>) -> Answer {
-    Ok(response.map(|()| http_body_util::Empty::new().map_err(|never| -> BoxError { match never {} }).boxed_unsync()))
+    Ok(response.map(|()| {
+        http_body_util::Empty::new().map_err(|never| -> BoxError { match never {} }).boxed_unsync()
+    }))
 }
 
 pub(super) fn exec(
@@ -93,7 +95,9 @@ where
     let upgrade = hyper::upgrade::on(&mut request);
     tokio::spawn(async move {
         let served = match upgrade.await {
-            Ok(io) => command::serve(TokioIo::new(io), &front, wants, run).await.map_err(|error| chain(&error)),
+            Ok(io) => {
+                command::serve(TokioIo::new(io), &front, wants, run).await.map_err(|error| chain(&error))
+            }
             Err(error) => Err(chain(&error)),
         };
         if let Err(error) = served {
@@ -160,7 +164,9 @@ pub(super) fn port_forward(
     let front = forward::negotiate(request.headers()).map_err(|error| refused(&error))?;
     let texts = query.all("port").iter().chain(query.all("ports")).flat_map(|text| text.split(','));
     let ports: Vec<u16> = texts
-        .map(|text| text.parse().map_err(|_| Refusal(StatusCode::BAD_REQUEST, format!("invalid port {text:?}"))))
+        .map(|text| {
+            text.parse().map_err(|_| Refusal(StatusCode::BAD_REQUEST, format!("invalid port {text:?}")))
+        })
         .collect::<Result<_, _>>()?;
     if front.needs_ports() && ports.is_empty() {
         return Err(Refusal(StatusCode::BAD_REQUEST, "query parameter \"port\" is required".into()));
@@ -186,7 +192,9 @@ pub(super) fn port_forward(
             }
         };
         let served = match upgrade.await {
-            Ok(io) => forward::serve(TokioIo::new(io), &front, &ports, run).await.map_err(|error| chain(&error)),
+            Ok(io) => {
+                forward::serve(TokioIo::new(io), &front, &ports, run).await.map_err(|error| chain(&error))
+            }
             Err(error) => Err(chain(&error)),
         };
         if let Err(error) = served {

@@ -101,12 +101,7 @@ struct Named<'a> {
     optional: Option<bool>,
 }
 
-fn config_map(
-    from: &Named<'_>,
-    mode: u32,
-    sources: &impl Sources,
-    files: &mut Files,
-) -> Result<(), String> {
+fn config_map(from: &Named<'_>, mode: u32, sources: &impl Sources, files: &mut Files) -> Result<(), String> {
     let Some(map) = sources.config_map(from.name) else {
         return missing(from, || format!("configmap \"{}\" not found", from.name));
     };
@@ -137,9 +132,10 @@ fn pick(
     files: &mut Files,
 ) -> Result<(), String> {
     let Some(items) = from.items.filter(|items| !items.is_empty()) else {
-        files.extend(all.iter().map(|(key, bytes)| {
-            ((*key).to_owned(), File { bytes: bytes.to_vec(), mode: default_mode })
-        }));
+        files.extend(
+            all.iter()
+                .map(|(key, bytes)| ((*key).to_owned(), File { bytes: bytes.to_vec(), mode: default_mode })),
+        );
         return Ok(());
     };
     for item in items {

@@ -14,9 +14,8 @@ pub(super) fn check(path: &Path, kind: &str) -> Result<(), String> {
         _ => {}
     }
     let metadata = fs::metadata(path);
-    let is = |test: fn(&fs::FileType) -> bool| {
-        metadata.as_ref().is_ok_and(|metadata| test(&metadata.file_type()))
-    };
+    let is =
+        |test: fn(&fs::FileType) -> bool| metadata.as_ref().is_ok_and(|metadata| test(&metadata.file_type()));
     let (holds, noun) = match kind {
         "Directory" => (is(fs::FileType::is_dir), "directory"),
         "File" => (is(fs::FileType::is_file), "file"),

@@ -23,7 +23,12 @@ pub(crate) enum Error {
     #[error("MountVolume.SetUp failed for volume \"{volume}\" : {reason}")]
     SetUp { volume: String, reason: String },
     #[error("failed to prepare subPath for volumeMount \"{volume}\" of container \"{container}\"")]
-    SubPath { volume: String, container: String, #[source] source: io::Error },
+    SubPath {
+        volume: String,
+        container: String,
+        #[source]
+        source: io::Error,
+    },
     #[error("{0}")]
     Invalid(String),
 }

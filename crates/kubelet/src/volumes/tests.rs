@@ -51,7 +51,8 @@ fn content_has_items_and_modes() {
     let read = |path: &str| fs::read_to_string(dir.path().join("volumes").join(path)).expect("is there");
     assert_eq!(read("configmap/a/x/y"), "v");
     assert_eq!(read("downward-api/b/labels"), "a=\"b\"");
-    let mode = fs::metadata(dir.path().join("volumes/configmap/a/x/y")).expect("is there").permissions().mode();
+    let mode =
+        fs::metadata(dir.path().join("volumes/configmap/a/x/y")).expect("is there").permissions().mode();
     assert_eq!(mode & 0o777, 0o400);
 }
 
