@@ -113,11 +113,7 @@ pub async fn follow(
     let node = Node { name: config.node_name, local_addresses };
     let mut state = State::new(services.list(), slices.list());
     let mut table = Table::default();
-    let mut first = Step::default();
-    for service in state.services() {
-        table.update(service, state.plan(service, &node), &mut first);
-    }
-    table.complete(&mut Step::default(), &BTreeSet::new());
+    let first = table.step(state.services().cloned().collect(), |service| state.plan(service, &node));
     let mut contents = table.contents();
     contents.elements.push(schema::own_elements(&node.local_addresses));
     let rules = schema::schema(config.cluster_cidr, config.service_cidr);
@@ -144,13 +140,7 @@ pub async fn follow(
             batch.dirty.extend(known);
             batch.dirty.extend(state.services().cloned());
         }
-        let mut step = Step::default();
-        let (before, mut dirty) = (table.counts(), batch.dirty);
-        while let Some(service) = dirty.pop_first() {
-            table.update(&service, state.plan(&service, &node), &mut step);
-            dirty.append(&mut step.again);
-        }
-        table.complete(&mut step, &before);
+        let step = table.step(batch.dirty, |service| state.plan(service, &node));
         apply(&ruleset, &flows, step).await?;
     }
 }

@@ -29,12 +29,26 @@ pub(crate) struct Step {
     /// The frontends that changed, with what they lead to now.
     pub(crate) changed: BTreeMap<Frontend, Vec<Backend>>,
     /// Services to plan again, since what they waited for is free.
-    pub(crate) again: BTreeSet<ObjectKey>,
+    again: BTreeSet<ObjectKey>,
 }
 
 impl Table {
-    /// Puts a service's plan in place of its former one.
-    pub(crate) fn update(&mut self, service: &ObjectKey, mut plan: Services, step: &mut Step) {
+    /// Puts the present plans of these services in place of their former ones.
+    pub(crate) fn step(
+        &mut self,
+        mut services: BTreeSet<ObjectKey>,
+        plan: impl Fn(&ObjectKey) -> Services,
+    ) -> Step {
+        let (before, mut step) = (self.counts(), Step::default());
+        while let Some(service) = services.pop_first() {
+            self.update(&service, plan(&service), &mut step);
+            services.append(&mut step.again);
+        }
+        self.complete(&mut step, &before);
+        step
+    }
+
+    fn update(&mut self, service: &ObjectKey, mut plan: Services, step: &mut Step) {
         let before = self.by_service.remove(service).unwrap_or_default();
         // Of two services that want the same, the first has it, and neither disturbs the other.
         let wanted = plan.len();
@@ -72,9 +86,8 @@ impl Table {
         }
     }
 
-    /// Adds the chains that the step's changes lead to, and removes those that nothing leads to now. To be
-    /// called once, with the numbers before the step.
-    pub(crate) fn complete(&mut self, step: &mut Step, before: &BTreeSet<u32>) {
+    /// Adds the chains that the step's changes lead to, and removes those that nothing leads to now.
+    fn complete(&mut self, step: &mut Step, before: &BTreeSet<u32>) {
         self.counts.retain(|_, users| *users > 0);
         let after = self.counts();
         for count in after.difference(before) {
@@ -86,7 +99,7 @@ impl Table {
     }
 
     /// The numbers of endpoints that occur.
-    pub(crate) fn counts(&self) -> BTreeSet<u32> {
+    fn counts(&self) -> BTreeSet<u32> {
         self.counts.keys().copied().collect()
     }
 
@@ -145,11 +158,12 @@ mod tests {
         Services::from([(frontend, Ways { inside: Target::Backends(backends), outside: None })])
     }
 
+    fn key(service: &str) -> ObjectKey {
+        ObjectKey::new("default", service)
+    }
+
     fn step(table: &mut Table, service: &str, plan: Services) -> Step {
-        let (before, mut step) = (table.counts(), Step::default());
-        table.update(&ObjectKey::new("default", service), plan, &mut step);
-        table.complete(&mut step, &before);
-        step
+        table.step(BTreeSet::from([key(service)]), |_| plan.clone())
     }
 
     fn summary(step: &Step) -> (usize, usize, usize, usize) {
@@ -173,10 +187,60 @@ mod tests {
     fn who_asks_second_gets_it_when_the_first_is_gone() {
         let mut table = Table::default();
         step(&mut table, "a", web("198.51.100.7", 1));
-        let second = step(&mut table, "b", web("198.51.100.7", 2));
-        assert_eq!((summary(&second), second.again.len()), ((0, 0, 0, 0), 0));
-        let gone = step(&mut table, "a", Services::new());
-        assert_eq!(gone.again, BTreeSet::from([ObjectKey::new("default", "b")]));
-        assert_eq!(summary(&step(&mut table, "b", web("198.51.100.7", 2))), (4, 3, 0, 0));
+        assert_eq!(summary(&step(&mut table, "b", web("198.51.100.7", 2))), (0, 0, 0, 0));
+        let plan = |service: &ObjectKey| match service.name.as_str() {
+            "b" => web("198.51.100.7", 2),
+            _ => Services::new(),
+        };
+        assert_eq!(summary(&table.step(BTreeSet::from([key("a")]), plan)), (4, 3, 2, 4));
+        assert_eq!(table.by_service.keys().collect::<Vec<_>>(), [&key("b")]);
+    }
+
+    proptest::proptest! {
+        /// Services ask for some of four addresses, with up to three endpoints or none.
+        #[test]
+        fn steps_lead_where_a_new_beginning_would(
+            history in proptest::collection::vec((0u8..4, proptest::collection::btree_map(0u8..4, 0u8..4, 0..3)), 1..30)
+        ) {
+            let (mut table, mut wanted) = (Table::default(), HashMap::<ObjectKey, Services>::new());
+            let (mut chains, mut elements) = (BTreeSet::new(), HashMap::new());
+            for (service, addresses) in history {
+                let service = key(&service.to_string());
+                let plan = addresses.iter().flat_map(|(last, backends)| {
+                    let mut plan = web(&format!("10.96.0.{last}"), *backends);
+                    plan.values_mut().for_each(|ways| match (backends, last) {
+                        (0, _) => ways.inside = Target::Reject,
+                        (_, 3) => ways.outside = Some(Target::Drop),
+                        _ => {}
+                    });
+                    plan
+                });
+                wanted.insert(service.clone(), plan.collect());
+                let plan = |service: &ObjectKey| wanted.get(service).cloned().unwrap_or_default();
+                let step = table.step(BTreeSet::from([service]), plan);
+                chains.extend(step.chains.into_iter().map(|chain| chain.name));
+                for change in step.changes {
+                    match change {
+                        Change::Insert { map, key, datum } => drop(elements.insert((map, key), datum)),
+                        Change::Remove { map, key } => drop(elements.remove(&(map, key))),
+                    }
+                }
+                for name in &step.idle {
+                    proptest::prop_assert!(chains.remove(name));
+                }
+            }
+            let whole = table.contents();
+            let whole_chains: BTreeSet<_> = whole.chains.into_iter().map(|chain| chain.name).collect();
+            let whole_elements: HashMap<_, _> = whole
+                .elements
+                .into_iter()
+                .flat_map(|(map, elements)| elements.into_iter().map(move |(key, datum)| ((map, key), datum)))
+                .collect();
+            proptest::prop_assert_eq!(chains, whole_chains);
+            proptest::prop_assert_eq!(elements, whole_elements);
+            // Every address that somebody wants, somebody has.
+            let asked: BTreeSet<Frontend> = wanted.values().flat_map(|plan| plan.keys().copied()).collect();
+            proptest::prop_assert_eq!(asked, table.frontends.keys().copied().collect());
+        }
     }
 }
