@@ -135,21 +135,24 @@ async fn capabilities_as_the_kernel_has_them() {
 async fn devices() {
     let node = Node::new().await;
     let sandbox = node.sandbox().await;
-    let script = "ls /dev | tr '\\n' ' '; echo; head -c1 /dev/zero | wc -c; mknod /tmp/kmsg c 1 11; \
-                  cat /tmp/kmsg 2>&1 | head -n1; stat -c %F:%a /dev/null";
+    let script = "ls /dev | tr '\\n' ' '; echo; head -c1 /dev/zero | wc -c; mknod /tmp/tun c 10 200; \
+                  cat /tmp/tun 2>&1 | head -n1; stat -c %F:%a /dev/null";
     assert_eq!(
         node.output(&sandbox, script).await,
         "core fd full mqueue null ptmx pts random shm stderr stdin stdout tty urandom zero \n1\n\
-         cat: can't open '/tmp/kmsg': Operation not permitted\ncharacter special file:666"
+         cat: can't open '/tmp/tun': Operation not permitted\ncharacter special file:666"
     );
     let give = |config: &mut ContainerConfig| {
-        config.devices =
-            vec![Device { path: "/dev/kmsg".into(), target: "/dev/given".into(), permissions: "r".into() }];
+        config.devices = vec![Device {
+            path: "/dev/net/tun".into(),
+            target: "/dev/given".into(),
+            permissions: "r".into(),
+        }];
     };
     let script = "exec 3</dev/given && echo open; echo x 2>/dev/null >/dev/given || echo refused";
     assert_eq!(node.output_with(&sandbox, script, give).await, "open\nrefused");
-    let script = "test -e /dev/kmsg && echo all; mount -t tmpfs x /tmp && echo mounted; \
-                  mknod /tmp/kmsg c 1 11 && exec 3</tmp/kmsg && echo open";
+    let script = "test -e /dev/net/tun && echo all; mount -t tmpfs x /tmp && echo mounted; \
+                  mknod /tmp/tun c 10 200 && exec 3</tmp/tun && echo open";
     let all = |config: &mut ContainerConfig| config.security.privileged = true;
     assert_eq!(node.output_with(&sandbox, script, all).await, "all\nmounted\nopen");
 }
@@ -160,10 +163,10 @@ async fn devices() {
 async fn devices_and_killing_on_cgroup_version_2() {
     let node = Node::with_cgroups("/sys/fs/cgroup/unified").await;
     let sandbox = node.sandbox_with(|config| config.pid = NamespaceMode::Node).await;
-    let script = "mknod /tmp/kmsg c 1 11; cat /tmp/kmsg 2>&1 | head -n1; echo x >/dev/null && echo ok";
+    let script = "mknod /tmp/tun c 10 200; cat /tmp/tun 2>&1 | head -n1; echo x >/dev/null && echo ok";
     assert_eq!(
         node.output(&sandbox, script).await,
-        "cat: can't open '/tmp/kmsg': Operation not permitted\nok"
+        "cat: can't open '/tmp/tun': Operation not permitted\nok"
     );
     let id = node.run(&sandbox, "setsid sleep 1004 & wait").await;
     let pid = node.get(&id).await.pid;
@@ -184,14 +187,15 @@ async fn masked_and_read_only_paths() {
                   echo 1 2>&1 >$f | sed 's/.*: //'; done";
     let output = node.output(&sandbox, script).await;
     assert!(output.starts_with("0\n0\n0"), "{output}");
-    let read_only = "touch /x 2>&1 | sed 's/.*: //'; touch /proc/sys/x 2>&1 | sed 's/.*: //'; touch /sys/x 2>&1 | sed 's/.*: //'; \
+    let read_only = "touch /x 2>&1 | sed 's/.*: //'; (echo 1 > /proc/sys/vm/swappiness) 2>&1 | sed 's/.*: //'; touch /sys/x 2>&1 | sed 's/.*: //'; \
                      touch /sys/fs/cgroup/x 2>&1 | sed 's/.*: //'; touch /dev/shm/x && echo ok";
     let ro = |config: &mut ContainerConfig| config.security.read_only_rootfs = true;
     assert_eq!(
         node.output_with(&sandbox, read_only, ro).await,
         "Read-only file system\nRead-only file system\nRead-only file system\nRead-only file system\nok"
     );
-    let script = "wc -c < /proc/interrupts; cat /proc/sys/kernel/hostname > /proc/sys/kernel/hostname && echo ok";
+    let script =
+        "wc -c < /proc/interrupts; cat /proc/sys/kernel/hostname > /proc/sys/kernel/hostname && echo ok";
     let all = |config: &mut ContainerConfig| config.security.privileged = true;
     let output = node.output_with(&sandbox, script, all).await;
     assert!(output.ends_with("ok") && !output.starts_with("0\n"), "{output}");

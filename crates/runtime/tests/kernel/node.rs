@@ -36,7 +36,8 @@ impl Node {
         let mut config = Config::new(dir.path().join("data"), dir.path().join("run"));
         config.shim = Some(env!("CARGO_BIN_EXE_skiff-shim").into());
         config.cgroup_mount = mount.into();
-        config.cgroup_root = format!("skiff-rt-{}-{number}", std::process::id()).into();
+        let test = std::thread::current().name().unwrap_or("test").replace("::", "-");
+        config.cgroup_root = format!("skiff-rt-{test}-{}-{number}", std::process::id()).into();
         let runtime = open(&config, dir.path());
         let archive = dir.path().join("box.tar");
         fs::write(&archive, archive_of_busybox()).unwrap();
@@ -174,6 +175,10 @@ impl Node {
 
 impl Drop for Node {
     fn drop(&mut self) {
+        let sandboxes = fs::read_dir(self.config.data_dir.join("sandboxes")).into_iter().flatten().flatten();
+        for sandbox in sandboxes {
+            end_shim(&sandbox.file_name().to_string_lossy());
+        }
         let Ok(hierarchy) = Hierarchy::open(&self.config.cgroup_mount) else { return };
         let group = hierarchy.group(&self.config.cgroup_root);
         group.kill();
@@ -183,6 +188,18 @@ impl Drop for Node {
                 let path = run.path().join(name);
                 let _ = nix::mount::umount2(&path, nix::mount::MntFlags::MNT_DETACH);
             }
+        }
+    }
+}
+
+/// The shim of a sandbox that a failed test left.
+fn end_shim(sandbox: &str) {
+    for process in fs::read_dir("/proc").unwrap().flatten() {
+        let command = fs::read_to_string(process.path().join("cmdline")).unwrap_or_default();
+        if command == format!("skiff-shim\0{sandbox}\0") {
+            let pid = process.file_name().to_string_lossy().parse().unwrap();
+            let _ =
+                nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
         }
     }
 }

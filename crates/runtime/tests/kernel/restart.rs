@@ -12,7 +12,7 @@ use crate::node::Node;
 async fn a_restarted_agent_finds_all_as_it_was() {
     let mut node = Node::new().await;
     let sandbox = node.sandbox().await;
-    let running = node.run(&sandbox, "read x < /tmp/go; exit 42").await;
+    let running = node.run(&sandbox, "sleep 1000").await;
     let done = node.run(&sandbox, "exit 3").await;
     node.finished(&done).await;
     let before = node.runtime.list_containers().await.unwrap();
