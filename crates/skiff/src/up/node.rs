@@ -87,8 +87,10 @@ pub(crate) fn enter(config_path: &Path) -> anyhow::Result<()> {
     )
     .context("cannot make the node's namespaces: root with all capabilities is needed")?;
     nix::unistd::setsid().context("cannot leave the terminal")?;
+    // By its path, so that it lies on a mount of the node's own namespace, unlike this process's program.
+    let program = std::env::current_exe().context("cannot find this program")?;
     // Not waited for: it goes on when this process ends.
-    Command::new("/proc/self/exe")
+    Command::new(program)
         .arg0("skiff-init")
         .args(["component", "init", "--config"])
         .arg(config_path)

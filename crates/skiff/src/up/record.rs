@@ -104,7 +104,8 @@ impl Record {
             Err(error) => return Err(error).context("cannot read /run/skiff"),
         };
         let mut records = Vec::new();
-        for entry in entries.flatten() {
+        // Locks lie beside the directories.
+        for entry in entries.flatten().filter(|entry| entry.path().is_dir()) {
             records.extend(Self::find(&entry.file_name().to_string_lossy())?);
         }
         records.sort_by(|a, b| a.name.cmp(&b.name));
