@@ -232,6 +232,18 @@ fn yaml_bodies() {
     assert_eq!(value["metadata"]["name"], "b");
 }
 
+#[test]
+fn yaml_aliases_cannot_grow_without_bound() {
+    let mut bomb = String::from("a0: &a0 [x,x,x,x,x,x,x,x,x]\n");
+    for i in 1..30 {
+        let previous = format!("*a{}", i - 1);
+        bomb.push_str(&format!("a{i}: &a{i} [{}]\n", [previous.as_str(); 9].join(",")));
+    }
+    let error =
+        decode(bomb.as_bytes(), Media::Yaml, &Gvk::new("", "v1", "Pod"), FieldValidation::Warn).unwrap_err();
+    assert!(error.to_string().contains("repetition limit exceeded"), "{error}");
+}
+
 /// Bytes as a Go client writes them, put together by hand: zeros of non-pointers are there too.
 #[test]
 fn protobuf_from_a_go_client() {

@@ -47,6 +47,15 @@ pub enum Error {
     Internal(String),
 }
 
+/// Bytes that all copies of one JSON patch may add, as upstream bounds them.
+const COPIED_MAX: usize = 3 << 20;
+
+/// Bytes that moves may touch; a bound on work, beyond any honest patch.
+const MOVED_MAX: usize = 64 << 20;
+
+/// Nesting beyond which neither a path nor a value may go.
+const DEPTH_MAX: usize = 200;
+
 /// What upstream tells the client of a well-formed patch that can't be applied.
 pub const UNPROCESSABLE: &str = "the server rejected our request due to an error in our request";
 
@@ -81,6 +90,7 @@ pub fn json(current: &Value, patch: &Value) -> Result<Value, Error> {
         return Err(Error::TooMany(operations.len()));
     }
     let mut patched = current.clone();
+    let (mut copied, mut moved) = (0, 0);
     for operation in operations {
         let name = operation.get("op").and_then(Value::as_str).unwrap_or("");
         let path = operation.get("path").and_then(Value::as_str).unwrap_or("");
@@ -90,6 +100,21 @@ pub fn json(current: &Value, patch: &Value) -> Result<Value, Error> {
             )),
             _ => Error::Unprocessable(format!("Unexpected kind: {name}")),
         })?;
+        if path.bytes().filter(|b| *b == b'/').count() > DEPTH_MAX {
+            return Err(Error::Unprocessable("exceeded max depth".into()));
+        }
+        // Copies of copies grow exponentially, so what they and moves handle is measured.
+        let from = operation.get("from").and_then(Value::as_str);
+        if let (Some(from), "copy" | "move") = (from.and_then(|from| patched.pointer(from)), name) {
+            let size = size(from).ok_or_else(|| Error::Unprocessable("exceeded max depth".into()))?;
+            let (sum, max) = if name == "copy" { (&mut copied, COPIED_MAX) } else { (&mut moved, MOVED_MAX) };
+            *sum += size;
+            if *sum > max {
+                return Err(Error::Unprocessable(format!(
+                    "Unable to copy, the accumulated size increase of copy is {sum}, exceeding the limit {max}"
+                )));
+            }
+        }
         // The crate treats the root as a value like others; so does Go's library.
         json_patch::patch(&mut patched, &[parsed]).map_err(|e| match (name, e.kind) {
             ("test", json_patch::PatchErrorKind::TestFailed) => {
@@ -111,4 +136,28 @@ pub fn merge(current: &Value, patch: &Value) -> Result<Value, Error> {
     let mut patched = current.clone();
     json_patch::merge(&mut patched, patch);
     Ok(patched)
+}
+
+/// About how long the value is as text; `None` if it is nested too deeply. Does not recurse.
+fn size(value: &Value) -> Option<usize> {
+    let mut total = 0;
+    let mut stack = vec![(value, 0)];
+    while let Some((value, depth)) = stack.pop() {
+        if depth > DEPTH_MAX {
+            return None;
+        }
+        match value {
+            Value::Object(map) => {
+                for (key, value) in map {
+                    total += key.len() + 4;
+                    stack.push((value, depth + 1));
+                }
+            }
+            Value::Array(items) => stack.extend(items.iter().map(|item| (item, depth + 1))),
+            Value::String(s) => total += s.len() + 2,
+            _ => total += 4,
+        }
+        total += 2;
+    }
+    Some(total)
 }

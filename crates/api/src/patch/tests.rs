@@ -211,6 +211,70 @@ fn json_patches() {
 }
 
 #[test]
+fn json_patches_cannot_grow_without_bound() {
+    // Each copy doubles the document.
+    let mut doubling = vec![json!({"op": "add", "path": "/a", "value": "x".repeat(1000)})];
+    for i in 0..60 {
+        doubling.push(json!({"op": "add", "path": format!("/n{i}"), "value": {}}));
+        doubling.push(json!({"op": "copy", "from": "", "path": format!("/n{i}/all")}));
+    }
+    let error = json(&json!({}), &doubling.into()).unwrap_err();
+    assert!(error.to_string().starts_with("Unable to copy"), "{error}");
+
+    // Each move nests everything one level deeper.
+    let nest =
+        [json!({"op": "move", "from": "/a", "path": "/b"}), json!({"op": "add", "path": "/a", "value": {}})];
+    let nest = nest.into_iter().chain([json!({"op": "move", "from": "/b", "path": "/a/a"})]);
+    let deep: Vec<_> = std::iter::repeat_n(nest, 1000).flatten().collect();
+    assert_eq!(json(&json!({"a": {}}), &deep.into()), Err(Error::Unprocessable("exceeded max depth".into())));
+}
+
+/// Patches made of the directives and of anything else, against random objects: refused or applied.
+#[test]
+fn random_patches_never_panic() {
+    let mut dice = Dice::seeded("random_patches_never_panic");
+    fn junk(dice: &mut Dice, depth: usize) -> Value {
+        const KEYS: [&str; 14] = [
+            "$patch",
+            "$retainKeys",
+            "$setElementOrder/containers",
+            "$deleteFromPrimitiveList/finalizers",
+            "metadata",
+            "spec",
+            "containers",
+            "finalizers",
+            "name",
+            "ports",
+            "containerPort",
+            "labels",
+            "op",
+            "path",
+        ];
+        match dice.below(if depth > 4 { 4 } else { 7 }) {
+            0 => Value::Null,
+            1 => dice.below(3).into(),
+            2 => (*dice.pick(&["replace", "delete", "merge", "a", "/metadata/name", "copy", "move"])).into(),
+            3 => true.into(),
+            4 => (0..dice.below(4)).map(|_| junk(dice, depth + 1)).collect(),
+            _ => (0..dice.below(5))
+                .map(|_| (dice.pick(&KEYS).to_string(), junk(dice, depth + 1)))
+                .collect::<serde_json::Map<_, _>>()
+                .into(),
+        }
+    }
+    let pod = schema::kind("", "v1", "Pod").unwrap();
+    for _ in 0..20_000 {
+        let current = keyed(object(&mut dice, pod, 0), pod);
+        let patch = junk(&mut dice, 0);
+        if let Ok(patched) = strategic(&current, &patch, pod) {
+            assert!(patched.is_object());
+        }
+        let _ = merge(&current, &patch);
+        let _ = json(&current, &Value::Array(vec![patch]));
+    }
+}
+
+#[test]
 fn merge_patches() {
     let patched =
         merge(&json!({"a": {"b": 1, "c": [1]}}), &json!({"a": {"b": null, "c": [{"x": null}]}})).unwrap();
