@@ -9,6 +9,8 @@ Three inputs, all from package registries or this directory:
   facts.txt beside this script: what the two leave open, which is whether a Go field is a pointer,
           whether it is left out when empty, and the name of its Go type where that is an alias.
 
+    cargo info k8s-pb@0.9.0                          # unpacks it below ~/.cargo/registry/src
+    pip download --no-deps kubernetes-validate && unzip kubernetes_validate-*.whl
     tools/schema/generate.py --pb DIR --json FILE > crates/api/src/schema/table.rs
 
 With `--dump` it prints the table as text instead, one type a paragraph, for comparing and reviewing.
