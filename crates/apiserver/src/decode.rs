@@ -5,6 +5,7 @@ use http::HeaderMap;
 use http::header::CONTENT_TYPE;
 use serde_json::Value;
 use skiff_api::codec::{self, FieldValidation, Gvk, Media};
+use skiff_api::patch::{self, Format};
 use skiff_api::status::{Cause, StatusError};
 
 use crate::request::Query;
@@ -42,6 +43,15 @@ fn refused(error: codec::Error) -> StatusError {
     }
 }
 
+fn unpatched(error: &patch::Error) -> StatusError {
+    match error {
+        patch::Error::BadRequest(why) => StatusError::bad_request(why.clone()),
+        patch::Error::TooMany(_) => StatusError::new(413, "RequestEntityTooLarge", error.to_string()),
+        patch::Error::Unprocessable(_) => StatusError::new(422, "Invalid", patch::UNPROCESSABLE),
+        patch::Error::Internal(why) => StatusError::internal(why),
+    }
+}
+
 /// `DeleteOptions` of a deletion's body.
 pub(crate) fn options(headers: &HeaderMap, body: &[u8]) -> Result<Value, StatusError> {
     let wanted = Gvk::new("", "v1", "DeleteOptions");
@@ -68,25 +78,29 @@ pub(crate) fn any(
 }
 
 /// What a patch makes of the present object, in normal form again.
-pub(crate) fn patched(
-    call: &Call,
-    wanted: &Gvk,
-    patch: &[u8],
-    mut object: Value,
-) -> Result<Value, StatusError> {
-    let bad = |e: serde_json::Error| StatusError::bad_request(e.to_string());
+pub(crate) fn patched(call: &Call, wanted: &Gvk, patch: &[u8], object: Value) -> Result<Value, StatusError> {
     let given = content_type(&call.headers).unwrap_or_default();
-    match given.split(';').next().unwrap_or_default().trim() {
-        "application/json-patch+json" => {
-            let patch: json_patch::Patch = serde_json::from_slice(patch).map_err(bad)?;
-            json_patch::patch(&mut object, &patch).map_err(|e| StatusError::bad_request(e.to_string()))?;
-        }
-        "application/merge-patch+json" | "application/strategic-merge-patch+json" => {
-            let patch: Value = serde_json::from_slice(patch).map_err(bad)?;
-            json_patch::merge(&mut object, &patch);
-        }
-        _ => return Err(StatusError::unsupported_media_type(PATCH_TYPES)),
+    let unsupported = || StatusError::unsupported_media_type(PATCH_TYPES);
+    let format = Format::of(given).ok_or_else(unsupported)?;
+    if format == Format::Apply {
+        return Err(unsupported());
     }
+    let (patch, repeated) = codec::parse(patch, Media::Json).map_err(StatusError::bad_request)?;
+    if !repeated.is_empty() {
+        match call.validation {
+            FieldValidation::Strict => {
+                return Err(StatusError::bad_request(codec::strict_error(&repeated)));
+            }
+            FieldValidation::Warn => call.warn(repeated),
+            FieldValidation::Ignore => {}
+        }
+    }
+    let object = match (format, wanted.schema()) {
+        (Format::Json, _) => patch::json(&object, &patch),
+        (Format::Strategic, Some(schema)) => patch::strategic(&object, &patch, schema),
+        _ => patch::merge(&object, &patch),
+    }
+    .map_err(|error| unpatched(&error))?;
     let decoded = codec::normalise(object, wanted, call.validation).map_err(refused)?;
     call.warn(decoded.warnings);
     Ok(decoded.value)

@@ -58,6 +58,11 @@ const GROUPS: &[&str] = &[
     "discovery.k8s.io",
 ];
 
+/// All groups, the core group (an empty name) first.
+pub(crate) fn groups() -> impl Iterator<Item = &'static str> {
+    std::iter::once("").chain(GROUPS.iter().copied())
+}
+
 pub(crate) fn answer(server: &Inner, path: &str, request: &Request) -> Result<Option<Response>, StatusError> {
     let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
     let found = match parts.as_slice() {
@@ -113,18 +118,19 @@ fn group(name: &str) -> Value {
 }
 
 /// A resource of either sort, as discovery shows it.
-struct Listed {
-    plural: &'static str,
-    singular: &'static str,
-    kind: &'static str,
-    namespaced: bool,
-    verbs: &'static [&'static str],
-    short_names: &'static [&'static str],
-    categories: &'static [&'static str],
-    subresources: &'static [Subresource],
+pub(crate) struct Listed {
+    pub(crate) plural: &'static str,
+    pub(crate) singular: &'static str,
+    pub(crate) kind: &'static str,
+    pub(crate) namespaced: bool,
+    pub(crate) verbs: &'static [&'static str],
+    pub(crate) short_names: &'static [&'static str],
+    pub(crate) categories: &'static [&'static str],
+    pub(crate) subresources: &'static [Subresource],
 }
 
-fn listed(group: &str) -> Vec<Listed> {
+/// The resources of a group's one version.
+pub(crate) fn listed(group: &str) -> Vec<Listed> {
     let stored = RESOURCES.iter().filter(|r| r.group == group).map(|r: &'static Resource| Listed {
         plural: r.plural,
         singular: r.singular,
@@ -219,7 +225,7 @@ fn aggregated_answer(version: &str, groups: &[&str]) -> Response {
                 "metadata": metadata,
                 "versions": [{
                     "version": "v1", "freshness": "Current",
-                    "resources": listed(group).iter().map(|r| aggregated_resource(group, r)).collect::<Vec<_>>(),
+                    "resources": listed(group).iter().map(|r| aggregated_resource(r)).collect::<Vec<_>>(),
                 }],
             })
         })
@@ -240,7 +246,7 @@ fn aggregated_answer(version: &str, groups: &[&str]) -> Response {
     response
 }
 
-fn aggregated_resource(_group: &str, r: &Listed) -> Value {
+fn aggregated_resource(r: &Listed) -> Value {
     let mut entry = json!({
         "resource": r.plural,
         "responseKind": {"group": "", "version": "", "kind": r.kind},

@@ -20,6 +20,7 @@ pub mod join;
 mod metadata;
 mod names;
 mod object;
+mod openapi;
 mod paths;
 pub mod pki;
 mod read;

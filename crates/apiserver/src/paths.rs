@@ -10,7 +10,7 @@ use skiff_api::status::StatusError;
 use crate::auth::Attributes;
 use crate::http_body::{Request, Response, full};
 use crate::server::{Inner, authorize, identity};
-use crate::{discovery, render};
+use crate::{discovery, openapi, render};
 
 pub(crate) async fn answer(server: &Arc<Inner>, request: Request) -> Result<Response, StatusError> {
     let path = request.uri().path().to_owned();
@@ -36,6 +36,10 @@ pub(crate) async fn answer(server: &Arc<Inner>, request: Request) -> Result<Resp
         "/healthz" | "/livez" | "/readyz" => Ok(health(&path, request.uri().query())),
         "/healthz/ping" | "/livez/ping" | "/readyz/ping" => Ok(text("ok")),
         "/version" => Ok(version(server)),
+        path if path.starts_with("/openapi/") => {
+            let answer = openapi::answer(&server.documents, path, &request)?;
+            Ok(answer.unwrap_or_else(render::page_not_found))
+        }
         path => Ok(discovery::answer(server, path, &request)?.unwrap_or_else(render::page_not_found)),
     }
 }

@@ -1,6 +1,7 @@
 //! What a new cluster has from its first moment, and what a restarted server must know again.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::HeaderMap;
 use serde_json::{Value, json};
@@ -10,6 +11,8 @@ use crate::request::{Address, Query};
 use crate::resources::{Resource, find, of_storage};
 use crate::server::{Call, Inner};
 use crate::write;
+
+const RETRY: Duration = Duration::from_secs(10);
 
 const NAMESPACES: &[&str] = &["kube-system", "kube-public", "kube-node-lease", "default"];
 
@@ -33,7 +36,7 @@ pub(crate) fn claims(server: &Inner) {
 }
 
 /// Makes what is missing.
-pub(crate) async fn objects(server: &Arc<Inner>) -> Result<(), StatusError> {
+pub(crate) async fn objects(server: &Inner) -> Result<(), StatusError> {
     for name in NAMESPACES {
         ensure(server, row("", "namespaces"), "", json!({"metadata": {"name": name}})).await?;
     }
@@ -56,6 +59,33 @@ pub(crate) async fn objects(server: &Arc<Inner>) -> Result<(), StatusError> {
         });
         ensure(server, row("scheduling.k8s.io", "priorityclasses"), "", class).await?;
     }
+    own_service(server).await
+}
+
+/// Makes the Service `default/kubernetes` again whenever somebody deletes it.
+pub(crate) async fn keep_service(server: Arc<Inner>) {
+    let services = row("", "services");
+    let key = services.key("default", "kubernetes");
+    let mut changes = server.caches.of(services).subscribe();
+    loop {
+        if server.caches.of(services).get(&key).is_none()
+            && let Err(error) = own_service(&server).await
+        {
+            tracing::warn!(%error, "cannot make the API's own service again; will retry");
+            tokio::select! {
+                () = tokio::time::sleep(RETRY) => continue,
+                () = server.stopping() => return,
+            }
+        }
+        tokio::select! {
+            changed = changes.changed() => if changed.is_err() { return },
+            () = server.stopping() => return,
+        }
+    }
+}
+
+/// The API's own Service with its endpoints.
+async fn own_service(server: &Inner) -> Result<(), StatusError> {
     let config = &server.config;
     let service = json!({
         "metadata": {"name": "kubernetes", "labels": {"component": "apiserver", "provider": "kubernetes"}},

@@ -44,6 +44,7 @@ pub(crate) struct Inner {
     pub(crate) own_identity: Identity,
     pub(crate) cluster_ips: Claims<Ipv4Addr>,
     pub(crate) node_ports: Claims<u16>,
+    pub(crate) documents: skiff_api::openapi::Documents,
     pub(crate) agents: crate::agents::Agents,
     pub(crate) stopping: CancellationToken,
 }
@@ -172,11 +173,13 @@ impl ApiServer {
             own_identity: Identity::new("system:apiserver", &["system:masters"]),
             cluster_ips: Claims::new(),
             node_ports: Claims::new(),
+            documents: crate::openapi::documents(),
             stopping,
         };
         let server = Self { inner: Arc::new(inner) };
         seed::claims(&server.inner);
         seed::objects(&server.inner).await.map_err(BuildError::Seed)?;
+        tokio::spawn(seed::keep_service(Arc::clone(&server.inner)));
         Ok(server)
     }
 
