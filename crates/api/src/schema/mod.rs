@@ -11,6 +11,7 @@
 //! assert_eq!((spec.number, spec.message().unwrap().name), (2, "PodSpec"));
 //! ```
 
+#[rustfmt::skip] // generated, a field a line
 mod table;
 
 #[cfg(test)]
@@ -121,8 +122,15 @@ pub fn kind(group: &str, version: &str, kind: &str) -> Option<&'static Type> {
 }
 
 /// Kinds that upstream registers in every group version.
-const COMMON: [&str; 7] =
-    ["CreateOptions", "DeleteOptions", "GetOptions", "ListOptions", "PatchOptions", "UpdateOptions", "WatchEvent"];
+const COMMON: [&str; 7] = [
+    "CreateOptions",
+    "DeleteOptions",
+    "GetOptions",
+    "ListOptions",
+    "PatchOptions",
+    "UpdateOptions",
+    "WatchEvent",
+];
 
 /// All kinds as (group, version, kind, type), sorted.
 pub fn kinds() -> &'static [(&'static str, &'static str, &'static str, &'static Type)] {
