@@ -82,8 +82,7 @@ impl Hierarchy {
         if kind != CGROUP2_SUPER_MAGIC {
             let mut seen = BTreeSet::new();
             for controller in V1_CONTROLLERS {
-                // `cpu` may be a link to `cpu,cpuacct`.
-                let Ok(dir) = fs::canonicalize(mount.join(controller)) else { continue };
+                let Some(dir) = v1_dir(mount, controller) else { continue };
                 if dir.join("cgroup.procs").exists() && seen.insert(dir.clone()) {
                     v1.push((controller, dir));
                 }
@@ -282,11 +281,21 @@ impl Group {
         // Controllers mounted together share one directory, listed under the first.
         let own = self.hierarchy.v1.iter().find(|(name, _)| *name == controller);
         let (_, dir) = own.or_else(|| {
-            let dir = fs::canonicalize(self.hierarchy.mount.join(controller)).ok()?;
+            let dir = v1_dir(&self.hierarchy.mount, controller)?;
             self.hierarchy.v1.iter().find(|(_, known)| *known == dir)
         })?;
         Some(dir.join(&self.path))
     }
+}
+
+/// Where a controller is mounted: under its name, a link of that name, or a name such as `cpu,cpuacct`.
+fn v1_dir(mount: &Path, controller: &str) -> Option<PathBuf> {
+    if let Ok(dir) = fs::canonicalize(mount.join(controller)) {
+        return Some(dir);
+    }
+    let mut entries = fs::read_dir(mount).ok()?.flatten();
+    let listed = |name: &str| name.contains(',') && name.split(',').any(|known| known == controller);
+    entries.find(|entry| entry.file_name().to_str().is_some_and(listed)).map(|entry| entry.path())
 }
 
 /// Controller, file, value, and whether the kernel must take it.

@@ -105,20 +105,22 @@ pub fn reset_signals() -> io::Result<()> {
     Ok(())
 }
 
-/// Closes every descriptor from `first` on.
-pub fn close_from(first: RawFd) -> io::Result<()> {
-    close_range(first, 0)
-}
-
-/// Marks every descriptor from `first` on to be closed by execve.
-pub fn cloexec_from(first: RawFd) -> io::Result<()> {
-    close_range(first, libc::CLOSE_RANGE_CLOEXEC)
-}
-
-fn close_range(first: RawFd, flags: libc::c_uint) -> io::Result<()> {
-    // SAFETY: closing is safe for memory; the callers are programs that have just started or are about to
-    // execute another, and own no descriptor in the range through a value they still use.
-    check(unsafe { libc::syscall(libc::SYS_close_range, first as libc::c_uint, libc::c_uint::MAX, flags) })?;
+/// Closes every descriptor but the standard streams and those to keep. For a forked child, which must not
+/// hold its parent's ends of pipes: what the parent's values own is closed under them, so the child never
+/// drops or uses those, and ends in execve or [`exit_now`].
+pub fn close_others(keep: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let mut keep: Vec<u32> = keep.iter().map(|fd| fd.as_raw_fd() as u32).filter(|fd| *fd > 2).collect();
+    keep.sort_unstable();
+    keep.dedup();
+    let mut first = 3;
+    for last in keep.into_iter().map(Some).chain([None]) {
+        let end = last.map_or(u32::MAX, |fd| fd - 1);
+        if first <= end {
+            // SAFETY: closing is safe for memory; that nobody uses the closed ones is the contract above.
+            check(unsafe { libc::syscall(libc::SYS_close_range, first, end, 0) })?;
+        }
+        first = last.map_or(0, |fd| fd + 1);
+    }
     Ok(())
 }
 

@@ -282,3 +282,62 @@ async fn sysctls_of_the_sandbox() {
     node.runtime.remove_sandbox(&sandbox.id).await.unwrap();
     assert_eq!(node.leftovers(), Vec::<String>::new());
 }
+
+#[tokio::test]
+async fn mounts_travel_as_far_as_asked() {
+    let node = Node::new().await;
+    let sandbox = node.sandbox().await;
+    let shared = node.dir.path().join("shared");
+    fs::create_dir(&shared).unwrap();
+    let none = None::<&str>;
+    use nix::mount::{MntFlags, MsFlags, mount, umount2};
+    mount(Some("t"), &shared, Some("tmpfs"), MsFlags::empty(), none).unwrap();
+    mount(none, &shared, none, MsFlags::MS_SHARED, none).unwrap();
+    for name in ["both", "down", "none"] {
+        fs::create_dir(shared.join(name)).unwrap();
+    }
+    let bind = |target: &str, propagation| Mount {
+        source: shared.clone(),
+        target: target.into(),
+        propagation,
+        ..Mount::default()
+    };
+    let mounts = vec![
+        bind("/both", Propagation::Bidirectional),
+        bind("/down", Propagation::HostToContainer),
+        bind("/none", Propagation::Private),
+    ];
+    let id = node
+        .run_with(&sandbox, "sleep 1000", |config| {
+            config.mounts = mounts;
+            config.security.privileged = true;
+        })
+        .await;
+    for name in ["both", "down", "none"] {
+        node.exec(&id, &format!("mount -t tmpfs t /{name}/{name} && touch /{name}/{name}/file")).await;
+    }
+    let seen = ["both", "down", "none"].map(|name| shared.join(name).join("file").exists());
+    umount2(&shared.join("both"), MntFlags::MNT_DETACH).unwrap();
+    mount(Some("t"), &shared.join("both"), Some("tmpfs"), MsFlags::empty(), none).unwrap();
+    fs::write(shared.join("both/later"), "").unwrap();
+    let later = node.exec(&id, "ls -d /*/both/later || true").await;
+    umount2(&shared.join("both"), MntFlags::MNT_DETACH).unwrap();
+    node.runtime.remove_sandbox(&sandbox.id).await.unwrap();
+    umount2(&shared, MntFlags::MNT_DETACH).unwrap();
+    assert_eq!(seen, [true, false, false]);
+    assert_eq!(later, "/both/both/later\n/down/both/later");
+    let private = vec![Mount {
+        source: node.dir.path().into(),
+        target: "/x".into(),
+        propagation: Propagation::Bidirectional,
+        ..Mount::default()
+    }];
+    let sandbox = node.sandbox().await;
+    let config = ContainerConfig { mounts: private, ..node.container_config("true") };
+    let created = node.runtime.create_container(&sandbox.id, config).await;
+    let is_shared = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let root = is_shared.lines().find(|line| line.split(' ').nth(4) == Some("/")).unwrap();
+    if !root.contains(" shared:") {
+        assert!(created.unwrap_err().to_string().contains("is not on a shared mount"));
+    }
+}
