@@ -7,6 +7,8 @@ mod plan;
 mod revisions;
 mod status;
 
+pub(crate) use plan::share;
+
 use std::sync::Arc;
 
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};

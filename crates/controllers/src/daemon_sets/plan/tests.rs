@@ -1,0 +1,170 @@
+//! A DaemonSet's decisions on values: nodes, pods, and who comes and goes.
+
+use serde_json::{Value, json};
+
+use super::super::revisions;
+use super::*;
+use crate::testing;
+
+fn set(spec: Value, strategy: Value) -> DaemonSet {
+    let mut pod_spec = json!({"containers": [{"name": "c", "image": "one"}]});
+    for (key, value) in spec.as_object().unwrap() {
+        pod_spec[key] = value.clone();
+    }
+    serde_json::from_value(json!({
+        "metadata": {"name": "d", "namespace": "a", "uid": "d", "generation": 1},
+        "spec": {"selector": {"matchLabels": {"app": "d"}}, "updateStrategy": strategy,
+            "template": {"metadata": {"labels": {"app": "d"}}, "spec": pod_spec}},
+    }))
+    .unwrap()
+}
+
+fn node(name: &str, spec: Value, labels: Value) -> Arc<Node> {
+    Arc::new(
+        serde_json::from_value(json!({"metadata": {"name": name, "labels": labels}, "spec": spec})).unwrap(),
+    )
+}
+
+fn pod(name: &str, on: &str, hash: &str, state: &str) -> Arc<Pod> {
+    let ready = if state == "ready" { "True" } else { "False" };
+    let mut object = json!({
+        "metadata": {"labels": {"app": "d", HASH: hash}},
+        "spec": {"nodeName": on},
+        "status": {"phase": if state == "failed" { "Failed" } else { "Running" },
+            "conditions": [{"type": "Ready", "status": ready, "lastTransitionTime": "1970-01-01T00:00:01Z"}]},
+    });
+    if state == "leaving" {
+        object["metadata"]["deletionTimestamp"] = "2020-01-01T00:00:00Z".into();
+    }
+    testing::pod(name, object)
+}
+
+fn at() -> Timestamp {
+    Timestamp::from_second(100).unwrap()
+}
+
+fn show(set: &DaemonSet, nodes: &[Arc<Node>], pods: &[Arc<Pod>]) -> String {
+    let plan = plan(set, "new", nodes, pods, at());
+    let gone: Vec<_> = plan.delete.iter().map(|pod| name(&pod.metadata)).collect();
+    format!("+[{}] -[{}]", plan.create.join(" "), gone.join(" "))
+}
+
+fn nodes(count: usize) -> Vec<Arc<Node>> {
+    (1..=count).map(|index| node(&format!("n{index}"), json!({}), json!({}))).collect()
+}
+
+#[test]
+fn every_node_that_may_run_it_gets_one() {
+    let tainted = |effect: &str| json!({"taints": [{"key": "k", "effect": effect}]});
+    let nodes = [
+        node("n1", json!({}), json!({"disk": "ssd"})),
+        node("n2", tainted("NoSchedule"), json!({})),
+        node("n3", tainted("NoExecute"), json!({})),
+        node(
+            "n4",
+            json!({"unschedulable": true, "taints": [
+            {"key": "node.kubernetes.io/unschedulable", "effect": "NoSchedule"}]}),
+            json!({}),
+        ),
+    ];
+    let plain = set(json!({}), json!({}));
+    assert_eq!(show(&plain, &nodes, &[]), "+[n1 n4] -[]");
+    let all = set(json!({"tolerations": [{"operator": "Exists"}]}), json!({}));
+    assert_eq!(show(&all, &nodes, &[]), "+[n1 n2 n3 n4] -[]");
+    let ssd = set(json!({"nodeSelector": {"disk": "ssd"}}), json!({}));
+    assert_eq!(show(&ssd, &nodes, &[]), "+[n1] -[]");
+    let pods: Vec<_> = ["n1", "n2", "n3", "n4"].map(|on| pod(&format!("on-{on}"), on, "new", "ready")).into();
+    assert_eq!(show(&plain, &nodes, &pods), "+[] -[on-n3]", "NoSchedule lets the present one stay");
+    let mut status = status(&plain, Some("new"), &nodes, &pods, at()).0;
+    assert_eq!((status.desired_number_scheduled, status.number_misscheduled), (2, 2));
+    status.conditions = None;
+    assert_eq!(
+        serde_json::to_value(&status).unwrap(),
+        json!({"currentNumberScheduled": 2, "desiredNumberScheduled": 2, "numberMisscheduled": 2,
+            "numberReady": 2, "numberAvailable": 2, "updatedNumberScheduled": 2, "observedGeneration": 1})
+    );
+}
+
+#[test]
+fn failed_pods_and_twins_are_replaced() {
+    let set = set(json!({}), json!({}));
+    let nodes = nodes(2);
+    let pods =
+        [pod("a", "n1", "new", "failed"), pod("b", "n2", "new", "ready"), pod("c", "n2", "new", "ready")];
+    assert_eq!(show(&set, &nodes, &pods), "+[] -[a c]");
+    let pods = [pod("a", "n1", "new", "leaving"), pod("b", "n2", "new", "ready")];
+    assert_eq!(show(&set, &nodes, &pods), "+[] -[]", "its end is waited for");
+}
+
+#[test]
+fn a_rolling_update_keeps_enough_pods() {
+    let nodes = nodes(4);
+    let rolling = |more: Value| set(json!({}), json!({"type": "RollingUpdate", "rollingUpdate": more}));
+    let one = rolling(json!({"maxUnavailable": 1}));
+    let old = |state: &str| -> Vec<_> {
+        (1..=4).map(|index| pod(&format!("p{index}"), &format!("n{index}"), "old", state)).collect()
+    };
+    assert_eq!(show(&one, &nodes, &old("ready")), "+[] -[p1]");
+    assert_eq!(show(&rolling(json!({"maxUnavailable": "50%"})), &nodes, &old("ready")), "+[] -[p1 p2]");
+    let mut pods = old("ready");
+    pods[0] = pod("q1", "n1", "new", "starting");
+    assert_eq!(show(&one, &nodes, &pods), "+[] -[]", "the new one must be available first");
+    pods[0] = pod("q1", "n1", "new", "ready");
+    assert_eq!(show(&one, &nodes, &pods), "+[] -[p2]");
+    pods[2] = pod("p3", "n3", "old", "starting");
+    assert_eq!(show(&one, &nodes, &pods), "+[] -[p3]", "broken ones first, and they use up the bound");
+    let surge = rolling(json!({"maxSurge": 1, "maxUnavailable": 0}));
+    assert_eq!(show(&surge, &nodes, &old("ready")), "+[n1] -[]");
+    let mut pods = old("ready");
+    pods.push(pod("q1", "n1", "new", "starting"));
+    assert_eq!(show(&surge, &nodes, &pods), "+[] -[]");
+    pods[4] = pod("q1", "n1", "new", "ready");
+    assert_eq!(show(&surge, &nodes, &pods), "+[] -[p1]");
+    let on_delete = set(json!({}), json!({"type": "OnDelete"}));
+    assert_eq!(show(&on_delete, &nodes, &old("ready")), "+[] -[]");
+}
+
+#[test]
+fn a_pod_is_pinned_to_its_node_and_found_by_that() {
+    let set = set(json!({"hostNetwork": true}), json!({}));
+    let pod = pod_for(&set, "n7", "h");
+    assert_eq!(target(&pod), "n7");
+    assert_eq!(pod.metadata.generate_name.as_deref(), Some("d-"));
+    assert_eq!(pod.metadata.labels.as_ref().unwrap()[HASH], "h");
+    let keys: Vec<_> = pod
+        .spec
+        .unwrap()
+        .tolerations
+        .unwrap()
+        .into_iter()
+        .map(|toleration| toleration.key.unwrap())
+        .collect();
+    assert_eq!(keys.len(), 7);
+    assert!(keys.contains(&NETWORK_UNAVAILABLE.to_owned()));
+}
+
+#[test]
+fn revisions_follow_the_template() {
+    let mut set = set(json!({}), json!({}));
+    let revisions::Plan::Create(first) = revisions::plan(&set, &[]) else { panic!("there is none yet") };
+    let first = Arc::new(*first);
+    assert!(matches!(revisions::plan(&set, std::slice::from_ref(&first)), revisions::Plan::Keep(_)));
+    set.spec.as_mut().unwrap().template.spec.as_mut().unwrap().containers[0].image = Some("two".into());
+    let revisions::Plan::Create(second) = revisions::plan(&set, std::slice::from_ref(&first)) else {
+        panic!("the template is new")
+    };
+    assert_eq!((first.revision, second.revision), (1, 2));
+    assert_ne!(revisions::hash_of(&first), revisions::hash_of(&second));
+    let all = [first.clone(), Arc::new(*second)];
+    set.spec.as_mut().unwrap().template.spec.as_mut().unwrap().containers[0].image = Some("one".into());
+    let revisions::Plan::Renumber(again) = revisions::plan(&set, &all) else { panic!("it was there before") };
+    assert_eq!((again.revision, again.metadata.name.clone()), (3, first.metadata.name.clone()));
+    set.spec.as_mut().unwrap().revision_history_limit = Some(0);
+    let hash = revisions::hash_of(&first).to_owned();
+    let names = |pods: &[Arc<Pod>]| revisions::superfluous(&set, &hash, &all, pods).len();
+    assert_eq!(names(&[]), 1);
+    assert_eq!(
+        names(&[testing::pod("p", json!({"metadata": {"labels": {HASH: revisions::hash_of(&all[1])}}}))]),
+        0
+    );
+}
