@@ -435,3 +435,19 @@ async fn real_kubectls_work() {
         println!("{kubectl}: exec, attach, logs, cp, port-forward");
     }
 }
+
+#[tokio::test]
+async fn the_node_proxy_hands_streams_on_too() {
+    let cluster = Cluster::new().await;
+    let path = "/api/v1/nodes/node1/proxy/exec/default/web/app?command=echo&command=straight&output=1";
+    let wants = Wants { stdout: true, ..Wants::default() };
+    let told = cluster
+        .dial(path)
+        .await
+        .unwrap()
+        .run(wants, |mut remote| async move {
+            (read_all(remote.stdout.take().unwrap()).await, remote.outcome().await)
+        })
+        .await;
+    assert_eq!(told, ("straight\n".to_owned(), Outcome::Success));
+}
