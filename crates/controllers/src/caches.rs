@@ -1,5 +1,7 @@
 //! The local copies that all controllers read.
 
+use std::sync::Arc;
+
 use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
@@ -8,6 +10,8 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use skiff_client::{Cache, Client, ListParams};
 use tokio::task::JoinSet;
+
+use crate::garbage::kinds::{Kept, Kind};
 
 macro_rules! caches {
     ($($field:ident: $kind:ty),* $(,)?) => {
@@ -24,6 +28,11 @@ macro_rules! caches {
                     tasks.spawn($field.clone().run());
                 )*
                 Self { $($field),* }
+            }
+
+            /// The copies as the garbage collector sees them: any kind alike.
+            pub(crate) fn kinds(&self, client: &Client) -> Vec<Arc<dyn Kind>> {
+                vec![$(Arc::new(Kept { cache: self.$field.clone(), client: client.clone() })),*]
             }
 
             /// Returns when every copy has been true once.
