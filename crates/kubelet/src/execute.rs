@@ -66,7 +66,7 @@ impl Worker {
         match self.set_up_volumes().await {
             Ok(()) => {
                 self.seen.volumes_ready = true;
-                self.seen.pod_failure = None;
+                self.pod_recovered();
             }
             Err(message) => self.pod_failure("FailedMount", message),
         }
@@ -131,7 +131,7 @@ impl Worker {
             }
         };
         self.context.bells.learn(&sandbox.id, &self.uid);
-        self.seen.pod_failure = None;
+        self.pod_recovered();
         self.seen.ip = None;
         let node_network = self.pod.spec.as_ref().and_then(|spec| spec.host_network).unwrap_or(false);
         let id = sandbox.id.clone();
@@ -161,7 +161,7 @@ impl Worker {
             conflicts.iter().for_each(|conflict| self.warn_of_conflict(conflict));
         }
         self.seen.ip = Some(attachment.ip);
-        self.seen.pod_failure = None;
+        self.pod_recovered();
         Ok(())
     }
 

@@ -357,7 +357,7 @@ struct Objects {
     /// By request path.
     by_path: BTreeMap<String, Value>,
     version: u64,
-    /// The last version of an object that is gone.
+    /// Every change, in order.
     events: Vec<(u64, &'static str, Value)>,
 }
 
@@ -407,6 +407,13 @@ impl FakeApi {
             .filter(|(path, _)| path.contains(part))
             .map(|(_, object)| object.clone())
             .collect()
+    }
+
+    /// Every status that an object of that name has had.
+    pub(crate) fn history(&self, name: &str) -> Vec<Value> {
+        let objects = self.0.0.lock();
+        let own = objects.events.iter().filter(|(.., object)| object["metadata"]["name"] == name);
+        own.map(|(.., object)| object["status"].clone()).collect()
     }
 
     /// Waits until `test` holds of the object at `path`.

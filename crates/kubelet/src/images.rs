@@ -75,6 +75,7 @@ impl Puller {
                     "Failed to apply default image tag \"{image}\": couldn't parse image name \"{image}\": {reason}"
                 );
                 self.events.pod(pod, Some(name), Kind::Warning, "InspectFailed", message.clone());
+                self.events.pod(pod, Some(name), Kind::Warning, "Failed", "Error: InvalidImageName".into());
                 return Local::Failed(self.failure(pod, image, "InvalidImageName", message));
             }
             Err(_) => false,
@@ -92,6 +93,7 @@ impl Puller {
             Policy::Never => {
                 let message = format!("Container image \"{image}\" is not present with pull policy of Never");
                 self.events.pod(pod, Some(name), Kind::Warning, "ErrImageNeverPull", message.clone());
+                self.events.pod(pod, Some(name), Kind::Warning, "Failed", "Error: ErrImageNeverPull".into());
                 Local::Failed(self.failure(pod, image, "ErrImageNeverPull", message))
             }
         }

@@ -291,6 +291,7 @@ async fn a_killed_agent_adopts_what_runs() {
     agent.until_running().await;
     let before = agent.runtime.calls();
     agent.kill().await;
+    let told = agent.api.history("p");
     agent.start();
     agent.api.put(
         "/api/v1/namespaces/default/pods/q",
@@ -308,6 +309,9 @@ async fn a_killed_agent_adopts_what_runs() {
         !agent.runtime.calls()[before.len()..].iter().any(|call| call.contains(" c ")),
         "nothing restarts"
     );
+    let since = agent.api.history("p").split_off(told.len());
+    let unready = since.iter().any(|status| status["conditions"][2]["status"] == "False");
+    assert!(!unready, "a restart makes no pod unready");
 }
 
 #[tokio::test]

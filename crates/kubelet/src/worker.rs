@@ -26,6 +26,8 @@ use crate::status_writer::StatusWriter;
 /// After a step failed, the worker waits this long, doubling.
 const RETRY_MIN: Duration = Duration::from_millis(500);
 const RETRY_MAX: Duration = Duration::from_secs(20);
+/// As upstream waits at most between two attempts to mount.
+const POD_RETRY_MAX: Duration = Duration::from_secs(122);
 const MESSAGE_BYTES_MAX: usize = 4_096;
 const MESSAGE_LOG_BYTES_MAX: usize = 2_048;
 const MESSAGE_LOG_LINES_MAX: usize = 80;
@@ -51,6 +53,8 @@ pub(crate) struct Worker {
     messages: HashMap<ContainerId, Option<String>>,
     told: BTreeMap<String, String>,
     pub(crate) retry: Duration,
+    /// How long the next failure of volumes, sandbox or network waits.
+    pub(crate) pod_retry: Duration,
     /// What the pod's config maps and secrets were when a step failed that needed them.
     pub(crate) failed_with: Option<Objects>,
 }
@@ -82,6 +86,7 @@ impl Worker {
             messages: HashMap::new(),
             told: BTreeMap::new(),
             retry: RETRY_MIN,
+            pod_retry: RETRY_MIN,
             failed_with: None,
         }
     }
@@ -137,7 +142,7 @@ impl Worker {
             return;
         }
         self.failed_with = None;
-        self.retry = RETRY_MIN;
+        self.pod_retry = RETRY_MIN;
         self.seen.failures.retain(|_, failure| failure.reason != "CreateContainerConfigError");
         if self.seen.pod_failure.as_ref().is_some_and(|failure| failure.reason == "FailedMount") {
             self.seen.pod_failure = None;
@@ -286,9 +291,21 @@ impl Worker {
         }
     }
 
+    /// Its sandbox runs and its address is not known yet, mostly since the agent was restarted: what the
+    /// API was told before holds until it is. A restart must not make a pod look unready.
+    fn is_being_adopted(&self) -> bool {
+        let spec = self.pod.spec.as_ref();
+        let node_network = spec.and_then(|spec| spec.host_network).unwrap_or(false);
+        let ends = self.pod.metadata.deletion_timestamp.is_some();
+        !ends
+            && !node_network
+            && self.seen.ip.is_none()
+            && self.seen.sandbox().is_some_and(|sandbox| sandbox.ready)
+    }
+
     /// Writes the status if it changed, and events for new back-offs.
     fn tell(&mut self, pod: &Pod, plan: &Plan, now: SystemTime) {
-        if self.seen.removed {
+        if self.seen.removed || self.is_being_adopted() {
             return;
         }
         let status = status(pod, &self.seen, plan, self.context.config.node_ip(), now);
@@ -396,9 +413,15 @@ impl Worker {
     /// A failed step of the pod as a whole, shown by an event and tried again.
     pub(crate) fn pod_failure(&mut self, reason: &str, message: String) {
         self.context.events.pod(&self.pod, None, Kind::Warning, reason, message.clone());
-        let retry_at = SystemTime::now() + self.retry;
-        self.retry = (self.retry * 2).min(RETRY_MAX);
+        let retry_at = SystemTime::now() + self.pod_retry;
+        self.pod_retry = (self.pod_retry * 2).min(POD_RETRY_MAX);
         self.seen.pod_failure = Some(Failure { reason: reason.into(), message, retry_at });
+    }
+
+    /// The step succeeded that had failed.
+    pub(crate) fn pod_recovered(&mut self) {
+        self.seen.pod_failure = None;
+        self.pod_retry = RETRY_MIN;
     }
 
     pub(crate) async fn flush_status(&self) {
