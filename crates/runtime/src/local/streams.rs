@@ -282,7 +282,7 @@ impl AsyncRead for Terminal {
         loop {
             let mut guard = ready!(self.0.poll_read_ready(context))?;
             let unfilled = buffer.initialize_unfilled();
-            match guard.try_io(|file| (&*file.get_ref()).read(unfilled)) {
+            match guard.try_io(|file| file.get_ref().read(unfilled)) {
                 Ok(Ok(length)) => {
                     buffer.advance(length);
                     return Poll::Ready(Ok(()));
@@ -300,7 +300,7 @@ impl AsyncWrite for Terminal {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         loop {
             let mut guard = ready!(self.0.poll_write_ready(context))?;
-            match guard.try_io(|file| (&*file.get_ref()).write(bytes)) {
+            match guard.try_io(|file| file.get_ref().write(bytes)) {
                 Ok(answer) => return Poll::Ready(answer),
                 Err(_would_block) => {}
             }

@@ -18,7 +18,7 @@ async fn a_restarted_agent_finds_all_as_it_was() {
     let before = node.runtime.list_containers().await.unwrap();
     node.reopen();
     assert_eq!(node.runtime.list_containers().await.unwrap(), before);
-    assert_eq!(node.runtime.list_sandboxes().await.unwrap(), [sandbox.clone()]);
+    assert_eq!(node.runtime.list_sandboxes().await.unwrap(), std::slice::from_ref(&sandbox));
     // It still hears of what happens.
     assert_eq!(node.exec(&running, "echo still here").await, "still here");
     let mut events = node.runtime.events();
