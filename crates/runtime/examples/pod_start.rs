@@ -1,8 +1,9 @@
 //! How long a sandbox with one container takes to start, and what memory its shim and `pause` cost.
 //!
-//! `cargo run --release -p skiff-runtime --example pod_start [COUNT]`, as root, with busybox-static.
+//! `cargo run --release -p skiff-runtime --example pod_start [COUNT [SHIM-PROGRAM]]`, as root, with busybox-static.
 
 use std::fs;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use skiff_runtime::images::build::{Builder, Layer};
@@ -17,14 +18,15 @@ fn main() {
     }
     let count = args.get(1).and_then(|count| count.to_str()?.parse().ok()).unwrap_or(20);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
-    runtime.expect("tokio starts").block_on(measure(count));
+    runtime.expect("tokio starts").block_on(measure(count, args.get(2).map(Into::into)));
 }
 
-async fn measure(count: usize) {
+async fn measure(count: usize, shim: Option<PathBuf>) {
     let dir = std::env::temp_dir().join(format!("skiff-bench-{}", std::process::id()));
     let images = ImageStore::open(images::Config::new(dir.join("images"))).expect("an image store");
     let mut config = Config::new(dir.join("data"), dir.join("run"));
     config.cgroup_root = format!("skiff-bench-{}", std::process::id()).into();
+    config.shim = shim;
     let runtime = LocalRuntime::open(config, images).expect("a runtime");
     let busybox = fs::read("/bin/busybox").expect("/bin/busybox of Debian's busybox-static");
     let layer = Layer::new().file("bin/busybox", 0o755, &busybox);
@@ -66,7 +68,7 @@ async fn measure(count: usize) {
     for (name, times) in ["sandbox", "create", "start", "all"].iter().zip(&mut steps) {
         times.sort_unstable();
         let at = |share: usize| times[(times.len() - 1) * share / 100].as_secs_f64() * 1e3;
-        println!("{name:8} p50 {:6.2} ms, p99 {:6.2} ms", at(50), at(99));
+        println!("{name:8} least {:6.2} ms, p50 {:6.2} ms, p99 {:6.2} ms", at(0), at(50), at(99));
     }
     let memory: u64 = sandboxes.iter().map(|sandbox| pss(sandbox.pid) + pss(parent(sandbox.pid))).sum();
     let last = sandboxes.last().expect("one at least");
