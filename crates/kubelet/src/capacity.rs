@@ -17,7 +17,7 @@ impl Capacity {
         let cpus = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let total = fs::read_to_string("/proc/meminfo").ok().and_then(|text| memory_total(&text));
         let disk = nix::sys::statvfs::statvfs(data_dir)
-            .map(|disk| disk.blocks() as u64 * disk.fragment_size() as u64)
+            .map(|disk| disk.blocks() * disk.fragment_size())
             .unwrap_or(0);
         Self {
             cpu_milli: i64::try_from(cpus).unwrap_or(1) * 1_000,

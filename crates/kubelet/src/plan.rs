@@ -217,7 +217,9 @@ fn run(pod: &Pod, spec: &PodSpec, seen: &Observed, now: SystemTime, plan: &mut P
         seen.latest(&container.name)
             .is_some_and(|latest| seen.is_current(&latest.sandbox) && latest.state != ContainerState::Created)
     });
-    if !initialized {
+    if initialized {
+        inits.iter().for_each(|container| drop(plan.waiting.remove(&container.name)));
+    } else {
         for container in inits {
             let latest = seen.latest(&container.name).filter(|latest| seen.is_current(&latest.sandbox));
             match latest {
@@ -456,3 +458,6 @@ pub(crate) fn full_name(pod: &Pod) -> String {
         metadata.uid.as_deref().unwrap_or_default()
     )
 }
+
+#[cfg(test)]
+mod tests;

@@ -257,8 +257,8 @@ fn container_status(
     } else if let Some(latest) = latest {
         status.state = Some(terminated(latest));
         status.ready = is_init && exit_code(latest) == 0;
-    } else if plan.terminal {
-        // It never ran and never will: what it waited for stands.
+    } else if plan.terminal || is_init {
+        // It never ran and never will, or its record is gone: what was told before stands.
         status.state = former.and_then(|former| former.state.clone()).or_else(|| {
             let reason = if spec.init_containers.is_some() { "PodInitializing" } else { "ContainerCreating" };
             Some(State {
@@ -266,6 +266,7 @@ fn container_status(
                 ..State::default()
             })
         });
+        status.ready = is_init && former.is_some_and(|former| former.ready);
     } else {
         status.state = Some(State {
             waiting: Some(ContainerStateWaiting { reason: Some("ContainerCreating".into()), message: None }),

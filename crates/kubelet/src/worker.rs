@@ -280,10 +280,9 @@ impl Worker {
     /// say otherwise: an agent's restart must not make a pod unready.
     fn probed_before(&self, container: &Spec, running: &Container) -> Probed {
         let id = container_id(running);
-        let told = self.pod.status.iter().flat_map(|status| status.container_statuses.iter().flatten());
+        let mut told = self.pod.status.iter().flat_map(|status| status.container_statuses.iter().flatten());
         let told = told
-            .filter(|status| status.name == container.name && status.container_id.as_ref() == Some(&id))
-            .next();
+            .find(|status| status.name == container.name && status.container_id.as_ref() == Some(&id));
         Probed {
             started: told.is_some_and(|told| told.started == Some(true)),
             ready: told.is_some_and(|told| told.ready),
