@@ -253,7 +253,8 @@ impl Inner {
         self.until_over(&id.0).await;
         let (inner, own) = (self.clone(), record.clone());
         let cleared = tokio::task::spawn_blocking(move || {
-            let lives = inner.state.lock().sandboxes.get(&own.sandbox).is_some_and(|entry| entry.shim_lives);
+            // One that is being stopped forgets all by itself.
+            let lives = inner.state.lock().sandboxes.get(&own.sandbox).is_some_and(|entry| entry.ready());
             if lives && let Err(error) = inner.ask(&own.sandbox, Request::Forget { id: own.id.clone() }) {
                 warn!(container = own.id, error = &error as &dyn std::error::Error, "its shim does not hear");
             }
