@@ -47,9 +47,10 @@ pub(crate) enum Change {
         object: Arc<Object>,
         previous: Option<Arc<Object>>,
     },
-    /// The last state, with the deletion's revision.
     Delete {
+        /// The last state, with the deletion's revision.
         last: Arc<Object>,
+        previous: Arc<Object>,
     },
 }
 
@@ -78,7 +79,7 @@ impl Event {
     /// What a watcher whose selector is `matches` sees of this event.
     pub(crate) fn seen_by(&self, matches: impl Fn(&Object) -> bool) -> Option<(EventType, &Arc<Object>)> {
         match &self.change {
-            Change::Delete { last } => matches(last).then_some((EventType::Deleted, last)),
+            Change::Delete { last, .. } => matches(last).then_some((EventType::Deleted, last)),
             Change::Put { object, previous: None } => matches(object).then_some((EventType::Added, object)),
             Change::Put { object, previous: Some(previous) } => match (matches(previous), matches(object)) {
                 (true, true) => Some((EventType::Modified, object)),
@@ -169,12 +170,32 @@ impl StorageCache {
         }
     }
 
-    /// The state at exactly this revision, if it was kept.
-    pub(crate) fn page(&self, revision: u64) -> Option<View> {
+    /// The state at exactly this revision, if it was kept or can be had by undoing recent events.
+    pub(crate) fn at(&self, revision: u64) -> Option<View> {
         let now = Instant::now();
         let pages = self.pages.lock();
-        let (_, _, objects) = pages.iter().find(|(r, at, _)| *r == revision && now - *at <= PAGES_AGE)?;
-        Some(View { objects: objects.clone(), revision })
+        if let Some((_, _, objects)) =
+            pages.iter().find(|(r, at, _)| *r == revision && now - *at <= PAGES_AGE)
+        {
+            return Some(View { objects: objects.clone(), revision });
+        }
+        drop(pages);
+        let state = self.state.read();
+        if revision < state.floor {
+            return None;
+        }
+        let mut objects = state.objects.clone();
+        for (_, event) in state.ring.iter().rev().take_while(|(_, event)| event.revision > revision) {
+            match &event.change {
+                Change::Put { object, previous: None } => {
+                    objects.remove_mut(&object.key);
+                }
+                Change::Put { previous: Some(previous), .. } | Change::Delete { previous, .. } => {
+                    objects.insert_mut(Arc::clone(&previous.key), Arc::clone(previous));
+                }
+            }
+        }
+        Some(View { objects, revision })
     }
 
     /// The position after all events up to `revision`.
@@ -230,7 +251,7 @@ impl StorageCache {
             }
             (None, Some(previous)) => {
                 state.objects.remove_mut(key);
-                Change::Delete { last: Arc::new(previous.at(revision)) }
+                Change::Delete { last: Arc::new(previous.at(revision)), previous }
             }
             (None, None) => return Ok(()),
         };
@@ -361,4 +382,70 @@ impl Caches {
 
 fn storage_of(key: &str) -> &str {
     key.split('/').nth(1).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::object::to_stored;
+
+    fn entry(key: &Arc<str>, revision: u64, label: &str) -> Entry {
+        let value = to_stored(&json!({"metadata": {"name": "x", "labels": {"l": label}}}));
+        Entry { key: Arc::clone(key), value, create_revision: 1, mod_revision: revision }
+    }
+
+    /// `a` made at 11, changed at 12, deleted at 14; `b` made at 13.
+    fn cache() -> StorageCache {
+        let maps = resources::find("", "configmaps").expect("in the table");
+        let cache = StorageCache::new(maps, 10);
+        let (a, b): (Arc<str>, Arc<str>) = ("/configmaps/n/a".into(), "/configmaps/n/b".into());
+        cache.apply(11, &a, Some(entry(&a, 11, "1"))).expect("readable");
+        cache.apply(12, &a, Some(entry(&a, 12, "2"))).expect("readable");
+        cache.apply(13, &b, Some(entry(&b, 13, "1"))).expect("readable");
+        cache.apply(14, &a, None).expect("readable");
+        cache
+    }
+
+    fn state(cache: &StorageCache, revision: u64) -> Option<Vec<(String, u64)>> {
+        let view = cache.at(revision)?;
+        Some(view.objects.values().map(|o| (o.name().to_owned(), o.revision)).collect())
+    }
+
+    #[test]
+    fn past_states_are_had_by_undoing_events() {
+        let cache = cache();
+        let own =
+            |list: &[(&str, u64)]| Some(list.iter().map(|(n, r)| ((*n).to_owned(), *r)).collect::<Vec<_>>());
+        assert_eq!(state(&cache, 14), own(&[("b", 13)]));
+        assert_eq!(state(&cache, 13), own(&[("a", 12), ("b", 13)]));
+        assert_eq!(state(&cache, 11), own(&[("a", 11)]));
+        assert_eq!(state(&cache, 10), own(&[]));
+        assert_eq!(state(&cache, 9), None);
+    }
+
+    #[test]
+    fn a_watcher_goes_on_where_it_says_or_is_told_that_it_is_late() {
+        let cache = cache();
+        assert_eq!(cache.position_after(9), Err(Behind { oldest: 10 }));
+        let position = cache.position_after(12).expect("in the ring");
+        let events = cache.events_from(position, 10).expect("in the ring");
+        assert_eq!(events.iter().map(|e| e.revision).collect::<Vec<_>>(), [13, 14]);
+    }
+
+    #[test]
+    fn a_selector_sees_entering_changing_and_leaving() {
+        let cache = cache();
+        let events = cache.events_from(0, 10).expect("in the ring");
+        let seen = |label: &str| {
+            events
+                .iter()
+                .map(|e| e.seen_by(|o| o.labels["l"] == label).map(|(kind, o)| (kind, o.revision)))
+                .collect::<Vec<_>>()
+        };
+        use EventType::{Added, Deleted};
+        assert_eq!(seen("1"), [Some((Added, 11)), Some((Deleted, 12)), Some((Added, 13)), None]);
+        assert_eq!(seen("2"), [None, Some((Added, 12)), None, Some((Deleted, 14))]);
+    }
 }

@@ -142,7 +142,7 @@ async fn page(
         let after = Some(format!("/{}/{start}", stored.storage));
         let view = match u64::try_from(token.rv) {
             Err(_) => cache.view(server.caches.applied()),
-            Ok(revision) => match cache.page(revision) {
+            Ok(revision) => match cache.at(revision) {
                 Some(view) => view,
                 None => return Err(StatusError::continue_expired(encode_token(-1, start))),
             },
@@ -157,7 +157,7 @@ async fn page(
         matching == Some("Exact") || (matching.is_none() && limit > 0 && revision.is_some_and(|r| r > 0));
     let view = match revision {
         Some(revision) if exact && revision != present.revision => {
-            cache.page(revision).ok_or_else(|| StatusError::too_old(revision, present.revision))?
+            cache.at(revision).ok_or_else(|| StatusError::too_old(revision, present.revision))?
         }
         _ => present,
     };

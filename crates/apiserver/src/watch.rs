@@ -137,7 +137,11 @@ pub(crate) async fn watch(
         ended: false,
         cache,
     };
-    watcher.begin(start)?;
+    // A watch that can't start says so as its first and last event, as upstream's does.
+    if let Err(error) = watcher.begin(start) {
+        watcher.initial.push_back(Item::Error(error));
+        watcher.ended = true;
+    }
     Ok(respond(watcher.stream(), renderer, call.wanted))
 }
 
@@ -183,12 +187,12 @@ impl Watcher {
 
     /// The next events, at least one; `None` at the watch's end.
     async fn next(&mut self) -> Option<Vec<Item>> {
-        if self.ended {
-            return None;
-        }
         if !self.initial.is_empty() {
             let n = self.initial.len().min(BATCH);
             return Some(self.initial.drain(..n).collect());
+        }
+        if self.ended {
+            return None;
         }
         loop {
             // Seen before the ring is read, so that an event in between wakes the wait below.

@@ -1,80 +1,13 @@
 //! The API through its router, as components in the same process use it.
 
+mod api;
+
 use std::sync::Arc;
 
+use api::{Api, MAPS, PODS, next, pod};
 use http::{Method, StatusCode};
-use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use skiff_api::typed;
-use skiff_apiserver::http_body::full;
-use skiff_apiserver::{ApiServer, Config, Identity, Router};
-use skiff_store::MemoryStore;
-use tower_service::Service;
-
-struct Api {
-    router: Router,
-    _server: ApiServer,
-}
-
-impl Api {
-    async fn new() -> Self {
-        let server =
-            ApiServer::build(Config::default(), Arc::new(MemoryStore::default())).await.expect("builds");
-        let api = Self { router: server.router(), _server: server };
-        api.ok(
-            Method::POST,
-            "/api/v1/namespaces/default/serviceaccounts",
-            json!({"metadata": {"name": "default"}}),
-        )
-        .await;
-        api
-    }
-
-    fn request(&self, method: Method, path: &str, body: &Value) -> http::Request<skiff_apiserver::Body> {
-        let bytes = if body.is_null() { Vec::new() } else { body.to_string().into_bytes() };
-        let mut request =
-            http::Request::builder().method(method).uri(path).body(full(bytes)).expect("a request");
-        request.extensions_mut().insert(Identity::new("admin", &["system:masters"]));
-        request
-    }
-
-    async fn send(
-        &self,
-        request: http::Request<skiff_apiserver::Body>,
-    ) -> http::Response<skiff_apiserver::Body> {
-        self.router.clone().call(request).await.expect("infallible")
-    }
-
-    async fn call(&self, method: Method, path: &str, body: Value) -> (StatusCode, Value) {
-        let response = self.send(self.request(method, path, &body)).await;
-        let code = response.status();
-        let bytes = response.into_body().collect().await.expect("a body").to_bytes();
-        (
-            code,
-            serde_json::from_slice(&bytes)
-                .unwrap_or_else(|_| Value::String(String::from_utf8_lossy(&bytes).into())),
-        )
-    }
-
-    async fn ok(&self, method: Method, path: &str, body: Value) -> Value {
-        let (code, value) = self.call(method, path, body).await;
-        assert!(code.is_success(), "{path}: {code} {value}");
-        value
-    }
-
-    async fn refused(&self, method: Method, path: &str, body: Value, code: u16) -> String {
-        let (got, value) = self.call(method, path, body).await;
-        assert_eq!(got.as_u16(), code, "{path}: {value}");
-        value["message"].as_str().unwrap_or_default().to_owned()
-    }
-}
-
-fn pod(name: &str) -> Value {
-    json!({"metadata": {"name": name}, "spec": {"containers": [{"name": "c", "image": "i"}]}})
-}
-
-const PODS: &str = "/api/v1/namespaces/default/pods";
-const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 
 #[tokio::test]
 async fn a_new_cluster_has_its_namespaces_and_its_own_service() {
@@ -167,18 +100,6 @@ async fn pages_show_one_state_though_writes_go_on() {
     assert_eq!(names, ["c", "d"]);
     assert_eq!(second["metadata"]["resourceVersion"], first["metadata"]["resourceVersion"]);
     assert_eq!(second["metadata"]["continue"], Value::Null);
-}
-
-/// The next line of a watch.
-async fn next(body: &mut skiff_apiserver::Body, rest: &mut Vec<u8>) -> Value {
-    loop {
-        if let Some(end) = rest.iter().position(|b| *b == b'\n') {
-            let line: Vec<u8> = rest.drain(..=end).collect();
-            return serde_json::from_slice(&line).expect("a frame is JSON");
-        }
-        let frame = body.frame().await.expect("the watch goes on").expect("no error");
-        rest.extend_from_slice(&frame.into_data().expect("data"));
-    }
 }
 
 #[tokio::test]

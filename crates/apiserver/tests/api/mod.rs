@@ -1,0 +1,100 @@
+//! A server in this process with a store in memory, and requests to it as an administrator.
+#![allow(dead_code, reason = "each test binary uses a part of it")]
+
+use std::sync::Arc;
+
+use http::{Method, StatusCode};
+use http_body_util::BodyExt;
+use serde_json::{Value, json};
+use skiff_apiserver::http_body::full;
+use skiff_apiserver::{ApiServer, Config, Identity, Router};
+use skiff_store::{MemoryStore, Store};
+use tower_service::Service;
+
+pub(crate) struct Api {
+    router: Router,
+    store: Arc<dyn Store>,
+    server: ApiServer,
+}
+
+impl Api {
+    pub(crate) async fn new() -> Self {
+        let api = Self::on(Arc::new(MemoryStore::default())).await;
+        let account = json!({"metadata": {"name": "default"}});
+        api.ok(Method::POST, "/api/v1/namespaces/default/serviceaccounts", account).await;
+        api
+    }
+
+    async fn on(store: Arc<dyn Store>) -> Self {
+        let server = ApiServer::build(Config::default(), Arc::clone(&store)).await.expect("builds");
+        Self { router: server.router(), store, server }
+    }
+
+    /// Another server on the same store, after the first one.
+    pub(crate) async fn restarted(&self) -> Self {
+        self.server.stop();
+        Self::on(Arc::clone(&self.store)).await
+    }
+
+    pub(crate) fn request(
+        &self,
+        method: Method,
+        path: &str,
+        body: &Value,
+    ) -> http::Request<skiff_apiserver::Body> {
+        let bytes = if body.is_null() { Vec::new() } else { body.to_string().into_bytes() };
+        let mut request =
+            http::Request::builder().method(method).uri(path).body(full(bytes)).expect("a request");
+        request.extensions_mut().insert(Identity::new("admin", &["system:masters"]));
+        request
+    }
+
+    pub(crate) async fn send(
+        &self,
+        request: http::Request<skiff_apiserver::Body>,
+    ) -> http::Response<skiff_apiserver::Body> {
+        self.router.clone().call(request).await.expect("infallible")
+    }
+
+    pub(crate) async fn call(&self, method: Method, path: &str, body: Value) -> (StatusCode, Value) {
+        let response = self.send(self.request(method, path, &body)).await;
+        let code = response.status();
+        let bytes = response.into_body().collect().await.expect("a body").to_bytes();
+        (
+            code,
+            serde_json::from_slice(&bytes)
+                .unwrap_or_else(|_| Value::String(String::from_utf8_lossy(&bytes).into())),
+        )
+    }
+
+    pub(crate) async fn ok(&self, method: Method, path: &str, body: Value) -> Value {
+        let (code, value) = self.call(method, path, body).await;
+        assert!(code.is_success(), "{path}: {code} {value}");
+        value
+    }
+
+    pub(crate) async fn refused(&self, method: Method, path: &str, body: Value, code: u16) -> String {
+        let (got, value) = self.call(method, path, body).await;
+        assert_eq!(got.as_u16(), code, "{path}: {value}");
+        value["message"].as_str().unwrap_or_default().to_owned()
+    }
+}
+
+pub(crate) fn pod(name: &str) -> Value {
+    json!({"metadata": {"name": name}, "spec": {"containers": [{"name": "c", "image": "i"}]}})
+}
+
+pub(crate) const PODS: &str = "/api/v1/namespaces/default/pods";
+pub(crate) const MAPS: &str = "/api/v1/namespaces/default/configmaps";
+
+/// The next line of a watch.
+pub(crate) async fn next(body: &mut skiff_apiserver::Body, rest: &mut Vec<u8>) -> Value {
+    loop {
+        if let Some(end) = rest.iter().position(|b| *b == b'\n') {
+            let line: Vec<u8> = rest.drain(..=end).collect();
+            return serde_json::from_slice(&line).expect("a frame is JSON");
+        }
+        let frame = body.frame().await.expect("the watch goes on").expect("no error");
+        rest.extend_from_slice(&frame.into_data().expect("data"));
+    }
+}

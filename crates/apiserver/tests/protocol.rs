@@ -1,0 +1,290 @@
+//! What clients rely on beyond the objects: shapes, options, and refusals in the right words.
+
+mod api;
+
+use api::{Api, MAPS, PODS, next, pod};
+use http::{Method, StatusCode};
+use http_body_util::BodyExt;
+use serde_json::{Value, json};
+
+async fn accepting(api: &Api, path: &str, accept: &str) -> (StatusCode, String, Value) {
+    let mut request = api.request(Method::GET, path, &Value::Null);
+    request.headers_mut().insert("accept", accept.parse().expect("a header"));
+    let response = api.send(request).await;
+    let code = response.status();
+    let kind = response.headers()["content-type"].to_str().expect("text").to_owned();
+    let bytes = response.into_body().collect().await.expect("a body").to_bytes();
+    (code, kind, serde_json::from_slice(&bytes).unwrap_or_default())
+}
+
+const TABLE: &str = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json";
+
+#[tokio::test]
+async fn tables_and_metadata_are_had_by_asking() {
+    let api = Api::new().await;
+    api.ok(Method::POST, PODS, pod("p")).await;
+    let (_, _, table) = accepting(&api, PODS, TABLE).await;
+    assert_eq!(table["kind"], "Table");
+    assert_eq!(table["columnDefinitions"][0]["format"], "name");
+    assert_eq!(table["rows"][0]["cells"][2], "Pending");
+    assert_eq!(table["rows"][0]["object"]["kind"], "PartialObjectMetadata");
+    let (_, _, table) = accepting(&api, &format!("{PODS}/p?includeObject=Object"), TABLE).await;
+    assert_eq!(table["rows"][0]["object"]["kind"], "Pod");
+    let metadata = "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io";
+    let (_, _, list) = accepting(&api, PODS, metadata).await;
+    assert_eq!(list["kind"], "PartialObjectMetadataList");
+    assert_eq!(list["items"][0]["spec"], Value::Null);
+    let (code, _, status) = accepting(&api, PODS, "application/vnd.kubernetes.protobuf").await;
+    assert_eq!((code.as_u16(), status["reason"].as_str()), (406, Some("NotAcceptable")));
+}
+
+#[tokio::test]
+async fn discovery_comes_in_both_forms() {
+    let api = Api::new().await;
+    let v2 = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json";
+    let (_, kind, groups) = accepting(&api, "/apis", v2).await;
+    assert_eq!(kind, "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList");
+    assert_eq!(groups["items"][0]["metadata"]["name"], "apps");
+    let (_, kind, groups) = accepting(&api, "/apis", "application/json").await;
+    assert_eq!((kind.as_str(), groups["kind"].as_str()), ("application/json", Some("APIGroupList")));
+    let core = api.ok(Method::GET, "/api/v1", Value::Null).await;
+    let names: Vec<&str> =
+        core["resources"].as_array().expect("a list").iter().filter_map(|r| r["name"].as_str()).collect();
+    for name in ["bindings", "pods", "pods/exec", "pods/eviction", "namespaces/finalize", "nodes/proxy"] {
+        assert!(names.contains(&name), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_dry_run_changes_nothing() {
+    let api = Api::new().await;
+    api.ok(Method::POST, &format!("{MAPS}?dryRun=All"), json!({"metadata": {"name": "m"}})).await;
+    api.refused(Method::GET, &format!("{MAPS}/m"), Value::Null, 404).await;
+    api.ok(Method::POST, MAPS, json!({"metadata": {"name": "m"}})).await;
+    api.ok(Method::DELETE, &format!("{MAPS}/m?dryRun=All"), Value::Null).await;
+    api.ok(Method::GET, &format!("{MAPS}/m"), Value::Null).await;
+    api.refused(Method::POST, &format!("{MAPS}?dryRun=Some"), json!({"metadata": {"name": "n"}}), 400).await;
+}
+
+#[tokio::test]
+async fn unknown_fields_are_refused_warned_of_or_ignored() {
+    let api = Api::new().await;
+    let map = |name: &str| json!({"metadata": {"name": name}, "dota": {}});
+    let refusal = api.refused(Method::POST, &format!("{MAPS}?fieldValidation=Strict"), map("a"), 400).await;
+    assert_eq!(
+        refusal,
+        "ConfigMap in version \"v1\" cannot be handled as a ConfigMap: strict decoding error: unknown field \
+         \"dota\""
+    );
+    let warned = api.send(api.request(Method::POST, MAPS, &map("b"))).await;
+    assert_eq!(warned.status(), StatusCode::CREATED);
+    assert_eq!(warned.headers()["warning"], "299 - \"unknown field \\\"dota\\\"\"");
+    let silent =
+        api.send(api.request(Method::POST, &format!("{MAPS}?fieldValidation=Ignore"), &map("c"))).await;
+    assert_eq!(silent.status(), StatusCode::CREATED);
+    assert!(silent.headers().get("warning").is_none());
+}
+
+#[tokio::test]
+async fn refusals_have_upstreams_words() {
+    let api = Api::new().await;
+    let made = api.ok(Method::POST, MAPS, json!({"metadata": {"name": "m"}})).await;
+    let check = async |method: Method, path: &str, body: Value, code: u16, message: &str| {
+        let text = api.refused(method.clone(), path, body, code).await;
+        assert_eq!(text, message, "{method} {path}");
+    };
+    let m = format!("{MAPS}/m");
+    check(Method::POST, MAPS, json!({"metadata": {"name": "m"}}), 409, "configmaps \"m\" already exists")
+        .await;
+    check(
+        Method::POST,
+        MAPS,
+        json!({"metadata": {}}),
+        422,
+        "ConfigMap \"\" is invalid: metadata.name: Required value: name or generateName is required",
+    )
+    .await;
+    check(
+        Method::POST,
+        MAPS,
+        json!({"metadata": {"name": "m2", "namespace": "other"}}),
+        400,
+        "the namespace of the provided object does not match the namespace sent on the request",
+    )
+    .await;
+    check(
+        Method::PUT,
+        &m,
+        json!({"metadata": {"name": "other"}}),
+        400,
+        "the name of the object (other) does not match the name on the URL (m)",
+    )
+    .await;
+    check(
+        Method::DELETE,
+        &m,
+        json!({"preconditions": {"uid": "x"}}),
+        409,
+        &format!(
+            "Operation cannot be fulfilled on configmaps \"m\": Precondition failed: UID in precondition: x, \
+             UID in object meta: {}",
+            made["metadata"]["uid"].as_str().expect("a uid")
+        ),
+    )
+    .await;
+    check(
+        Method::GET,
+        &format!("{MAPS}?fieldSelector=data%3Dx"),
+        Value::Null,
+        400,
+        "\"data\" is not a known field selector: only \"metadata.name\", \"metadata.namespace\"",
+    )
+    .await;
+    check(
+        Method::GET,
+        &format!("{PODS}?fieldSelector=spec.image%3Dx"),
+        Value::Null,
+        400,
+        "field label not supported: spec.image",
+    )
+    .await;
+    check(
+        Method::DELETE,
+        "/api/v1/namespaces",
+        Value::Null,
+        405,
+        "the server does not allow this method on the requested resource",
+    )
+    .await;
+    let large = "x".repeat(3 * 1024 * 1024);
+    let text =
+        api.refused(Method::POST, MAPS, json!({"metadata": {"name": "l"}, "data": {"a": large}}), 413).await;
+    assert!(text.starts_with("Request entity too large"), "{text}");
+    let (code, page) = api.call(Method::GET, &format!("{MAPS}?continue=nonsense"), Value::Null).await;
+    assert_eq!((code.as_u16(), page["reason"].as_str()), (400, Some("BadRequest")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_version_from_the_future_is_waited_for_then_refused() {
+    let api = Api::new().await;
+    let (code, status) = api.call(Method::GET, &format!("{MAPS}?resourceVersion=1000000"), Value::Null).await;
+    assert_eq!(code.as_u16(), 504);
+    assert_eq!(status["details"]["causes"][0]["reason"], "ResourceVersionTooLarge");
+    assert_eq!(status["details"]["retryAfterSeconds"], 1);
+}
+
+#[tokio::test]
+async fn a_watch_from_a_forgotten_version_ends_with_410() {
+    let api = Api::new().await;
+    // The server's first revision came before its caches were filled.
+    let response = api
+        .send(api.request(
+            Method::GET,
+            &format!("{MAPS}?watch=1&resourceVersion=0&timeoutSeconds=1"),
+            &Value::Null,
+        ))
+        .await;
+    assert_eq!(response.status(), StatusCode::OK);
+    let later = Api::restarted(&api).await;
+    let response = later
+        .send(later.request(Method::GET, &format!("{MAPS}?watch=1&resourceVersion=1"), &Value::Null))
+        .await;
+    let (mut body, mut rest) = (response.into_body(), Vec::new());
+    let event = next(&mut body, &mut rest).await;
+    assert_eq!((event["type"].as_str(), event["object"]["code"].as_i64()), (Some("ERROR"), Some(410)));
+}
+
+#[tokio::test]
+async fn patches_of_each_kind_apply_and_server_side_apply_is_refused() {
+    let api = Api::new().await;
+    api.ok(Method::POST, PODS, pod("p")).await;
+    let patch = async |kind: &str, body: Value| {
+        let mut request = api.request(Method::PATCH, &format!("{PODS}/p"), &body);
+        request.headers_mut().insert("content-type", kind.parse().expect("a header"));
+        let response = api.send(request).await;
+        let code = response.status().as_u16();
+        let bytes = response.into_body().collect().await.expect("a body").to_bytes();
+        (code, serde_json::from_slice::<Value>(&bytes).expect("JSON"))
+    };
+    let strategic = "application/strategic-merge-patch+json";
+    let containers = json!({"spec": {"containers": [{"name": "c", "image": "new"}]}});
+    let (code, made) = patch(strategic, containers).await;
+    assert_eq!((code, made["spec"]["containers"][0]["image"].as_str()), (200, Some("new")));
+    let (_, made) = patch("application/merge-patch+json", json!({"metadata": {"labels": {"a": "b"}}})).await;
+    assert_eq!(made["metadata"]["labels"]["a"], "b");
+    let remove = json!([{"op": "remove", "path": "/metadata/labels/a"}]);
+    let (_, made) = patch("application/json-patch+json", remove.clone()).await;
+    assert_eq!(made["metadata"]["labels"], Value::Null);
+    assert_eq!(patch("application/json-patch+json", remove).await.0, 422);
+    let (code, status) = patch("application/apply-patch+yaml", json!({})).await;
+    assert_eq!((code, status["reason"].as_str()), (415, Some("UnsupportedMediaType")));
+}
+
+#[tokio::test]
+async fn both_groups_show_one_event() {
+    let api = Api::new().await;
+    let event = json!({
+        "metadata": {"name": "e"}, "regarding": {"kind": "Pod", "name": "p", "namespace": "default"},
+        "reason": "Started", "note": "text", "type": "Normal", "action": "Starting",
+        "eventTime": "2026-01-01T00:00:00.000000Z", "reportingController": "kubelet",
+        "reportingInstance": "n",
+    });
+    api.ok(Method::POST, "/apis/events.k8s.io/v1/namespaces/default/events", event).await;
+    let core = api.ok(Method::GET, "/api/v1/namespaces/default/events/e", Value::Null).await;
+    assert_eq!(core["message"], "text");
+    assert_eq!(core["involvedObject"]["name"], "p");
+    let path = "/api/v1/namespaces/default/events?fieldSelector=involvedObject.name%3Dp%2Csource%3Dkubelet";
+    assert_eq!(api.ok(Method::GET, path, Value::Null).await["items"].as_array().map(Vec::len), Some(1));
+    let newer = api.ok(Method::GET, "/apis/events.k8s.io/v1/events", Value::Null).await;
+    assert_eq!(newer["items"][0]["note"], "text");
+}
+
+#[tokio::test]
+async fn finalizers_and_collections() {
+    let api = Api::new().await;
+    let held = json!({"metadata": {"name": "held", "finalizers": ["example.com/x"]}});
+    api.ok(Method::POST, MAPS, held).await;
+    api.ok(Method::POST, MAPS, json!({"metadata": {"name": "free"}})).await;
+    let deleted = api.ok(Method::DELETE, MAPS, Value::Null).await;
+    assert_eq!(deleted["kind"], "ConfigMapList");
+    api.refused(Method::GET, &format!("{MAPS}/free"), Value::Null, 404).await;
+    let mut held = api.ok(Method::GET, &format!("{MAPS}/held"), Value::Null).await;
+    assert!(held["metadata"]["deletionTimestamp"].is_string());
+    held["metadata"]["finalizers"] = json!([]);
+    api.ok(Method::PUT, &format!("{MAPS}/held"), held).await;
+    api.refused(Method::GET, &format!("{MAPS}/held"), Value::Null, 404).await;
+}
+
+#[tokio::test]
+async fn two_nodes_with_one_pod_range_are_refused_by_name() {
+    let api = Api::new().await;
+    let node = |name: &str, range: &str| json!({"metadata": {"name": name}, "spec": {"podCIDR": range, "podCIDRs": [range]}});
+    api.ok(Method::POST, "/api/v1/nodes", node("a", "10.244.1.0/24")).await;
+    let refusal = api.refused(Method::POST, "/api/v1/nodes", node("b", "10.244.1.0/24"), 422).await;
+    assert!(
+        refusal.contains("10.244.1.0/24") && refusal.contains("\"a\"") && refusal.contains("\"b\""),
+        "{refusal}"
+    );
+    api.ok(Method::POST, "/api/v1/nodes", node("b", "10.244.2.0/24")).await;
+}
+
+#[tokio::test]
+async fn scales_are_views_of_their_workload() {
+    let api = Api::new().await;
+    let deployments = "/apis/apps/v1/namespaces/default/deployments";
+    let deployment = json!({
+        "metadata": {"name": "d"},
+        "spec": {"replicas": 2, "selector": {"matchLabels": {"a": "b"}}, "template": {
+            "metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}}},
+    });
+    api.ok(Method::POST, deployments, deployment).await;
+    let scale = api.ok(Method::GET, &format!("{deployments}/d/scale"), Value::Null).await;
+    assert_eq!((&scale["spec"]["replicas"], &scale["status"]["selector"]), (&json!(2), &json!("a=b")));
+    let wanted = json!({"metadata": {"name": "d"}, "spec": {"replicas": 5}});
+    api.ok(Method::PUT, &format!("{deployments}/d/scale"), wanted).await;
+    let deployment = api.ok(Method::GET, &format!("{deployments}/d"), Value::Null).await;
+    assert_eq!(
+        (&deployment["spec"]["replicas"], &deployment["metadata"]["generation"]),
+        (&json!(5), &json!(2))
+    );
+}
