@@ -296,6 +296,7 @@ impl Worker {
             memory_capacity_bytes: context.capacity.memory_bytes,
         };
         let config = translate::container(&pod, spec, container, around);
+        let began = tokio::time::Instant::now();
         let name = Some(container.name.as_str());
         let id = context
             .runtime
@@ -303,10 +304,12 @@ impl Worker {
             .await
             .map_err(|error| create_error(chain(&error)))?;
         context.events.pod(&pod, name, Kind::Normal, "Created", "Container created".into());
+        let created = began.elapsed();
         match context.runtime.start_container(&id).await {
             Ok(()) => {
                 context.events.pod(&pod, name, Kind::Normal, "Started", "Container started".into());
-                info!(pod = %plan_name(&pod), container = container.name, attempt, "container started");
+                let (create_us, all_us) = (created.as_micros() as u64, began.elapsed().as_micros() as u64);
+                info!(pod = %plan_name(&pod), container = container.name, attempt, create_us, all_us, "container started");
                 Ok(())
             }
             Err(RuntimeError::Start { message, .. }) => Err(("RunContainerError", message)),

@@ -60,6 +60,25 @@ pub(crate) enum Step {
     Finish,
 }
 
+impl Step {
+    /// For logs.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::MountVolumes => "mount volumes",
+            Self::RunSandbox { .. } => "run sandbox",
+            Self::Attach { .. } => "attach",
+            Self::EnsureImage { .. } => "ensure image",
+            Self::Start { .. } => "start",
+            Self::Stop { .. } => "stop",
+            Self::Remove { .. } => "remove container",
+            Self::SandboxChanged => "sandbox changed",
+            Self::StopSandboxes => "stop sandboxes",
+            Self::RemoveSandbox { .. } => "remove sandbox",
+            Self::Finish => "finish",
+        }
+    }
+}
+
 /// Why a container is stopped.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Why {

@@ -11,6 +11,7 @@ use skiff_client::ObjectKey;
 use skiff_runtime::{Container, ContainerId, ContainerState};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::Instant;
 use tracing::{debug, warn};
 
 use crate::events::Kind;
@@ -115,7 +116,11 @@ impl Worker {
             let mut failed = false;
             let progressed = !plan.steps.is_empty();
             for step in plan.steps {
-                if let Err(error) = self.take(step).await {
+                let began = Instant::now();
+                let name = step.name();
+                let taken = self.take(step).await;
+                debug!(pod = %self.key, step = name, micros = began.elapsed().as_micros() as u64, "step taken");
+                if let Err(error) = taken {
                     self.failed("take a step", &error);
                     failed = true;
                     break;
@@ -281,8 +286,8 @@ impl Worker {
     fn probed_before(&self, container: &Spec, running: &Container) -> Probed {
         let id = container_id(running);
         let mut told = self.pod.status.iter().flat_map(|status| status.container_statuses.iter().flatten());
-        let told = told
-            .find(|status| status.name == container.name && status.container_id.as_ref() == Some(&id));
+        let told =
+            told.find(|status| status.name == container.name && status.container_id.as_ref() == Some(&id));
         Probed {
             started: told.is_some_and(|told| told.started == Some(true)),
             ready: told.is_some_and(|told| told.ready),
