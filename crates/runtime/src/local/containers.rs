@@ -54,8 +54,6 @@ impl Inner {
             let making = Making { id: own, sandbox, sandbox_config, config, image, layers };
             let cgroup = inner.group_of(&making);
             inner.make_container(&making).inspect_err(|_| {
-                // The group's path is all that is needed; a failure here must not hide the first.
-                let _ = inner.ask(&making.sandbox, Request::Forget { id: making.id.clone() });
                 if let Err(error) = inner.clear_container(&making.id, &cgroup) {
                     warn!(container = making.id, error = &error as &dyn std::error::Error, "cannot clear up");
                 }

@@ -26,6 +26,8 @@ pub(super) struct Container {
     pub(super) pid: u32,
     pub(super) phase: Phase,
     pub(super) progress: Progress,
+    /// Its caller was told that it exists; before that it leaves no record.
+    pub(super) created: bool,
     /// Standard output and error, or the terminal and nothing, until their ends.
     pub(super) outputs: [Option<Output>; 2],
     group: Group,
@@ -104,6 +106,7 @@ impl Container {
             pid,
             phase: Phase::Creating { setup, caller },
             progress: Progress::default(),
+            created: false,
             outputs,
             group,
             tty: create.tty,
@@ -121,10 +124,6 @@ impl Container {
             }
             Phase::Running | Phase::Exited => None,
         }
-    }
-
-    pub(super) fn is_created(&self) -> bool {
-        !matches!(self.phase, Phase::Creating { .. })
     }
 
     pub(super) fn start(&mut self, caller: u64) -> Result<(), Failure> {
@@ -152,6 +151,7 @@ impl Container {
         match (std::mem::replace(&mut self.phase, Phase::Exited), note) {
             (Phase::Creating { setup, caller }, Ok(Some((Note::Ready, mut fds)))) => {
                 self.phase = Phase::Created { setup };
+                self.created = true;
                 if let Some(master) = fds.pop().filter(|_| self.tty)
                     && let Err(error) = self.take_terminal(master)
                 {
@@ -221,7 +221,7 @@ impl Container {
                 output.drain(buffer, self.log.as_mut());
             }
         }
-        if self.progress.finished_at.is_some() {
+        if self.progress.finished_at.is_some() || !self.created {
             return;
         }
         let oom = was_running && self.group.oom_kills() > self.oom_kills_before;

@@ -491,13 +491,15 @@ impl Shim {
                 }
             }
         }
+        // Nobody asks for what never came to be.
+        self.containers.retain(|container| container.created || container.pid != 0);
         if changed {
             self.publish();
         }
     }
 
     fn status(&self) -> Status {
-        let containers = self.containers.iter().filter(|c| c.is_created());
+        let containers = self.containers.iter().filter(|c| c.created);
         Status {
             pause_pid: self.pause,
             containers: containers.map(|c| (c.id.clone(), c.progress.clone())).collect(),
