@@ -241,6 +241,17 @@ fn remove_left_directories(context: &Context) {
             warn!(uid, error = %chain(&error), "cannot remove what is left of a pod");
         }
     }
+    let Ok(entries) = std::fs::read_dir(context.config.data_dir.join("pods-log")) else { return };
+    for entry in entries.flatten() {
+        // NAMESPACE_NAME_UID; none of the three has an underscore.
+        let name = entry.file_name();
+        let uid = name.to_str().and_then(|name| name.rsplit('_').next());
+        if uid.is_some_and(|uid| !context.bells.has(uid))
+            && let Err(error) = std::fs::remove_dir_all(entry.path())
+        {
+            warn!(path = %entry.path().display(), error = %chain(&error), "cannot remove a pod's old logs");
+        }
+    }
 }
 
 /// Rings the pod's worker, or starts it.

@@ -133,6 +133,7 @@ impl NodeAgent {
             }
         };
         info!(cidr, "the node's network is up");
+        self.detach_gone(&*network).await;
         slot.send_replace(Some(network.clone()));
         let mut before: Option<Vec<Route>> = None;
         loop {
@@ -149,6 +150,20 @@ impl NodeAgent {
                 }
             }
             changes.next().await;
+        }
+    }
+
+    /// Frees what sandboxes hold that ended while no agent ran.
+    async fn detach_gone(&self, network: &dyn Network) {
+        let Ok(attachments) = network.attachments().await else { return };
+        let Ok(sandboxes) = self.runtime.list_sandboxes().await else { return };
+        for attachment in attachments {
+            if sandboxes.iter().any(|sandbox| sandbox.ready && sandbox.id.0 == attachment.sandbox) {
+                continue;
+            }
+            if let Err(error) = network.detach(&attachment.sandbox).await {
+                warn!(sandbox = attachment.sandbox, error = %chain(&error), "cannot detach a sandbox that is gone");
+            }
         }
     }
 

@@ -479,4 +479,4 @@ pub(crate) fn full_name(pod: &Pod) -> String {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

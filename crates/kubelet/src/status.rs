@@ -332,3 +332,6 @@ fn mounts(container: &Spec) -> Option<Vec<VolumeMountStatus>> {
     });
     Some(mounts.collect())
 }
+
+#[cfg(test)]
+mod tests;

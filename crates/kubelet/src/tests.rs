@@ -375,3 +375,45 @@ async fn the_node_tells_of_itself() {
     let lease = agent.api.until(lease, "is held", |lease| lease.is_some()).await.expect("is there");
     assert_eq!(lease["spec"]["holderIdentity"], "node");
 }
+
+/// One request to the agent's server, at the port that the node's status tells.
+async fn ask(agent: &Agent, path: &str) -> String {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let port = |node: Option<&Value>| {
+        node.and_then(|node| node["status"]["daemonEndpoints"]["kubeletEndpoint"]["Port"].as_u64())
+    };
+    let node = agent.api.until("/api/v1/nodes/node", "has a port", |node| port(node).is_some()).await;
+    let port = u16::try_from(port(node.as_ref()).expect("has one")).expect("a port");
+    let mut stream = tokio::net::TcpStream::connect(("127.0.0.1", port)).await.expect("connects");
+    let request = format!("GET {path} HTTP/1.1\r\nhost: node\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.expect("asks");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.expect("answers");
+    let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
+    format!("{} {body}", head.split(' ').nth(1).expect("a status"))
+}
+
+#[tokio::test]
+async fn the_server_answers_what_the_api_server_asks() {
+    let agent = Agent::new();
+    agent.apply(web());
+    agent.until_running().await;
+    assert_eq!(ask(&agent, "/healthz").await, "200 ok");
+    assert_eq!(ask(&agent, "/none").await, "404 404 page not found");
+    let ps = ask(&agent, "/skiff/ps").await;
+    assert!(ps.contains("\"name\":\"pause\"") && ps.contains("\"name\":\"c\""), "{ps}");
+    assert_eq!(
+        ask(&agent, "/containerLogs/default/p/c?previous=true").await,
+        "400 previous terminated container \"c\" in pod \"p\" not found"
+    );
+    assert_eq!(
+        ask(&agent, "/containerLogs/default/p/none").await,
+        "400 container \"none\" in pod \"p\" is waiting to start: ContainerCreating"
+    );
+    assert_eq!(ask(&agent, "/exec/default/p/none?command=ls").await, "404 container not found (\"none\")");
+    let log = agent.dir.path().join("pods-log/default_p_u1/c/0.log");
+    std::fs::write(&log, "2026-01-01T00:00:00Z stdout F one\n2026-01-01T00:00:01Z stderr F two\n")
+        .expect("writes");
+    let tail = ask(&agent, "/containerLogs/default/p/c?tailLines=1&timestamps=true").await;
+    assert!(tail.contains("2026-01-01T00:00:01Z two\n") && !tail.contains("one"), "{tail}");
+}

@@ -9,13 +9,13 @@ use super::*;
 use crate::backoff::Backoff;
 use crate::observed::{Failure, ImageFailure, Probed};
 
-fn at(seconds: u64) -> SystemTime {
+pub(crate) fn at(seconds: u64) -> SystemTime {
     UNIX_EPOCH + Duration::from_secs(seconds)
 }
 
-const NOW: u64 = 10_000;
+pub(crate) const NOW: u64 = 10_000;
 
-fn pod(spec: Value) -> Pod {
+pub(crate) fn pod(spec: Value) -> Pod {
     let mut spec = spec;
     if spec["containers"].is_null() {
         spec["containers"] = json!([{"name": "c", "image": "web:1"}]);
@@ -28,7 +28,7 @@ fn pod(spec: Value) -> Pod {
     .expect("a pod")
 }
 
-fn sandbox(attempt: u32, ready: bool) -> Sandbox {
+pub(crate) fn sandbox(attempt: u32, ready: bool) -> Sandbox {
     Sandbox {
         id: SandboxId(format!("s{attempt}")),
         config: SandboxConfig {
@@ -43,7 +43,7 @@ fn sandbox(attempt: u32, ready: bool) -> Sandbox {
 }
 
 /// `name:attempt:state` in sandbox `s0`: `run`, `made`, `lost`, or an exit code and when that was.
-fn container(text: &str) -> Container {
+pub(crate) fn container(text: &str) -> Container {
     let parts: Vec<&str> = text.split(':').collect();
     let (name, attempt, state) = (parts[0], parts[1].parse().expect("a number"), parts[2]);
     let mut labels = labels::of_pod(&pod(json!({})), attempt);
@@ -76,7 +76,7 @@ fn container(text: &str) -> Container {
 }
 
 /// A pod that is up to its sandbox, with those containers, the newest first.
-fn up(containers: &[&str]) -> Observed {
+pub(crate) fn up(containers: &[&str]) -> Observed {
     Observed {
         sandboxes: vec![sandbox(0, true)],
         containers: containers.iter().map(|text| container(text)).collect(),

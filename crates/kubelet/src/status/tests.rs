@@ -1,0 +1,123 @@
+//! The status as a table: phase, Ready, and each container's state in a word.
+
+use serde_json::{Value, json};
+
+use super::*;
+use crate::observed::Probed;
+use crate::plan::actions;
+use crate::plan::tests::{NOW, at, pod, up};
+
+fn of(pod: &Pod, seen: &Observed) -> PodStatus {
+    let plan = actions(pod, seen, at(NOW));
+    status(pod, seen, &plan, Ipv4Addr::new(10, 100, 0, 2), at(NOW))
+}
+
+fn told(status: &PodStatus) -> String {
+    let word = |state: &Option<State>| match state {
+        Some(State { running: Some(_), .. }) => "running".to_owned(),
+        Some(State { terminated: Some(end), .. }) => {
+            format!("{}({})", end.reason.as_deref().unwrap_or_default(), end.exit_code)
+        }
+        Some(State { waiting: Some(waits), .. }) => waits.reason.clone().unwrap_or_default(),
+        _ => "-".into(),
+    };
+    let all = status.init_container_statuses.iter().chain(&status.container_statuses).flatten();
+    let words: Vec<String> = all
+        .map(|each| {
+            format!("{}={}<{}x{}", each.name, word(&each.state), word(&each.last_state), each.restart_count)
+        })
+        .collect();
+    let ready = status.conditions.iter().flatten().find(|condition| condition.type_ == "Ready");
+    let ready = ready.map(|ready| format!("{} {}", ready.status, ready.reason.as_deref().unwrap_or("-")));
+    format!(
+        "{} {} {}",
+        status.phase.as_deref().unwrap_or_default(),
+        ready.unwrap_or_default(),
+        words.join(" ")
+    )
+}
+
+fn check(spec: Value, seen: &Observed, expected: &str) {
+    assert_eq!(told(&of(&pod(spec.clone()), seen)), expected, "{spec}");
+}
+
+#[test]
+fn phases_follow_containers() {
+    for (policy, containers, expected) in [
+        ("Always", &[][..], "Pending False ContainersNotReady c=ContainerCreating<-x0"),
+        ("Always", &["c:0:run"], "Running True - c=running<-x0"),
+        ("Always", &["c:2:run", "c:1:1:9"], "Running True - c=running<Error(1)x2"),
+        ("Always", &["c:0:0:1"], "Running False ContainersNotReady c=Completed(0)<-x0"),
+        ("OnFailure", &["c:0:1:1"], "Running False ContainersNotReady c=Error(1)<-x0"),
+        ("OnFailure", &["c:0:0:1"], "Succeeded False PodCompleted c=Completed(0)<-x0"),
+        ("Never", &["c:0:0:1"], "Succeeded False PodCompleted c=Completed(0)<-x0"),
+        ("Never", &["c:0:3:1"], "Failed False PodFailed c=Error(3)<-x0"),
+        ("Never", &["c:0:lost"], "Failed False PodFailed c=ContainerStatusUnknown(137)<-x0"),
+    ] {
+        check(json!({"restartPolicy": policy}), &up(containers), expected);
+    }
+}
+
+#[test]
+fn waiting_keeps_the_last_end() {
+    let mut seen = up(&["c:1:1:4", "c:0:2:9"]);
+    seen.crashes.insert("c".into(), crate::backoff::Backoff::next(None, at(NOW - 20)));
+    check(json!({}), &seen, "Running False ContainersNotReady c=CrashLoopBackOff<Error(1)x1");
+    seen.crashes.clear();
+    check(json!({}), &seen, "Running False ContainersNotReady c=Error(1)<Error(2)x1");
+}
+
+#[test]
+fn init_containers_hold_the_pod_back() {
+    let spec =
+        |policy: &str| json!({"restartPolicy": policy, "initContainers": [{"name": "i", "image": "web:1"}]});
+    check(
+        spec("Always"),
+        &up(&["i:0:run"]),
+        "Pending False ContainersNotReady i=running<-x0 c=PodInitializing<-x0",
+    );
+    check(spec("Never"), &up(&["i:0:1:1"]), "Failed False PodFailed i=Error(1)<-x0 c=PodInitializing<-x0");
+    let status = of(&pod(spec("Always")), &up(&["i:0:run"]));
+    let initialized = status.conditions.as_ref().expect("has some")[1].clone();
+    assert_eq!(initialized.message.as_deref(), Some("containers with incomplete status: [i]"));
+    check(spec("Always"), &up(&["c:0:run", "i:0:0:1"]), "Running True - i=Completed(0)<-x0 c=running<-x0");
+}
+
+#[test]
+fn readiness_is_what_probes_say() {
+    let probed = json!({"containers": [{"name": "c", "image": "web:1",
+        "readinessProbe": {"tcpSocket": {"port": 1}}, "startupProbe": {"tcpSocket": {"port": 1}}}]});
+    let mut seen = up(&["c:0:run"]);
+    check(probed.clone(), &seen, "Running False ContainersNotReady c=running<-x0");
+    let id = seen.containers[0].id.clone();
+    seen.probes.insert(id.clone(), Probed { ready: true, started: false, ..Probed::default() });
+    check(probed.clone(), &seen, "Running False ContainersNotReady c=running<-x0");
+    seen.probes.insert(id, Probed { ready: true, started: true, ..Probed::default() });
+    check(probed, &seen, "Running True - c=running<-x0");
+}
+
+#[test]
+fn deleted_pods_end_as_their_containers_did() {
+    let mut pod = pod(json!({}));
+    pod.metadata.deletion_timestamp = Some(api_time(at(NOW)));
+    assert_eq!(told(&of(&pod, &up(&["c:0:run"]))), "Running True - c=running<-x0");
+    assert_eq!(told(&of(&pod, &up(&["c:0:143:0"]))), "Failed False PodFailed c=Error(143)<-x0");
+    assert_eq!(told(&of(&pod, &up(&["c:0:0:0"]))), "Succeeded False PodCompleted c=Completed(0)<-x0");
+}
+
+#[test]
+fn transition_times_and_foreign_conditions_stay() {
+    let mut pod = pod(json!({}));
+    let before = of(&pod, &up(&["c:0:run"]));
+    let foreign =
+        PodCondition { type_: "DisruptionTarget".into(), status: "True".into(), ..PodCondition::default() };
+    let mut told = before.clone();
+    told.conditions.get_or_insert_default().push(foreign.clone());
+    pod.status = Some(told);
+    let plan = actions(&pod, &up(&["c:0:run"]), at(NOW + 60));
+    let later = status(&pod, &up(&["c:0:run"]), &plan, Ipv4Addr::new(10, 100, 0, 2), at(NOW + 60));
+    let mut expected = before.conditions.expect("has some");
+    expected.push(foreign);
+    assert_eq!(later.conditions, Some(expected));
+    assert_eq!(later.start_time, before.start_time);
+}
