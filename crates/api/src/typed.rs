@@ -31,6 +31,7 @@ pub struct List {
 
 /// One event of a watch, as `metav1.WatchEvent` has them.
 #[derive(Clone)]
+#[expect(clippy::large_enum_variant, reason = "errors are rare, and events are handled one by one")]
 pub enum Event {
     Added(AnyObject),
     Modified(AnyObject),

@@ -137,11 +137,11 @@ fn rules_of(who: &Identity) -> &'static [Rule] {
 
 impl Rule {
     fn allows(&self, what: &Attributes<'_>) -> bool {
-        let resource = |r: &&str| match r.split_once('/') {
+        let resource = |r: &&'static str| match r.split_once('/') {
             None => *r == "*" || (*r == what.resource && what.subresource.is_empty()),
             Some((main, sub)) => main == what.resource && sub == what.subresource,
         };
-        self.verbs.iter().any(|set| set.contains(&what.verb)) && self.resources.iter().any(|r| resource(r))
+        self.verbs.iter().any(|set| set.contains(&what.verb)) && self.resources.iter().any(resource)
     }
 }
 

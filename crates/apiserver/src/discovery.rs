@@ -225,7 +225,7 @@ fn aggregated_answer(version: &str, groups: &[&str]) -> Response {
                 "metadata": metadata,
                 "versions": [{
                     "version": "v1", "freshness": "Current",
-                    "resources": listed(group).iter().map(|r| aggregated_resource(r)).collect::<Vec<_>>(),
+                    "resources": listed(group).iter().map(aggregated_resource).collect::<Vec<_>>(),
                 }],
             })
         })

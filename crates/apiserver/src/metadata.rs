@@ -51,9 +51,8 @@ const GENERATED_PREFIX_MAX: usize = 58;
 
 pub(crate) fn generate_name(prefix: &str) -> String {
     let mut rng = rand::rng();
-    let cut = prefix.floor_char_boundary(GENERATED_PREFIX_MAX);
     let suffix = (0..5).map(|_| char::from(RANDOM[rng.random_range(0..RANDOM.len())]));
-    prefix[..cut].chars().chain(suffix).collect()
+    prefix.chars().take(GENERATED_PREFIX_MAX).chain(suffix).collect()
 }
 
 /// What the server sets on a new object, and what no client may.

@@ -16,7 +16,7 @@ const RETRY: Duration = Duration::from_secs(10);
 
 const NAMESPACES: &[&str] = &["kube-system", "kube-public", "kube-node-lease", "default"];
 
-/// Marks what the stored services hold.
+/// Marks what the stored services and nodes hold.
 pub(crate) fn claims(server: &Inner) {
     let services = of_storage("services").expect("services are in the table");
     let view = server.caches.of(services).view(0);
@@ -31,6 +31,13 @@ pub(crate) fn claims(server: &Inner) {
             if !server.node_ports.take(port, &object.key) {
                 tracing::warn!(service = %object.key, port, "two services hold one node port");
             }
+        }
+    }
+    let nodes = row("", "nodes");
+    let view = server.caches.of(nodes).view(0);
+    for object in view.objects.values() {
+        for span in crate::resources::node_spans(&object.value(nodes)) {
+            server.pod_ranges.take(span, &object.key);
         }
     }
 }

@@ -44,6 +44,8 @@ pub(crate) struct Inner {
     pub(crate) own_identity: Identity,
     pub(crate) cluster_ips: Claims<Ipv4Addr>,
     pub(crate) node_ports: Claims<u16>,
+    /// First and last address of nodes' pod ranges.
+    pub(crate) pod_ranges: Claims<(u32, u32)>,
     pub(crate) documents: skiff_api::openapi::Documents,
     pub(crate) agents: crate::agents::Agents,
     pub(crate) stopping: CancellationToken,
@@ -173,6 +175,7 @@ impl ApiServer {
             own_identity: Identity::new("system:apiserver", &["system:masters"]),
             cluster_ips: Claims::new(),
             node_ports: Claims::new(),
+            pod_ranges: Claims::new(),
             documents: crate::openapi::documents(),
             stopping,
         };

@@ -21,6 +21,7 @@ use skiff_api::status::GroupResource;
 use skiff_api::typed::AnyObject;
 
 use crate::object::{Partial, typed_as};
+pub(crate) use nodes::spans as node_spans;
 pub(crate) use pods::condition as pod_condition;
 pub(crate) use services::{cluster_ip as service_ip, node_ports as service_node_ports};
 pub(crate) use strategy::{Cx, DeleteMode, Plain, Strategy};

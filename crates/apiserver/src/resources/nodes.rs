@@ -1,7 +1,7 @@
 //! Nodes: no two share a pod range; heartbeats need not survive a crash.
 
 use serde_json::Value;
-use skiff_api::status::Cause;
+use skiff_api::status::{Cause, GroupResource, StatusError};
 
 use super::{Cx, Strategy, find};
 
@@ -28,10 +28,44 @@ impl Strategy for Nodes {
         faults
     }
 
+    /// Two nodes that ask for one range at the same moment both pass [`Strategy::validate`].
+    fn allocate(&self, cx: &Cx<'_>, new: &mut Value, old: Option<&Value>) -> Result<(), StatusError> {
+        for span in spans(new) {
+            if !cx.server.pod_ranges.take(span, cx.key) {
+                self.abandon(cx, new, old);
+                let nodes = GroupResource { group: "", resource: "nodes" };
+                let why = "another node is just getting an overlapping pod range";
+                return Err(StatusError::conflict(nodes, crate::metadata::text(new, "name"), why));
+            }
+        }
+        Ok(())
+    }
+
+    fn abandon(&self, cx: &Cx<'_>, new: &Value, old: Option<&Value>) {
+        give_back(cx, new, old);
+    }
+
+    fn release(&self, cx: &Cx<'_>, old: &Value, new: Option<&Value>) {
+        give_back(cx, old, new);
+    }
+
     /// A status that differs only in its heartbeats.
     fn volatile(&self, new: &Value, old: Option<&Value>) -> bool {
         old.is_some_and(|old| without_heartbeats(new) == without_heartbeats(old))
     }
+}
+
+/// Gives back what `from` holds and `keeper` does not.
+fn give_back(cx: &Cx<'_>, from: &Value, keeper: Option<&Value>) {
+    let kept = keeper.map(spans).unwrap_or_default();
+    for span in spans(from).into_iter().filter(|s| !kept.contains(s)) {
+        cx.server.pod_ranges.give_back(span, cx.key);
+    }
+}
+
+/// First and last address of each of a node's ranges.
+pub(crate) fn spans(node: &Value) -> Vec<(u32, u32)> {
+    ranges(node).iter().filter_map(|r| span(r)).collect()
 }
 
 fn ranges(node: &Value) -> Vec<String> {
