@@ -97,8 +97,8 @@ pub(crate) fn choose(wanted: &Wanted, nodes: usize, machine: &[Taken]) -> anyhow
         taken.push(Taken { by: format!("the {}", purpose.name), range });
         Ok(range)
     };
-    let service = resolve(&SERVICE, wanted.service)?;
     let node = resolve(&NODE, wanted.node)?;
+    let service = resolve(&SERVICE, wanted.service)?;
     let pod = resolve(&POD, wanted.pod)?;
     let nodes_max = node.len().saturating_sub(4);
     if nodes as u64 > nodes_max {
