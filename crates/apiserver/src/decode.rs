@@ -77,14 +77,18 @@ pub(crate) fn any(
     codec::decode(body, media(headers)?, &wanted, FieldValidation::Ignore).map(|d| d.value).map_err(refused)
 }
 
+/// Which kind of patch a request brings. Known before the object is looked for: clients tell by the
+/// refusal that there is no server-side apply.
+pub(crate) fn patch_format(headers: &HeaderMap) -> Result<Format, StatusError> {
+    match Format::of(content_type(headers).unwrap_or_default()) {
+        None | Some(Format::Apply) => Err(StatusError::unsupported_media_type(PATCH_TYPES)),
+        Some(format) => Ok(format),
+    }
+}
+
 /// What a patch makes of the present object, in normal form again.
 pub(crate) fn patched(call: &Call, wanted: &Gvk, patch: &[u8], object: Value) -> Result<Value, StatusError> {
-    let given = content_type(&call.headers).unwrap_or_default();
-    let unsupported = || StatusError::unsupported_media_type(PATCH_TYPES);
-    let format = Format::of(given).ok_or_else(unsupported)?;
-    if format == Format::Apply {
-        return Err(unsupported());
-    }
+    let format = patch_format(&call.headers)?;
     let (patch, repeated) = codec::parse(patch, Media::Json).map_err(StatusError::bad_request)?;
     if !repeated.is_empty() {
         match call.validation {
@@ -95,13 +99,20 @@ pub(crate) fn patched(call: &Call, wanted: &Gvk, patch: &[u8], object: Value) ->
             FieldValidation::Ignore => {}
         }
     }
-    let object = match (format, wanted.schema()) {
+    let apply = || match (format, wanted.schema()) {
         (Format::Json, _) => patch::json(&object, &patch),
         (Format::Strategic, Some(schema)) => patch::strategic(&object, &patch, schema),
         _ => patch::merge(&object, &patch),
-    }
-    .map_err(|error| unpatched(&error))?;
-    let decoded = codec::normalise(object, wanted, call.validation).map_err(refused)?;
+    };
+    let next = apply().map_err(|error| unpatched(&error))?;
+    let decoded = codec::normalise(next, wanted, call.validation).map_err(|error| match error {
+        // As upstream, which shows what the patch made.
+        codec::Error::Unfit { cause, .. } if format != Format::Strategic && !codec::is_strict(&cause) => {
+            let made = apply().map(|made| made.to_string()).unwrap_or_default();
+            StatusError::invalid("", "", "", &[Cause::invalid("patch", made, &cause)])
+        }
+        error => refused(error),
+    })?;
     call.warn(decoded.warnings);
     Ok(decoded.value)
 }

@@ -16,6 +16,7 @@ mod decode;
 mod delete;
 mod discovery;
 pub mod http_body;
+mod impersonation;
 pub mod join;
 mod metadata;
 mod names;

@@ -164,7 +164,9 @@ impl Object {
             map.insert("kind".into(), resource.kind.into());
             map.insert("apiVersion".into(), resource.api_version().into());
             if let Some(Value::Object(meta)) = map.get_mut("metadata") {
-                meta.insert("resourceVersion".into(), self.revision.to_string().into());
+                if self.revision != 0 {
+                    meta.insert("resourceVersion".into(), self.revision.to_string().into());
+                }
             }
         }
         value
@@ -194,9 +196,12 @@ impl Object {
     }
 
     fn write_after_head(&self, out: &mut BytesMut) {
-        out.put_slice(b"\"resourceVersion\":\"");
-        out.put_slice(self.revision.to_string().as_bytes());
-        out.put_slice(b"\",");
+        // What a dry run would have created has none.
+        if self.revision != 0 {
+            out.put_slice(b"\"resourceVersion\":\"");
+            out.put_slice(self.revision.to_string().as_bytes());
+            out.put_slice(b"\",");
+        }
         out.put_slice(&self.body[HEAD.len()..]);
     }
 }

@@ -27,8 +27,7 @@ impl Selection {
     pub(crate) fn parse(row: &Resource, query: &Query) -> Result<Self, StatusError> {
         let labels = match query.given("labelSelector") {
             None => Selector::EVERYTHING,
-            Some(text) => Selector::parse(text)
-                .map_err(|e| StatusError::bad_request(format!("unable to parse requirement: {e}")))?,
+            Some(text) => Selector::parse(text).map_err(|e| StatusError::bad_request(e.to_string()))?,
         };
         let fields = match query.given("fieldSelector") {
             None => Vec::new(),

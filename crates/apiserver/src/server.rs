@@ -30,7 +30,7 @@ use crate::object::Object;
 use crate::render::{Include, Renderer};
 use crate::request::{Address, Query, verb};
 use crate::resources::{Resource, of_storage};
-use crate::{clock, decode, delete, paths, read, render, seed, subresources, watch, write};
+use crate::{clock, decode, delete, impersonation, paths, read, render, seed, subresources, watch, write};
 
 /// The largest request body, as upstream has it.
 pub(crate) const BODY_MAX: usize = 3 * 1024 * 1024;
@@ -234,10 +234,16 @@ impl tower_service::Service<Request> for Router {
     }
 }
 
-async fn answer(inner: Arc<Inner>, request: Request) -> Response {
-    let result = match Address::parse(request.uri().path()) {
-        Some(address) => resource(inner, address, request).await,
-        None => paths::answer(&inner, request).await,
+async fn answer(inner: Arc<Inner>, mut request: Request) -> Response {
+    let result = match impersonation::identity(&inner, request.headers(), identity(&request)) {
+        Err(refused) => Err(refused),
+        Ok(who) => {
+            request.extensions_mut().insert(who);
+            match Address::parse(request.uri().path()) {
+                Some(address) => resource(inner, address, request).await,
+                None => paths::answer(&inner, request).await,
+            }
+        }
     };
     result.unwrap_or_else(|error| {
         if error.code() >= 500 && error.code() != 504 {
@@ -310,6 +316,9 @@ async fn resource(inner: Arc<Inner>, address: Address, request: Request) -> Resu
         return Ok(render::page_not_found());
     }
     let dry_run = query.dry_run()?;
+    if verb == "patch" {
+        decode::patch_format(request.headers())?;
+    }
     let (parts, body) = request.into_parts();
     let call = Call {
         who,

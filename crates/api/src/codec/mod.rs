@@ -209,9 +209,16 @@ pub fn parse(body: &[u8], media: Media) -> Result<(Value, Vec<String>), String> 
     Ok((value, reader.complaints))
 }
 
+const STRICT: &str = "strict decoding error: ";
+
 /// The message that strict field validation gives for these complaints.
 pub fn strict_error(complaints: &[String]) -> String {
-    format!("strict decoding error: {}", complaints.join(", "))
+    format!("{STRICT}{}", complaints.join(", "))
+}
+
+/// Whether a cause is [`strict_error`]'s: the content fits, but for fields that nobody knows.
+pub fn is_strict(cause: &str) -> bool {
+    cause.starts_with(STRICT)
 }
 
 fn checked(node: Node, gvk: Gvk, wanted: &Gvk, validation: FieldValidation) -> Result<Decoded, Error> {
