@@ -163,10 +163,10 @@ impl Object {
         if let Value::Object(map) = &mut value {
             map.insert("kind".into(), resource.kind.into());
             map.insert("apiVersion".into(), resource.api_version().into());
-            if let Some(Value::Object(meta)) = map.get_mut("metadata") {
-                if self.revision != 0 {
-                    meta.insert("resourceVersion".into(), self.revision.to_string().into());
-                }
+            if self.revision != 0
+                && let Some(Value::Object(meta)) = map.get_mut("metadata")
+            {
+                meta.insert("resourceVersion".into(), self.revision.to_string().into());
             }
         }
         value

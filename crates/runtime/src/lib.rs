@@ -40,7 +40,11 @@ pub trait Runtime: Send + Sync + 'static {
     async fn list_sandboxes(&self) -> Result<Vec<Sandbox>, Error>;
 
     /// Prepares root file system and configuration. A command that doesn't exist fails in `start`.
-    async fn create_container(&self, sandbox: &SandboxId, config: ContainerConfig) -> Result<ContainerId, Error>;
+    async fn create_container(
+        &self,
+        sandbox: &SandboxId,
+        config: ContainerConfig,
+    ) -> Result<ContainerId, Error>;
     /// Returns once the container's own program has been executed, or with [`Error::Start`].
     async fn start_container(&self, id: &ContainerId) -> Result<(), Error>;
     /// Sends the stop signal, then SIGKILL after `grace`; returns when it has exited.
@@ -53,7 +57,12 @@ pub trait Runtime: Send + Sync + 'static {
     fn events(&self) -> tokio::sync::broadcast::Receiver<Event>;
 
     /// Runs a command to its end (probes), killing it after `timeout`. Output is bounded to 64 KiB.
-    async fn exec_sync(&self, id: &ContainerId, command: &[String], timeout: Duration) -> Result<ExecOutput, Error>;
+    async fn exec_sync(
+        &self,
+        id: &ContainerId,
+        command: &[String],
+        timeout: Duration,
+    ) -> Result<ExecOutput, Error>;
     /// Starts a command with live streams.
     async fn exec(&self, id: &ContainerId, config: ExecConfig) -> Result<Process, Error>;
     /// Joins the streams of the container's own process.

@@ -270,7 +270,11 @@ pub enum Error {
     #[error("{0}")]
     Invalid(String),
     #[error("cannot {action}")]
-    Io { action: String, #[source] source: io::Error },
+    Io {
+        action: String,
+        #[source]
+        source: io::Error,
+    },
     #[error(transparent)]
     Image(#[from] ImageError),
 }
@@ -286,5 +290,9 @@ pub enum ImageError {
     #[error("cannot load {archive}: {reason}")]
     Load { archive: PathBuf, reason: String },
     #[error("cannot {action}")]
-    Io { action: String, #[source] source: io::Error },
+    Io {
+        action: String,
+        #[source]
+        source: io::Error,
+    },
 }

@@ -135,12 +135,16 @@ pub fn limit_bounding(keep: Caps) -> io::Result<()> {
 /// empty (inheritable ones would revive through a file's inheritable capabilities, CVE-2022-24769).
 pub fn set(effective: Caps, permitted: Caps) -> io::Result<()> {
     // SAFETY: integers only.
-    let cleared =
-        unsafe { libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL as libc::c_ulong, 0, 0, 0) };
+    let cleared = unsafe {
+        libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL as libc::c_ulong, 0, 0, 0)
+    };
     check(cleared.into())?;
     let header = Header { version: VERSION_3, pid: 0 };
-    let half =
-        |shift| Data { effective: (effective.0 >> shift) as u32, permitted: (permitted.0 >> shift) as u32, inheritable: 0 };
+    let half = |shift| Data {
+        effective: (effective.0 >> shift) as u32,
+        permitted: (permitted.0 >> shift) as u32,
+        inheritable: 0,
+    };
     let data = [half(0), half(32)];
     // SAFETY: version 3 reads two data records.
     check(unsafe { libc::syscall(libc::SYS_capset, &raw const header, data.as_ptr()) })?;

@@ -1,3 +1,5 @@
+//! What validation says, as tables of objects and their faults.
+
 use serde_json::{Value, json};
 
 use super::*;

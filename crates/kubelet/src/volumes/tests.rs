@@ -1,3 +1,5 @@
+//! What a container sees of its volumes, on a real file system.
+
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 

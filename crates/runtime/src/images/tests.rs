@@ -142,7 +142,8 @@ async fn the_layers_make_an_overlay_that_hides_what_whiteouts_hide() {
         layers[0].display(),
         merged = merged.display()
     );
-    let output = std::process::Command::new("unshare").args(["--mount", "sh", "-c", &script]).output().unwrap();
+    let output =
+        std::process::Command::new("unshare").args(["--mount", "sh", "-c", &script]).output().unwrap();
     let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert_eq!(stdout, "./kept\n./opaque/new\n./replaced/new\n", "{stderr}");
 }

@@ -1,3 +1,5 @@
+//! Commands over every protocol, in memory.
+
 use std::sync::Arc;
 use std::time::Duration;
 

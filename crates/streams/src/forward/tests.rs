@@ -1,3 +1,5 @@
+//! Port forwards over every protocol, in memory.
+
 use futures_util::{SinkExt, StreamExt};
 use http::header::HeaderName;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

@@ -158,7 +158,7 @@ fn sem(key: &str, value: Option<&str>) -> Outcome {
     match value {
         // SAFETY: SETVAL takes an int as its fourth argument.
         Some(value) => {
-            drop(checked(i64::from(unsafe { libc::semctl(id, 0, libc::SETVAL, number::<i32>(value)?) }))?)
+            checked(i64::from(unsafe { libc::semctl(id, 0, libc::SETVAL, number::<i32>(value)?) }))?;
         }
         // SAFETY: GETVAL takes no fourth argument.
         None => println!("{}", checked(i64::from(unsafe { libc::semctl(id, 0, libc::GETVAL) }))?),
