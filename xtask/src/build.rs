@@ -68,34 +68,30 @@ pub(crate) fn skiff(profile: Profile) -> anyhow::Result<PathBuf> {
     Ok(target_dir().join(dir).join("skiff"))
 }
 
-/// Builds the programs that run inside containers: static, since their images have no C library.
-pub(crate) fn programs() -> anyhow::Result<PathBuf> {
-    let triple = "x86_64-unknown-linux-gnu";
+/// Builds a package without shared libraries and returns where its programs are.
+fn static_release(package: &str, dir: &str) -> anyhow::Result<PathBuf> {
+    let triple = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
+    // A fixed address keeps tables of pointers shared by all processes: see `crates/skiff/build.rs`.
+    let flags = "build.rustflags=[\"-Ctarget-feature=+crt-static\", \"-Crelocation-model=static\"]";
     // A directory of its own: other flags would rebuild everything else.
-    let dir = target_dir().join("programs");
+    let dir = target_dir().join(dir);
     let mut command = cargo();
     command
-        .args(["build", "--release", "--package", "skiff-test-programs", "--target", triple])
-        .args(["--config", "build.rustflags=[\"-Ctarget-feature=+crt-static\"]"])
+        .args(["build", "--release", "--package", package, "--target", &triple, "--config", flags])
         .arg("--target-dir")
         .arg(&dir);
     run(&mut command)?;
     Ok(dir.join(triple).join("release"))
 }
 
+/// Builds the programs that run inside containers: static, since their images have no C library.
+pub(crate) fn programs() -> anyhow::Result<PathBuf> {
+    static_release("skiff-test-programs", "programs")
+}
+
 /// `cargo xtask dist`: one static file that runs on any Linux of this architecture.
 pub(crate) fn dist() -> anyhow::Result<()> {
-    let triple = "x86_64-unknown-linux-gnu";
-    // A directory of its own: other flags would rebuild everything else.
-    let dir = target_dir().join("static");
-    let mut command = cargo();
-    command
-        .args(["build", "--release", "--package", "skiff", "--target", triple])
-        .args(["--config", "build.rustflags=[\"-Ctarget-feature=+crt-static\"]"])
-        .arg("--target-dir")
-        .arg(&dir);
-    run(&mut command)?;
-    let built = dir.join(triple).join("release/skiff");
+    let built = static_release("skiff", "static")?.join("skiff");
     let copy = target_dir().join("dist/skiff");
     std::fs::create_dir_all(copy.parent().expect("it has a parent"))?;
     std::fs::copy(&built, &copy).with_context(|| format!("cannot copy {}", built.display()))?;

@@ -75,7 +75,7 @@ fn write(
 
     let ports = image.port.map(|port| json!({ format!("{port}/tcp"): {} })).unwrap_or(json!({}));
     let config = json!({
-        "architecture": "amd64",
+        "architecture": architecture(),
         "os": "linux",
         "config": {
             "Env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"],
@@ -108,6 +108,15 @@ fn write(
     }
     archive.finish().with_context(|| format!("cannot write {}", path.display()))?;
     Ok(path)
+}
+
+/// This machine's, as images name it.
+fn architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
 }
 
 fn full_name(name: &str) -> String {
