@@ -1,12 +1,14 @@
-//! The developer's tool: `cargo xtask test|demo|bench|images|dist`.
+//! The developer's tool: `cargo xtask test|demo|bench|lint|mutate|images|dist`.
 //!
 //! It installs what it needs and builds what it runs, so that each command works on a fresh clone.
 
 mod build;
 mod demo;
+mod deny;
 mod e2e;
 mod images;
 mod layers;
+mod mutate;
 mod setup;
 mod test;
 
@@ -18,6 +20,9 @@ const USAGE: &str = "usage: cargo xtask COMMAND
   demo [--keep]   the scenarios, played on three nodes with real kubectl
   e2e [FILTER]    the end-to-end tests alone
   dist            the static single file, to copy to other machines
+  lint            formatting, clippy, and the rules for dependencies
+  deny            licences and duplicate versions of the dependencies
+  mutate [CRATE]  change the pure decisions in small ways: does a test notice?
   images [DIR]    build the images of demo and tests as archives
   setup           install what the other commands need
 ";
@@ -30,6 +35,9 @@ fn main() -> ExitCode {
         ["e2e", rest @ ..] => e2e::run(rest),
         ["e2e-inside", rest @ ..] => e2e::inside(rest),
         ["demo", rest @ ..] => demo::run(rest),
+        ["lint"] => test::lint(),
+        ["deny"] => deny::run(),
+        ["mutate", rest @ ..] => mutate::run(rest),
         ["dist"] => build::dist(),
         ["images"] => images::build(&build::target_dir().join("images")).map(drop),
         ["images", dir] => images::build(std::path::Path::new(dir)).map(drop),

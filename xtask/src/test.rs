@@ -25,6 +25,13 @@ pub(crate) fn run(args: &[&str]) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// `cargo xtask lint`: what needs no test to be seen.
+pub(crate) fn lint() -> anyhow::Result<()> {
+    build::run(build::cargo().args(["fmt", "--all", "--check"]))?;
+    build::run(build::cargo().args(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))?;
+    crate::deny::run()
+}
+
 #[derive(Debug, Default, Clone, Copy)]
 pub(crate) struct Totals {
     pub(crate) passed: u64,
