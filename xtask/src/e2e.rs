@@ -75,7 +75,9 @@ pub(crate) fn inside(args: &[&str]) -> anyhow::Result<()> {
         .env("SKIFF_IMAGES", &images)
         .env("SKIFF_PROGRAMS", build::target_dir().join("programs/x86_64-unknown-linux-gnu/release"))
         .env("KUBECTL", clients.kubectl_1_35)
-        .env("KUBECTL_1_20", clients.kubectl_1_20);
+        .env("KUBECTL_1_20", clients.kubectl_1_20)
+        .env("HELM", clients.helm)
+        .env("SKIFF_PYTHON_PACKAGES", clients.python_packages);
     let tested = build::run(&mut tests);
     if tested.is_err() {
         show_logs(&data);

