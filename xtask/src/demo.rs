@@ -225,6 +225,7 @@ const STEPS: &[Step] = &[
     step("G", "but processes", "skiff status --name demo", &["server", "agent"]),
 ];
 
+/// `cargo xtask demo [--keep]`.
 pub(crate) fn run(args: &[&str]) -> anyhow::Result<()> {
     let keep = match args {
         [] => false,
@@ -232,10 +233,35 @@ pub(crate) fn run(args: &[&str]) -> anyhow::Result<()> {
         _ => bail!("usage: cargo xtask demo [--keep]"),
     };
     setup::run_quietly()?;
-    let skiff = build::skiff(Profile::Release)?;
+    build::skiff(Profile::Release)?;
+    images::build(&build::target_dir().join("images"))?;
+    if keep {
+        return play(true);
+    }
+    // A network namespace without a way out, as the tests have: nothing that the demo sends can leave.
+    let mut command = Command::new("unshare");
+    command
+        .args(["--net", "--", "sh", "-c", "ip link set lo up && exec \"$@\"", "sh"])
+        .arg(std::env::current_exe().context("xtask knows itself")?)
+        .arg("demo-inside");
+    build::run(&mut command)
+}
+
+/// Starts the cluster, plays the scenarios, and takes it down unless it shall be kept.
+pub(crate) fn play(keep: bool) -> anyhow::Result<()> {
+    let skiff = build::target_dir().join("release/skiff");
     let images_dir = build::target_dir().join("images");
-    images::build(&images_dir)?;
     let demo = Demo { skiff, clients: setup::clients() };
+    let down = || {
+        let down = demo.shell(&format!("skiff down --name {NAME}"));
+        print!("{}", down.text);
+        if down.code != 0 {
+            bail!("the cluster did not go down");
+        }
+        Ok(())
+    };
+    // What an interrupted demo left.
+    down()?;
     let up = demo.shell(&format!(
         "skiff up --detach --name {NAME} --nodes 3 --port 0 --images {}",
         images_dir.display()
@@ -250,11 +276,7 @@ pub(crate) fn run(args: &[&str]) -> anyhow::Result<()> {
         println!("export KUBECONFIG=/var/lib/skiff/{NAME}/kubeconfig PATH={}:$PATH", demo.path());
         println!("kubectl get nodes -o wide\nskiff down --name {NAME}");
     } else {
-        let down = demo.shell(&format!("skiff down --name {NAME}"));
-        println!("{}", down.text);
-        if down.code != 0 {
-            bail!("the cluster did not go down");
-        }
+        down()?;
     }
     result
 }

@@ -2,6 +2,7 @@
 //!
 //! It installs what it needs and builds what it runs, so that each command works on a fresh clone.
 
+mod bench;
 mod build;
 mod demo;
 mod deny;
@@ -19,6 +20,7 @@ const USAGE: &str = "usage: cargo xtask COMMAND
   test [FILTER]   every test there is, end-to-end ones included
   demo [--keep]   the scenarios, played on three nodes with real kubectl
   e2e [FILTER]    the end-to-end tests alone
+  bench [NAME]    measure a release build; without a name, write docs/figures.md
   dist            the static single file, to copy to other machines
   lint            formatting, clippy, and the rules for dependencies
   deny            licences and duplicate versions of the dependencies
@@ -35,6 +37,8 @@ fn main() -> ExitCode {
         ["e2e", rest @ ..] => e2e::run(rest),
         ["e2e-inside", rest @ ..] => e2e::inside(rest),
         ["demo", rest @ ..] => demo::run(rest),
+        ["demo-inside"] => demo::play(false),
+        ["bench", rest @ ..] => bench::run(rest),
         ["lint"] => test::lint(),
         ["deny"] => deny::run(),
         ["mutate", rest @ ..] => mutate::run(rest),
