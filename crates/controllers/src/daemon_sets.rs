@@ -27,9 +27,10 @@ pub(crate) async fn run(context: Context) {
     let of_revision =
         |revision: &ControllerRevision| controller_key::<DaemonSet>(&revision.metadata).into_iter().collect();
     let (reconciler, seen) = (context.clone(), expectations.clone());
+    let all = context.caches.daemon_sets.clone();
     tokio::join!(
         feed_own(context.caches.daemon_sets.clone(), queue.clone()),
-        feed(context.caches.controller_revisions.clone(), queue.clone(), of_revision, Vec::new),
+        feed(context.caches.controller_revisions.clone(), queue.clone(), of_revision, move || all.keys()),
         feed_nodes(&context, queue.clone()),
         feed_pods(&context, queue.clone(), &expectations),
         work("daemonset", queue, context.config.workers, move |key| {

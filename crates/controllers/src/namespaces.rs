@@ -28,9 +28,10 @@ pub(crate) async fn run(context: Context) {
         if ends { vec![key] } else { Vec::new() }
     };
     let reconciler = context.clone();
+    let all = context.caches.namespaces.clone();
     tokio::join!(
         feed_own(context.caches.namespaces.clone(), queue.clone()),
-        feed(context.caches.pods.clone(), queue.clone(), of_pod, Vec::new),
+        feed(context.caches.pods.clone(), queue.clone(), of_pod, move || all.keys()),
         work("namespace", queue, context.config.workers, move |key| {
             let context = reconciler.clone();
             async move { reconcile(&context, &key).await }

@@ -4,8 +4,8 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Node;
-use skiff_client::{Error, EventType, ObjectKey, Patch, Requeue, WorkQueue, reference, work};
-use tracing::{error, info};
+use skiff_client::{Change, Error, EventType, ObjectKey, Patch, Requeue, WorkQueue, reference, work};
+use tracing::{error, info, warn};
 
 use crate::context::{Context, feed_own};
 
@@ -18,6 +18,7 @@ pub(crate) async fn run(context: Context) {
     let reconciler = context.clone();
     tokio::join!(
         feed_own(context.caches.nodes.clone(), queue.clone()),
+        feed_freed(&context, queue.clone()),
         // One worker: two at a time could choose the same part.
         work("node-cidr", queue, 1, move |key| {
             let context = reconciler.clone();
@@ -26,12 +27,30 @@ pub(crate) async fn run(context: Context) {
     );
 }
 
+/// A node that goes leaves its range to those that got none.
+async fn feed_freed(context: &Context, queue: WorkQueue<ObjectKey>) {
+    let mut changes = context.caches.nodes.subscribe();
+    loop {
+        if let Change::Deleted(_) | Change::Resync = changes.next().await {
+            let all = context.caches.nodes.list();
+            let without = all.iter().filter(|node| pod_range(node).is_none());
+            without.for_each(|node| queue.add(ObjectKey::of(&**node)));
+        }
+    }
+}
+
 async fn reconcile(context: &Context, range: Range, key: &ObjectKey) -> Result<Requeue, Error> {
-    // The API itself is asked: a range that was given a moment ago may not be in the copy yet.
-    let wants = context.caches.nodes.get(key).is_some_and(|node| pod_range(&node).is_none());
-    if !wants {
+    let prefix = context.config.node_cidr_prefix;
+    let Some(node) = context.caches.nodes.get(key).filter(|node| pod_range(node).is_none()) else {
+        return Ok(Requeue::Never);
+    };
+    if range.first_free(prefix, &taken(&context.caches.nodes.list())).is_none() {
+        let message = format!("Node {} status is now: CIDRNotAvailable", key.name);
+        context.events.record(reference(&*node), EventType::Normal, "CIDRNotAvailable", message);
+        warn!(node = %key.name, range = context.config.cluster_cidr, "no part of the pod range is free");
         return Ok(Requeue::Never);
     }
+    // The API itself is asked: a range that was given a moment ago may not be in the copy yet.
     let nodes = context.client.list::<Node>(&skiff_client::ListParams::default()).await?.items;
     let Some(node) = nodes.iter().find(|node| node.metadata.name.as_deref() == Some(&key.name)) else {
         return Ok(Requeue::Never);
@@ -39,12 +58,8 @@ async fn reconcile(context: &Context, range: Range, key: &ObjectKey) -> Result<R
     if pod_range(node).is_some() {
         return Ok(Requeue::Never);
     }
-    let prefix = context.config.node_cidr_prefix;
     let Some(part) = range.first_free(prefix, &taken(&nodes)) else {
-        let message = format!("Node {} status is now: CIDRNotAvailable", key.name);
-        context.events.record(reference(&**node), EventType::Normal, "CIDRNotAvailable", message);
-        error!(node = %key.name, range = context.config.cluster_cidr, "no part of the pod range is free");
-        return Ok(Requeue::After(std::time::Duration::from_secs(30)));
+        return Ok(Requeue::After(std::time::Duration::from_secs(1)));
     };
     let part = part.to_string();
     let patch = serde_json::json!({
@@ -93,12 +108,26 @@ impl Range {
         if prefix < self.prefix || prefix > 32 {
             return None;
         }
-        let count = 1_u64 << (prefix - self.prefix);
+        let mut taken: Vec<(u64, u64)> =
+            taken.iter().filter(|other| other.overlaps(self)).map(|other| other.span()).collect();
+        taken.sort_unstable();
         let size = 1_u64 << (32 - prefix);
-        (0..count)
-            .filter_map(|index| u32::try_from(u64::from(self.network) + index * size).ok())
-            .map(|network| Self { network, prefix })
-            .find(|part| !taken.iter().any(|other| other.overlaps(*part)))
+        let (mut at, end) = self.span();
+        for (first, last) in taken {
+            if at + size <= first {
+                break;
+            }
+            // On to the first part that begins behind it.
+            at = at.max((last + 1).div_ceil(size) * size);
+        }
+        let network = u32::try_from(at).ok().filter(|_| at + size - 1 <= end)?;
+        Some(Self { network, prefix })
+    }
+
+    /// Its first and last address.
+    fn span(self) -> (u64, u64) {
+        let first = u64::from(self.network);
+        (first, first + (1_u64 << (32 - self.prefix)) - 1)
     }
 }
 

@@ -3,7 +3,8 @@
 //! Being silent is judged by this controller's own clock: a node is heard whenever its lease or its Ready
 //! condition changes, so that nodes' clocks don't matter.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -18,7 +19,7 @@ use skiff_client::{
 use tokio::time::Instant;
 use tracing::{info, warn};
 
-use crate::context::{Context, feed, feed_own};
+use crate::context::{Context, feed};
 use crate::owners::{is_deleting, name, uid};
 use crate::pods;
 
@@ -41,20 +42,65 @@ type Heard = Arc<Mutex<HashMap<String, (String, Instant)>>>;
 pub(crate) async fn run(context: Context) {
     let queue = WorkQueue::<ObjectKey>::default();
     let heard = Heard::default();
-    let of_pod = |pod: &Pod| match pods::node_name(pod) {
-        "" => Vec::new(),
-        node => vec![ObjectKey::new("", node)],
+    // A pod matters where its node is in trouble; everywhere else nothing would come of it.
+    let nodes = context.caches.nodes.clone();
+    let of_pod = move |pod: &Pod| {
+        let key = ObjectKey::new("", pods::node_name(pod));
+        let troubled = |node: &Node| !is_ready(node) || has_no_execute_taint(node);
+        let matters = !key.name.is_empty() && nodes.get(&key).is_some_and(|node| troubled(&node));
+        if matters { vec![key] } else { Vec::new() }
     };
-    let (reconciler, silence) = (context.clone(), heard.clone());
+    let all = context.caches.nodes.clone();
+    let outage = Arc::new(AtomicBool::new(false));
+    let (reconciler, silence, out) = (context.clone(), heard.clone(), outage.clone());
     tokio::join!(
-        feed_own(context.caches.nodes.clone(), queue.clone()),
-        feed(context.caches.pods.clone(), queue.clone(), of_pod, Vec::new),
+        feed_nodes(&context, queue.clone(), &outage),
+        feed(context.caches.pods.clone(), queue.clone(), of_pod, move || all.keys()),
         hear_leases(context.clone(), queue.clone()),
         work("node-lifecycle", queue, context.config.workers, move |key| {
-            let (context, heard) = (reconciler.clone(), silence.clone());
-            async move { reconcile(&context, &heard, &key).await }
+            let (context, heard, outage) = (reconciler.clone(), silence.clone(), out.clone());
+            async move { reconcile(&context, &heard, outage.load(Ordering::Relaxed), &key).await }
         }),
     );
+}
+
+/// Queues nodes, and keeps `outage`: when no node at all is ready, it is rather the network or this very
+/// machine that fails, and nothing is evicted.
+async fn feed_nodes(context: &Context, queue: WorkQueue<ObjectKey>, outage: &AtomicBool) {
+    let nodes = &context.caches.nodes;
+    let mut changes = nodes.subscribe();
+    let names = || {
+        let all = nodes.list();
+        let ready = all.iter().filter(|node| is_ready(node));
+        ready.map(|node| name(&node.metadata).to_owned()).collect::<HashSet<String>>()
+    };
+    let mut ready = names();
+    outage.store(ready.is_empty(), Ordering::Relaxed);
+    nodes.keys().into_iter().for_each(|key| queue.add(key));
+    loop {
+        match changes.next().await {
+            Change::Applied { new, .. } => {
+                let name = name(&new.metadata);
+                if is_ready(&new) {
+                    ready.insert(name.to_owned());
+                } else {
+                    ready.remove(name);
+                }
+                queue.add(ObjectKey::of(&*new));
+            }
+            Change::Deleted(node) => {
+                ready.remove(name(&node.metadata));
+                queue.add(ObjectKey::of(&*node));
+            }
+            Change::Resync => {
+                ready = names();
+                nodes.keys().into_iter().for_each(|key| queue.add(key));
+            }
+        }
+        if outage.swap(ready.is_empty(), Ordering::Relaxed) != ready.is_empty() {
+            nodes.keys().into_iter().for_each(|key| queue.add(key));
+        }
+    }
 }
 
 /// A renewed lease matters at once only where its node was unknown; otherwise the next look sees it.
@@ -74,7 +120,12 @@ async fn hear_leases(context: Context, queue: WorkQueue<ObjectKey>) {
     }
 }
 
-async fn reconcile(context: &Context, heard: &Heard, key: &ObjectKey) -> Result<Requeue, Error> {
+async fn reconcile(
+    context: &Context,
+    heard: &Heard,
+    outage: bool,
+    key: &ObjectKey,
+) -> Result<Requeue, Error> {
     let Some(node) = context.caches.nodes.get(key) else {
         heard.lock().unwrap_or_else(PoisonError::into_inner).remove(&key.name);
         return Ok(Requeue::Never);
@@ -93,7 +144,7 @@ async fn reconcile(context: &Context, heard: &Heard, key: &ObjectKey) -> Result<
         // The change comes back as the node's next state, whose taints are decided then.
         return Ok(Requeue::Never);
     }
-    let taints = wanted_taints(&node, at);
+    let taints = wanted_taints(&node, outage, at);
     let present = node.spec.as_ref().and_then(|spec| spec.taints.clone()).unwrap_or_default();
     if !same_taints(&taints, &present) {
         let patch = json!({
@@ -104,8 +155,7 @@ async fn reconcile(context: &Context, heard: &Heard, key: &ObjectKey) -> Result<
         info!(node = %key.name, taints = taints.len(), "node's taints changed");
         return Ok(Requeue::Never);
     }
-    let ready = condition(&node, "Ready").is_some_and(|ready| ready.status == "True");
-    let next_eviction = evict(context, &key.name, &present, ready, at).await?;
+    let next_eviction = evict(context, &key.name, &present, is_ready(&node), at).await?;
     let look_again = grace.saturating_sub(silent_for).max(Duration::from_secs(1));
     // A silent node is looked at again when it speaks.
     let look_again = (silent_for < grace).then_some(look_again);
@@ -128,6 +178,15 @@ fn silence(heard: &Heard, node: &Node, lease: Option<&Lease>) -> Duration {
         *known = (says, now);
     }
     now.saturating_duration_since(known.1)
+}
+
+fn is_ready(node: &Node) -> bool {
+    condition(node, "Ready").is_some_and(|ready| ready.status == "True")
+}
+
+fn has_no_execute_taint(node: &Node) -> bool {
+    let taints = node.spec.iter().flat_map(|spec| spec.taints.iter().flatten());
+    taints.into_iter().any(|taint| taint.effect == "NoExecute")
 }
 
 fn condition<'a>(node: &'a Node, type_: &str) -> Option<&'a NodeCondition> {
@@ -167,8 +226,9 @@ fn mark_unknown(node: &mut Node, at: Timestamp) {
     }
 }
 
-/// The node's taints as its conditions ask for: others' are kept, own ones keep their time.
-fn wanted_taints(node: &Node, at: Timestamp) -> Vec<Taint> {
+/// The node's taints as its conditions ask for: others' are kept, own ones keep their time. In an outage
+/// of all nodes, none evicts.
+fn wanted_taints(node: &Node, outage: bool, at: Timestamp) -> Vec<Taint> {
     let spec = node.spec.as_ref();
     let present = spec.and_then(|spec| spec.taints.as_deref()).unwrap_or_default();
     let ready = condition(node, "Ready").map_or("Unknown", |ready| ready.status.as_str());
@@ -177,6 +237,9 @@ fn wanted_taints(node: &Node, at: Timestamp) -> Vec<Taint> {
         "True" => {}
         "False" => wanted.extend([(NOT_READY, "NoSchedule"), (NOT_READY, "NoExecute")]),
         _ => wanted.extend([(UNREACHABLE, "NoSchedule"), (UNREACHABLE, "NoExecute")]),
+    }
+    if outage {
+        wanted.retain(|(_, effect)| *effect != "NoExecute");
     }
     if spec.and_then(|spec| spec.unschedulable) == Some(true) {
         wanted.push((UNSCHEDULABLE, "NoSchedule"));
@@ -322,9 +385,9 @@ mod tests {
         serde_json::from_value(value).unwrap()
     }
 
-    fn taints(value: serde_json::Value) -> String {
+    fn taints(value: serde_json::Value, outage: bool) -> String {
         let at = Timestamp::from_second(50).unwrap();
-        let taints = wanted_taints(&node(value), at);
+        let taints = wanted_taints(&node(value), outage, at);
         let text: Vec<_> = taints
             .iter()
             .map(|taint| {
@@ -338,22 +401,26 @@ mod tests {
     #[test]
     fn taints_follow_conditions() {
         let ready = |status: &str| json!([{"type": "Ready", "status": status}]);
-        assert_eq!(taints(json!({"metadata": {}, "status": {"conditions": ready("True")}})), "");
+        assert_eq!(taints(json!({"metadata": {}, "status": {"conditions": ready("True")}}), false), "");
         assert_eq!(
-            taints(json!({"metadata": {}, "status": {"conditions": ready("False")}})),
+            taints(json!({"metadata": {}, "status": {"conditions": ready("False")}}), false),
             "node.kubernetes.io/not-ready:NoSchedule@50 node.kubernetes.io/not-ready:NoExecute@50"
         );
         assert_eq!(
-            taints(json!({"metadata": {}})),
+            taints(json!({"metadata": {}}), false),
             "node.kubernetes.io/unreachable:NoSchedule@50 node.kubernetes.io/unreachable:NoExecute@50"
         );
+        assert_eq!(taints(json!({"metadata": {}}), true), "node.kubernetes.io/unreachable:NoSchedule@50");
         let present = json!([
             {"key": "mine", "effect": "NoExecute"},
             {"key": UNREACHABLE, "effect": "NoExecute", "timeAdded": "1970-01-01T00:00:07Z"},
             {"key": NOT_READY, "effect": "NoSchedule"}]);
         assert_eq!(
-            taints(json!({"metadata": {}, "spec": {"taints": present, "unschedulable": true},
-                "status": {"conditions": ready("Unknown")}})),
+            taints(
+                json!({"metadata": {}, "spec": {"taints": present, "unschedulable": true},
+                "status": {"conditions": ready("Unknown")}}),
+                false
+            ),
             "mine:NoExecute@0 node.kubernetes.io/unreachable:NoSchedule@50 \
              node.kubernetes.io/unreachable:NoExecute@7 node.kubernetes.io/unschedulable:NoSchedule@50"
         );

@@ -50,7 +50,7 @@ async fn feed_pods(context: &Context, queue: WorkQueue<ObjectKey>, expectations:
                     }
                 }
                 let before = old.as_ref().and_then(|old| controller_key::<ReplicaSet>(&old.metadata));
-                let orphan = own.is_none().then(|| matching_sets(context, &new)).unwrap_or_default();
+                let orphan = if own.is_none() { matching_sets(context, &new) } else { Vec::new() };
                 own.into_iter().chain(before).chain(orphan).for_each(|key| queue.add(key));
             }
             Change::Deleted(pod) => {

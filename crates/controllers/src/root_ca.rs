@@ -23,9 +23,10 @@ pub(crate) async fn run(context: Context) {
         if ours { vec![ObjectKey::new("", namespace)] } else { Vec::new() }
     };
     let reconciler = context.clone();
+    let all = context.caches.namespaces.clone();
     tokio::join!(
         feed_own(context.caches.namespaces.clone(), queue.clone()),
-        feed(context.caches.config_maps.clone(), queue.clone(), of_map, Vec::new),
+        feed(context.caches.config_maps.clone(), queue.clone(), of_map, move || all.keys()),
         work("root-ca", queue, context.config.workers, move |key| {
             let context = reconciler.clone();
             async move { reconcile(&context, &key).await }

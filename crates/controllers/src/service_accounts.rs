@@ -17,9 +17,10 @@ pub(crate) async fn run(context: Context) {
         if name == Some(NAME) { vec![ObjectKey::new("", namespace)] } else { Vec::new() }
     };
     let reconciler = context.clone();
+    let all = context.caches.namespaces.clone();
     tokio::join!(
         feed_own(namespaces, queue.clone()),
-        feed(context.caches.service_accounts.clone(), queue.clone(), of_account, Vec::new),
+        feed(context.caches.service_accounts.clone(), queue.clone(), of_account, move || all.keys()),
         work("serviceaccount", queue, context.config.workers, move |key| {
             let context = reconciler.clone();
             async move { reconcile(&context, &key).await }

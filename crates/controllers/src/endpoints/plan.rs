@@ -363,7 +363,7 @@ pub(super) fn endpoints(
             && present.metadata.annotations == metadata.annotations
             && present.subsets.as_deref().unwrap_or_default() == subsets.as_deref().unwrap_or_default()
     });
-    (!same).then(|| Endpoints { metadata, subsets })
+    (!same).then_some(Endpoints { metadata, subsets })
 }
 
 #[cfg(test)]

@@ -162,3 +162,18 @@ fn a_resync_forgets_what_is_gone() {
     cluster.apply("c", json!({}));
     assert_eq!(cluster.settle(), ["c waits Clear []"]);
 }
+
+#[test]
+fn many_pods_on_many_nodes_are_spread_evenly() {
+    let names: Vec<String> = (0..1000).map(|index| format!("n{index}")).collect();
+    let mut cluster = Cluster::new(&names.iter().map(String::as_str).collect::<Vec<_>>());
+    for index in 0..3000 {
+        let asks = json!({"requests": {"cpu": "100m", "memory": "128Mi"}});
+        cluster.apply(&format!("p{index}"), json!({"containers": [{"name": "c", "resources": asks}]}));
+    }
+    let begin = std::time::Instant::now();
+    assert_eq!(cluster.settle().len(), 3000);
+    println!("{:.0} pods/s", 3000.0 / begin.elapsed().as_secs_f64());
+    let counts: Vec<_> = cluster.state.snapshot.nodes().iter().map(|node| node.pods.len()).collect();
+    assert!(counts.iter().all(|count| (2..=5).contains(count)), "{counts:?}");
+}
