@@ -45,7 +45,9 @@ pub(super) fn check(service: &At<'_>, faults: &mut Vec<Cause>) {
         faults.push(Cause::invalid(spec.child("clusterIPs[0]"), cluster_ip.text(), fault));
     }
     metadata::labels(&spec.get("selector"), faults);
-    choice(&spec.get("sessionAffinity"), &["ClientIP", "None"], faults);
+    // The proxy keeps no client to one endpoint yet: better refused than silently spread.
+    choice(&spec.get("sessionAffinity"), &["None"], faults);
+    families(&spec, faults);
     choice(&spec.get("externalTrafficPolicy"), &["Cluster", "Local"], faults);
     choice(&spec.get("internalTrafficPolicy"), &["Cluster", "Local"], faults);
     for ip in spec.get("externalIPs").items() {
@@ -54,6 +56,25 @@ pub(super) fn check(service: &At<'_>, faults: &mut Vec<Cause>) {
         }
     }
     service_ports(&ports, kind.text(), faults);
+}
+
+/// Services have IPv4 addresses only.
+fn families(spec: &At<'_>, faults: &mut Vec<Cause>) {
+    let policy = spec.get("ipFamilyPolicy");
+    if policy.text() == "RequireDualStack" {
+        let detail = "this cluster is not configured for dual-stack services";
+        faults.push(Cause::invalid(policy.path.clone(), policy.text(), detail));
+    }
+    choice(&policy, &["PreferDualStack", "RequireDualStack", "SingleStack"], faults);
+    for family in spec.get("ipFamilies").items() {
+        match family.text() {
+            "IPv6" => {
+                let detail = "not configured on this cluster";
+                faults.push(Cause::invalid(family.path.clone(), family.text(), detail));
+            }
+            _ => choice(&family, &["IPv4", "IPv6"], faults),
+        }
+    }
 }
 
 fn service_ports(ports: &At<'_>, kind: &str, faults: &mut Vec<Cause>) {

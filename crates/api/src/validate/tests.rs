@@ -175,6 +175,41 @@ fn services_need_ports_with_names_where_there_are_several() {
 }
 
 #[test]
+fn services_may_not_ask_for_what_no_proxy_does() {
+    let service = |field: &str, value: Value| {
+        let mut spec = json!({"type": "ClusterIP", "ports": [{"port": 80, "protocol": "TCP"}]});
+        spec[field] = value;
+        json!({"metadata": {"name": "s"}, "spec": spec})
+    };
+    for (field, value, fault) in [
+        (
+            "sessionAffinity",
+            json!("ClientIP"),
+            "spec.sessionAffinity: Unsupported value: \"ClientIP\": supported values: \"None\"",
+        ),
+        (
+            "ipFamilyPolicy",
+            json!("RequireDualStack"),
+            "spec.ipFamilyPolicy: Invalid value: \"RequireDualStack\": this cluster is not configured for dual-stack services",
+        ),
+        (
+            "ipFamilies",
+            json!(["IPv4", "IPv6"]),
+            "spec.ipFamilies[1]: Invalid value: \"IPv6\": not configured on this cluster",
+        ),
+    ] {
+        check("Service", &service(field, value), &[fault]);
+    }
+    for (field, value) in [
+        ("sessionAffinity", json!("None")),
+        ("ipFamilyPolicy", json!("PreferDualStack")),
+        ("ipFamilies", json!(["IPv4"])),
+    ] {
+        check("Service", &service(field, value), &[]);
+    }
+}
+
+#[test]
 fn an_immutable_config_map_stays() {
     let old = json!({"metadata": {"name": "c"}, "immutable": true, "data": {"a": "b"}});
     let new = json!({"metadata": {"name": "c"}, "immutable": true, "data": {"a": "c"}});
