@@ -3,6 +3,7 @@
 
 mod changing;
 mod helm;
+mod kube_crate;
 mod lacking;
 mod nodes;
 mod python;
