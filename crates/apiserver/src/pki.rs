@@ -28,7 +28,7 @@ const DAY_S: i64 = 86_400;
 const CA_DAYS: i64 = 3650;
 const LEAF_DAYS: i64 = 365;
 /// Reissued at a start when less is left.
-const RENEW_DAYS: i64 = 60;
+pub const RENEW_DAYS: i64 = 60;
 
 #[derive(Debug, thiserror::Error)]
 pub enum PkiError {
@@ -293,7 +293,8 @@ fn date(seconds: i64) -> time::OffsetDateTime {
     time::OffsetDateTime::from_unix_timestamp(seconds).unwrap_or(time::OffsetDateTime::UNIX_EPOCH)
 }
 
-fn days_left(certificate: &str) -> Option<i64> {
+/// How many whole days a certificate (PEM) is good for yet.
+pub fn days_left(certificate: &str) -> Option<i64> {
     let der = CertificateDer::from_pem_slice(certificate.as_bytes()).ok()?;
     let (_, parsed) = x509_parser::parse_x509_certificate(&der).ok()?;
     Some((parsed.validity().not_after.timestamp() - clock::now()) / DAY_S)

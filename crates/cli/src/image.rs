@@ -101,6 +101,10 @@ impl Row for ImageRow {
 pub(crate) async fn run(args: &Args, clusters: &Clusters) -> anyhow::Result<()> {
     match &args.command {
         Command::Load { place, archives } => {
+            // Before anything is said or sent.
+            if let Some(missing) = archives.iter().find(|archive| !archive.is_file()) {
+                bail!("{} is no file", missing.display());
+            }
             let (client, nodes) = place.resolve(clusters).await?;
             for archive in archives {
                 for node in &nodes {

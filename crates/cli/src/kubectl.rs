@@ -10,7 +10,6 @@ use crate::{Clusters, Connection};
 
 /// Run the kubectl found on PATH against this cluster
 #[derive(Debug, clap::Args)]
-#[command(disable_help_flag = true)]
 pub struct Args {
     #[command(flatten)]
     connection: Connection,

@@ -121,13 +121,22 @@ impl Kubeconfig {
         self.root.insert("current-context".into(), entries.name.into());
     }
 
-    /// Takes one cluster's three entries out, and the current context if it was theirs.
-    pub fn remove(&mut self, name: &str) {
+    /// The name of the current context.
+    pub fn current_context(&self) -> Option<&str> {
+        self.root.get("current-context").and_then(Value::as_str).filter(|name| !name.is_empty())
+    }
+
+    /// Takes one cluster's three entries out. If its context was the current one, `previous` is again, or
+    /// none where that is gone.
+    pub fn remove(&mut self, name: &str, previous: Option<&str>) {
         for list in ["clusters", "users", "contexts"] {
             self.list_mut(list).retain(|entry| !named(entry, name));
         }
-        if self.root.get("current-context").and_then(Value::as_str) == Some(name) {
-            self.root.remove("current-context");
+        if self.current_context() == Some(name) {
+            match previous.filter(|previous| self.entry("contexts", "context", previous).is_ok()) {
+                Some(previous) => self.root.insert("current-context".into(), previous.into()),
+                None => self.root.remove("current-context"),
+            };
         }
     }
 
@@ -144,8 +153,7 @@ impl Kubeconfig {
 
     /// The connection that a context (`None`: the current one) describes.
     pub fn remote(&self, context: Option<&str>) -> Result<RemoteConfig, KubeconfigError> {
-        let current = self.root.get("current-context").and_then(Value::as_str);
-        let name = context.or(current).ok_or_else(|| self.missing("current-context"))?;
+        let name = context.or(self.current_context()).ok_or_else(|| self.missing("current-context"))?;
         let context = self.entry("contexts", "context", name)?;
         let part = |key: &str| context.get(key).and_then(Value::as_str).ok_or_else(|| self.missing(key));
         let cluster = self.entry("clusters", "cluster", part("cluster")?)?;
@@ -225,8 +233,24 @@ mod tests {
         });
         assert_ne!(config, before);
         assert!(!config.is_empty());
-        config.remove("skiff");
+        config.remove("skiff", None);
         assert_eq!(config, before);
+    }
+
+    #[test]
+    fn the_context_that_was_current_is_so_again() {
+        let text = "current-context: work\nclusters: []\nusers: []\ncontexts: [{name: work, context: {cluster: a, user: b}}]\n";
+        let mut config = Kubeconfig::parse(Path::new("/x"), text).expect("it parses");
+        let before = config.clone();
+        let entries =
+            Entries { name: "skiff", server: "https://h:1", ca_pem: "a", certificate_pem: "b", key_pem: "c" };
+        config.merge(&entries);
+        assert_eq!(config.current_context(), Some("skiff"));
+        config.remove("skiff", Some("work"));
+        assert_eq!(config, before);
+        config.merge(&entries);
+        config.remove("skiff", Some("gone"));
+        assert_eq!(config.current_context(), None);
     }
 
     #[test]

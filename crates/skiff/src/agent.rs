@@ -20,7 +20,7 @@ use skiff_sys::nft::Ruleset;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::join::Membership;
+use crate::join::{Answer, Membership};
 use crate::server::{host_name, own_address, run_until_signal};
 use crate::up::node::component;
 use crate::up::record::write_private;
@@ -108,6 +108,14 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         pod_cidr: None,
         control_plane: false,
     };
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start")?;
+    match runtime.block_on(Membership::ask(&config)) {
+        Ok(Answer::Joined(_)) => {}
+        Ok(Answer::Refused(error)) => return Err(error),
+        // The agent goes on asking.
+        Err(error) => eprintln!("Not joined yet, waiting for the server: {error:#}"),
+    }
     let path = config.data_dir.join("agent.json");
     write_private(&path, &serde_json::to_vec_pretty(&config).context("cannot encode")?)?;
     // From here on it is the process that every node has, with the name that people look for.

@@ -1,12 +1,12 @@
 //! How an agent gets its credentials: by the cluster's join token, once.
 
 use std::fs;
-use std::io;
 use std::net::{IpAddr, Ipv4Addr};
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use rcgen::{CertificateParams, KeyPair};
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -17,6 +17,7 @@ use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use skiff_apiserver::join::{JoinRequest, JoinResponse, PATH};
+use skiff_apiserver::pki::{RENEW_DAYS, days_left};
 use skiff_client::{Client, Remote, RemoteConfig, full};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -36,29 +37,21 @@ pub(crate) struct Membership {
     node_ip: Ipv4Addr,
 }
 
+/// What came of asking to join.
+pub(crate) enum Answer {
+    Joined(Membership),
+    /// Asking again would be answered the same.
+    Refused(anyhow::Error),
+}
+
 impl Membership {
     /// What was kept from an earlier start, or what the server gives for the token; asks until it answers.
     pub(crate) async fn obtain(config: &AgentConfig) -> anyhow::Result<Self> {
-        let path = config.data_dir.join("membership.json");
-        match fs::read(&path) {
-            Ok(bytes) => {
-                let kept: Self = serde_json::from_slice(&bytes)
-                    .with_context(|| format!("cannot parse {}", path.display()))?;
-                if kept.node_name == config.node_name && kept.node_ip == config.node_ip {
-                    return Ok(kept);
-                }
-                info!("the node has another name or address: joining anew");
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(error).with_context(|| format!("cannot read {}", path.display())),
-        }
         let mut delay = Duration::from_millis(5);
         loop {
-            match join(config).await {
-                Ok(membership) => {
-                    write_private(&path, &serde_json::to_vec_pretty(&membership).context("cannot encode")?)?;
-                    return Ok(membership);
-                }
+            match Self::ask(config).await {
+                Ok(Answer::Joined(membership)) => return Ok(membership),
+                Ok(Answer::Refused(error)) => return Err(error),
                 Err(error) => {
                     if delay > Duration::from_millis(500) {
                         warn!(
@@ -71,6 +64,56 @@ impl Membership {
                     delay = (delay * 2).min(Duration::from_secs(2));
                 }
             }
+        }
+    }
+
+    /// As [`Membership::obtain`], but asks once.
+    pub(crate) async fn ask(config: &AgentConfig) -> anyhow::Result<Answer> {
+        let path = config.data_dir.join("membership.json");
+        if let Some(kept) = Self::kept(&path, config) {
+            return Ok(Answer::Joined(kept));
+        }
+        let answer = join(config).await?;
+        if let Answer::Joined(membership) = &answer {
+            write_private(&path, &serde_json::to_vec_pretty(membership).context("cannot encode")?)?;
+        }
+        Ok(answer)
+    }
+
+    /// What an earlier start kept, if it is still of use.
+    fn kept(path: &Path, config: &AgentConfig) -> Option<Self> {
+        let bytes = fs::read(path).ok()?;
+        let kept = match serde_json::from_slice::<Self>(&bytes) {
+            Ok(kept) => kept,
+            Err(error) => {
+                warn!(path = %path.display(), error = %error, "the kept credentials are damaged: joining anew");
+                return None;
+            }
+        };
+        match kept.staleness(config) {
+            None => Some(kept),
+            Some(why) => {
+                info!(why, "joining anew");
+                None
+            }
+        }
+    }
+
+    /// Why these credentials are of no use any more.
+    fn staleness(&self, config: &AgentConfig) -> Option<&'static str> {
+        if self.node_name != config.node_name || self.node_ip != config.node_ip {
+            return Some("the node has another name or address");
+        }
+        let pin = config.token.as_deref().and_then(|token| token.trim().split_once('.')).map(|(pin, _)| pin);
+        let authority = self.ca().ok().map(|ca| fingerprint(&ca));
+        if authority.is_none() || pin.is_some_and(|pin| authority.as_deref() != Some(pin)) {
+            return Some("the token is that of another cluster");
+        }
+        let response = &self.response;
+        let days = [&response.client_certificate, &response.serving_certificate].map(|pem| days_left(pem));
+        match days.iter().all(|days| days.is_some_and(|days| days > RENEW_DAYS)) {
+            true => None,
+            false => Some("the certificates end soon"),
         }
     }
 
@@ -125,10 +168,18 @@ impl Membership {
     }
 }
 
-async fn join(config: &AgentConfig) -> anyhow::Result<Membership> {
+async fn join(config: &AgentConfig) -> anyhow::Result<Answer> {
     let token = config.token()?;
-    let (pin, _) = token.split_once('.').context("the token is malformed: it has no dot")?;
-    let ca = pinned_authority(&config.server, pin).await?;
+    let Some((pin, _)) = token.split_once('.') else {
+        return Ok(Answer::Refused(anyhow!("the join token is malformed: it has no dot")));
+    };
+    let Some(ca) = pinned_authority(&config.server, pin).await? else {
+        return Ok(Answer::Refused(anyhow!(
+            "the authority of the server at {} is not the one that the join token names: take the token from \
+             this cluster's server",
+            config.server
+        )));
+    };
     let key = KeyPair::generate().context("cannot make a key")?;
     let request = CertificateParams::new(vec![config.node_name.clone()])
         .and_then(|parameters| parameters.serialize_request(&key))
@@ -157,25 +208,37 @@ async fn join(config: &AgentConfig) -> anyhow::Result<Membership> {
         .await
         .map_err(|error| anyhow::anyhow!(error))?
         .to_bytes();
+    if status == http::StatusCode::UNAUTHORIZED {
+        return Ok(Answer::Refused(anyhow!(
+            "the server at {} does not know the join token: take it from this cluster's server",
+            config.server
+        )));
+    }
     if !status.is_success() {
-        bail!("the server answered {status}: {}", String::from_utf8_lossy(&bytes));
+        let message = serde_json::from_slice::<serde_json::Value>(&bytes)
+            .ok()
+            .and_then(|answer| answer.get("message")?.as_str().map(str::to_owned))
+            .unwrap_or_else(|| String::from_utf8_lossy(&bytes).into_owned());
+        let error = anyhow!("the server at {} answered {status}: {message}", config.server);
+        return if status.is_client_error() { Ok(Answer::Refused(error)) } else { Err(error) };
     }
     let response = serde_json::from_slice(&bytes).context("cannot decode the server's answer")?;
     info!(server = config.server, "joined the cluster");
-    Ok(Membership {
+    Ok(Answer::Joined(Membership {
         response,
         key: key.serialize_pem(),
         node_name: config.node_name.clone(),
         node_ip: config.node_ip,
-    })
+    }))
 }
 
 fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
 }
 
-/// The certificate authority of the server at `authority`, if it is the one whose hash the token names.
-async fn pinned_authority(authority: &str, pin: &str) -> anyhow::Result<CertificateDer<'static>> {
+/// The certificate authority of the server at `authority`; `None` if its hash is not the one that the token
+/// names.
+async fn pinned_authority(authority: &str, pin: &str) -> anyhow::Result<Option<CertificateDer<'static>>> {
     let (host, _) = authority.rsplit_once(':').context("the server address has no port")?;
     let found = Arc::new(Mutex::new(None));
     let verifier = PinVerifier { pin: pin.to_owned(), found: found.clone(), provider: provider() };
@@ -190,12 +253,28 @@ async fn pinned_authority(authority: &str, pin: &str) -> anyhow::Result<Certific
         let socket = TcpStream::connect(authority).await?;
         TlsConnector::from(Arc::new(tls)).connect(name, socket).await
     };
-    tokio::time::timeout(Duration::from_secs(5), connect)
+    let connected = tokio::time::timeout(Duration::from_secs(5), connect)
         .await
-        .context("the server did not answer within 5 s")?
-        .with_context(|| format!("cannot connect to {authority}"))?;
-    let found = found.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
-    found.context("the server showed no certificate authority")
+        .context("the server did not answer within 5 s")?;
+    match found.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take() {
+        Some(Found::Other) => Ok(None),
+        Some(Found::Pinned(ca)) => {
+            connected.with_context(|| format!("cannot connect to {authority}"))?;
+            Ok(Some(ca))
+        }
+        None => {
+            connected.with_context(|| format!("cannot connect to {authority}"))?;
+            bail!("the server showed no certificate")
+        }
+    }
+}
+
+/// What a server's chain holds.
+#[derive(Debug)]
+enum Found {
+    Pinned(CertificateDer<'static>),
+    /// No authority of the pinned hash.
+    Other,
 }
 
 /// Takes a server whose chain holds an authority with the pinned hash, and whose certificate that
@@ -204,7 +283,7 @@ async fn pinned_authority(authority: &str, pin: &str) -> anyhow::Result<Certific
 struct PinVerifier {
     /// SHA-256 of the authority's certificate, in hexadecimal digits.
     pin: String,
-    found: Arc<Mutex<Option<CertificateDer<'static>>>>,
+    found: Arc<Mutex<Option<Found>>>,
     provider: Arc<CryptoProvider>,
 }
 
@@ -222,7 +301,9 @@ impl ServerCertVerifier for PinVerifier {
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
         let pinned = intermediates.iter().find(|certificate| fingerprint(certificate) == self.pin);
+        let mut found = self.found.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let Some(pinned) = pinned else {
+            *found = Some(Found::Other);
             return Err(rustls::Error::General(
                 "the server's certificate authority is not the one that the token names".to_owned(),
             ));
@@ -234,8 +315,7 @@ impl ServerCertVerifier for PinVerifier {
             .map_err(|error| rustls::Error::General(error.to_string()))?;
         let verified =
             verifier.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)?;
-        *self.found.lock().unwrap_or_else(std::sync::PoisonError::into_inner) =
-            Some(pinned.clone().into_owned());
+        *found = Some(Found::Pinned(pinned.clone().into_owned()));
         Ok(verified)
     }
 

@@ -206,14 +206,17 @@ fn children(dir: &Path) -> Vec<PathBuf> {
 /// Kills all processes below the path and removes its cgroups, in every hierarchy.
 pub(crate) fn destroy(path: &Path) -> anyhow::Result<()> {
     let deadline = Instant::now() + Duration::from_secs(20);
+    let mut killed = BTreeSet::new();
     loop {
         let alive = processes(path)?;
+        killed.extend(alive.iter().copied());
         for pid in &alive {
             // It may be gone already.
             let _ = kill(Pid::from_raw(*pid), Signal::SIGKILL);
         }
         let removed = hierarchies()?.iter().all(|hierarchy| remove(&hierarchy.mount_point.join(path)));
         if alive.is_empty() && removed {
+            await_reaped(&killed);
             return Ok(());
         }
         if Instant::now() > deadline {
@@ -223,6 +226,15 @@ pub(crate) fn destroy(path: &Path) -> anyhow::Result<()> {
             );
         }
         // The kernel tells nobody when the last process of a v1 cgroup has gone.
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// A dead process is listed until its parent has taken note, and that of a node's first process is the
+/// machine's. One that never does keeps nothing else, so it is not waited for long.
+fn await_reaped(pids: &BTreeSet<i32>) {
+    let deadline = Instant::now() + Duration::from_secs(2);
+    while Instant::now() < deadline && pids.iter().any(|pid| Path::new(&format!("/proc/{pid}")).exists()) {
         std::thread::sleep(Duration::from_millis(5));
     }
 }

@@ -34,7 +34,7 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     check_name(&args.name)?;
     super::require_root("down")?;
-    let _lock = lock(&args.name)?;
+    let lock = lock(&args.name)?;
     let record = Record::find(&args.name)?;
     let known = record.is_some();
     let data_dir = match (&record, &args.data_dir) {
@@ -53,6 +53,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     if !args.keep_data {
         remove_data(&data_dir)?;
     }
+    lock.remove();
     match known {
         true => eprintln!("Cluster {:?} is down.", args.name),
         false => eprintln!("Cluster {:?} was not up; nothing of it is left.", args.name),
@@ -71,13 +72,16 @@ pub(crate) fn remove(name: &str, record: Option<&Record>) -> anyhow::Result<()> 
     if let Some(record) = record
         && let Some(path) = &record.merged_kubeconfig
     {
-        unmerge(path, name)?;
+        unmerge(path, name, record.previous_context.as_deref())?;
+    }
+    if let Some(record) = record {
+        super::uplink::restore(record)?;
     }
     remove_tree(&dir)
 }
 
 /// Takes the cluster's entries out of a kubeconfig, and the file away if nothing else is in it.
-fn unmerge(path: &Path, name: &str) -> anyhow::Result<()> {
+fn unmerge(path: &Path, name: &str, previous_context: Option<&str>) -> anyhow::Result<()> {
     if !path.exists() {
         return Ok(());
     }
@@ -89,7 +93,7 @@ fn unmerge(path: &Path, name: &str) -> anyhow::Result<()> {
             return Ok(());
         }
     };
-    config.remove(name);
+    config.remove(name, previous_context);
     match config.is_empty() {
         true => fs::remove_file(path).with_context(|| format!("cannot remove {}", path.display())),
         false => write_private(path, config.to_yaml().as_bytes()),

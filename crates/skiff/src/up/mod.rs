@@ -97,14 +97,18 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         );
     }
     let stock = Stock::take();
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, args.port)).with_context(|| {
-        format!("cannot listen on 127.0.0.1:{}: choose another --port, or 0 for any free one", args.port)
-    })?;
-    let record = plan(args, listener.local_addr().context("cannot read the port")?.port())?;
+    let (listener, record) = match prepare(args) {
+        Ok(prepared) => prepared,
+        Err(error) => {
+            guard.remove();
+            return Err(error);
+        }
+    };
     record.write()?;
     if let Err(error) = make(&record, &stock, listener) {
         eprintln!("Starting failed; removing what was made.");
         down::remove(&record.name, Some(&record)).context("cannot clean up: run `skiff down`")?;
+        guard.remove();
         return Err(error);
     }
     ready::wait(&record, args.images.as_deref())?;
@@ -120,11 +124,21 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         return Ok(());
     }
     wait_for_interrupt()?;
-    let _guard = lock(&record.name)?;
+    let guard = lock(&record.name)?;
     down::remove(&record.name, Some(&record))?;
     down::remove_data(&record.data_dir)?;
+    guard.remove();
     eprintln!("Cluster {:?} is down.", record.name);
     Ok(())
+}
+
+/// Binds the port and plans the rest.
+fn prepare(args: &Args) -> anyhow::Result<(TcpListener, Record)> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, args.port)).with_context(|| {
+        format!("cannot listen on 127.0.0.1:{}: choose another --port, or 0 for any free one", args.port)
+    })?;
+    let record = plan(args, listener.local_addr().context("cannot read the port")?.port())?;
+    Ok((listener, record))
 }
 
 /// Everything that can be decided, and refused, before anything is made.
@@ -144,7 +158,8 @@ fn plan(args: &Args, port: u16) -> anyhow::Result<Record> {
     }
     let wanted = Wanted { node: args.node_cidr, pod: args.pod_cidr, service: args.service_cidr };
     let mut taken = Vec::new();
-    for other in Record::all()? {
+    let others = Record::all()?;
+    for other in &others {
         let ranges = other.ranges;
         for (purpose, range) in [("node", ranges.node), ("pod", ranges.pod), ("service", ranges.service)] {
             taken.push(Taken { by: format!("the {purpose} network of cluster {:?}", other.name), range });
@@ -169,19 +184,21 @@ fn plan(args: &Args, port: u16) -> anyhow::Result<Record> {
             Ok(NodeRecord { name, ip: ranges.node_ip(index), pods })
         })
         .collect::<anyhow::Result<_>>()?;
-    let merged_kubeconfig = match &args.kubeconfig {
-        Some(path) => {
-            // Found out now, not after the nodes have started.
-            Kubeconfig::read_or_empty(path)?;
-            Some(std::path::absolute(path).with_context(|| format!("--kubeconfig {}", path.display()))?)
-        }
-        None => None,
-    };
+    let (mut merged_kubeconfig, mut previous_context) = (None, None);
+    if let Some(path) = &args.kubeconfig {
+        // Found out now, not after the nodes have started.
+        previous_context = Kubeconfig::read_or_empty(path)?.current_context().map(str::to_owned);
+        // It is written by renaming, which must not replace a link to it.
+        let path = fs::canonicalize(path).or_else(|_| std::path::absolute(path));
+        merged_kubeconfig = Some(path.context("--kubeconfig")?);
+    }
     Ok(Record {
         name: args.name.clone(),
         kubeconfig: data_dir.join("kubeconfig"),
         data_dir,
         merged_kubeconfig,
+        previous_context,
+        forwarded_before: uplink::forwards(&others),
         port,
         uplink: args.uplink,
         ranges,
@@ -238,6 +255,7 @@ fn make(record: &Record, stock: &Stock, listener: TcpListener) -> anyhow::Result
             log_dir: data_dir.join("logs"),
             server: (index == 0).then(|| server_path.clone()),
             agent: agent_path,
+            starter: nix::unistd::getpid().as_raw(),
         };
         let socket = (index == 0).then(|| listener.as_fd());
         node::start(&config, &data_dir.join("node.json"), socket)?;

@@ -14,6 +14,9 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, bail};
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, setns, unshare};
+use nix::sys::prctl::set_pdeathsig;
+use nix::sys::signal::Signal;
+use nix::unistd::getppid;
 use serde::{Deserialize, Serialize};
 use tracing::warn;
 
@@ -32,6 +35,8 @@ pub(crate) struct NodeConfig {
     pub(crate) server: Option<PathBuf>,
     /// Configuration file of the agent.
     pub(crate) agent: PathBuf,
+    /// PID of the command that starts the node, with which *enter* dies.
+    pub(crate) starter: i32,
 }
 
 /// Starts a node and returns when its namespaces exist. `listener` is bound on the machine's loopback and
@@ -74,6 +79,11 @@ pub(crate) fn start(
 /// Joins cgroups and network, leaves the machine's namespaces and starts PID 1 of the node.
 pub(crate) fn enter(config_path: &Path) -> anyhow::Result<()> {
     let config = read(config_path)?;
+    // A `down` that follows a killed `up` must not find this step still making things.
+    set_pdeathsig(Signal::SIGKILL).context("cannot tie this step to the command that started it")?;
+    if getppid().as_raw() != config.starter {
+        bail!("the command that started this step is gone");
+    }
     cgroups::join(&config.cgroup, &config.name)?;
     let netns =
         File::open(&config.netns).with_context(|| format!("cannot open {}", config.netns.display()))?;

@@ -5,7 +5,7 @@
 use std::fs;
 use std::io::{self, Write};
 use std::net::Ipv4Addr;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
@@ -28,9 +28,15 @@ pub(crate) struct Record {
     /// Holds an admin's credentials; what was merged elsewhere is named by `merged_kubeconfig`.
     pub(crate) kubeconfig: PathBuf,
     pub(crate) merged_kubeconfig: Option<PathBuf>,
+    /// Which was current there before.
+    #[serde(default)]
+    pub(crate) previous_context: Option<String>,
     /// On the machine's 127.0.0.1.
     pub(crate) port: u16,
     pub(crate) uplink: bool,
+    /// Whether the machine forwarded packets before any cluster made it.
+    #[serde(default)]
+    pub(crate) forwarded_before: bool,
     pub(crate) ranges: Ranges,
     pub(crate) nodes: Vec<NodeRecord>,
 }
@@ -179,19 +185,41 @@ pub(crate) fn check_name(name: &str) -> anyhow::Result<()> {
 }
 
 /// Only one command at a time changes a cluster.
-pub(crate) fn lock(name: &str) -> anyhow::Result<Flock<fs::File>> {
+pub(crate) struct Lock {
+    path: PathBuf,
+    file: Flock<fs::File>,
+}
+
+impl Lock {
+    /// Removes the lock's file, while it is held, when there is nothing left to lock.
+    pub(crate) fn remove(self) {
+        // A leftover is harmless.
+        let _ = fs::remove_file(&self.path);
+        drop(self.file);
+    }
+}
+
+/// Takes the lock of a cluster or says that another command has it.
+pub(crate) fn lock(name: &str) -> anyhow::Result<Lock> {
     fs::create_dir_all(RUN_DIR).with_context(|| format!("cannot create {RUN_DIR}"))?;
     let path = Path::new(RUN_DIR).join(format!("{name}.lock"));
-    let file = fs::OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .mode(0o600)
-        .open(&path)
-        .with_context(|| format!("cannot open {}", path.display()))?;
-    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, _)| {
-        anyhow::anyhow!("another skiff command is changing the cluster {name:?}: wait for it to end")
-    })
+    loop {
+        let file = fs::OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .mode(0o600)
+            .open(&path)
+            .with_context(|| format!("cannot open {}", path.display()))?;
+        let file = Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, _)| {
+            anyhow::anyhow!("another skiff command is changing the cluster {name:?}: wait for it to end")
+        })?;
+        // Its last holder may have removed it between our two steps; then it locks nothing.
+        let own = file.metadata().context("cannot read the lock")?;
+        if fs::metadata(&path).is_ok_and(|present| present.ino() == own.ino()) {
+            return Ok(Lock { path, file });
+        }
+    }
 }
 
 /// Writes a file that only its owner may read, whole or not at all.

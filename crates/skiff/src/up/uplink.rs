@@ -5,7 +5,7 @@
 use anyhow::Context;
 use skiff_sys::netlink::{ACK, APPEND, CREATE, Family, Socket, Writer};
 
-use super::record::{Record, link_name};
+use super::record::Record;
 use super::topology::set;
 
 // linux/netfilter/nfnetlink.h and nf_tables.h.
@@ -20,9 +20,21 @@ const POSTROUTING: u32 = 4;
 const PRIORITY_SOURCE_NAT: i32 = 100;
 const REGISTER: u32 = 1;
 
+const FORWARDING: &str = "net/ipv4/ip_forward";
+
+/// Whether the machine forwards packets, apart from what other clusters made it do.
+pub(crate) fn forwards(others: &[Record]) -> bool {
+    match others.iter().find(|other| other.uplink) {
+        Some(other) => other.forwarded_before,
+        None => {
+            std::fs::read_to_string(format!("/proc/sys/{FORWARDING}")).is_ok_and(|text| text.trim() == "1")
+        }
+    }
+}
+
 /// Lets the cluster out. The routers of the machine's own network are not asked.
 pub(crate) fn open(record: &Record) -> anyhow::Result<()> {
-    set("net/ipv4/ip_forward", "1")?;
+    set(FORWARDING, "1")?;
     let table = table(&record.name);
     let mut batch = Batch::default();
     batch.add(NEW_TABLE, CREATE, |message| {
@@ -85,8 +97,17 @@ pub(crate) fn close(name: &str) -> anyhow::Result<()> {
     batch.commit().with_context(|| format!("cannot remove the nftables table {table}"))
 }
 
+/// Lets the machine forward no longer, if it did not before and no other cluster needs it.
+pub(crate) fn restore(record: &Record) -> anyhow::Result<()> {
+    let needed = Record::all()?.iter().any(|other| other.uplink && other.name != record.name);
+    if record.uplink && !record.forwarded_before && !needed {
+        set(FORWARDING, "0")?;
+    }
+    Ok(())
+}
+
 fn table(name: &str) -> String {
-    link_name("skiff-uplink", name)
+    format!("skiff-uplink-{name}")
 }
 
 /// Messages that take effect together or not at all.

@@ -1,0 +1,200 @@
+//! What a user may rely on of the command line itself.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+use skiff_tests::{Cluster, run, skiff, skiff_path};
+
+use super::one_sentence;
+
+const COMMANDS: &[&[&str]] = &[
+    &[],
+    &["up"],
+    &["down"],
+    &["server"],
+    &["agent"],
+    &["status"],
+    &["node"],
+    &["node", "ls"],
+    &["node", "shell"],
+    &["logs"],
+    &["ps"],
+    &["image"],
+    &["image", "load"],
+    &["image", "pull"],
+    &["image", "ls"],
+    &["image", "rm"],
+    &["image", "save"],
+    &["kubectl"],
+    &["version"],
+    &["completion"],
+];
+
+#[test]
+fn every_command_explains_itself_and_a_wrong_one_ends_with_2() {
+    for command in COMMANDS {
+        let mut args = command.to_vec();
+        args.push("--help");
+        let output = skiff(&args);
+        assert!(output.code == 0 && output.stdout.contains("Usage: skiff"), "{args:?}: {output:?}");
+        // Each flag and command says what it is for.
+        args.pop();
+        args.push("--no-such-flag");
+        if *command != ["kubectl"] {
+            let output = skiff(&args);
+            assert!(
+                output.code == 2 && output.stdout.is_empty() && output.stderr.starts_with("error: "),
+                "{args:?}: {output:?}"
+            );
+        }
+    }
+    for args in [
+        &["no-such-command"][..],
+        &["up", "--nodes", "0"],
+        &["up", "--nodes", "x"],
+        &["up", "--pod-cidr", "10.0.0.1/16"],
+        &["logs"],
+        &["completion", "tcsh"],
+    ] {
+        assert_eq!(skiff(args).code, 2, "{args:?}");
+    }
+    assert!(skiff(&["--version"]).ok().starts_with("skiff "));
+    let version: Value = serde_json::from_str(&skiff(&["version", "-o", "json"]).ok()).expect("JSON");
+    assert!(version.to_string().contains("v1.36"), "{version}");
+}
+
+#[test]
+fn completion_scripts_parse() {
+    for shell in ["bash", "zsh", "fish"] {
+        let script = skiff(&["completion", shell]).ok();
+        assert!(
+            script.contains("kubeconfig") && !script.contains("component"),
+            "{shell}: the user's commands only"
+        );
+        let path = std::env::temp_dir().join(format!("skiff-completion-{}.{shell}", std::process::id()));
+        fs::write(&path, &script).expect("it is written");
+        // Those of the shells that are installed; bash always is.
+        if shell == "bash" || Command::new(shell).arg("-c").arg("true").stdout(Stdio::null()).status().is_ok()
+        {
+            assert_eq!(run(Command::new(shell).arg("-n").arg(&path)).ok(), "");
+        }
+        fs::remove_file(path).expect("it is there");
+    }
+}
+
+#[test]
+fn what_needs_root_says_so() {
+    // A copy, since the build directory need not be open to everyone.
+    let program = std::env::temp_dir().join(format!("skiff-copy-{}", std::process::id()));
+    fs::copy(skiff_path(), &program).expect("it is copied");
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("it is ours");
+    for args in [
+        &["up"][..],
+        &["down"],
+        &["server"],
+        &["agent", "--server", "https://192.0.2.1:6443", "--token", "a.b"],
+        &["node", "shell", "x"],
+    ] {
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(&program).args(args);
+        let output = run(&mut command);
+        assert_eq!(output.code, 1, "{args:?}: {output:?}");
+        assert!(one_sentence(&output.stderr).contains("as root"), "{args:?}: {output:?}");
+    }
+    fs::remove_file(program).expect("it is there");
+}
+
+#[test]
+fn commands_about_a_running_cluster() {
+    let cluster = Cluster::start("lc-cli", 2);
+    let (first, worker) = ("lc-cli-control-plane", "lc-cli-worker-1");
+    let ok = |args: &[&str]| {
+        let mut all = args.to_vec();
+        all.extend(["--name", "lc-cli"]);
+        skiff(&all).ok()
+    };
+    let failed = |args: &[&str]| {
+        let output = skiff(args);
+        assert_eq!((output.code, output.stdout.as_str()), (1, ""), "{args:?}: {output:?}");
+        one_sentence(&output.stderr).to_owned()
+    };
+    for command in [&["node", "ls"][..], &["status"], &["ps"], &["image", "ls"]] {
+        let with = |format: &str| {
+            let mut all = command.to_vec();
+            all.extend(["-o", format]);
+            ok(&all)
+        };
+        let rows: Vec<Value> = serde_json::from_str(&with("json")).expect("JSON");
+        let table = with("table");
+        assert_eq!(table.lines().count(), rows.len() + 1, "{command:?}: {table}");
+        assert!(table.starts_with(|c: char| c.is_ascii_uppercase()), "{table}");
+        let yaml = with("yaml");
+        assert!(rows.is_empty() || yaml.starts_with("- "), "{yaml}");
+    }
+    let listing = ok(&["node", "ls"]);
+    assert!(listing.contains(first) && listing.contains(worker), "{listing}");
+    assert_eq!(listing.matches(" yes ").count(), 2, "{listing}");
+    let roles = ok(&["status"]);
+    for role in ["init", "server", "agent"] {
+        assert!(roles.contains(role), "{roles}");
+    }
+    let logs = ok(&["logs", first]);
+    assert!(logs.lines().any(|line| line.starts_with("server ")) && logs.contains("\nagent "), "{logs}");
+    let refusal = failed(&["logs", "--name", "lc-cli", "nobody"]);
+    assert!(refusal.contains("\"nobody\"") && refusal.contains(worker), "{refusal}");
+    assert!(failed(&["status", "--name", "lc-none"]).contains("lc-none"));
+    assert!(failed(&["ps", "--kubeconfig", "/nonexistent"]).contains("/nonexistent"));
+    assert!(failed(&["ps", "--name", "lc-cli", "--node", "nobody"]).contains("nobody"));
+
+    // An image goes out as an archive, away, and in again, as the same image.
+    let (node, name) = (["--node", worker], "docker.io/library/nginx:latest");
+    let image = |name: &str| {
+        let rows: Vec<Value> = serde_json::from_str(&ok(&["image", "ls", "-o", "json"])).expect("JSON");
+        rows.into_iter().find(|row| row["image"] == name)
+    };
+    let before = image(name).expect("it was loaded by up");
+    let archive = cluster.data_dir().join("saved.tar");
+    let archive = archive.to_str().expect("UTF-8");
+    ok(&["image", "save", node[0], node[1], "nginx", archive]);
+    ok(&["image", "rm", node[0], node[1], "nginx"]);
+    assert_eq!(image(name), None, "{}", ok(&["image", "ls"]));
+    assert!(
+        failed(&["image", "save", "--name", "lc-cli", "--node", worker, "nginx", archive]).contains("nginx")
+    );
+    assert_eq!(ok(&["image", "load", node[0], node[1], archive]).trim(), name);
+    assert_eq!(image(name).expect("it is back")["id"], before["id"]);
+    assert_eq!(
+        ok(&["image", "pull", node[0], node[1], "nginx"]).trim(),
+        before["id"].as_str().expect("an ID")
+    );
+    let refusal = failed(&["image", "load", "--name", "lc-cli", "/nonexistent.tar"]);
+    assert!(refusal.contains("/nonexistent.tar"), "{refusal}");
+    let junk = cluster.data_dir().join("junk.tar");
+    fs::write(&junk, b"no archive").expect("it is written");
+    let output =
+        skiff(&["image", "load", "--name", "lc-cli", "--node", worker, junk.to_str().expect("UTF-8")]);
+    assert!(output.code == 1 && output.stderr.contains("junk.tar"), "{output:?}");
+
+    // kubectl is whatever is on PATH.
+    let mut command = Command::new(skiff_path());
+    let output =
+        run(command.args(["kubectl", "--name", "lc-cli", "get", "nodes"]).env("PATH", "/nonexistent"));
+    assert_eq!(output.code, 1);
+    assert!(one_sentence(&output.stderr).contains("kubernetes-client"), "{output:?}");
+    let dir = cluster.data_dir().join("bin");
+    fs::create_dir_all(&dir).expect("a directory");
+    std::os::unix::fs::symlink(std::env::var_os("KUBECTL").expect("KUBECTL"), dir.join("kubectl"))
+        .expect("a link");
+    let mut command = Command::new(skiff_path());
+    command.args(["kubectl", "--name", "lc-cli", "get", "nodes", "-o", "name"]).env("PATH", &dir);
+    assert_eq!(run(&mut command).ok(), format!("node/{first}\nnode/{worker}\n"));
+    let mut command = Command::new(skiff_path());
+    command.args(["kubectl", "--name", "lc-cli", "get", "pod", "nobody"]).env("PATH", &dir);
+    assert_eq!(run(&mut command).code, 1, "kubectl's own exit code");
+
+    // A command on a node has its own exit code.
+    assert_eq!(cluster.on_node(worker, &["hostname"]).ok().trim(), worker);
+    assert_eq!(cluster.on_node(worker, &["sh", "-c", "exit 7"]).code, 7);
+}

@@ -1,0 +1,124 @@
+//! `down` removes everything, whatever became of the cluster before.
+
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use skiff_tests::{Cluster, run, skiff, skiff_path};
+
+use super::stock::{members, traces};
+
+/// Somebody's kubeconfig, with things in it that Skiff has no notion of.
+const FOREIGN: &str = "\
+apiVersion: v1
+kind: Config
+preferences: {colors: true}
+current-context: work
+clusters:
+- name: work
+  cluster: {server: 'https://work.example:6443', insecure-skip-tls-verify: true, extensions: [{name: x, extension: {a: [1, 2.5, null, 'yes', '0x1']}}]}
+contexts:
+- name: work
+  context: {cluster: work, user: me, namespace: mine}
+users:
+- name: me
+  user: {exec: {apiVersion: client.authentication.k8s.io/v1, command: get-token, args: ['--long', \"a\\tb\"], interactiveMode: Never}}
+x-own: |
+  several
+  lines
+";
+
+/// A YAML file's value, by kubectl's own reader.
+fn value(path: &Path) -> String {
+    let mut command = Command::new(std::env::var_os("KUBECTL").expect("KUBECTL"));
+    run(command.args(["config", "view", "--raw", "-o", "json", "--kubeconfig"]).arg(path)).ok()
+}
+
+#[test]
+fn down_leaves_nothing_and_the_user_s_kubeconfig_as_it_was() {
+    let name = "lc-down";
+    let kubeconfig = std::env::temp_dir().join(format!("lc-down-{}.yaml", std::process::id()));
+    let mut file = fs::OpenOptions::new();
+    let mut file =
+        file.create(true).truncate(true).write(true).mode(0o600).open(&kubeconfig).expect("a file");
+    file.write_all(FOREIGN.as_bytes()).expect("it is written");
+    let before = value(&kubeconfig);
+    let flags = ["--uplink", "--kubeconfig", kubeconfig.to_str().expect("UTF-8")];
+    for round in ["down", "kill"] {
+        let cluster = Cluster::start_with(name, 2, &flags);
+        let merged = value(&kubeconfig);
+        assert_ne!(merged, before);
+        assert_eq!(fs::metadata(&kubeconfig).expect("a file").mode() & 0o777, 0o600);
+        let mut kubectl = Command::new(std::env::var_os("KUBECTL").expect("KUBECTL"));
+        kubectl.args(["get", "nodes", "-o", "name", "--kubeconfig"]).arg(&kubeconfig);
+        assert_eq!(run(&mut kubectl).ok(), "node/lc-down-control-plane\nnode/lc-down-worker-1\n");
+        let namespace = cluster.namespace("d");
+        namespace
+            .apply("{apiVersion: v1, kind: Pod, metadata: {name: holder}, spec: {containers: [{name: main, image: alpine, command: [sleep, '999999'], ports: [{containerPort: 80, hostPort: 9000}], volumeMounts: [{name: v, mountPath: /v}]}], volumes: [{name: v, emptyDir: {medium: Memory}}]}}")
+            .ok();
+        namespace.ready("holder");
+        for kind in ["link", "route", "table", "mount", "cgroup", "record", "process"] {
+            let traces = traces(name);
+            assert!(
+                traces.iter().any(|trace| trace.starts_with(kind)),
+                "the test sees each {kind}: {traces:?}"
+            );
+        }
+        let data_dir = cluster.data_dir().to_owned();
+        if round == "kill" {
+            super::kill(&members(name));
+        }
+        drop(cluster);
+        assert!(traces(name).is_empty(), "after {round}: {:?}", traces(name));
+        assert!(!data_dir.exists(), "{}", data_dir.display());
+        assert_eq!(fs::metadata(&kubeconfig).expect("a file").mode() & 0o777, 0o600);
+    }
+    assert_eq!(value(&kubeconfig), before);
+    let text = fs::read_to_string(&kubeconfig).expect("a file");
+    assert!(text.contains("x-own") && text.contains("several\n"), "{text}");
+    fs::remove_file(&kubeconfig).expect("it is there");
+    let output = skiff(&["down", "--name", name]);
+    assert_eq!((output.code, output.stdout.as_str()), (0, ""), "{output:?}");
+    assert!(output.stderr.contains("was not up"), "{output:?}");
+}
+
+/// A small generator, so that a failing run can be repeated: xorshift64.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % bound
+    }
+}
+
+#[test]
+fn down_clears_up_after_an_up_that_was_killed_at_any_moment() {
+    let seed = std::env::var("SKIFF_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(|| {
+        SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_nanos() as u64 | 1
+    });
+    println!("SKIFF_SEED={seed}");
+    let mut random = Random(seed);
+    let name = "lc-killed";
+    let data_dir: PathBuf = std::env::temp_dir().join(format!("skiff-test-{name}-{}", std::process::id()));
+    for _ in 0..8 {
+        let moment = Duration::from_micros(random.below(900_000));
+        let mut up = Command::new(skiff_path());
+        up.args(["up", "--detach", "--uplink", "--port", "0", "--nodes", "2", "--name", name, "--data-dir"]);
+        let mut up =
+            up.arg(&data_dir).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it starts");
+        // Not a wait for something to happen: the moment is the test's input.
+        std::thread::sleep(moment);
+        up.kill().expect("it can be killed");
+        up.wait().expect("it ends");
+        let output = skiff(&["down", "--name", name, "--data-dir", data_dir.to_str().expect("UTF-8")]);
+        assert_eq!(output.code, 0, "killed after {moment:?}: {output:?}");
+        assert!(traces(name).is_empty(), "killed after {moment:?}: {:?}", traces(name));
+        assert!(!data_dir.exists(), "killed after {moment:?}");
+    }
+}

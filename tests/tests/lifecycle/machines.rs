@@ -1,0 +1,172 @@
+//! `skiff server` and `skiff agent` on machines of their own, which these tests make of namespaces.
+
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use skiff_tests::{Background, Output, run, skiff_path, wait_for, wait_until};
+
+use super::one_sentence;
+
+/// Namespaces and control groups that look like a machine; ends with the value.
+struct Machine {
+    name: String,
+    /// Holds the namespaces.
+    holder: Background,
+    /// A process inside.
+    inside: u32,
+    dir: PathBuf,
+}
+
+impl Machine {
+    fn start(name: &str) -> Self {
+        let dir = std::env::temp_dir().join(format!("skiff-machine-{name}-{}", std::process::id()));
+        fs::create_dir_all(&dir).expect("a directory");
+        let mut command = Command::new("sh");
+        command.args(["-c", include_str!("machine.sh"), "sh", name]).stdout(Stdio::piped());
+        let mut child = command.stdin(Stdio::null()).spawn().expect("it starts");
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().expect("it is piped")).read_line(&mut line).expect("it speaks");
+        assert_eq!(line, "ready\n");
+        let children = format!("/proc/{0}/task/{0}/children", child.id());
+        let inside = fs::read_to_string(children).expect("it has a child").trim().parse().expect("one PID");
+        Self { name: name.to_owned(), holder: Background(child), inside, dir }
+    }
+
+    /// A command inside, not started yet.
+    fn command(&self, program: &Path) -> Command {
+        let mut command = Command::new("nsenter");
+        command.args(["--all", "--target", &self.inside.to_string(), "--"]).arg(program);
+        command
+    }
+
+    fn run(&self, command: &[&str]) -> Output {
+        run(self.command(Path::new(command[0])).args(&command[1..]))
+    }
+
+    /// Runs the program under test, with its output in a file, until the value is dropped.
+    fn skiff(&self, log: &str, args: &[&str]) -> Background {
+        let file = File::create(self.dir.join(log)).expect("a file");
+        let mut command = self.command(&skiff_path());
+        command.args(args).stdin(Stdio::null()).stdout(file.try_clone().expect("a file")).stderr(file);
+        Background(command.spawn().expect("it starts"))
+    }
+
+    fn text(&self, log: &str) -> String {
+        fs::read_to_string(self.dir.join(log)).unwrap_or_default()
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        // Everything inside ends with the holder, by its PID namespace.
+        let _ = self.holder.0.kill();
+        let _ = self.holder.0.wait();
+        // The kernel tells nobody when the last process of a v1 cgroup has gone.
+        let script = "for i in $(seq 100); do find /sys/fs/cgroup -depth -type d \\( -path \"*/$1/*\" -o -name \"$1\" \\) -exec rmdir {} + 2>/dev/null; find /sys/fs/cgroup -name \"$1\" | grep -q . || exit 0; sleep 0.02; done";
+        let _ = run(Command::new("sh").args(["-c", script, "sh", &self.name]));
+        let _ = fs::remove_dir_all(&self.dir);
+    }
+}
+
+/// Joins two machines by a link: 192.168.77.1 and .2. Nothing leads further.
+fn join(one: &Machine, other: &Machine) {
+    let inside = other.inside.to_string();
+    one.run(&["ip", "link", "add", "eth0", "type", "veth", "peer", "name", "far"]).ok();
+    // Seen from the machine that the tests run on, both are processes.
+    let own = one.inside.to_string();
+    let mut enter = Command::new("nsenter");
+    enter.args(["--net", "--target", &own, "ip", "link", "set", "far", "netns", &inside, "name", "eth0"]);
+    run(&mut enter).ok();
+    for (machine, address) in [(one, "192.168.77.1/24"), (other, "192.168.77.2/24")] {
+        machine.run(&["ip", "address", "add", address, "dev", "eth0"]).ok();
+        machine.run(&["ip", "link", "set", "eth0", "up"]).ok();
+    }
+}
+
+#[test]
+fn a_server_and_an_agent_on_machines_of_their_own_are_a_cluster() {
+    let (one, other) = (Machine::start("lc-m-one"), Machine::start("lc-m-two"));
+    join(&one, &other);
+    let data = one.dir.join("server");
+    let data = data.to_str().expect("UTF-8");
+    let flags = ["server", "--data-dir", data, "--node-ip", "192.168.77.1"];
+    let server = one.skiff("server.txt", &flags);
+    let kubeconfig = format!("{data}/kubeconfig");
+    let kubectl_path = PathBuf::from(std::env::var_os("KUBECTL").expect("KUBECTL"));
+    let kubectl = |args: &[&str]| {
+        run(one.command(&kubectl_path).args(args).env("KUBECONFIG", &kubeconfig).env("HOME", data))
+    };
+    wait_until("the server answers", || kubectl(&["get", "--raw", "/readyz"]).code == 0);
+    assert!(one.text("server.txt").contains("skiff agent --server https://192.168.77.1:6443 --token"));
+    let token = fs::read_to_string(format!("{data}/pki/join-token")).expect("a token").trim().to_owned();
+
+    // A token that is not this cluster's: by its secret, by its authority, by its form.
+    let (pin, secret) = token.split_once('.').expect("two parts");
+    let agent = |token: &str, dir: &str| {
+        let dir = other.dir.join(dir);
+        let args =
+            ["agent", "--server", "https://192.168.77.1:6443", "--node-ip", "192.168.77.2", "--token", token];
+        let args =
+            args.map(str::to_owned).into_iter().chain(["--data-dir".into(), dir.display().to_string()]);
+        args.collect::<Vec<_>>()
+    };
+    let turned = |text: &str| text.chars().rev().collect::<String>();
+    for (wrong, clue) in [
+        (format!("{pin}.{}", turned(secret)), "join token"),
+        (format!("{}.{secret}", turned(pin)), "authority"),
+        ("nonsense".to_owned(), "malformed"),
+    ] {
+        let mut command = other.command(Path::new("timeout"));
+        let output = run(command.arg("20").arg(skiff_path()).args(agent(&wrong, "wrong")));
+        assert_eq!((output.code, output.stdout.as_str()), (1, ""), "{output:?}");
+        let refusal = one_sentence(&output.stderr);
+        assert!(refusal.contains(clue) && !refusal.contains(secret), "{refusal}");
+    }
+
+    let args = agent(&token, "agent");
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let joined = other.skiff("agent.txt", &args);
+    wait_until("both nodes are Ready", || {
+        let output = kubectl(&["get", "nodes", "--no-headers"]);
+        output.stdout.matches(" Ready ").count() == 2
+    });
+    let images = std::env::var("SKIFF_IMAGES").expect("SKIFF_IMAGES");
+    let archive = format!("{images}/skiff-peer-v1.tar");
+    run(one.command(&skiff_path()).args(["image", "load", "--kubeconfig", &kubeconfig, &archive])).ok();
+    let pod = |name: &str, node: &str| {
+        let text = format!(
+            "{{\"apiVersion\":\"v1\",\"kind\":\"Pod\",\"metadata\":{{\"name\":\"{name}\"}},\"spec\":{{\"nodeName\":\"{node}\",\"terminationGracePeriodSeconds\":1,\"containers\":[{{\"name\":\"main\",\"image\":\"skiff/peer:v1\",\"command\":[\"peer\",\"tcp\",\"7001\"]}}]}}}}"
+        );
+        let file = one.dir.join(format!("{name}.json"));
+        fs::write(&file, text).expect("it is written");
+        kubectl(&["apply", "-f", file.to_str().expect("UTF-8")]).ok();
+    };
+    pod("here", "lc-m-one");
+    pod("there", "lc-m-two");
+    let ready = kubectl(&["wait", "--for=condition=Ready", "pod/here", "pod/there", "--timeout=30s"]);
+    assert_eq!(
+        ready.code,
+        0,
+        "{ready:?}\n{}\n{}",
+        kubectl(&["describe", "pods"]).stdout,
+        other.text("agent.txt")
+    );
+    let ip = kubectl(&["get", "pod", "there", "-o", "jsonpath={.status.podIP}"]).ok();
+    let answer = wait_for("pods of both machines reach each other", || {
+        let output = kubectl(&["exec", "here", "--", "peer", "get", &format!("{ip}:7001")]);
+        (output.code == 0).then_some(output.stdout)
+    });
+    let own = kubectl(&["get", "pod", "here", "-o", "jsonpath={.status.podIP}"]).ok();
+    assert_eq!(answer.trim(), format!("there {own}"), "by its own address");
+
+    // The agent is started again without the token's being asked for: it kept what it got.
+    drop(joined);
+    let again = other.skiff("again.txt", &args);
+    wait_until("exec works", || kubectl(&["exec", "there", "--", "hostname"]).stdout == "there\n");
+    let count = "jsonpath={.status.containerStatuses[0].restartCount}";
+    assert_eq!(kubectl(&["get", "pod", "there", "-o", count]).ok(), "0");
+    drop(again);
+    drop(server);
+}
