@@ -5,10 +5,9 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use skiff_client::kubeconfig::Kubeconfig;
-use skiff_client::{Client, Remote};
 
 use crate::stats::Figure;
+use crate::wire::{Target, Wire};
 
 pub(crate) struct Cluster {
     name: String,
@@ -62,10 +61,9 @@ impl Cluster {
         self.data_dir.join("kubeconfig")
     }
 
-    /// A client with a connection of its own.
-    pub(crate) fn client(&self) -> anyhow::Result<Client> {
-        let remote = Kubeconfig::read(&self.kubeconfig())?.remote(None)?;
-        Ok(Client::new(Remote::new(remote).map_err(|error| anyhow::anyhow!(error))?))
+    /// Where its API is.
+    pub(crate) fn target(&self) -> anyhow::Result<Target> {
+        Target::read(&self.kubeconfig())
     }
 
     /// PID and role of the platform's processes.
@@ -79,32 +77,28 @@ impl Cluster {
 
 /// From nothing to a ready cluster: `up --detach` of one node, on empty data.
 pub(crate) fn start_times(runs: usize) -> anyhow::Result<Vec<Figure>> {
-    let (mut serving, mut returned) = (Vec::new(), Vec::new());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let (mut serving, mut nodes, mut returned) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..runs {
         let cluster =
             Cluster { name: "bench-start".into(), data_dir: std::env::temp_dir().join("skiff-bench-start") };
         let data_dir = cluster.data_dir.display().to_string();
         let begin = Instant::now();
         let mut up = Command::new(path("SKIFF")?)
-            .args(["up", "--detach", "--port", "16443", "--name", &cluster.name, "--data-dir", &data_dir])
+            .args(["up", "--detach", "--port", "0", "--name", &cluster.name, "--data-dir", &data_dir])
             .stdout(std::process::Stdio::null())
             .stderr(std::process::Stdio::null())
             .spawn()
             .context("cannot run skiff")?;
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        serving.push(runtime.block_on(async {
-            while begin.elapsed() < Duration::from_secs(30) {
-                if let Ok(client) = cluster.client()
-                    && let Ok(request) = http::Request::get("/readyz").body(skiff_client::empty())
-                    && let Ok(response) = client.send(request).await
-                    && response.status().is_success()
-                {
-                    return Ok(begin.elapsed());
-                }
-                tokio::time::sleep(Duration::from_millis(2)).await;
-            }
-            bail!("the API did not answer within 30 s")
-        })?);
+        runtime.block_on(async {
+            let mut wire = connected(&cluster, begin).await?;
+            answers(&mut wire, begin, "/readyz", b"ok").await?;
+            serving.push(begin.elapsed());
+            let ready = br#""status":"True","type":"Ready""#;
+            answers(&mut wire, begin, "/api/v1/nodes", ready).await?;
+            nodes.push(begin.elapsed());
+            anyhow::Ok(())
+        })?;
         let status = up.wait()?;
         if !status.success() {
             bail!("skiff up failed: {status}");
@@ -112,7 +106,35 @@ pub(crate) fn start_times(runs: usize) -> anyhow::Result<Vec<Figure>> {
         returned.push(begin.elapsed());
     }
     Ok(vec![
-        Figure::times("from nothing to API ready", serving),
-        Figure::times("from nothing to node Ready and `up --detach` returned", returned),
+        Figure::times("from nothing to API ready", serving, Some(300.0), None),
+        Figure::times("from nothing to node Ready", nodes, Some(800.0), None),
+        Figure::times("from nothing to `up --detach` returned, 1 node", returned, Some(1_500.0), None),
     ])
+}
+
+const START_TIMEOUT: Duration = Duration::from_secs(30);
+
+async fn connected(cluster: &Cluster, begin: Instant) -> anyhow::Result<Wire> {
+    while begin.elapsed() < START_TIMEOUT {
+        if let Ok(target) = cluster.target()
+            && let Ok(wire) = target.connect().await
+        {
+            return Ok(wire);
+        }
+        tokio::time::sleep(Duration::from_millis(3)).await;
+    }
+    bail!("the API took no connection within 30 s")
+}
+
+/// Asks until the answer contains `text`.
+async fn answers(wire: &mut Wire, begin: Instant, path: &str, text: &[u8]) -> anyhow::Result<()> {
+    while begin.elapsed() < START_TIMEOUT {
+        if let Ok(body) = wire.call("GET", path, "", "").await
+            && body.windows(text.len()).any(|window| window == text)
+        {
+            return Ok(());
+        }
+        tokio::time::sleep(Duration::from_millis(3)).await;
+    }
+    bail!("{path} was not as expected within 30 s")
 }

@@ -7,7 +7,7 @@ use anyhow::Context;
 
 use crate::cluster::Cluster;
 use crate::pods;
-use crate::stats::Figure;
+use crate::stats::{Bar, Figure};
 
 const OVER: Duration = Duration::from_secs(60);
 
@@ -15,17 +15,21 @@ const OVER: Duration = Duration::from_secs(60);
 const SETTLE: Duration = Duration::from_secs(15);
 
 pub(crate) async fn measure(cluster: &Cluster) -> anyhow::Result<Vec<Figure>> {
-    let client = cluster.client()?;
+    let target = cluster.target()?;
     let names = |range: std::ops::Range<u32>| range.map(|index| format!("idle-{index}")).collect::<Vec<_>>();
-    pods::start(&client, &names(0..2)).await?;
+    pods::start(&target, &names(0..2)).await?;
     tokio::time::sleep(SETTLE).await;
     let mut figures = Vec::new();
     let memory: u64 = cluster.processes()?.into_iter().map(|(pid, _)| pss_bytes(pid)).sum();
-    figures.push(Figure::new(
-        "idle memory of a node with 2 pods, PSS of all processes",
-        format!("{:.1} MB", memory as f64 / 1e6),
-    ));
+    figures.push(
+        Figure::new(
+            "idle memory of a node with 2 pods, PSS of all processes",
+            format!("{:.1} MB", memory as f64 / 1e6),
+        )
+        .bar(memory as f64 / 1e6, Bar::AtMost(50.0), "MB"),
+    );
     for (pid, role) in cluster.processes()? {
+        // The shims are alike, and pods' own processes are not counted.
         if role != "shim" {
             figures.push(Figure::new(
                 format!("  of which {role}"),
@@ -34,16 +38,34 @@ pub(crate) async fn measure(cluster: &Cluster) -> anyhow::Result<Vec<Figure>> {
         }
     }
     let (cpu, written) = over_a_minute(cluster).await?;
-    figures.push(Figure::new("idle CPU with 2 pods, over 60 s", format!("{cpu:.2} % of a core")));
-    figures.push(Figure::new("idle disk writes with 2 pods, over 60 s", format!("{written} bytes")));
-    pods::start(&client, &names(2..32)).await?;
+    figures.push(cpu_figure(2, cpu, 0.3));
+    figures.push(writes_figure(2, written));
+    pods::start(&target, &names(2..32)).await?;
     tokio::time::sleep(SETTLE).await;
     let (cpu, written) = over_a_minute(cluster).await?;
-    figures.push(Figure::new("idle CPU with 32 pods, over 60 s", format!("{cpu:.2} % of a core")));
-    figures.push(Figure::new("idle disk writes with 32 pods, over 60 s", format!("{written} bytes")));
+    figures.push(cpu_figure(32, cpu, 0.5));
+    figures.push(writes_figure(32, written));
     let size = fs::metadata(std::env::var_os("SKIFF").context("SKIFF is not set")?)?.len();
-    figures.push(Figure::new("binary, everything in it", format!("{:.1} MB", size as f64 / 1e6)));
+    let size = size as f64 / 1e6;
+    let figure = Figure::new("binary, everything in it", format!("{size:.1} MB"));
+    figures.push(figure.bar(size, Bar::AtMost(40.0), "MB"));
     Ok(figures)
+}
+
+fn cpu_figure(pods: u32, cpu: f64, most: f64) -> Figure {
+    Figure::new(format!("idle CPU with {pods} pods, over 60 s"), format!("{cpu:.2} % of a core")).bar(
+        cpu,
+        Bar::AtMost(most),
+        "% of a core",
+    )
+}
+
+fn writes_figure(pods: u32, written: u64) -> Figure {
+    Figure::new(format!("idle disk writes with {pods} pods, over 60 s"), format!("{written} bytes")).bar(
+        written as f64,
+        Bar::AtMost(0.0),
+        "bytes",
+    )
 }
 
 /// CPU in percent of a core, and bytes written to disk, by all of the platform's processes.
@@ -65,7 +87,7 @@ fn written_bytes(pid: u64) -> u64 {
 }
 
 /// Of all threads; schedstat counts nanoseconds, where stat counts ticks of 10 ms.
-fn cpu_nanoseconds(pid: u64) -> u64 {
+pub(crate) fn cpu_nanoseconds(pid: u64) -> u64 {
     let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
     let of = |text: String| text.split(' ').next().and_then(|number| number.parse::<u64>().ok());
     threads.filter_map(|thread| of(fs::read_to_string(thread.path().join("schedstat")).ok()?)).sum()

@@ -8,11 +8,12 @@ mod cluster;
 mod idle;
 mod pods;
 mod stats;
+mod wire;
 
 use std::path::PathBuf;
 
 use anyhow::Context;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::stats::Figure;
 
@@ -24,8 +25,8 @@ fn main() -> anyhow::Result<()> {
     let mut figures: Vec<Value> = Vec::new();
     let mut add = |new: Vec<Figure>| {
         for figure in new {
-            println!("{:<55} {}", figure.name, figure.text());
-            figures.push(json!({"name": figure.name, "value": figure.text()}));
+            println!("{}", figure.line());
+            figures.push(figure.json());
         }
     };
     let wanted = |name: &str| name.contains(&filter);
