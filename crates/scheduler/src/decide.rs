@@ -2,6 +2,7 @@
 
 use crate::filter::{self, Refusal};
 use crate::fit_error::FitError;
+use crate::neighbours::Neighbours;
 use crate::score;
 use crate::snapshot::{NodeInfo, PodInfo, Snapshot};
 
@@ -29,10 +30,11 @@ pub struct NodeVerdict {
 pub fn schedule(snapshot: &Snapshot, pod: &PodInfo, start: usize) -> Result<Choice, FitError> {
     let nodes = snapshot.nodes();
     let pinned = filter::pinned_nodes(pod);
+    let neighbours = Neighbours::of(pod, snapshot, None);
     // Who waits for victims on a node goes there as soon as it fits.
     if let Some(node) = snapshot.nomination(&pod.key).and_then(|name| snapshot.node(name))
         && pinned.as_ref().is_none_or(|pinned| pinned.contains(node.name.as_str()))
-        && filter::refusal(pod, node).is_none()
+        && filter::refusal(pod, node, &neighbours).is_none()
     {
         return Ok(Choice { node: node.name.clone(), feasible: 1, next_start: start });
     }
@@ -43,7 +45,7 @@ pub fn schedule(snapshot: &Snapshot, pod: &PodInfo, start: usize) -> Result<Choi
     match &pinned {
         Some(pinned) => {
             for node in pinned.iter().filter_map(|name| snapshot.node(name)) {
-                match filter::refusal(pod, node) {
+                match filter::refusal(pod, node, &neighbours) {
                     None => feasible.push(node),
                     Some(refusal) => refused.push(NodeVerdict { node: node.name.clone(), refusal }),
                 }
@@ -53,7 +55,7 @@ pub fn schedule(snapshot: &Snapshot, pod: &PodInfo, start: usize) -> Result<Choi
             let (before, after) = nodes.split_at(start % nodes.len().max(1));
             for node in after.iter().chain(before) {
                 looked_at += 1;
-                match filter::refusal(pod, node) {
+                match filter::refusal(pod, node, &neighbours) {
                     None => feasible.push(node),
                     Some(refusal) => refused.push(NodeVerdict { node: node.name.clone(), refusal }),
                 }

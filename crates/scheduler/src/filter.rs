@@ -12,6 +12,7 @@ pub(crate) mod taints;
 
 use std::borrow::Cow;
 
+use crate::neighbours::Neighbours;
 use crate::snapshot::{NodeInfo, PodInfo};
 
 /// Why a node can't take a pod.
@@ -39,32 +40,37 @@ pub(crate) const FILTERS: &[Filter] = &[
     node_resources::refuses,
 ];
 
-pub(crate) use node_affinity::pinned_nodes;
+pub(crate) use node_affinity::{matches as matches_node_affinity, pinned_nodes};
 
-/// The first filter's refusal, with the node's nominated pods of the same or higher priority counted as if
+/// The first refusal, with the node's nominated pods of the same or higher priority counted as if
 /// they were there already.
-pub(crate) fn refusal(pod: &PodInfo, node: &NodeInfo) -> Option<Refusal> {
+pub(crate) fn refusal(pod: &PodInfo, node: &NodeInfo, neighbours: &Neighbours) -> Option<Refusal> {
     let mut expected = node
         .nominated
         .values()
         .filter(|other| other.priority >= pod.priority && other.key != pod.key && other.uid() != pod.uid())
         .peekable();
     if expected.peek().is_none() {
-        return first_refusal(pod, node);
+        return first_refusal(pod, node, neighbours);
     }
     let mut crowded = node.clone();
     for other in expected {
         crowded.add_pod(other.clone());
     }
-    first_refusal(pod, &crowded)
+    first_refusal(pod, &crowded, neighbours)
 }
 
-pub(crate) fn first_refusal(pod: &PodInfo, node: &NodeInfo) -> Option<Refusal> {
-    FILTERS.iter().find_map(|refuses| refuses(pod, node))
+fn first_refusal(pod: &PodInfo, node: &NodeInfo, neighbours: &Neighbours) -> Option<Refusal> {
+    FILTERS.iter().find_map(|refuses| refuses(pod, node)).or_else(|| neighbours.refusal(node))
 }
 
 impl Refusal {
-    fn of(plugin: &'static str, reason: &'static str, resolvable: bool, detail: String) -> Option<Self> {
+    pub(crate) fn of(
+        plugin: &'static str,
+        reason: &'static str,
+        resolvable: bool,
+        detail: String,
+    ) -> Option<Self> {
         Some(Self { plugin, reasons: vec![Cow::Borrowed(reason)], resolvable, detail })
     }
 }

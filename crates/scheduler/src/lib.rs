@@ -7,6 +7,7 @@
 mod decide;
 mod filter;
 mod fit_error;
+mod neighbours;
 mod preempt;
 mod queue;
 mod resources;

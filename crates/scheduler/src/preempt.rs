@@ -4,8 +4,9 @@ use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::filter;
+use crate::filter::{self, Refusal};
 use crate::fit_error::{FitError, histogram};
+use crate::neighbours::Neighbours;
 use crate::snapshot::{NodeInfo, PodInfo, Snapshot};
 
 /// What preemption comes to.
@@ -26,7 +27,7 @@ pub(crate) fn preempt(snapshot: &Snapshot, pod: &PodInfo, error: &FitError) -> O
     let mut candidates = Vec::new();
     for verdict in error.refused.iter().filter(|verdict| verdict.refusal.resolvable) {
         let Some(node) = snapshot.node(&verdict.node) else { continue };
-        match victims(pod, node) {
+        match victims(pod, node, snapshot) {
             Ok(victims) => candidates.push((node, victims)),
             Err(why) => refusals.push(why),
         }
@@ -59,7 +60,10 @@ fn ineligible(snapshot: &Snapshot, pod: &PodInfo, error: &FitError) -> Option<&'
 }
 
 /// The fewest and least important pods whose end lets the pod in, or why none would.
-fn victims(pod: &PodInfo, node: &NodeInfo) -> Result<Vec<Arc<PodInfo>>, Vec<String>> {
+fn victims(pod: &PodInfo, node: &NodeInfo, snapshot: &Snapshot) -> Result<Vec<Arc<PodInfo>>, Vec<String>> {
+    let refusal = |rest: &NodeInfo| -> Option<Refusal> {
+        filter::refusal(pod, rest, &Neighbours::of(pod, snapshot, Some(rest)))
+    };
     let mut lower: Vec<_> =
         node.pods.values().filter(|other| other.priority < pod.priority).cloned().collect();
     if lower.is_empty() {
@@ -69,7 +73,7 @@ fn victims(pod: &PodInfo, node: &NodeInfo) -> Result<Vec<Arc<PodInfo>>, Vec<Stri
     for other in &lower {
         rest.remove_pod(&other.key);
     }
-    if let Some(refusal) = filter::refusal(pod, &rest) {
+    if let Some(refusal) = refusal(&rest) {
         return Err(refusal.reasons.iter().map(ToString::to_string).collect());
     }
     // Spare the most important first: higher priority, then longer running.
@@ -77,7 +81,7 @@ fn victims(pod: &PodInfo, node: &NodeInfo) -> Result<Vec<Arc<PodInfo>>, Vec<Stri
     let mut victims = Vec::new();
     for other in lower {
         rest.add_pod(other.clone());
-        if filter::refusal(pod, &rest).is_some() {
+        if refusal(&rest).is_some() {
             rest.remove_pod(&other.key);
             victims.push(other);
         }

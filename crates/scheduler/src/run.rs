@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use futures_util::FutureExt;
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
 use skiff_client::{Cache, Change, Changes, Client, EventRecorder, ListParams, ObjectKey};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -47,18 +47,22 @@ pub(crate) enum Done {
 pub async fn run(config: Config, client: Client, shutdown: CancellationToken) {
     let pods = Cache::<Pod>::new(client.clone(), ListParams::default());
     let nodes = Cache::<Node>::new(client.clone(), ListParams::default());
+    let namespaces = Cache::<Namespace>::new(client.clone(), ListParams::default());
+    let mut namespace_changes = namespaces.subscribe();
     let (events, write_events) = EventRecorder::new(client.clone(), &config.scheduler_name, "");
     let (mut pod_changes, mut node_changes) = (pods.subscribe(), nodes.subscribe());
     let mut background = JoinSet::new();
     background.spawn(pods.clone().run());
     background.spawn(nodes.clone().run());
+    background.spawn(namespaces.clone().run());
     background.spawn(write_events);
     // Until all nodes and pods are known, a decision would be wrong.
     tokio::select! {
-        () = async { tokio::join!(nodes.synced(), pods.synced()); } => {}
+        () = async { tokio::join!(nodes.synced(), pods.synced(), namespaces.synced()); } => {}
         () = shutdown.cancelled() => return,
     }
     let mut state = State::new(&config.scheduler_name);
+    resync_namespaces(&mut state, &namespaces);
     state.resync_nodes(&nodes.list());
     state.resync_pods(&pods.list());
     info!(nodes = nodes.len(), pods = pods.len(), "scheduler is ready");
@@ -83,6 +87,7 @@ pub async fn run(config: Config, client: Client, shutdown: CancellationToken) {
         let wake_at = state.queue.next_wake().filter(|_| writes.len() < config.writes_max);
         // All branches are cancel-safe: a change, a join and a sleep are taken whole or not at all.
         tokio::select! {
+            change = namespace_changes.next() => namespace_changed(&mut state, &namespaces, change),
             change = node_changes.next() => node_changed(&mut state, &nodes, change),
             change = pod_changes.next() => pod_changed(&mut state, &pods, &config.verdicts, change),
             Some(done) = writes.join_next() => finish(&mut state, done),
@@ -106,6 +111,27 @@ pub async fn run(config: Config, client: Client, shutdown: CancellationToken) {
 fn drain<K: skiff_client::Object>(changes: &mut Changes<K>, mut each: impl FnMut(Change<K>)) {
     while let Some(change) = changes.next().now_or_never() {
         each(change);
+    }
+}
+
+fn namespace_changed(state: &mut State, namespaces: &Cache<Namespace>, change: Change<Namespace>) {
+    let name = |namespace: &Namespace| namespace.metadata.name.clone().unwrap_or_default();
+    match change {
+        Change::Applied { old, new } => {
+            let labels = new.metadata.labels.clone();
+            if old.is_none_or(|old| old.metadata.labels != labels) {
+                state.namespace_applied(&name(&new), Some(labels.unwrap_or_default()));
+            }
+        }
+        Change::Deleted(namespace) => state.namespace_applied(&name(&namespace), None),
+        Change::Resync => resync_namespaces(state, namespaces),
+    }
+}
+
+fn resync_namespaces(state: &mut State, namespaces: &Cache<Namespace>) {
+    for namespace in namespaces.list() {
+        let name = namespace.metadata.name.clone().unwrap_or_default();
+        state.namespace_applied(&name, Some(namespace.metadata.labels.clone().unwrap_or_default()));
     }
 }
 

@@ -3,7 +3,7 @@
 //! What filters and scores look at is computed once, when a node or pod enters: deciding about a pod on a
 //! thousand nodes then reads integers.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Node, Pod, Taint};
@@ -11,6 +11,7 @@ use skiff_api::quantity;
 use skiff_api::selector::Labels;
 use skiff_client::ObjectKey;
 
+use crate::neighbours::Requires;
 use crate::resources::{Resources, pod_request, pod_request_for_scoring};
 
 /// A pod, with what scheduling wants to know of it.
@@ -25,6 +26,7 @@ pub struct PodInfo {
     pub(crate) priority: i32,
     /// UID of the controller that owns it, whose pods are spread.
     pub(crate) controller: Option<String>,
+    pub(crate) requires: Requires,
 }
 
 impl PodInfo {
@@ -43,6 +45,7 @@ impl PodInfo {
             host_ports: host_ports(&pod),
             priority: pod.spec.as_ref().and_then(|spec| spec.priority).unwrap_or(0),
             controller,
+            requires: Requires::of(&pod),
             pod,
         }
     }
@@ -228,6 +231,10 @@ pub struct Snapshot {
     nominated: HashMap<ObjectKey, String>,
     /// Pods bound to a node that isn't known (yet).
     homeless: HashMap<ObjectKey, (String, Arc<PodInfo>)>,
+    /// Placed pods that keep others away from them.
+    loners: HashSet<ObjectKey>,
+    /// Labels of namespaces, by name.
+    namespaces: HashMap<String, Labels>,
 }
 
 impl Snapshot {
@@ -245,6 +252,22 @@ impl Snapshot {
 
     pub(crate) fn placed_keys(&self) -> Vec<ObjectKey> {
         self.placed.keys().chain(self.homeless.keys()).cloned().collect()
+    }
+
+    /// Whether any placed pod has anti-affinity, which concerns all others.
+    pub(crate) fn keeps_others_away(&self) -> bool {
+        !self.loners.is_empty()
+    }
+
+    pub(crate) fn namespaces(&self) -> &HashMap<String, Labels> {
+        &self.namespaces
+    }
+
+    pub(crate) fn set_namespace(&mut self, name: &str, labels: Option<Labels>) {
+        match labels {
+            Some(labels) => drop(self.namespaces.insert(name.to_owned(), labels)),
+            None => drop(self.namespaces.remove(name)),
+        }
     }
 
     fn node_mut(&mut self, name: &str) -> Option<&mut NodeInfo> {
@@ -278,6 +301,7 @@ impl Snapshot {
         }
         for (key, pod) in node.pods {
             self.placed.remove(&key);
+            self.loners.remove(&key);
             self.homeless.insert(key, (name.to_owned(), pod));
         }
         self.nominated.retain(|_, on| on != name);
@@ -290,7 +314,11 @@ impl Snapshot {
         match self.node_mut(node) {
             Some(info) => {
                 let key = pod.key.clone();
+                let lonely = pod.requires.keeps_others_away();
                 info.add_pod(pod);
+                if lonely {
+                    self.loners.insert(key.clone());
+                }
                 self.placed.insert(key, node.to_owned());
             }
             None => {
@@ -302,6 +330,7 @@ impl Snapshot {
     /// Takes a pod off its node and says which that was.
     pub(crate) fn remove(&mut self, key: &ObjectKey) -> Option<String> {
         self.homeless.remove(key);
+        self.loners.remove(key);
         let node = self.placed.remove(key)?;
         if let Some(info) = self.node_mut(&node) {
             info.remove_pod(key);

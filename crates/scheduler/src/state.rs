@@ -4,15 +4,17 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Node, Pod};
+use skiff_api::selector::Labels;
 use skiff_client::ObjectKey;
 use tokio::time::Instant;
 
 use crate::decide::schedule;
 use crate::filter;
 use crate::fit_error::FitError;
+use crate::neighbours::Neighbours;
 use crate::preempt::{self, Outcome};
 use crate::queue::Queue;
-use crate::snapshot::{NodeChange, PodInfo, Snapshot};
+use crate::snapshot::{NodeChange, NodeInfo, PodInfo, Snapshot};
 
 /// What to write about one pod.
 #[derive(Debug)]
@@ -72,6 +74,7 @@ impl State {
             self.queue.remove(&key);
             self.assumed.remove(&key);
             self.snapshot.place(Arc::new(PodInfo::new(pod.clone())), node);
+            self.wake_companions();
             return;
         }
         let uid = pod.metadata.uid.as_deref().unwrap_or_default();
@@ -211,13 +214,32 @@ impl State {
             .parked()
             .into_iter()
             .filter(|pod| {
-                filter::pinned_nodes(pod).is_none_or(|names| names.contains(node))
-                    && filter::refusal(pod, info).is_none()
+                filter::pinned_nodes(pod).is_none_or(|names| names.contains(node)) && self.may_fit(pod, info)
             })
             .collect();
         for pod in fitting {
             self.queue.wake(&pod.key);
         }
+    }
+
+    /// Whether a change on that node may let the pod in. What depends on other pods is tried at all nodes:
+    /// a change on one can open another of its topology.
+    fn may_fit(&self, pod: &PodInfo, node: &NodeInfo) -> bool {
+        !pod.requires.is_nothing()
+            || filter::refusal(pod, node, &Neighbours::of(pod, &self.snapshot, None)).is_none()
+    }
+
+    /// A pod came to a node: those that wait for company may follow.
+    fn wake_companions(&mut self) {
+        for pod in self.queue.parked().into_iter().filter(|pod| !pod.requires.is_nothing()) {
+            self.queue.wake(&pod.key);
+        }
+    }
+
+    /// A namespace is new or changed; its labels decide whose pods terms mean.
+    pub(crate) fn namespace_applied(&mut self, name: &str, labels: Option<Labels>) {
+        self.snapshot.set_namespace(name, labels);
+        self.wake_companions();
     }
 
     fn wake_all(&mut self) {

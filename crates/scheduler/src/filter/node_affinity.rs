@@ -24,6 +24,11 @@ pub(super) fn refuses(pod: &PodInfo, node: &NodeInfo) -> Option<Refusal> {
     unmatched("no term of the required node affinity matches".to_owned())
 }
 
+/// Whether the node is one that the pod's selector and required terms mean.
+pub(crate) fn matches(pod: &PodInfo, node: &NodeInfo) -> bool {
+    refuses(pod, node).is_none()
+}
+
 fn unmatched(detail: String) -> Option<Refusal> {
     Refusal::of("NodeAffinity", "node(s) didn't match Pod's node affinity/selector", false, detail)
 }

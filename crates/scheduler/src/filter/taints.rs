@@ -5,7 +5,7 @@ use k8s_openapi::api::core::v1::{Taint, Toleration};
 use super::Refusal;
 use crate::snapshot::{NodeInfo, PodInfo};
 
-pub(super) fn refuses(pod: &PodInfo, node: &NodeInfo) -> Option<Refusal> {
+pub(crate) fn refuses(pod: &PodInfo, node: &NodeInfo) -> Option<Refusal> {
     let tolerations = tolerations(pod);
     let taint = node.taints().iter().find(|taint| {
         matches!(taint.effect.as_str(), "NoSchedule" | "NoExecute") && !tolerates(tolerations, taint)

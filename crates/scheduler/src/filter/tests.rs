@@ -12,7 +12,7 @@ fn answer(pod: Value, spec: Value, labels: Value, others: &[Value]) -> String {
     for (index, other) in others.iter().enumerate() {
         on.add_pod(Arc::new(info(&format!("other{index}"), other.clone())));
     }
-    match refusal(&info("p", pod), &on) {
+    match refusal(&info("p", pod), &on, &Neighbours::default()) {
         None => "fits".to_owned(),
         Some(refusal) => {
             let help = if refusal.resolvable { "preemptable" } else { "final" };
@@ -170,8 +170,8 @@ fn nominated_pods_of_like_priority_hold_their_room() {
         )
     };
     on.nominated.insert(big("waiting", 10).key.clone(), Arc::new(big("waiting", 10)));
-    assert!(refusal(&big("low", 5), &on).is_some());
-    assert!(refusal(&big("like", 10), &on).is_some());
-    assert!(refusal(&big("high", 11), &on).is_none());
-    assert!(refusal(&big("waiting", 10), &on).is_none());
+    assert!(refusal(&big("low", 5), &on, &Neighbours::default()).is_some());
+    assert!(refusal(&big("like", 10), &on, &Neighbours::default()).is_some());
+    assert!(refusal(&big("high", 11), &on, &Neighbours::default()).is_none());
+    assert!(refusal(&big("waiting", 10), &on, &Neighbours::default()).is_none());
 }

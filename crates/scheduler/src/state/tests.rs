@@ -177,3 +177,19 @@ fn many_pods_on_many_nodes_are_spread_evenly() {
     let counts: Vec<_> = cluster.state.snapshot.nodes().iter().map(|node| node.pods.len()).collect();
     assert!(counts.iter().all(|count| (2..=5).contains(count)), "{counts:?}");
 }
+
+#[test]
+fn company_wakes_who_waits_for_it() {
+    let mut cluster = Cluster::new(&[]);
+    cluster.state.node_applied(&node("n1", json!({}), json!({"zone": "a"})));
+    cluster.apply(
+        "web",
+        json!({"affinity": {"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [
+        {"topologyKey": "zone", "labelSelector": {"matchLabels": {"app": "db"}}}]}}}),
+    );
+    assert_eq!(cluster.settle(), ["web waits Clear []"]);
+    let mut db = pod("db", json!({"nodeName": "n1"}));
+    db.metadata.labels = serde_json::from_value(json!({"app": "db"})).unwrap();
+    cluster.state.pod_applied(&Arc::new(db));
+    assert_eq!(cluster.settle(), ["web on n1"]);
+}
