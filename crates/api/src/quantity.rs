@@ -484,4 +484,20 @@ mod tests {
         assert!(q("1Gi") > q("1G") && q("999m") < q("1") && q("1000m") == q("1"));
         assert!(q("-1").is_negative() && !q("0").is_negative() && !q("1m").is_whole());
     }
+
+    #[test]
+    fn random_texts_are_refused_or_keep_their_value() {
+        let mut dice = crate::codec::random::Dice::seeded("random_texts_are_refused_or_keep_their_value");
+        let letters: Vec<char> = "0123459..-+eEiKMGTPnumké ".chars().collect();
+        let mut taken = 0;
+        for _ in 0..50_000 {
+            let text: String = (0..dice.below(9)).map(|_| *dice.pick(&letters)).collect();
+            if let Ok(quantity) = text.parse::<Quantity>() {
+                taken += 1;
+                assert_eq!(q(&quantity.to_string()), quantity, "{text} is {quantity}");
+                assert!(quantity.nanos().abs() <= NANOS_MAX, "{text}");
+            }
+        }
+        assert!(taken > 100, "only {taken} were quantities");
+    }
 }

@@ -253,4 +253,41 @@ mod tests {
         fs::write(&path, "last").expect("writes");
         assert_eq!(files(&path).len(), FILES_MAX);
     }
+
+    /// However the bytes are cut, and whatever they are.
+    #[test]
+    fn random_logs_read_the_same_in_any_pieces() {
+        use rand::{RngExt, SeedableRng};
+        let seed = std::env::var("SKIFF_SEED")
+            .map_or_else(|_| rand::random(), |seed| seed.parse().expect("a number"));
+        println!("SKIFF_SEED={seed}");
+        let mut random = rand::rngs::SmallRng::seed_from_u64(seed);
+        for _ in 0..5_000 {
+            let mut log = LOG.as_bytes().to_vec();
+            for _ in 0..random.random_range(0..6) {
+                let at = random.random_range(0..log.len());
+                match random.random_range(0..3) {
+                    0 => log[at] = random.random(),
+                    1 => log.insert(at, b" \nPF\xff"[random.random_range(0..5)]),
+                    _ => drop(log.remove(at)),
+                }
+            }
+            let options = Options {
+                since: random.random_bool(0.5).then(|| "2024-01-01T00:00:02Z".parse().expect("a time")),
+                timestamps: random.random_bool(0.5),
+                limit_bytes: random.random_bool(0.5).then(|| random.random_range(0..60)),
+                ..Options::default()
+            };
+            let whole = Filter::new(options.clone()).feed(&log);
+            let mut filter = Filter::new(options);
+            let mut pieces = Vec::new();
+            let mut rest = log.as_slice();
+            while !rest.is_empty() {
+                let (piece, after) = rest.split_at(random.random_range(1..=rest.len()));
+                pieces.extend(filter.feed(piece));
+                rest = after;
+            }
+            assert_eq!(pieces, whole, "{}", String::from_utf8_lossy(&log));
+        }
+    }
 }

@@ -7,6 +7,8 @@
 //! The kernel answers a request before `sendmsg` returns, so a blocking call here takes microseconds.
 
 pub mod conntrack;
+#[cfg(test)]
+pub(crate) mod random;
 pub mod route;
 
 use std::io::{self, IoSlice, IoSliceMut};
@@ -162,7 +164,7 @@ impl Message<'_> {
             return None;
         }
         let bytes = self.body.get(..4)?;
-        Some(-i32::from_ne_bytes(bytes.try_into().ok()?))
+        Some(i32::from_ne_bytes(bytes.try_into().ok()?).wrapping_neg())
     }
 }
 

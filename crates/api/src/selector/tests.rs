@@ -177,3 +177,26 @@ fn field_selectors() {
     assert_eq!(FieldSelector::parse("a=1,b!=2").unwrap().exact("a"), Some("1"));
     assert_eq!(FieldSelector::parse("a=1,b!=2").unwrap().exact("b"), None);
 }
+
+#[test]
+fn random_selectors_are_refused_or_printed_as_they_are_read() {
+    use crate::codec::random::Dice;
+    let mut dice = Dice::seeded("random_selectors_are_refused_or_printed_as_they_are_read");
+    let parts =
+        ["a", "b/c", "in", "notin", "5", "é", "=", "==", "!=", "!", "(", ")", ",", ">", "<", " ", "\\"];
+    let mut taken = 0;
+    for _ in 0..50_000 {
+        let text: String = (0..dice.below(10)).map(|_| *dice.pick(&parts)).collect();
+        if let Ok(selector) = Selector::parse(&text) {
+            taken += 1;
+            let printed = selector.to_string();
+            assert_eq!(Selector::parse(&printed), Ok(selector), "{text:?} prints as {printed:?}");
+        }
+        if let Ok(selector) = FieldSelector::parse(&text) {
+            taken += 1;
+            let printed = selector.to_string();
+            assert_eq!(FieldSelector::parse(&printed), Ok(selector), "{text:?} prints as {printed:?}");
+        }
+    }
+    assert!(taken > 100, "only {taken} were selectors");
+}

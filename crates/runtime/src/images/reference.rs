@@ -220,4 +220,42 @@ mod tests {
         let said = Reference::parse("a b").unwrap_err().to_string();
         assert_eq!(said, "couldn't parse image name \"a b\": invalid reference format");
     }
+
+    #[test]
+    fn random_texts_are_refused_or_stay_what_they_are() {
+        use rand::{RngExt, SeedableRng};
+        let seed = std::env::var("SKIFF_SEED").map_or_else(|_| rand::random(), |seed| seed.parse().unwrap());
+        println!("SKIFF_SEED={seed}");
+        let mut random = rand::rngs::SmallRng::seed_from_u64(seed);
+        let hex = format!("sha256:{}", "0123456789abcdef".repeat(4));
+        let parts = [
+            "a",
+            "b0",
+            "A",
+            "localhost",
+            "docker.io",
+            "index.",
+            ".",
+            "/",
+            ":",
+            "@",
+            "-",
+            "_",
+            "80",
+            "[::1]",
+            "é",
+            &hex,
+        ];
+        let mut taken = 0;
+        for _ in 0..50_000 {
+            let text: String =
+                (0..random.random_range(0..8)).map(|_| parts[random.random_range(0..parts.len())]).collect();
+            if let Ok(reference) = Reference::parse(&text) {
+                taken += 1;
+                let full = reference.to_string();
+                assert_eq!(Reference::parse(&full).unwrap(), reference, "{text} is {full}");
+            }
+        }
+        assert!(taken > 100, "only {taken} were references");
+    }
 }

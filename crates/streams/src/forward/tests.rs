@@ -196,3 +196,26 @@ async fn a_port_that_closes_first_ends_the_forward() {
     assert_eq!(text, "bye");
     assert_eq!(rest(error).await, "", "the error stream ends though the client has not closed");
 }
+
+#[tokio::test]
+async fn random_connections_end_without_panic() {
+    use rand::{RngExt, SeedableRng};
+    let seed = std::env::var("SKIFF_SEED").map_or_else(|_| rand::random(), |seed| seed.parse().unwrap());
+    println!("SKIFF_SEED={seed}");
+    let mut random = rand::rngs::SmallRng::seed_from_u64(seed);
+    for round in 0..400 {
+        // Mostly something that looks like a frame, so that it gets beyond the first check.
+        let (front, start): (_, &[u8]) = match round % 5 {
+            0 => (front(Protocol::Agent), &[0x82, 0x85, 0, 0, 0, 0]),
+            1 => (front(Protocol::Channels { base64: false }), &[0x82, 0x85, 0, 0, 0, 0, 1]),
+            2 => (front(Protocol::Channels { base64: true }), &[0x81, 0x85, 0, 0, 0, 0, b'1']),
+            3 => (front(Protocol::Tunnel), &[0x82, 0x8c, 0, 0, 0, 0, 0x80, 3, 0, 1, 0, 0, 0, 4]),
+            _ => (Front(Kind::Spdy { name: None }), &[0x80, 3, 0, 1, 0, 0, 0, 20]),
+        };
+        let (mut client, server) = tokio::io::duplex(1 << 16);
+        let noise: Vec<u8> = (0..random.random_range(0..400)).map(|_| random.random()).collect();
+        client.write_all(&[start, &noise].concat()).await.unwrap();
+        drop(client);
+        let _ = serve(server, &front, &[80], shout).await;
+    }
+}

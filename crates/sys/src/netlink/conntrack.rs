@@ -92,3 +92,15 @@ fn read_tuple(tuple: &[u8]) -> Option<Tuple> {
     let number = *attribute(protocol, 1)?.first()?;
     Some((number, (address(1)?, port(2)), (address(2)?, port(3))))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn random_answers_never_panic() {
+        crate::netlink::random::bodies(0, |body| {
+            let _ = read(body);
+        });
+    }
+}

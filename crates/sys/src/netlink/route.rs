@@ -451,3 +451,15 @@ fn read_route(body: &[u8], origin: Option<u8>) -> Option<Route> {
         source: address(RTA_PREFSRC),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn random_answers_never_panic() {
+        crate::netlink::random::bodies(16, |body| {
+            let _ = (read_link(body), read_address(body), read_route(body, None));
+        });
+    }
+}

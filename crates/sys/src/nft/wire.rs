@@ -273,3 +273,18 @@ fn batch_header() -> [u8; 4] {
 fn type_number(types: &[Type]) -> u32 {
     types.iter().fold(0, |number, this| number << 6 | *this as u32)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn random_answers_never_panic() {
+        crate::netlink::random::bodies(4, |body| {
+            let _ = (names(body, 3), touches_table(NEW_GENERATION - 1, body));
+            for value in [Value::None, Value::Data(&[Type::Address]), Value::Verdict] {
+                let _ = read_element(body.get(4..).unwrap_or(&[]), &value);
+            }
+        });
+    }
+}

@@ -184,6 +184,56 @@ async fn broken_archives_are_refused_and_leave_nothing() {
     assert!(fixture.store.load(Path::new("/dev/zero")).await.is_err());
 }
 
+/// Bytes changed, lost and doubled, anywhere or in the small documents alone: refused or loaded, but never a
+/// panic, nothing beside the root, and nothing left lying about.
+#[tokio::test]
+async fn random_damage_is_survived() {
+    use rand::{RngExt, SeedableRng};
+    let seed = std::env::var("SKIFF_SEED").map_or_else(|_| rand::random(), |seed| seed.parse().unwrap());
+    println!("SKIFF_SEED={seed}");
+    let mut random = rand::rngs::SmallRng::seed_from_u64(seed);
+    let mut spoil = |bytes: &mut Vec<u8>| {
+        for _ in 0..random.random_range(1..4) {
+            let at = random.random_range(0..bytes.len().max(1));
+            match random.random_range(0..4) {
+                _ if bytes.is_empty() => {}
+                0 => bytes.truncate(at.max(1)),
+                1 => drop(bytes.remove(at)),
+                2 => bytes.insert(at, b"{}[]\",:/.0\0\xff"[random.random_range(0..12)]),
+                _ => bytes[at] = random.random(),
+            }
+        }
+    };
+    let layer = Raw::default()
+        .directory("d")
+        .file("d/f", b"1")
+        .symlink("d/l", "../f")
+        .entry(EntryType::Link, "h", "d/f", b"")
+        .file("d/.wh.gone", b"");
+    for _ in 0..300 {
+        let mut layer = Raw(layer.0.clone());
+        spoil(&mut layer.0);
+        let _ = unpacked(&layer, |_| {});
+    }
+    let good = [two_layers("app").oci(), two_layers("app").docker()];
+    let fixture = Fixture::new();
+    for round in 0..120 {
+        let mut archive = good[round % 2].clone();
+        if round % 3 == 0 {
+            spoil(&mut archive);
+        } else {
+            archive = rewritten(&archive, |_, path, data| {
+                if matches!(path, "index.json" | "manifest.json") {
+                    spoil(data);
+                }
+                true
+            });
+        }
+        let _ = fixture.load(&archive).await;
+        assert_eq!(fixture.count("tmp"), 0, "round {round}");
+    }
+}
+
 /// The same archive with one byte of the last file under a name changed.
 fn changed(archive: &[u8], name: &str) -> Vec<u8> {
     rewritten(archive, |_, path, data| {
