@@ -1,6 +1,6 @@
-//! `cargo xtask deny`: licences and duplicate versions of what the binary is made of, without any tool.
+//! `cargo xtask deny`: licences of all dependencies, and duplicate versions in what the binary is made of.
 //!
-//! Also a test. What security advisories say needs a database that a build has no access to; `deny.toml`
+//! Also a test, and needs no tool. What security advisories say needs a database that a build has no access to; `deny.toml`
 //! keeps the same rules for `cargo deny check`, where that tool is at hand.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,7 +13,7 @@ use crate::build;
 /// Each permissive: it asks for its text to be kept, and for nothing of those who link with it.
 const LICENCES: &[&str] = &["Apache-2.0", "BSD-3-Clause", "ISC", "MIT", "Unicode-3.0", "Zlib"];
 
-/// Crates in two versions, and who holds on to the older one.
+/// Crates of the binary in two versions, and who holds on to the older one.
 const DUPLICATES: &[(&str, &str)] = &[
     ("base64", "k8s-openapi and oci-client need 0.22, hyper-util and pem 0.23"),
     ("getrandom", "ring needs 0.2"),
@@ -41,6 +41,8 @@ struct Package {
     foreign: bool,
     /// From somewhere else than a registry: no version is published for others to look at.
     unpublished: bool,
+    /// The binary is built of it or by it; others are there for tests alone.
+    shipped: bool,
 }
 
 fn packages() -> anyhow::Result<Vec<Package>> {
@@ -56,6 +58,7 @@ fn packages() -> anyhow::Result<Vec<Package>> {
     let metadata: Value = serde_json::from_str(&text).context("cargo metadata prints no JSON")?;
     let nodes = metadata["resolve"]["nodes"].as_array().context("cargo metadata resolves nothing")?;
     let used: BTreeSet<&str> = nodes.iter().filter_map(|node| node["id"].as_str()).collect();
+    let shipped = shipped(nodes);
     let packages = metadata["packages"].as_array().context("cargo metadata knows no packages")?;
     let of_build =
         packages.iter().filter(|package| package["id"].as_str().is_some_and(|id| used.contains(id)));
@@ -68,18 +71,42 @@ fn packages() -> anyhow::Result<Vec<Package>> {
                 version: text("version").unwrap_or_default(),
                 licence: text("license"),
                 foreign: source.is_some(),
+                shipped: package["id"].as_str().is_some_and(|id| shipped.contains(id)),
                 unpublished: source.is_some_and(|source| !source.starts_with("registry+")),
             }
         })
         .collect())
 }
 
+/// What the crate `skiff` needs to be built, tests aside.
+fn shipped(nodes: &[Value]) -> BTreeSet<&str> {
+    let by_id: BTreeMap<&str, &Value> =
+        nodes.iter().filter_map(|node| Some((node["id"].as_str()?, node))).collect();
+    let is_skiff = |id: &&str| id.contains("/crates/skiff#");
+    let mut left: Vec<&str> = by_id.keys().copied().filter(is_skiff).collect();
+    let mut found = BTreeSet::new();
+    while let Some(id) = left.pop() {
+        if !found.insert(id) {
+            continue;
+        }
+        let dependencies = by_id.get(id).and_then(|node| node["deps"].as_array()).into_iter().flatten();
+        let needed = |dependency: &&Value| {
+            let kinds = dependency["dep_kinds"].as_array().into_iter().flatten();
+            kinds.into_iter().any(|kind| kind["kind"].as_str() != Some("dev"))
+        };
+        left.extend(dependencies.filter(needed).filter_map(|dependency| dependency["pkg"].as_str()));
+    }
+    found
+}
+
 /// Every rule that is broken, one sentence each.
 fn faults(packages: &[Package]) -> Vec<String> {
     let mut faults = Vec::new();
     let mut versions: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
-    for Package { name, version, licence, foreign, unpublished } in packages {
-        versions.entry(name).or_default().push(version);
+    for Package { name, version, licence, foreign, unpublished, shipped } in packages {
+        if *shipped {
+            versions.entry(name).or_default().push(version);
+        }
         match licence.as_deref() {
             Some(licence) if permitted(licence) => {}
             Some(licence) => faults.push(format!("{name} {version}: {licence} is not in the list")),
@@ -154,7 +181,7 @@ mod tests {
     #[test]
     fn dependencies_keep_the_rules() {
         let packages = packages().expect("cargo knows the workspace");
-        assert!(packages.iter().any(|package| package.foreign), "the list is not empty");
+        assert!(packages.iter().any(|package| package.foreign && package.shipped), "the list is not empty");
         assert_eq!(faults(&packages), Vec::<String>::new());
     }
 
@@ -186,7 +213,14 @@ mod tests {
 
     fn package(name: &str, version: &str, licence: Option<&str>) -> Package {
         let licence = licence.map(str::to_owned);
-        Package { name: name.into(), version: version.into(), licence, foreign: true, unpublished: false }
+        Package {
+            name: name.into(),
+            version: version.into(),
+            licence,
+            foreign: true,
+            unpublished: false,
+            shipped: true,
+        }
     }
 
     #[test]
@@ -200,6 +234,7 @@ mod tests {
         packages.push(package("syn", "3", Some("MIT")));
         packages.push(package("a", "1", None));
         packages.push(package("a", "2", Some("GPL-3.0")));
+        packages.push(Package { shipped: false, ..package("a", "3", Some("MIT")) });
         packages.push(Package { unpublished: true, ..package("b", "1", Some("MIT")) });
         assert_eq!(
             faults(&packages),

@@ -1,5 +1,6 @@
-//! Safe Linux: namespaces, mounts, cgroups, netlink, nftables. The only crate with `unsafe`.
-#![allow(unsafe_code)]
+//! Safe Linux: namespaces, mounts, cgroups, capabilities, seccomp, terminals, netlink, nftables. The only
+//! library crate with `unsafe`.
+#![allow(unsafe_code, reason = "the kernel's interfaces are C's; everything public here is safe")]
 
 pub mod caps;
 pub mod cgroup;

@@ -73,6 +73,8 @@ pub(crate) struct Resource {
     pub(crate) strategy: &'static dyn Strategy,
     pub(crate) typed: fn(&[u8]) -> Option<AnyObject>,
     pub(crate) conversion: Option<Conversion>,
+    /// What every answer warns of.
+    pub(crate) deprecated: Option<&'static str>,
 }
 
 impl Resource {
@@ -122,7 +124,7 @@ const fn field(name: &'static str, value: fn(&Partial) -> String) -> Field {
 macro_rules! row {
     ($group:literal, $version:literal, $api_version:literal, $kind:literal, $plural:literal, $singular:literal,
      $typed:ty, { $($name:ident: $value:expr),* $(,)? }) => {{
-        #[allow(unused_mut, unused_assignments)]
+        #[allow(unused_mut, unused_assignments, reason = "a row may be as the defaults are")]
         const fn make() -> Resource {
             let mut row = Resource {
                 group: $group,
@@ -147,6 +149,7 @@ macro_rules! row {
                 strategy: &Plain,
                 typed: typed_as::<$typed>,
                 conversion: None,
+                deprecated: None,
             };
             $(row.$name = const { $value };)*
             row
@@ -162,6 +165,7 @@ pub(crate) static RESOURCES: &[Resource] = &[
     }),
     row!("", "v1", "v1", "Endpoints", "endpoints", "endpoints", core_v1::Endpoints, {
         short_names: &["ep"],
+        deprecated: Some("v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice"),
     }),
     row!("", "v1", "v1", "Event", "events", "event", core_v1::Event, {
         short_names: &["ev"],

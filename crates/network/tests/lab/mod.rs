@@ -3,7 +3,7 @@
 //! Nothing in it has a way out: no default route leaves the router, and all of it is gone when the last
 //! file descriptor is closed. Work is done in threads that entered a namespace.
 
-#![allow(dead_code, unreachable_pub)] // Every test binary uses its own share of it.
+#![allow(dead_code, unreachable_pub, reason = "every test binary uses its own share of it")]
 
 use std::fs::File;
 use std::io::{self, Read, Write};

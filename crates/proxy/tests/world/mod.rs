@@ -1,6 +1,6 @@
 //! A lab whose nodes serve the services that a test puts into the shared copies.
 
-#![allow(dead_code, unreachable_pub)] // Every test binary uses its own share of it.
+#![allow(dead_code, unreachable_pub, reason = "every test binary uses its own share of it")]
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
