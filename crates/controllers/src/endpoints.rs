@@ -1,8 +1,9 @@
 //! Who answers for a service: its `Endpoints` and `EndpointSlice` objects.
 //!
 //! Both are computed from the service and the pods it selects, by pure functions in [`plan`]. A service
-//! without a selector is somebody else's to fill.
+//! without a selector is somebody else's to fill: the Endpoints written for it become slices in [`mirror`].
 
+mod mirror;
 mod plan;
 
 use std::sync::Arc;
@@ -58,9 +59,14 @@ pub(crate) async fn run(context: Context) {
 /// The key of the service that one of our slices is for.
 fn service_of(slice: &EndpointSlice) -> Option<ObjectKey> {
     let labels = slice.metadata.labels.as_ref()?;
-    let ours = labels.get(plan::MANAGED_BY_LABEL).is_some_and(|by| by == plan::MANAGED_BY);
+    let ours = [plan::MANAGED_BY, mirror::MANAGED_BY].iter().any(|by| is_managed_by(slice, by));
     let name = labels.get(plan::SERVICE_LABEL).filter(|_| ours)?;
     Some(ObjectKey::new(slice.metadata.namespace.clone().unwrap_or_default(), name.clone()))
+}
+
+fn is_managed_by(slice: &EndpointSlice, by: &str) -> bool {
+    let labels = slice.metadata.labels.as_ref();
+    labels.and_then(|labels| labels.get(plan::MANAGED_BY_LABEL)).is_some_and(|label| label == by)
 }
 
 fn selector(service: &Service) -> Selector {
@@ -87,22 +93,18 @@ async fn reconcile(context: &Context, key: &ObjectKey) -> Result<Requeue, Error>
         return Ok(Requeue::Never);
     };
     let spec = service.spec.as_ref();
+    let (mirrored, slices): (Vec<_>, Vec<_>) =
+        slices.into_iter().partition(|slice| is_managed_by(slice, mirror::MANAGED_BY));
     let external = spec.and_then(|spec| spec.type_.as_deref()) == Some("ExternalName");
     if matches!(selector(&service), Selector::Nothing) || external {
+        apply(context, key, mirror::slices(endpoints.as_deref().filter(|_| !external), &mirrored)).await?;
         return Ok(Requeue::Never);
     }
+    apply(context, key, mirror::slices(None, &mirrored)).await?;
     let selector = selector(&service);
     let mut selected = caches.pods.list_namespace(&key.namespace);
     selected.retain(|pod| selector.matches(pod.metadata.labels.as_ref()));
-    for change in plan::slices(&service, &selected, &slices) {
-        match change {
-            plan::Change::Create(slice) => drop(context.client.create(&*slice).await?),
-            plan::Change::Update(slice) => drop(context.client.update(&*slice).await?),
-            plan::Change::Delete(name) => {
-                delete::<EndpointSlice>(context, &Some(key.namespace.clone()), &Some(name)).await?;
-            }
-        }
-    }
+    apply(context, key, plan::slices(&service, &selected, &slices)).await?;
     match plan::endpoints(&service, &selected, endpoints.as_deref()) {
         Some(wanted) if endpoints.is_none() => match context.client.create(&wanted).await {
             Ok(_) => {}
@@ -115,6 +117,19 @@ async fn reconcile(context: &Context, key: &ObjectKey) -> Result<Requeue, Error>
         None => {}
     }
     Ok(Requeue::Never)
+}
+
+async fn apply(context: &Context, key: &ObjectKey, changes: Vec<plan::Change>) -> Result<(), Error> {
+    for change in changes {
+        match change {
+            plan::Change::Create(slice) => drop(context.client.create(&*slice).await?),
+            plan::Change::Update(slice) => drop(context.client.update(&*slice).await?),
+            plan::Change::Delete(name) => {
+                delete::<EndpointSlice>(context, &Some(key.namespace.clone()), &Some(name)).await?;
+            }
+        }
+    }
+    Ok(())
 }
 
 async fn delete<K: skiff_client::Object>(

@@ -20,7 +20,7 @@ pub(super) const MANAGED_BY_LABEL: &str = "endpointslice.kubernetes.io/managed-b
 pub(super) const MANAGED_BY: &str = "endpointslice-controller.k8s.io";
 const ENDPOINTS_MANAGED_BY: &str = "endpoint-controller";
 const ENDPOINTS_MANAGED_BY_LABEL: &str = "endpoints.kubernetes.io/managed-by";
-const HEADLESS_LABEL: &str = "service.kubernetes.io/headless";
+pub(super) const HEADLESS_LABEL: &str = "service.kubernetes.io/headless";
 /// Endpoints in one slice.
 const SLICE_MAX: usize = 100;
 /// Addresses in one Endpoints object; more are left out, with a note.
@@ -107,7 +107,7 @@ pub(super) fn slices(service: &Service, pods: &[Arc<Pod>], present: &[Arc<Endpoi
             }
             let mut new = slice(service, old, &ports, endpoints);
             if old.is_none() {
-                new.metadata.name = Some(free_name(service, present, &changes));
+                new.metadata.name = Some(free_name(&service.metadata, present, &changes));
             }
             match old {
                 None => changes.push(Change::Create(Box::new(new))),
@@ -126,11 +126,11 @@ fn same_target(new: &Endpoint, old: &Endpoint) -> bool {
     uid(new) == uid(old)
 }
 
-/// The first name that no slice of the service has. Names are not random: a second creation, from a copy
+/// The first name that no slice of their owner has. Names are not random: a second creation, from a copy
 /// that doesn't show the first one yet, fails instead of making a twin.
-fn free_name(service: &Service, present: &[Arc<EndpointSlice>], changes: &[Change]) -> String {
-    let base: String = service.metadata.name.iter().flat_map(|name| name.chars()).take(240).collect();
-    let uid = service.metadata.uid.as_deref().unwrap_or_default();
+pub(super) fn free_name(owner: &ObjectMeta, present: &[Arc<EndpointSlice>], changes: &[Change]) -> String {
+    let base: String = owner.name.iter().flat_map(|name| name.chars()).take(240).collect();
+    let uid = owner.uid.as_deref().unwrap_or_default();
     let planned = changes.iter().filter_map(|change| match change {
         Change::Create(slice) => slice.metadata.name.as_deref(),
         Change::Update(_) | Change::Delete(_) => None,
