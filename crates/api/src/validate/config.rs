@@ -21,7 +21,7 @@ pub(super) fn config_map(map: &At<'_>, faults: &mut Vec<Cause>) {
         bytes += decoded_bytes(value.text());
     }
     if bytes > DATA_BYTES_MAX {
-        faults.push(Cause::too_long("", DATA_BYTES_MAX));
+        faults.push(Cause::too_long("[]", DATA_BYTES_MAX));
     }
 }
 

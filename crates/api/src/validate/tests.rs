@@ -175,6 +175,16 @@ fn services_need_ports_with_names_where_there_are_several() {
 }
 
 #[test]
+fn too_much_data_is_refused() {
+    let text = "a".repeat((1 << 20) + 1);
+    check(
+        "ConfigMap",
+        &json!({"metadata": {"name": "c"}, "data": {"a": text}}),
+        &["[]: Too long: may not be more than 1048576 bytes"],
+    );
+}
+
+#[test]
 fn services_may_not_ask_for_what_no_proxy_does() {
     let service = |field: &str, value: Value| {
         let mut spec = json!({"type": "ClusterIP", "ports": [{"port": 80, "protocol": "TCP"}]});
