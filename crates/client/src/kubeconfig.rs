@@ -10,6 +10,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde_yaml_ng::{Mapping, Value};
 
 use crate::remote::RemoteConfig;
+use crate::yaml;
 
 #[derive(Debug, thiserror::Error)]
 pub enum KubeconfigError {
@@ -83,7 +84,7 @@ impl Kubeconfig {
 
     /// The document as YAML.
     pub fn to_yaml(&self) -> String {
-        serde_yaml_ng::to_string(&self.root).unwrap_or_default()
+        yaml::to_string(&self.root)
     }
 
     /// Whether it has no cluster, user or context.

@@ -11,6 +11,7 @@ pub mod kubeconfig;
 mod queue;
 mod remote;
 mod transport;
+mod yaml;
 
 pub use cache::{Cache, Change, Changes, ObjectKey};
 pub use client::{Client, DeleteOptions, List, ListParams, Object, Patch, WatchEvent, WatchStream};

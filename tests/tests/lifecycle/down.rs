@@ -78,7 +78,7 @@ fn down_leaves_nothing_and_the_user_s_kubeconfig_as_it_was() {
     }
     assert_eq!(value(&kubeconfig), before);
     let text = fs::read_to_string(&kubeconfig).expect("a file");
-    assert!(text.contains("x-own") && text.contains("several\n"), "{text}");
+    assert!(text.contains("x-own") && text.contains("several"), "{text}");
     fs::remove_file(&kubeconfig).expect("it is there");
     let output = skiff(&["down", "--name", name]);
     assert_eq!((output.code, output.stdout.as_str()), (0, ""), "{output:?}");

@@ -192,3 +192,41 @@ fn a_pod_recovers_from_the_death_of_its_shim_or_its_sandbox() {
     let platform = 3;
     wait_until("nothing is orphaned", || stock::members(&cluster.name).len() == platform);
 }
+
+#[test]
+fn a_node_whose_agent_is_silent_is_not_ready_until_it_speaks_again() {
+    let cluster = Cluster::start("lc-silent", 2);
+    let node = cluster.worker(1);
+    let namespace = cluster.namespace("q");
+    let pod = "{apiVersion: v1, kind: Pod, metadata: {name: web}, spec: {terminationGracePeriodSeconds: 1, containers: [{name: main, image: alpine, command: [sleep, '999999']}]}}";
+    namespace.apply(pod).ok();
+    namespace.ready("web");
+    let before = undisturbed(&namespace, "web");
+    let condition = |kind: &str, object: &Value| {
+        let conditions = object["status"]["conditions"].as_array().cloned().unwrap_or_default();
+        let found = conditions.iter().find(|condition| condition["type"] == kind);
+        found.and_then(|condition| condition["status"].as_str()).unwrap_or_default().to_owned()
+    };
+    let agent = pids(&cluster.name, &node, "agent");
+    signal("STOP", &agent);
+    let status = super::processes(&cluster.name);
+    let row = status.iter().find(|row| row["node"] == node.as_str() && row["role"] == "agent");
+    assert_eq!(row.expect("it is listed")["health"], "stopped");
+    wait_until("the node is told to be lost", || {
+        condition("Ready", &cluster.object(&["node", &node])) == "Unknown"
+    });
+    wait_until("no pod goes there, and its pods get no connections", || {
+        let taints = cluster.object(&["node", &node])["spec"]["taints"].to_string();
+        taints.contains("node.kubernetes.io/unreachable")
+            && condition("Ready", &namespace.pod("web")) == "False"
+    });
+    signal("CONT", &agent);
+    wait_until("the node and its pod are Ready again", || {
+        let object = cluster.object(&["node", &node]);
+        condition("Ready", &object) == "True"
+            && !object["spec"]["taints"].to_string().contains("unreachable")
+            && condition("Ready", &namespace.pod("web")) == "True"
+    });
+    assert_eq!(pids(&cluster.name, &node, "agent"), agent);
+    assert_eq!(undisturbed(&namespace, "web"), before);
+}
