@@ -330,6 +330,7 @@ async fn resource(inner: Arc<Inner>, address: Address, request: Request) -> Resu
         query,
         dry_run,
     };
+    call.warn(row.deprecated.map(str::to_owned).into_iter().collect());
     let warnings = Arc::clone(&call.warnings);
     let answer = resource_call(inner, call, row, verb, parts, body).await?;
     let warnings = std::mem::take(&mut *warnings.lock());

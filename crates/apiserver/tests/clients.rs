@@ -134,3 +134,38 @@ async fn a_patch_that_makes_a_field_unreadable_is_invalid() {
         "{message}"
     );
 }
+
+#[tokio::test]
+async fn endpoints_are_deprecated_on_every_answer() {
+    let api = Api::new().await;
+    for path in ["/api/v1/endpoints", "/api/v1/namespaces/default/endpoints?limit=5"] {
+        let response = api.send(api.request(Method::GET, path, &Value::Null)).await;
+        assert_eq!(
+            response.headers()["warning"],
+            "299 - \"v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice\"",
+            "{path}"
+        );
+    }
+    let response = api.send(api.request(Method::GET, MAPS, &Value::Null)).await;
+    assert!(response.headers().get("warning").is_none());
+}
+
+#[tokio::test]
+async fn there_are_no_custom_kinds_and_that_can_be_asked() {
+    let api = Api::new().await;
+    let path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+    let list = api.ok(Method::GET, path, Value::Null).await;
+    assert_eq!((&list["kind"], &list["items"]), (&"CustomResourceDefinitionList".into(), &json!([])));
+    let (code, _) = api.call(Method::POST, path, json!({})).await;
+    assert_eq!(code.as_u16(), 404, "none can be made");
+    let (code, _) = api.call(Method::GET, &format!("{path}/some"), Value::Null).await;
+    assert_eq!(code.as_u16(), 404);
+}
+
+#[tokio::test]
+async fn too_much_data_is_told_as_upstream_does() {
+    let api = Api::new().await;
+    let map = json!({"metadata": {"name": "m"}, "data": {"a": "x".repeat((1 << 20) + 1)}});
+    let refused = api.refused(Method::POST, MAPS, map, 422).await;
+    assert_eq!(refused, "ConfigMap \"m\" is invalid: []: Too long: may not be more than 1048576 bytes");
+}

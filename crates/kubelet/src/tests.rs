@@ -411,6 +411,7 @@ async fn the_server_answers_what_the_api_server_asks() {
         "400 container \"none\" in pod \"p\" is waiting to start: ContainerCreating"
     );
     assert_eq!(ask(&agent, "/exec/default/p/none?command=ls").await, "404 container not found (\"none\")");
+    assert_eq!(ask(&agent, "/attach/default/p/none").await, "404 container none not found in pod p_default");
     let log = agent.dir.path().join("pods-log/default_p_u1/c/0.log");
     std::fs::write(&log, "2026-01-01T00:00:00Z stdout F one\n2026-01-01T00:00:01Z stderr F two\n")
         .expect("writes");

@@ -140,7 +140,13 @@ impl Server {
                 streams::exec(&self.context, id, &query, request)
             }
             (_, ["attach", namespace, pod, container]) => {
-                let id = self.running(namespace, pod, container).await?.id;
+                let found = self.running(namespace, pod, container).await.map_err(|refusal| match refusal {
+                    Refusal(status @ StatusCode::NOT_FOUND, _) => {
+                        Refusal(status, format!("container {container} not found in pod {pod}_{namespace}"))
+                    }
+                    refusal => refusal,
+                });
+                let id = found?.id;
                 streams::attach(&self.context, id, &query, request)
             }
             (_, ["portForward", namespace, pod]) => {
