@@ -73,3 +73,11 @@ fn who_one_is_and_what_one_may() {
     ]);
     assert_eq!(whoami.ok(), r#"{"groups":["crew","system:authenticated"],"username":"bob"}"#);
 }
+
+#[test]
+fn a_kind_that_is_misspelt_is_named() {
+    let namespace = Cluster::shared().namespace("l-misspelt");
+    let manifest = "{apiVersion: v1, kind: Podd, metadata: {name: x}}";
+    let refused = namespace.pipe(&["create", "-f", "-"], manifest).err();
+    assert!(refused.contains("no matches for kind \"Podd\" in version \"v1\""), "{refused}");
+}

@@ -264,3 +264,14 @@ fn events_are_had_by_both_groups() {
         namespace.kubectl(&["get", "events.events.k8s.io", "-o", "jsonpath={.items[*].regarding.name}"]).ok();
     assert!(grouped.split(' ').all(|name| name == "p") && !grouped.is_empty(), "{grouped}");
 }
+
+#[test]
+fn endpoints_come_with_upstream_s_warning() {
+    let warned =
+        Cluster::shared().kubectl(&["get", "endpoints", "-n", "default", "kubernetes", "-o", "name"]);
+    assert_eq!(warned.stdout, "endpoints/kubernetes\n");
+    assert_eq!(
+        warned.stderr,
+        "Warning: v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice\n"
+    );
+}

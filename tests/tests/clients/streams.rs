@@ -170,12 +170,18 @@ spec:
         assert_eq!(logs(&["two", "-c", "a"]).ok(), "from a\n");
         assert_eq!(logs(&["two", "-c", "b", "--tail=1"]).ok(), "two\n");
         assert_eq!(logs(&["two", "-c", "b", "--limit-bytes=3"]).ok(), "one");
-        assert_eq!(logs(&["two", "--all-containers"]).ok(), "from init\nfrom a\none\ntwo\n");
-        let prefixed = logs(&["-l", "app=two", "--all-containers", "--prefix"]).ok();
-        assert_eq!(
-            prefixed,
-            "[pod/two/first] from init\n[pod/two/a] from a\n[pod/two/b] one\n[pod/two/b] two\n"
-        );
+        // kubectl asks for the containers in no order.
+        let sorted = |text: String| {
+            let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+            lines.sort();
+            lines
+        };
+        let all = sorted(logs(&["two", "--all-containers"]).ok());
+        assert_eq!(all, ["from a", "from init", "one", "two"]);
+        let prefixed = sorted(logs(&["-l", "app=two", "--all-containers", "--prefix"]).ok());
+        let wanted =
+            ["[pod/two/a] from a", "[pod/two/b] one", "[pod/two/b] two", "[pod/two/first] from init"];
+        assert_eq!(prefixed, wanted);
         let stamped = logs(&["two", "-c", "a", "--timestamps"]).ok();
         let (time, text) = stamped.split_once(' ').expect("a time and a text");
         assert!(

@@ -127,3 +127,24 @@ fn deletion_of_all_by_force_and_by_selector() {
         assert_eq!(with(&namespace, which, &["delete", "pod", "a", "--ignore-not-found"]).code, 0);
     }
 }
+
+#[test]
+fn a_daemon_set_rolls_out_and_back() {
+    let namespace = Cluster::shared().namespace("w-daemons");
+    let set =
+        crate::deployment("d", 0).replace("kind: Deployment", "kind: DaemonSet").replace("replicas: 0, ", "");
+    namespace.apply(&set).ok();
+    let status = || {
+        let told = namespace.kubectl(&["rollout", "status", "daemonset/d", "--timeout=60s"]).ok();
+        assert!(told.ends_with("daemon set \"d\" successfully rolled out\n"), "{told}");
+    };
+    status();
+    namespace.kubectl(&["set", "env", "daemonset/d", "A=b"]).ok();
+    status();
+    let history = namespace.kubectl(&["rollout", "history", "daemonset/d"]).ok();
+    assert_eq!(history, "daemonset.apps/d \nREVISION  CHANGE-CAUSE\n1         <none>\n2         <none>\n\n");
+    assert_eq!(namespace.kubectl(&["rollout", "undo", "daemonset/d"]).ok(), "daemonset.apps/d rolled back\n");
+    status();
+    let environment = "jsonpath={.spec.template.spec.containers[0].env}";
+    assert_eq!(namespace.kubectl(&["get", "daemonset", "d", "-o", environment]).ok(), "");
+}
