@@ -486,6 +486,28 @@ mod tests {
     }
 
     #[test]
+    fn units_and_formats_are_kept() {
+        let bytes = Quantity::from_value(2048, Format::BinarySi);
+        assert_eq!((bytes.nanos(), bytes.format()), (2_048_000_000_000, Format::BinarySi));
+        assert_eq!(bytes.to_text(), Text("2Ki".into()));
+        assert_eq!(Text::from(Quantity::from_milli(-1500)), Text("-1500m".into()));
+        assert_eq!(Quantity::from_milli(1500).nanos(), 1_500_000_000);
+        assert_eq!((q("3n").nanos(), q("-3n").nanos(), q("0").nanos()), (3, -3, 0));
+        assert!(q("0Gi").is_zero() && !q("1n").is_zero() && !q("-1n").is_zero());
+        assert!(q("1000m").is_whole() && q("-2").is_whole());
+        assert_eq!(of(Some(&Text("2".into()))), q("2"));
+        assert_eq!((of(Some(&Text("two".into()))), of(None)), (Quantity::ZERO, Quantity::ZERO));
+        assert_eq!(Quantity::try_from(&Text("2".into())), Ok(q("2")));
+        assert_eq!(canonical("1000m").as_deref(), Ok("1"));
+        assert_eq!(canonical("one"), Err(ParseError::Format));
+        let mut left = q("5");
+        left -= q("2");
+        left += q("1");
+        assert_eq!((left, -left), (q("4"), q("-4")));
+        assert_eq!([q("1"), q("2Gi"), q("3")].into_iter().sum::<Quantity>(), q("2147483652"));
+    }
+
+    #[test]
     fn random_texts_are_refused_or_keep_their_value() {
         let mut dice = crate::codec::random::Dice::seeded("random_texts_are_refused_or_keep_their_value");
         let letters: Vec<char> = "0123459..-+eEiKMGTPnumké ".chars().collect();
