@@ -39,7 +39,7 @@ pub(crate) struct Membership {
 
 /// What came of asking to join.
 pub(crate) enum Answer {
-    Joined(Membership),
+    Joined(Box<Membership>),
     /// Asking again would be answered the same.
     Refused(anyhow::Error),
 }
@@ -50,7 +50,7 @@ impl Membership {
         let mut delay = Duration::from_millis(5);
         loop {
             match Self::ask(config).await {
-                Ok(Answer::Joined(membership)) => return Ok(membership),
+                Ok(Answer::Joined(membership)) => return Ok(*membership),
                 Ok(Answer::Refused(error)) => return Err(error),
                 Err(error) => {
                     if delay > Duration::from_millis(500) {
@@ -71,7 +71,7 @@ impl Membership {
     pub(crate) async fn ask(config: &AgentConfig) -> anyhow::Result<Answer> {
         let path = config.data_dir.join("membership.json");
         if let Some(kept) = Self::kept(&path, config) {
-            return Ok(Answer::Joined(kept));
+            return Ok(Answer::Joined(Box::new(kept)));
         }
         let answer = join(config).await?;
         if let Answer::Joined(membership) = &answer {
@@ -224,12 +224,12 @@ async fn join(config: &AgentConfig) -> anyhow::Result<Answer> {
     }
     let response = serde_json::from_slice(&bytes).context("cannot decode the server's answer")?;
     info!(server = config.server, "joined the cluster");
-    Ok(Answer::Joined(Membership {
+    Ok(Answer::Joined(Box::new(Membership {
         response,
         key: key.serialize_pem(),
         node_name: config.node_name.clone(),
         node_ip: config.node_ip,
-    }))
+    })))
 }
 
 fn provider() -> Arc<CryptoProvider> {
