@@ -7,6 +7,7 @@
 //!
 //! A restart of the agent changes nothing for pods: workers find their sandboxes and containers by label.
 
+mod admission;
 mod agent;
 mod backoff;
 mod capacity;

@@ -8,6 +8,7 @@ use skiff_runtime::{Container, ContainerId, ContainerState, Sandbox, SandboxId};
 
 use crate::backoff::Backoff;
 use crate::labels;
+use crate::plan::Waiting;
 
 /// Everything that [`crate::plan::actions`] and [`crate::status::status`] look at beside the pod.
 #[derive(Debug, Clone, Default)]
@@ -31,6 +32,8 @@ pub(crate) struct Observed {
     pub(crate) probes: BTreeMap<ContainerId, Probed>,
     /// Containers that somebody stops already.
     pub(crate) stopping: BTreeSet<ContainerId>,
+    /// The node did not take the pod.
+    pub(crate) rejected: Option<Waiting>,
     /// The pod's object is gone from the API.
     pub(crate) removed: bool,
     /// When the agent first saw the pod.

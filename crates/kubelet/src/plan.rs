@@ -139,7 +139,9 @@ pub(crate) fn actions(pod: &Pod, seen: &Observed, now: SystemTime) -> Plan {
     let mut plan = Plan::default();
     let Some(spec) = pod.spec.as_ref() else { return plan };
     let deadline = deadline(pod);
-    if deadline.is_some_and(|deadline| deadline <= now) {
+    if seen.rejected.is_some() {
+        plan.verdict = seen.rejected.clone();
+    } else if deadline.is_some_and(|deadline| deadline <= now) {
         plan.verdict = Some(Waiting {
             reason: "DeadlineExceeded".into(),
             message: Some("Pod was active on the node longer than the specified deadline".into()),

@@ -21,8 +21,6 @@ const POD: &[&str] = &[
     "securityContext.supplementalGroupsPolicy",
     "securityContext.sysctls",
     "securityContext.windowsOptions",
-    "affinity.podAffinity.requiredDuringSchedulingIgnoredDuringExecution",
-    "affinity.podAntiAffinity.requiredDuringSchedulingIgnoredDuringExecution",
     "ephemeralContainers",
     "imagePullSecrets",
     "initContainers.*.restartPolicy",
@@ -100,7 +98,7 @@ fn pod_field(spec: &PodSpec) -> Option<String> {
     if spec.host_users == Some(false) {
         return Some("hostUsers".into());
     }
-    if let Some(field) = unmountable(spec).or_else(|| unspreadable(spec)) {
+    if let Some(field) = unmountable(spec) {
         return Some(field);
     }
     // The walk is over JSON, so that a field is one line above; most pods use none and skip it.
@@ -130,14 +128,6 @@ fn unmountable(spec: &PodSpec) -> Option<String> {
         volume.empty_dir.as_ref().and_then(|volume| volume.medium.as_deref()).is_some_and(huge_pages)
     })?;
     Some(format!("volumes[{index}].emptyDir.medium"))
-}
-
-/// A constraint that forbids nodes. One that only prefers (`ScheduleAnyway`) may be left unweighed, as
-/// may preferred affinity: what the pod insists on is not broken.
-fn unspreadable(spec: &PodSpec) -> Option<String> {
-    let constraints = spec.topology_spread_constraints.as_deref()?;
-    let index = constraints.iter().position(|constraint| constraint.when_unsatisfiable == "DoNotSchedule")?;
-    Some(format!("topologySpreadConstraints[{index}].whenUnsatisfiable"))
 }
 
 fn huge_pages(medium: &str) -> bool {
@@ -211,36 +201,6 @@ mod tests {
         check(
             json!({"containers": [{"name": "a", "lifecycle": {"preStop": {"sleep": {"seconds": 1}}}}]}),
             Some("spec.containers[0].lifecycle is not supported by this version of Skiff"),
-        );
-    }
-
-    #[test]
-    fn placement_that_no_filter_honours_is_named() {
-        use serde_json::json;
-        let term = json!({"topologyKey": "kubernetes.io/hostname", "labelSelector": {}});
-        let affine =
-            |kind: &str, terms: Value| json!({"containers": [{"name": "a"}], "affinity": {kind: terms}});
-        for kind in ["podAffinity", "podAntiAffinity"] {
-            check(
-                affine(kind, json!({"requiredDuringSchedulingIgnoredDuringExecution": [term]})),
-                Some(&format!(
-                    "spec.affinity.{kind}.requiredDuringSchedulingIgnoredDuringExecution is not supported by \
-                     this version of Skiff"
-                )),
-            );
-            let preferred = json!([{"weight": 1, "podAffinityTerm": term}]);
-            check(affine(kind, json!({"preferredDuringSchedulingIgnoredDuringExecution": preferred})), None);
-        }
-        let spread = |when: &str| {
-            json!({"containers": [{"name": "a"}], "topologySpreadConstraints": [
-                {"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": when}]})
-        };
-        check(spread("ScheduleAnyway"), None);
-        check(
-            spread("DoNotSchedule"),
-            Some(
-                "spec.topologySpreadConstraints[0].whenUnsatisfiable is not supported by this version of Skiff",
-            ),
         );
     }
 }

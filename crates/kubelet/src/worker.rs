@@ -14,6 +14,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
+use crate::admission;
 use crate::events::Kind;
 use crate::labels;
 use crate::node_context::Context;
@@ -94,6 +95,7 @@ impl Worker {
 
     /// Works until the pod is gone from the node.
     pub(crate) async fn run(mut self) {
+        self.seen.rejected = admission::rejection(&self.pod, &self.context.pods.list());
         loop {
             if let Err(error) = self.observe().await {
                 warn!(pod = %self.key, error = %crate::images::chain(&error), "cannot list what runs, retrying");
@@ -319,6 +321,16 @@ impl Worker {
             self.sent = Some(status);
         }
         let events = &self.context.events;
+        if let Some(verdict) = &plan.verdict {
+            let message = verdict.message.clone().unwrap_or_default();
+            // A pod that has ended is told of once, also by an agent that was restarted since.
+            let ended =
+                self.pod.status.as_ref().is_some_and(|status| status.phase.as_deref() == Some("Failed"));
+            if self.told.insert(String::new(), message.clone()).is_none() && !ended {
+                let message = message.trim_start_matches("Pod was rejected: ").to_owned();
+                events.pod(pod, None, Kind::Warning, &verdict.reason, message);
+            }
+        }
         for (container, waiting) in &plan.waiting {
             let text = format!("{} {}", waiting.reason, waiting.message.as_deref().unwrap_or_default());
             if self.told.insert(container.clone(), text.clone()).as_deref() == Some(text.as_str()) {

@@ -122,6 +122,39 @@ spec:
 }
 
 #[test]
+fn d2_a_pod_that_names_its_node_gets_no_port_that_is_taken() {
+    let cluster = Cluster::shared();
+    let namespace = cluster.namespace("d2-named");
+    let pod = |name: &str| {
+        format!(
+            "
+apiVersion: v1
+kind: Pod
+metadata: {{name: {name}}}
+spec:
+  nodeName: {}
+  terminationGracePeriodSeconds: 1
+  containers: [{{name: main, image: luksa/kubia, ports: [{{containerPort: 8080, hostPort: 18930}}]}}]
+",
+            cluster.worker(2)
+        )
+    };
+    namespace.apply(&pod("first")).ok();
+    namespace.ready("first");
+    namespace.apply(&pod("second")).ok();
+    wait_until("the node refuses it", || namespace.pod("second")["status"]["phase"] == "Failed");
+    let status = namespace.pod("second")["status"].clone();
+    assert_eq!(
+        (status["reason"].as_str(), status["message"].as_str()),
+        (Some("NodePorts"), Some("Pod was rejected: Predicate NodePorts failed"))
+    );
+    namespace.event("second", "NodePorts", "Predicate NodePorts failed");
+    let answer =
+        http_get(&format!("{}:18930", cluster.node_ip(&cluster.worker(2)))).expect("the first has the port");
+    assert_eq!(answer, "You've hit first\n");
+}
+
+#[test]
 fn d3_a_deployment_of_four_on_three_nodes_leaves_one_pending() {
     let cluster = Cluster::shared();
     let namespace = cluster.namespace("d3");
