@@ -231,6 +231,8 @@ pub(crate) async fn schedule(cluster: &Cluster) -> anyhow::Result<Vec<Figure>> {
             "apiVersion": "v1", "kind": "Node",
             "metadata": {"name": format!("fake-{index}"),
                 "labels": {"fake": "yes", "kubernetes.io/hostname": format!("fake-{index}")}},
+            // The cluster's own pod range has no room for so many.
+            "spec": {"podCIDR": pod_range(index), "podCIDRs": [pod_range(index)]},
         })
     };
     let nodes = Operation {
@@ -306,6 +308,10 @@ pub(crate) async fn schedule(cluster: &Cluster) -> anyhow::Result<Vec<Figure>> {
     }
     let figure = Figure::rate("3,000 pods created and bound on 1,000 nodes", &rates, 2_740.0);
     Ok(vec![figure.note(&share.end()?)])
+}
+
+fn pod_range(index: usize) -> String {
+    format!("172.{}.{}.0/24", 16 + index / 256, index % 256)
 }
 
 const ADDED: &[u8] = br#""type":"ADDED""#;

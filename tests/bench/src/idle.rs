@@ -4,6 +4,8 @@ use std::fs;
 use std::time::Duration;
 
 use anyhow::Context;
+use nix::time::ClockId;
+use nix::unistd::Pid;
 
 use crate::cluster::Cluster;
 use crate::pods;
@@ -86,11 +88,11 @@ fn written_bytes(pid: u64) -> u64 {
     field(&format!("/proc/{pid}/io"), "write_bytes:")
 }
 
-/// Of all threads; schedstat counts nanoseconds, where stat counts ticks of 10 ms.
+/// Of all threads, those that ended too.
 pub(crate) fn cpu_nanoseconds(pid: u64) -> u64 {
-    let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
-    let of = |text: String| text.split(' ').next().and_then(|number| number.parse::<u64>().ok());
-    threads.filter_map(|thread| of(fs::read_to_string(thread.path().join("schedstat")).ok()?)).sum()
+    let clock = i32::try_from(pid).ok().and_then(|pid| ClockId::pid_cpu_clock_id(Pid::from_raw(pid)).ok());
+    let time = clock.and_then(|clock| clock.now().ok());
+    time.map_or(0, |time| Duration::from(time).as_nanos().try_into().unwrap_or(u64::MAX))
 }
 
 fn field(path: &str, name: &str) -> u64 {
