@@ -315,6 +315,17 @@ async fn a_killed_agent_adopts_what_runs() {
 }
 
 #[tokio::test]
+async fn readiness_that_the_control_plane_took_back_is_told_anew() {
+    let agent = Agent::new();
+    agent.apply(web());
+    agent.until_running().await;
+    let mut pod = agent.api.get(POD).expect("it is there");
+    pod["status"]["conditions"][2]["status"] = json!("False");
+    agent.api.put(POD, pod);
+    agent.until_running().await;
+}
+
+#[tokio::test]
 async fn orphans_end() {
     let mut agent = Agent::new();
     agent.apply(web());

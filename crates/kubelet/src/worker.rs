@@ -48,6 +48,8 @@ pub(crate) struct Worker {
     bell: Arc<Notify>,
     pub(crate) seen: Observed,
     sent: Option<PodStatus>,
+    /// The API was seen to have the readiness in `sent`.
+    arrived: bool,
     writer: StatusWriter,
     probers: HashMap<ContainerId, AbortHandle>,
     verdicts: (mpsc::Sender<Verdict>, mpsc::Receiver<Verdict>),
@@ -81,6 +83,7 @@ impl Worker {
             bell,
             seen: Observed { seen_since: Some(SystemTime::now()), ..Observed::default() },
             sent: None,
+            arrived: false,
             writer,
             probers: HashMap::new(),
             verdicts: mpsc::channel(64),
@@ -179,12 +182,28 @@ impl Worker {
         pod
     }
 
+    /// The control plane says of a node that was silent that its pods are not ready. Once such a node
+    /// speaks again, what it said before has to be said anew.
+    ///
+    /// What the API has may also be older than what was written last, so only a change of what was seen
+    /// to arrive counts.
+    fn notice_foreign_status(&mut self) {
+        let Some(sent) = &self.sent else { return };
+        if readiness(self.pod.status.as_ref()) == readiness(Some(sent)) {
+            self.arrived = true;
+        } else if self.arrived {
+            self.arrived = false;
+            self.sent = None;
+        }
+    }
+
     /// Brings `self.seen` up to date.
     async fn observe(&mut self) -> Result<(), skiff_runtime::Error> {
         match self.context.pods.get(&self.key) {
             Some(pod) if pod.metadata.uid.as_deref() == Some(self.uid.as_str()) => self.pod = pod,
             _ => self.seen.removed = true,
         }
+        self.notice_foreign_status();
         let runtime = &self.context.runtime;
         let mut sandboxes = runtime.list_sandboxes().await?;
         sandboxes.retain(|sandbox| labels::uid(&sandbox.config.labels) == self.uid);
@@ -319,6 +338,7 @@ impl Worker {
         if known != Some(&status) {
             self.writer.write(status.clone());
             self.sent = Some(status);
+            self.arrived = false;
         }
         let events = &self.context.events;
         if let Some(verdict) = &plan.verdict {
@@ -452,4 +472,10 @@ fn read_start(path: &std::path::Path, max: usize) -> Option<String> {
     let mut text = Vec::new();
     std::fs::File::open(path).ok()?.take(max as u64).read_to_end(&mut text).ok()?;
     (!text.is_empty()).then(|| String::from_utf8_lossy(&text).into_owned())
+}
+
+/// The status of the pod's condition Ready.
+fn readiness(status: Option<&PodStatus>) -> Option<&str> {
+    let mut conditions = status?.conditions.as_ref()?.iter();
+    conditions.find(|condition| condition.type_ == "Ready").map(|condition| condition.status.as_str())
 }

@@ -103,6 +103,8 @@ impl Record {
     }
 
     /// All clusters of this machine.
+    ///
+    /// A damaged record is told of and passed over: it is one cluster's trouble, not every command's.
     pub(crate) fn all() -> anyhow::Result<Vec<Self>> {
         let entries = match fs::read_dir(RUN_DIR) {
             Ok(entries) => entries,
@@ -112,7 +114,10 @@ impl Record {
         let mut records = Vec::new();
         // Locks lie beside the directories.
         for entry in entries.flatten().filter(|entry| entry.path().is_dir()) {
-            records.extend(Self::find(&entry.file_name().to_string_lossy())?);
+            match Self::find(&entry.file_name().to_string_lossy()) {
+                Ok(record) => records.extend(record),
+                Err(error) => eprintln!("skiff: warning: {error:#}"),
+            }
         }
         records.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(records)
