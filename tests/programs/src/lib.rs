@@ -10,7 +10,7 @@ pub fn hostname() -> String {
     std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned()
 }
 
-/// Every IPv4 address of this network namespace except loopback ones, in the kernel's order.
+/// Every IPv4 address of this network namespace except those of the loopback link, in the kernel's order.
 pub fn addresses() -> Vec<Ipv4Addr> {
     let mut found = Vec::new();
     let mut list: *mut libc::ifaddrs = std::ptr::null_mut();
@@ -21,13 +21,14 @@ pub fn addresses() -> Vec<Ipv4Addr> {
     let mut entry = list;
     while !entry.is_null() {
         // SAFETY: `entry` is an element of the list that getifaddrs made and that is not freed yet.
-        let (address, next) = unsafe { ((*entry).ifa_addr, (*entry).ifa_next) };
+        let (address, flags, next) = unsafe { ((*entry).ifa_addr, (*entry).ifa_flags, (*entry).ifa_next) };
+        let loopback = flags & libc::IFF_LOOPBACK as u32 != 0;
         // SAFETY: a non-null ifa_addr points to a sockaddr, which for AF_INET is a sockaddr_in.
         if !address.is_null() && i32::from(unsafe { (*address).sa_family }) == libc::AF_INET {
             // SAFETY: as above.
             let raw = unsafe { (*address.cast::<libc::sockaddr_in>()).sin_addr.s_addr };
             let ip = Ipv4Addr::from(u32::from_be(raw));
-            if !ip.is_loopback() {
+            if !loopback {
                 found.push(ip);
             }
         }
