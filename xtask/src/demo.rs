@@ -20,7 +20,8 @@ struct Step {
     row: &'static str,
     says: &'static str,
     command: &'static str,
-    /// All of these stand in what it prints (standard error included); `!` in front: does not.
+    /// All of these stand in what it prints (standard error included); `!` in front: does not. `{pods}`,
+    /// `{nodes}` and `{services}` are how addresses of these ranges begin.
     expect: &'static [&'static str],
 }
 
@@ -57,13 +58,13 @@ const STEPS: &[Step] = &[
         "A3",
         "it has an address of its node's range",
         "kubectl get pods -o wide",
-        &["simpleweb", "1/1", "Running", "10.244."],
+        &["simpleweb", "1/1", "Running", "{pods}"],
     ),
     step(
         "A3",
         "and sees eth0 and nothing of the host",
         "kubectl exec simpleweb -- ifconfig",
-        &["eth0", "10.244.", "!cbr0"],
+        &["eth0", "{pods}", "!cbr0"],
     ),
     step(
         "A2",
@@ -75,19 +76,19 @@ const STEPS: &[Step] = &[
         "B1",
         "the node's bridge owns its pod range",
         "skiff node shell --name demo $W1 -- ip -4 addr show cbr0",
-        &["cbr0", "10.244."],
+        &["cbr0", "{pods}"],
     ),
     step(
         "B2",
         "each node has routes to the other nodes' ranges",
         "skiff node shell --name demo $W1 -- ip route",
-        &["via 10.100.0.", "cbr0"],
+        &["via {nodes}", "cbr0"],
     ),
     step(
         "B2",
         "pods of two nodes talk by their addresses",
         "kubectl apply -f $M/demo-peers.yaml && kubectl wait --for=condition=Ready pod/left pod/right --timeout=60s && kubectl exec left -- peer get $(kubectl get pod right -o jsonpath='{.status.podIP}'):7000 && kubectl get pod left -o jsonpath='{.status.podIP}'",
-        &["right 10.244."],
+        &["right {pods}"],
     ),
     step(
         "B3",
@@ -99,7 +100,7 @@ const STEPS: &[Step] = &[
         "D1",
         "port 9001 of the pod's node leads to the pod",
         "wget -q -O - http://$(kubectl get pod simpleweb -o jsonpath='{.status.hostIP}'):9001",
-        &["Host:simpleweb | IP:10.244."],
+        &["Host:simpleweb | IP:{pods}"],
     ),
     step(
         "D1",
@@ -123,9 +124,9 @@ const STEPS: &[Step] = &[
         "C1",
         "sees the node's interfaces",
         "kubectl exec pod-with-host-network -- ifconfig",
-        &["cbr0", "eth0", "10.100.0."],
+        &["cbr0", "eth0", "{nodes}"],
     ),
-    step("C1", "and has the node's address", "kubectl get pods -o wide", &["10.100.0."]),
+    step("C1", "and has the node's address", "kubectl get pods -o wide", &["{nodes}"]),
     step(
         "C3",
         "a server in the host's network",
@@ -136,7 +137,7 @@ const STEPS: &[Step] = &[
         "C3",
         "answers on the node's address with all of its addresses",
         "wget -q -O - http://$(kubectl get pod simpleweb -o jsonpath='{.status.hostIP}'):9001",
-        &["Host:demo-worker-", "10.100.0.", "10.244.", "Version:1"],
+        &["Host:demo-worker-", "{nodes}", "{pods}", "Version:1"],
     ),
     step(
         "C3",
@@ -189,7 +190,7 @@ const STEPS: &[Step] = &[
         "E1",
         "its name is answered in pods",
         "kubectl exec left -- nslookup web.default.svc.cluster.local",
-        &["10.96."],
+        &["{services}"],
     ),
     step("E1", "and leads to a pod", "kubectl exec left -- wget -q -O - http://web", &["You've hit web-"]),
     step(
@@ -251,8 +252,8 @@ pub(crate) fn run(args: &[&str]) -> anyhow::Result<()> {
 pub(crate) fn play(keep: bool) -> anyhow::Result<()> {
     let skiff = build::target_dir().join("release/skiff");
     let images_dir = build::target_dir().join("images");
-    let demo = Demo { skiff, clients: setup::clients() };
-    let down = || {
+    let mut demo = Demo { skiff, clients: setup::clients(), nodes: Vec::new(), ranges: Vec::new() };
+    let down = |demo: &Demo| {
         let down = demo.shell(&format!("skiff down --name {NAME}"));
         print!("{}", down.text);
         if down.code != 0 {
@@ -261,7 +262,7 @@ pub(crate) fn play(keep: bool) -> anyhow::Result<()> {
         Ok(())
     };
     // What an interrupted demo left.
-    down()?;
+    down(&demo)?;
     let up = demo.shell(&format!(
         "skiff up --detach --name {NAME} --nodes 3 --port 0 --images {}",
         images_dir.display()
@@ -270,13 +271,14 @@ pub(crate) fn play(keep: bool) -> anyhow::Result<()> {
     if up.code != 0 {
         bail!("the cluster did not start");
     }
+    demo.look_around();
     let result = demo.play();
     if keep {
         println!("\nThe cluster is up. Use it and end it so:\n");
         println!("export KUBECONFIG=/var/lib/skiff/{NAME}/kubeconfig PATH={}:$PATH", demo.path());
         println!("kubectl get nodes -o wide\nskiff down --name {NAME}");
     } else {
-        down()?;
+        down(&demo)?;
     }
     result
 }
@@ -284,6 +286,10 @@ pub(crate) fn play(keep: bool) -> anyhow::Result<()> {
 struct Demo {
     skiff: PathBuf,
     clients: setup::Clients,
+    /// Variable, name and address of each node, once they are up.
+    nodes: Vec<(&'static str, String, String)>,
+    /// What stands for a range in [`Step::expect`], and how its addresses begin.
+    ranges: Vec<(&'static str, String)>,
 }
 
 struct Printed {
@@ -303,10 +309,8 @@ impl Demo {
         shell.env("PATH", format!("{}:{}", self.path(), std::env::var("PATH").unwrap_or_default()));
         shell.env("KUBECONFIG", format!("/var/lib/skiff/{NAME}/kubeconfig"));
         shell.env("M", build::root().join("tests/manifests"));
-        for (index, node) in ["control-plane", "worker-1", "worker-2"].iter().enumerate() {
-            let variable = ["CP", "W1", "W2"][index];
-            shell.env(variable, format!("{NAME}-{node}"));
-            shell.env(format!("{variable}_IP"), format!("10.100.0.{}", index + 2));
+        for (variable, node, ip) in &self.nodes {
+            shell.env(variable, node).env(format!("{variable}_IP"), ip);
         }
         match shell.output() {
             Ok(output) => Printed {
@@ -317,6 +321,42 @@ impl Demo {
         }
     }
 
+    /// Another cluster on the machine makes the ranges move on, so they are asked for.
+    fn look_around(&mut self) {
+        let ask = |command: &str| self.shell(command).text.trim().to_owned();
+        let begin = |address: &str, parts: usize| {
+            address.split('.').take(parts).map(|part| format!("{part}.")).collect::<String>()
+        };
+        let mut nodes = Vec::new();
+        for (variable, suffix) in [("CP", "control-plane"), ("W1", "worker-1"), ("W2", "worker-2")] {
+            let node = format!("{NAME}-{suffix}");
+            let path = "jsonpath='{.status.addresses[?(@.type==\"InternalIP\")].address}'";
+            let ip = ask(&format!("kubectl get node {node} -o {path}"));
+            nodes.push((variable, node, ip));
+        }
+        let pods = ask(&format!("kubectl get node {NAME}-worker-1 -o jsonpath='{{.spec.podCIDR}}'"));
+        let services = ask("kubectl get service kubernetes -o jsonpath='{.spec.clusterIP}'");
+        self.ranges = vec![
+            ("{pods}", begin(&pods, 2)),
+            ("{nodes}", begin(&nodes[0].2, 3)),
+            ("{services}", begin(&services, 2)),
+        ];
+        self.nodes = nodes;
+    }
+
+    fn holds(&self, step: &Step, text: &str) -> bool {
+        step.expect.iter().all(|expected| {
+            let expected = self
+                .ranges
+                .iter()
+                .fold((*expected).to_owned(), |expected, (name, begin)| expected.replace(name, begin));
+            match expected.strip_prefix('!') {
+                Some(absent) => !text.contains(absent),
+                None => text.contains(&expected),
+            }
+        })
+    }
+
     fn play(&self) -> anyhow::Result<()> {
         let mut failed = Vec::new();
         for step in STEPS {
@@ -324,12 +364,12 @@ impl Demo {
             let deadline = Instant::now() + PATIENCE;
             let mut printed = self.shell(step.command);
             // What is still on its way is looked at again; only commands that change nothing are repeated.
-            while !holds(step, &printed.text) && is_look(step.command) && Instant::now() < deadline {
+            while !self.holds(step, &printed.text) && is_look(step.command) && Instant::now() < deadline {
                 std::thread::sleep(Duration::from_millis(200));
                 printed = self.shell(step.command);
             }
             print!("{}", printed.text);
-            let ok = holds(step, &printed.text);
+            let ok = self.holds(step, &printed.text);
             println!("--> {}: {}", step.row, if ok { "as the row says" } else { "NOT as the row says" });
             if !ok {
                 failed.push(format!("{}: {} (expected {:?})", step.row, step.says, step.expect));
@@ -341,13 +381,6 @@ impl Demo {
         }
         Err(anyhow::anyhow!("{}", failed.join("; "))).context("not as the rows say")
     }
-}
-
-fn holds(step: &Step, text: &str) -> bool {
-    step.expect.iter().all(|expected| match expected.strip_prefix('!') {
-        Some(absent) => !text.contains(absent),
-        None => text.contains(expected),
-    })
 }
 
 fn is_look(command: &str) -> bool {
