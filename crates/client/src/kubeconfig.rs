@@ -75,6 +75,15 @@ impl Kubeconfig {
     /// Parses a document that lies, or shall lie, at `path`.
     pub fn parse(path: &Path, text: &str) -> Result<Self, KubeconfigError> {
         match serde_yaml_ng::from_str(text) {
+            // A tag would be lost in writing, and what it means is the reader's secret.
+            Ok(Value::Mapping(root))
+                if root.iter().any(|(key, value)| is_tagged(key) || is_tagged(value)) =>
+            {
+                Err(KubeconfigError::Missing {
+                    path: path.to_owned(),
+                    what: "content: YAML tags (!...) are not read".into(),
+                })
+            }
             Ok(Value::Mapping(root)) => Ok(Self { path: path.to_owned(), root }),
             Ok(Value::Null) => Ok(Self::empty(path)),
             Ok(_) => Err(KubeconfigError::Missing { path: path.to_owned(), what: "mapping".into() }),
@@ -212,6 +221,16 @@ impl Kubeconfig {
     }
 }
 
+/// Whether a YAML tag is on the value or in it.
+fn is_tagged(value: &Value) -> bool {
+    match value {
+        Value::Tagged(_) => true,
+        Value::Sequence(items) => items.iter().any(is_tagged),
+        Value::Mapping(map) => map.iter().any(|(key, value)| is_tagged(key) || is_tagged(value)),
+        _ => false,
+    }
+}
+
 fn named(entry: &Value, name: &str) -> bool {
     entry.get("name").and_then(Value::as_str) == Some(name)
 }
@@ -252,6 +271,13 @@ mod tests {
         config.merge(&entries);
         config.remove("skiff", Some("gone"));
         assert_eq!(config.current_context(), None);
+    }
+
+    #[test]
+    fn tags_are_refused_since_writing_would_lose_them() {
+        for text in ["users: [{name: a, user: {!token: t}}]", "!x clusters: []", "contexts: !y []"] {
+            assert!(Kubeconfig::parse(Path::new("/x"), text).is_err(), "{text}");
+        }
     }
 
     #[test]

@@ -187,3 +187,19 @@ fn clusters_lie_side_by_side_and_clashes_are_refused() {
     assert!(traces("lc-two").is_empty(), "{:?}", traces("lc-two"));
     assert_eq!(get(one.kubeconfig.to_str().expect("UTF-8")), first, "the other cluster is unharmed");
 }
+
+#[test]
+fn two_clusters_started_at_once_take_different_ranges() {
+    let (first, second) = std::thread::scope(|scope| {
+        let first = scope.spawn(|| Cluster::start("lc-race-1", 1));
+        let second = scope.spawn(|| Cluster::start("lc-race-2", 1));
+        (first.join().expect("it starts"), second.join().expect("it starts"))
+    });
+    let ranges = |cluster: &Cluster| {
+        let nodes = cluster.object(&["nodes"]);
+        let service = cluster.object(&["service", "kubernetes"]);
+        [&nodes["items"][0]["spec"]["podCIDR"], &service["spec"]["clusterIP"]].map(ToString::to_string)
+    };
+    let (first, second) = (ranges(&first), ranges(&second));
+    assert!(first.iter().zip(&second).all(|(a, b)| a != b), "{first:?} {second:?}");
+}

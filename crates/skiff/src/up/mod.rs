@@ -97,6 +97,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         );
     }
     let stock = Stock::take();
+    let ranges = record::lock_ranges()?;
     let (listener, record) = match prepare(args) {
         Ok(prepared) => prepared,
         Err(error) => {
@@ -105,6 +106,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         }
     };
     record.write()?;
+    drop(ranges);
     if let Err(error) = make(&record, &stock, listener) {
         eprintln!("Starting failed; removing what was made.");
         down::remove(&record.name, Some(&record)).context("cannot clean up: run `skiff down`")?;

@@ -227,6 +227,24 @@ pub(crate) fn lock(name: &str) -> anyhow::Result<Lock> {
     }
 }
 
+/// Held from looking which ranges are taken until the record that takes some is written: of two commands
+/// at once, the second sees what the first took. Waits for others, who hold it for milliseconds.
+pub(crate) fn lock_ranges() -> anyhow::Result<Flock<fs::File>> {
+    fs::create_dir_all(RUN_DIR).with_context(|| format!("cannot create {RUN_DIR}"))?;
+    let path = Path::new(RUN_DIR).join(".ranges.lock");
+    let mut options = fs::OpenOptions::new();
+    let file = options
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .mode(0o600)
+        .open(&path)
+        .with_context(|| format!("cannot open {}", path.display()))?;
+    Flock::lock(file, FlockArg::LockExclusive)
+        .map_err(|(_, error)| error)
+        .with_context(|| format!("cannot lock {}", path.display()))
+}
+
 /// Writes a file that only its owner may read, whole or not at all.
 pub(crate) fn write_private(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {
     let context = || format!("cannot write {}", path.display());
