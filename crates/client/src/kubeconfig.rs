@@ -75,13 +75,13 @@ impl Kubeconfig {
     /// Parses a document that lies, or shall lie, at `path`.
     pub fn parse(path: &Path, text: &str) -> Result<Self, KubeconfigError> {
         match serde_yaml_ng::from_str(text) {
-            // A tag would be lost in writing, and what it means is the reader's secret.
+            // It would be lost in writing, and what it means is the reader's secret.
             Ok(Value::Mapping(root))
                 if root.iter().any(|(key, value)| is_tagged(key) || is_tagged(value)) =>
             {
                 Err(KubeconfigError::Missing {
                     path: path.to_owned(),
-                    what: "content: YAML tags (!...) are not read".into(),
+                    what: "content: YAML tags, and keys that are collections, are not read".into(),
                 })
             }
             Ok(Value::Mapping(root)) => Ok(Self { path: path.to_owned(), root }),
@@ -221,12 +221,14 @@ impl Kubeconfig {
     }
 }
 
-/// Whether a YAML tag is on the value or in it.
-fn is_tagged(value: &Value) -> bool {
+/// Whether a YAML tag is on the value or in it, or a collection is a key.
+fn is_exotic(value: &Value, key: bool) -> bool {
     match value {
         Value::Tagged(_) => true,
-        Value::Sequence(items) => items.iter().any(is_tagged),
-        Value::Mapping(map) => map.iter().any(|(key, value)| is_tagged(key) || is_tagged(value)),
+        Value::Sequence(items) => key || items.iter().any(|item| is_exotic(item, false)),
+        Value::Mapping(map) => {
+            key || map.iter().any(|(key, value)| is_exotic(key, true) || is_exotic(value, false))
+        }
         _ => false,
     }
 }
@@ -274,8 +276,14 @@ mod tests {
     }
 
     #[test]
-    fn tags_are_refused_since_writing_would_lose_them() {
-        for text in ["users: [{name: a, user: {!token: t}}]", "!x clusters: []", "contexts: !y []"] {
+    fn tags_and_odd_keys_are_refused_since_writing_would_lose_them() {
+        for text in [
+            "users: [{name: a, user: {!token: t}}]",
+            "!x clusters: []",
+            "contexts: !y []",
+            "{a: b}: c",
+            "users: [{[a]: b}]",
+        ] {
             assert!(Kubeconfig::parse(Path::new("/x"), text).is_err(), "{text}");
         }
     }
