@@ -77,7 +77,7 @@ impl Kubeconfig {
         match serde_yaml_ng::from_str(text) {
             // It would be lost in writing, and what it means is the reader's secret.
             Ok(Value::Mapping(root))
-                if root.iter().any(|(key, value)| is_tagged(key) || is_tagged(value)) =>
+                if root.iter().any(|(key, value)| is_exotic(key, true) || is_exotic(value, false)) =>
             {
                 Err(KubeconfigError::Missing {
                     path: path.to_owned(),
