@@ -52,6 +52,10 @@ impl Totals {
 
 pub(crate) fn suite(command: &mut Command, args: &[&str]) -> anyhow::Result<Totals> {
     use std::io::{BufRead, BufReader};
+    // The same random inputs in every run of all tests; `cargo test` alone draws new ones.
+    if std::env::var_os("SKIFF_SEED").is_none() {
+        command.env("SKIFF_SEED", "1");
+    }
     command.args(args).stdout(std::process::Stdio::piped());
     let mut child = command.spawn()?;
     let mut totals = Totals::default();
