@@ -1,38 +1,6 @@
 //! What names must look like. Each rule returns the fault's wording, `None` when the name is good.
 
-const SUBDOMAIN: &str = "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or \
-     '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is \
-     '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')";
-const LABEL: &str = "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must \
-     start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is \
-     '[a-z0-9]([-a-z0-9]*[a-z0-9])?')";
-
-fn is_label(text: &str) -> bool {
-    let good = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit();
-    let bytes = text.as_bytes();
-    match (bytes.first(), bytes.last()) {
-        (Some(first), Some(last)) => {
-            good(*first) && good(*last) && bytes.iter().all(|c| good(*c) || *c == b'-')
-        }
-        _ => false,
-    }
-}
-
-/// RFC 1123 subdomain: the rule for most names.
-pub(crate) fn subdomain(name: &str) -> Option<String> {
-    if name.len() > 253 {
-        return Some("must be no more than 253 bytes".into());
-    }
-    (!name.split('.').all(is_label)).then(|| SUBDOMAIN.into())
-}
-
-/// RFC 1123 label: namespaces and services.
-pub(crate) fn label(name: &str) -> Option<String> {
-    if name.len() > 63 {
-        return Some("must be no more than 63 bytes".into());
-    }
-    (!is_label(name)).then(|| LABEL.into())
-}
+pub(crate) use skiff_api::validate::names::{label, subdomain};
 
 /// What a name in a path can't be, whatever its kind.
 pub(crate) fn path_segment(name: &str) -> Option<String> {

@@ -8,7 +8,7 @@ mod config;
 mod container;
 mod cursor;
 mod metadata;
-mod names;
+pub mod names;
 mod node;
 mod pod;
 mod service;

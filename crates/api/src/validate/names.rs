@@ -23,7 +23,7 @@ fn is_label(text: &str) -> bool {
 }
 
 /// RFC 1123 label.
-pub(super) fn label(text: &str) -> Option<String> {
+pub fn label(text: &str) -> Option<String> {
     if text.len() > 63 {
         return Some("must be no more than 63 bytes".to_owned());
     }
@@ -31,7 +31,7 @@ pub(super) fn label(text: &str) -> Option<String> {
 }
 
 /// RFC 1123 subdomain.
-pub(super) fn subdomain(text: &str) -> Option<String> {
+pub fn subdomain(text: &str) -> Option<String> {
     if text.len() > 253 {
         return Some("must be no more than 253 bytes".to_owned());
     }
