@@ -1,17 +1,23 @@
 //! Who asks, and whether they may.
 //!
 //! Authentication turns a connection into an [`Identity`]: a client certificate's common name and
-//! organizations, or what a caller in the same process puts on its request. Authorization is a
+//! organizations, a bearer token, or what a caller in the same process puts on its request. Authorization is a
 //! decision over plain [`Attributes`]; [`FixedAuthorizer`] is the rule set until roles and bindings exist.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// A user as certificates and in-process callers name one. Travels as a request extension.
+/// What is known of a user besides name, UID and groups: values by key, such as
+/// `authentication.kubernetes.io/pod-name`.
+pub type Extra = BTreeMap<String, Vec<String>>;
+
+/// A user as certificates, tokens and in-process callers name one. Travels as a request extension.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
     pub user: Arc<str>,
     pub uid: Arc<str>,
     pub groups: Arc<[Arc<str>]>,
+    pub extra: Arc<Extra>,
 }
 
 impl Identity {
@@ -19,12 +25,21 @@ impl Identity {
     pub fn new(user: &str, groups: &[&str]) -> Self {
         let groups =
             groups.iter().copied().chain(["system:authenticated"]).map(Arc::from).collect::<Vec<Arc<str>>>();
-        Self { user: user.into(), uid: "".into(), groups: groups.into() }
+        Self { user: user.into(), uid: "".into(), groups: groups.into(), extra: Arc::default() }
     }
 
     pub fn anonymous() -> Self {
         let groups: Vec<Arc<str>> = vec!["system:unauthenticated".into()];
-        Self { user: "system:anonymous".into(), uid: "".into(), groups: groups.into() }
+        let groups = groups.into();
+        Self { user: "system:anonymous".into(), uid: "".into(), groups, extra: Arc::default() }
+    }
+
+    /// The value of an extra key that has just one.
+    pub fn extra_value(&self, key: &str) -> Option<&str> {
+        match self.extra.get(key)?.as_slice() {
+            [value] => Some(value),
+            _ => None,
+        }
     }
 
     pub fn in_group(&self, group: &str) -> bool {

@@ -3,6 +3,8 @@
 //! Who a connection belongs to must be allowed to impersonate each thing that is asked for; from then on
 //! the request is the other's, in every respect. The rules are those of upstream's user impersonation.
 
+use std::sync::Arc;
+
 use http::HeaderMap;
 use skiff_api::status::StatusError;
 
@@ -95,6 +97,7 @@ impl<'a> Wanted<'a> {
             user: self.user.into(),
             uid: self.uid.into(),
             groups: groups.into_iter().map(Into::into).collect(),
+            extra: Arc::default(),
         }
     }
 }
