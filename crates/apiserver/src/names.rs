@@ -1,16 +1,6 @@
 //! What names must look like. Each rule returns the fault's wording, `None` when the name is good.
 
-pub(crate) use skiff_api::validate::names::{label, subdomain};
-
-/// What a name in a path can't be, whatever its kind.
-pub(crate) fn path_segment(name: &str) -> Option<String> {
-    match name {
-        "." | ".." => Some(format!("may not be '{name}'")),
-        name if name.contains('/') => Some("may not contain '/'".into()),
-        name if name.contains('%') => Some("may not contain '%'".into()),
-        _ => None,
-    }
-}
+pub(crate) use skiff_api::validate::names::{label, path_segment, subdomain};
 
 #[cfg(test)]
 mod tests {

@@ -5,6 +5,7 @@
 //! meant) counts as left out, as it does for Go's plain fields.
 
 mod pod;
+mod rbac;
 mod service;
 mod workloads;
 
@@ -28,6 +29,7 @@ pub fn apply(group: &str, kind: &str, object: &mut Value) {
         ("apps", "ReplicaSet") => workloads::replica_set(map),
         ("apps", "DaemonSet") => workloads::daemon_set(map),
         ("discovery.k8s.io", "EndpointSlice") => endpoint_slice(map),
+        ("rbac.authorization.k8s.io", "RoleBinding" | "ClusterRoleBinding") => rbac::binding(map),
         ("scheduling.k8s.io", "PriorityClass") => text(map, "preemptionPolicy", "PreemptLowerPriority"),
         _ => {}
     }

@@ -7,6 +7,7 @@ mod cluster;
 mod events;
 mod format;
 mod pods;
+mod rbac;
 mod services;
 mod workloads;
 
@@ -116,6 +117,30 @@ static KINDS: &[Kind] = &[
         kind: "EndpointSlice",
         columns: &[NAME, col("AddressType"), col("Ports"), col("Endpoints"), AGE],
         cells: services::endpoint_slice,
+    },
+    Kind {
+        group: "rbac.authorization.k8s.io",
+        kind: "Role",
+        columns: rbac::ROLE_COLUMNS,
+        cells: rbac::role,
+    },
+    Kind {
+        group: "rbac.authorization.k8s.io",
+        kind: "ClusterRole",
+        columns: rbac::ROLE_COLUMNS,
+        cells: rbac::role,
+    },
+    Kind {
+        group: "rbac.authorization.k8s.io",
+        kind: "RoleBinding",
+        columns: rbac::BINDING_COLUMNS,
+        cells: rbac::binding,
+    },
+    Kind {
+        group: "rbac.authorization.k8s.io",
+        kind: "ClusterRoleBinding",
+        columns: rbac::BINDING_COLUMNS,
+        cells: rbac::binding,
     },
     Kind {
         group: "scheduling.k8s.io",

@@ -11,6 +11,7 @@ mod metadata;
 pub mod names;
 mod node;
 mod pod;
+mod rbac;
 mod service;
 mod update;
 mod volume;
@@ -67,6 +68,10 @@ fn of_kind(group: &str, kind: &str) -> Option<Check> {
         ("apps", "DaemonSet") => workload::daemon_set,
         ("scheduling.k8s.io", "PriorityClass") => config::priority_class,
         ("coordination.k8s.io", "Lease") => config::lease,
+        ("rbac.authorization.k8s.io", "Role") => rbac::role,
+        ("rbac.authorization.k8s.io", "ClusterRole") => rbac::cluster_role,
+        ("rbac.authorization.k8s.io", "RoleBinding") => rbac::role_binding,
+        ("rbac.authorization.k8s.io", "ClusterRoleBinding") => rbac::cluster_role_binding,
         _ => return None,
     })
 }

@@ -38,6 +38,16 @@ pub fn subdomain(text: &str) -> Option<String> {
     (!text.split('.').all(is_label)).then(|| SUBDOMAIN.to_owned())
 }
 
+/// What a name in a path can't be, whatever its kind.
+pub fn path_segment(name: &str) -> Option<String> {
+    match name {
+        "." | ".." => Some(format!("may not be '{name}'")),
+        name if name.contains('/') => Some("may not contain '/'".into()),
+        name if name.contains('%') => Some("may not contain '%'".into()),
+        _ => None,
+    }
+}
+
 /// A key of a ConfigMap or Secret.
 pub(super) fn config_key(text: &str) -> Option<String> {
     if text.len() > 253 {

@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::cursor::At;
+use super::rbac;
 use crate::status::Cause;
 
 const IMMUTABLE: &str = "field is immutable";
@@ -19,6 +20,7 @@ pub(super) fn of_kind(group: &str, kind: &str) -> Option<Check> {
         ("apps", "Deployment" | "ReplicaSet" | "DaemonSet") => workload,
         ("apps", "ControllerRevision") => |new, old, faults| immutable(new, old, "data", faults),
         ("scheduling.k8s.io", "PriorityClass") => priority_class,
+        ("rbac.authorization.k8s.io", "RoleBinding" | "ClusterRoleBinding") => rbac::same_role_ref,
         ("discovery.k8s.io", "EndpointSlice") => {
             |new, old, faults| immutable(new, old, "addressType", faults)
         }

@@ -130,7 +130,7 @@ fn rolling_update(rolling: &At<'_>, faults: &mut Vec<Cause>) {
     }
 }
 
-fn of_selector(fault: Fault) -> Cause {
+pub(super) fn of_selector(fault: Fault) -> Cause {
     match fault.kind {
         FaultKind::Required => Cause::required(fault.field, fault.detail),
         FaultKind::Forbidden => Cause::forbidden(fault.field, fault.detail),
