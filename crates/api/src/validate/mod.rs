@@ -11,6 +11,7 @@ mod metadata;
 pub mod names;
 mod node;
 mod pod;
+mod security;
 mod service;
 mod update;
 mod volume;
