@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::cursor::At;
-use super::{names, volume};
+use super::{names, security, volume};
 use crate::quantity::Quantity;
 use crate::status::Cause;
 
@@ -25,6 +25,8 @@ const FIELD_PATHS: &[&str] = &[
 pub(super) struct Pod<'a> {
     pub(super) volumes: BTreeSet<&'a str>,
     pub(super) host_network: bool,
+    /// Not in a user namespace of its own.
+    pub(super) host_users: bool,
 }
 
 /// Ports of the node that containers before this one took.
@@ -72,7 +74,7 @@ pub(super) fn check(
             probe(&place, field, faults);
         }
     }
-    security(&container.get("securityContext"), faults);
+    security::container(&container.get("securityContext"), pod.host_users, faults);
 }
 
 /// A text that must be one of a set, where it is given.
@@ -321,32 +323,4 @@ pub(super) fn port_reference(port: &At<'_>, faults: &mut Vec<Cause>) {
                 .extend(wrong.into_iter().map(|fault| Cause::invalid(port.path.clone(), port.text(), fault)));
         }
     }
-}
-
-fn security(context: &At<'_>, faults: &mut Vec<Cause>) {
-    for field in ["runAsUser", "runAsGroup"] {
-        let place = context.get(field);
-        if let Some(number) = place.number().filter(|number| !(0..=i64::from(i32::MAX)).contains(number)) {
-            faults.push(Cause::invalid(place.path, number, "must be between 0 and 2147483647, inclusive"));
-        }
-    }
-    let escalation = context.get("allowPrivilegeEscalation");
-    if escalation.value.as_bool() == Some(false) {
-        let added = context.get("capabilities").get("add");
-        if context.get("privileged").is_true() {
-            faults.push(Cause::invalid(
-                context.path.clone(),
-                context.value.clone(),
-                "cannot set `allowPrivilegeEscalation` to false and `privileged` to true",
-            ));
-        }
-        if added.items().any(|capability| ["SYS_ADMIN", "CAP_SYS_ADMIN"].contains(&capability.text())) {
-            faults.push(Cause::invalid(
-                context.path.clone(),
-                context.value.clone(),
-                "cannot set `allowPrivilegeEscalation` to false and `capabilities.Add` CAP_SYS_ADMIN",
-            ));
-        }
-    }
-    choice(&context.get("procMount"), &["Default", "Unmasked"], faults);
 }

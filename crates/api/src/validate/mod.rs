@@ -12,6 +12,7 @@ pub mod names;
 mod node;
 mod pod;
 mod rbac;
+mod security;
 mod service;
 mod update;
 mod volume;

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::container::{self, HostPorts, Pod, choice};
 use super::cursor::At;
-use super::{metadata, names, volume};
+use super::{metadata, names, security, volume};
 use crate::selector::{label_key_faults, label_value_faults};
 use crate::status::Cause;
 
@@ -30,8 +30,10 @@ pub(super) fn spec(spec: &At<'_>, faults: &mut Vec<Cause>) {
     let pod = Pod {
         volumes: volume_list.iter().map(|volume| volume.get("name").text()).collect(),
         host_network: spec.get("hostNetwork").is_true(),
+        host_users: security::shares_the_nodes_users(spec),
     };
     containers(spec, &pod, faults);
+    security::pod(spec, faults);
     let restart = spec.get("restartPolicy");
     if restart.is_empty() {
         faults.push(Cause::required(restart.path.clone(), ""));
