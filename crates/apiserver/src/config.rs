@@ -2,8 +2,11 @@
 
 use std::fmt;
 use std::net::Ipv4Addr;
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
+
+use crate::clock::Clock;
 
 /// An IPv4 range.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,6 +77,11 @@ pub struct Config {
     pub agent_tls: Option<Arc<rustls::ClientConfig>>,
     /// Signs the certificates of nodes that join. `None`: nodes can't join here.
     pub pki: Option<Arc<crate::pki::Pki>>,
+    /// The directory of the keys that sign service accounts' tokens; a first key is made there. `None`:
+    /// one that is gone with this server.
+    pub account_keys: Option<PathBuf>,
+    /// What tokens and certificates are measured by.
+    pub clock: Clock,
     /// For the answer to `/version`, as `v1.36.0`.
     pub version: String,
 }
@@ -89,6 +97,8 @@ impl Default for Config {
             advertise: (Ipv4Addr::LOCALHOST, 6443),
             agent_tls: None,
             pki: None,
+            account_keys: None,
+            clock: Clock::default(),
             version: "v1.36.0".into(),
         }
     }

@@ -8,6 +8,7 @@
 mod admission;
 mod agents;
 pub mod auth;
+mod authn;
 mod cache;
 mod claims;
 mod clock;
@@ -36,14 +37,17 @@ mod serve;
 mod server;
 mod streaming;
 mod subresources;
+mod tokens;
 mod validation;
 mod watch;
 mod write;
 
 pub use auth::Identity;
+pub use clock::Clock;
 pub use cache::CacheError;
 pub use config::{Config, Range, RangeError};
 pub use http_body::{Body, Request, Response};
 pub use object::StoredObjectError;
 pub use serve::Peer;
+pub use tokens::KeysError;
 pub use server::{ApiServer, BuildError, Router};

@@ -10,13 +10,10 @@ use skiff_api::status::StatusError;
 use crate::auth::Attributes;
 use crate::http_body::{Request, Response, full};
 use crate::server::{Inner, authorize, identity};
-use crate::{discovery, openapi, render};
+use crate::{discovery, openapi, render, tokens};
 
 pub(crate) async fn answer(server: &Arc<Inner>, request: Request) -> Result<Response, StatusError> {
     let path = request.uri().path().to_owned();
-    if path == crate::join::PATH {
-        return Ok(crate::join::answer(server, request).await);
-    }
     let who = identity(&request);
     let verb = request.method().as_str().to_ascii_lowercase();
     let what = Attributes {
@@ -36,6 +33,9 @@ pub(crate) async fn answer(server: &Arc<Inner>, request: Request) -> Result<Resp
         "/healthz" | "/livez" | "/readyz" => Ok(health(&path, request.uri().query())),
         "/healthz/ping" | "/livez/ping" | "/readyz/ping" => Ok(text("ok")),
         "/version" => Ok(version(server)),
+        tokens::discovery::CONFIGURATION | tokens::discovery::KEYS => {
+            Ok(tokens::discovery::answer(server, &path).unwrap_or_else(render::page_not_found))
+        }
         path if path.starts_with("/openapi/") => {
             let answer = openapi::answer(&server.documents, path, &request)?;
             Ok(answer.unwrap_or_else(render::page_not_found))

@@ -318,7 +318,7 @@ fn read(path: &Path) -> Result<String, PkiError> {
 }
 
 /// Writes a file whole or not at all, for its owner's eyes only.
-fn write_private(path: &Path, text: &str) -> Result<(), PkiError> {
+pub(crate) fn write_private(path: &Path, text: &str) -> Result<(), PkiError> {
     let fault = |source| PkiError::Write { path: path.into(), source };
     let part = path.with_extension("part");
     let mut file = fs::OpenOptions::new()

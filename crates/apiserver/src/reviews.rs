@@ -1,4 +1,4 @@
-//! Questions a user asks about themselves: who am I, may I.
+//! Questions a user asks about themselves: may I.
 
 use http::{Method, StatusCode};
 use serde_json::json;
@@ -19,8 +19,7 @@ pub(crate) async fn answer(
 ) -> Result<Option<Response>, StatusError> {
     let known = matches!(
         (address.group.as_str(), address.version.as_str(), address.resource.as_str()),
-        ("authentication.k8s.io", "v1", "selfsubjectreviews")
-            | ("authorization.k8s.io", "v1", "selfsubjectaccessreviews")
+        ("authorization.k8s.io", "v1", "selfsubjectaccessreviews")
     );
     if !known || !address.name.is_empty() || !address.namespace.is_empty() {
         return Ok(None);
@@ -31,14 +30,7 @@ pub(crate) async fn answer(
     render::negotiate(request.headers(), false)?;
     let (parts, body) = request.into_parts();
     let body = read_body(body).await?;
-    let groups: Vec<&str> = who.groups.iter().map(|g| &**g).collect();
-    let answer = if address.resource == "selfsubjectreviews" {
-        decode::any(&parts.headers, &body, "authentication.k8s.io/v1", "SelfSubjectReview")?;
-        json!({
-            "kind": "SelfSubjectReview", "apiVersion": "authentication.k8s.io/v1", "metadata": {},
-            "status": {"userInfo": {"username": &*who.user, "groups": groups}},
-        })
-    } else {
+    let answer = {
         let mut review =
             decode::any(&parts.headers, &body, "authorization.k8s.io/v1", "SelfSubjectAccessReview")?;
         let of = |field: &str| review["spec"]["resourceAttributes"][field].as_str().unwrap_or_default();

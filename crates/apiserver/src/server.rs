@@ -30,7 +30,10 @@ use crate::object::Object;
 use crate::render::{Include, Renderer};
 use crate::request::{Address, Query, verb};
 use crate::resources::{Resource, of_storage};
-use crate::{clock, decode, delete, impersonation, paths, read, render, seed, subresources, watch, write};
+use crate::tokens::{Keys, KeysError, Tokens};
+use crate::{
+    authn, clock, decode, delete, impersonation, paths, read, render, seed, subresources, watch, write,
+};
 
 /// The largest request body, as upstream has it.
 pub(crate) const BODY_MAX: usize = 3 * 1024 * 1024;
@@ -48,6 +51,7 @@ pub(crate) struct Inner {
     pub(crate) pod_ranges: Claims<(u32, u32)>,
     pub(crate) documents: skiff_api::openapi::Documents,
     pub(crate) agents: crate::agents::Agents,
+    pub(crate) tokens: Tokens,
     pub(crate) stopping: CancellationToken,
 }
 
@@ -138,6 +142,8 @@ impl Inner {
 pub enum BuildError {
     #[error("cannot fill the caches")]
     Cache(#[from] CacheError),
+    #[error("cannot have the keys of service accounts' tokens")]
+    Keys(#[from] KeysError),
     #[error("cannot set up the objects of a new cluster")]
     Seed(#[source] StatusError),
 }
@@ -151,6 +157,11 @@ pub struct ApiServer {
 impl ApiServer {
     /// Loads the store, starts following it, and sets up what a new cluster has.
     pub async fn build(config: Config, store: Arc<dyn Store>) -> Result<Self, BuildError> {
+        let keys = match &config.account_keys {
+            Some(dir) => Keys::open(dir)?,
+            None => Keys::ephemeral()?,
+        };
+        let issuer = format!("https://kubernetes.default.svc.{}", config.cluster_domain);
         let (caches, events) = Caches::load(&*store).await?;
         let stopping = CancellationToken::new();
         let follower = Arc::clone(&caches);
@@ -168,6 +179,7 @@ impl ApiServer {
         });
         let inner = Inner {
             agents: crate::agents::Agents::new(config.agent_tls.clone()),
+            tokens: Tokens::new(keys, &issuer),
             config,
             store,
             caches,
@@ -235,7 +247,13 @@ impl tower_service::Service<Request> for Router {
 }
 
 async fn answer(inner: Arc<Inner>, mut request: Request) -> Response {
-    let result = match impersonation::identity(&inner, request.headers(), identity(&request)) {
+    // The join token is no user's.
+    if request.uri().path() == crate::join::PATH {
+        return crate::join::answer(&inner, request).await;
+    }
+    let who = authn::identity(&inner, &request)
+        .and_then(|who| impersonation::identity(&inner, request.headers(), who));
+    let result = match who {
         Err(refused) => Err(refused),
         Ok(who) => {
             request.extensions_mut().insert(who);

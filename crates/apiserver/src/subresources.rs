@@ -13,7 +13,7 @@ use crate::request::Address;
 use crate::resources::{Cx, Resource, find, pod_condition};
 use crate::server::{Call, Inner, read_body};
 use crate::write::{Step, modify, settle};
-use crate::{clock, decode, delete, metadata, read, render, streaming, write};
+use crate::{clock, decode, delete, metadata, read, render, streaming, tokens, write};
 
 /// Subresources that are answered by a node's agent.
 pub(crate) fn is_stream(address: &Address) -> bool {
@@ -49,6 +49,7 @@ pub(crate) async fn answer(
             let binding = decode::any(&call.headers, &body, "v1", "Binding")?;
             bind(&server, &call, &binding).await
         }
+        ("token", "create") => tokens::request::create(&server, &call, request).await,
         ("eviction", "create") => evict(&server, &call, row, request).await,
         (_, "update") => {
             let value = decode::object(&call, row, &read_body(request.into_body()).await?)?;
@@ -114,7 +115,10 @@ pub(crate) async fn unlisted(
         });
         return Ok(Some(render::json_response(StatusCode::OK, full(list.to_string()))));
     }
-    crate::reviews::answer(server, address, who, request).await
+    match crate::authn::reviews::answer(server, address, who, request).await? {
+        Ok(answer) => Ok(Some(answer)),
+        Err(request) => crate::reviews::answer(server, address, who, request).await,
+    }
 }
 
 fn success(code: StatusCode) -> Response {

@@ -262,6 +262,7 @@ async fn serve(config: &ServerConfig) -> anyhow::Result<()> {
         advertise: (config.advertise, config.port),
         agent_tls: Some(pki.agent_client_config().context("cannot make the certificate for agents")?),
         pki: Some(pki),
+        account_keys: Some(pki_dir(&config.data_dir).join("account-keys")),
         ..Config::default()
     };
     let server =

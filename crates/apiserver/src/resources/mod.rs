@@ -233,6 +233,9 @@ pub(crate) static RESOURCES: &[Resource] = &[
     }),
     row!("", "v1", "v1", "ServiceAccount", "serviceaccounts", "serviceaccount", core_v1::ServiceAccount, {
         short_names: &["sa"],
+        subresources: &[Subresource {
+            name: "token", group: "authentication.k8s.io", version: "v1", kind: "TokenRequest", verbs: CREATE,
+        }],
         strategy: &misc::ServiceAccounts,
     }),
     row!("", "v1", "v1", "Service", "services", "service", core_v1::Service, {

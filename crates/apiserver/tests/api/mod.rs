@@ -19,21 +19,25 @@ pub(crate) struct Api {
 
 impl Api {
     pub(crate) async fn new() -> Self {
-        let api = Self::on(Arc::new(MemoryStore::default())).await;
+        Self::with(Config::default()).await
+    }
+
+    pub(crate) async fn with(config: Config) -> Self {
+        let api = Self::on(config, Arc::new(MemoryStore::default())).await;
         let account = json!({"metadata": {"name": "default"}});
         api.ok(Method::POST, "/api/v1/namespaces/default/serviceaccounts", account).await;
         api
     }
 
-    async fn on(store: Arc<dyn Store>) -> Self {
-        let server = ApiServer::build(Config::default(), Arc::clone(&store)).await.expect("builds");
+    async fn on(config: Config, store: Arc<dyn Store>) -> Self {
+        let server = ApiServer::build(config, Arc::clone(&store)).await.expect("builds");
         Self { router: server.router(), store, server }
     }
 
     /// Another server on the same store, after the first one.
     pub(crate) async fn restarted(&self) -> Self {
         self.server.stop();
-        Self::on(Arc::clone(&self.store)).await
+        Self::on(Config::default(), Arc::clone(&self.store)).await
     }
 
     pub(crate) fn request(
@@ -57,7 +61,26 @@ impl Api {
     }
 
     pub(crate) async fn call(&self, method: Method, path: &str, body: Value) -> (StatusCode, Value) {
-        let response = self.send(self.request(method, path, &body)).await;
+        self.answer(self.request(method, path, &body)).await
+    }
+
+    /// As a client that shows a bearer token and nothing else.
+    pub(crate) async fn with_token(
+        &self,
+        token: &str,
+        method: Method,
+        path: &str,
+        body: Value,
+    ) -> (StatusCode, Value) {
+        let mut request = self.request(method, path, &body);
+        request.extensions_mut().remove::<Identity>();
+        let value = format!("Bearer {token}").parse().expect("a header's value");
+        request.headers_mut().insert(http::header::AUTHORIZATION, value);
+        self.answer(request).await
+    }
+
+    async fn answer(&self, request: http::Request<skiff_apiserver::Body>) -> (StatusCode, Value) {
+        let response = self.send(request).await;
         let code = response.status();
         let bytes = response.into_body().collect().await.expect("a body").to_bytes();
         (

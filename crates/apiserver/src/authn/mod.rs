@@ -1,0 +1,49 @@
+//! Who asks: from what a connection and a request show to an [`Identity`].
+//!
+//! A caller in this process says who it is by an extension; a client by its certificate or by a bearer
+//! token, in this order. Who shows nothing is anonymous; who shows something that is not good is nobody,
+//! and is answered 401.
+
+pub(crate) mod bearer;
+mod objects;
+pub(crate) mod reviews;
+
+use skiff_api::status::StatusError;
+
+use crate::auth::Identity;
+use crate::http_body::Request;
+use crate::server::Inner;
+
+pub(crate) use objects::CachedObjects;
+
+/// Whose request it is.
+pub(crate) fn identity(server: &Inner, request: &Request) -> Result<Identity, StatusError> {
+    let presented = request.extensions().get::<Identity>();
+    if let Some(identity) = presented.filter(|identity| *identity.user != *"system:anonymous") {
+        return Ok(identity.clone());
+    }
+    match bearer::token(request.headers()) {
+        Some(token) => of_token(server, &token, &[server.tokens.issuer()])
+            .map(|validated| validated.identity)
+            .map_err(|refusal| {
+                tracing::debug!(%refusal, "a bearer token was refused");
+                StatusError::unauthorized()
+            }),
+        None => Ok(Identity::anonymous()),
+    }
+}
+
+/// Whose a bearer token is; the error is in upstream's words.
+pub(crate) fn of_token(
+    server: &Inner,
+    token: &str,
+    audiences: &[&str],
+) -> Result<crate::tokens::Validated, String> {
+    let now = server.config.clock.now();
+    let objects = CachedObjects(server);
+    match server.tokens.verify(token, audiences, now, &objects) {
+        Ok(Some(validated)) => Ok(validated),
+        Ok(None) => Err("invalid bearer token".to_owned()),
+        Err(invalid) => Err(format!("[invalid bearer token, {invalid}]")),
+    }
+}
