@@ -11,11 +11,16 @@ use k8s_openapi::api::core::v1::{
 use skiff_api::quantity::{self, Quantity};
 
 use crate::resources::{limits, requests};
+use crate::tokens::Wanted;
 
 /// Where values come from beside the pod.
 pub(crate) trait Sources {
     fn config_map(&self, name: &str) -> Option<&ConfigMap>;
     fn secret(&self, name: &str) -> Option<&Secret>;
+    /// A token of the pod's service account.
+    fn token(&self, _: &Wanted) -> Option<&str> {
+        None
+    }
 }
 
 /// What fields of the pod and the node can say.

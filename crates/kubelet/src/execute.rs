@@ -17,10 +17,12 @@ use tracing::{debug, info, warn};
 use crate::backoff::Backoff;
 use crate::env::{self, Facts};
 use crate::events::Kind;
+use crate::given::{Given, Told};
 use crate::images::{Local, chain};
-use crate::observed::{Failure, ImageState};
+use crate::observed::{Failure, ImageState, TokenState};
 use crate::plan::{Step, Why};
 use crate::translate::{self, Surroundings};
+use crate::volumes::Part;
 use crate::worker::{Done, Worker};
 use crate::{labels, names, volumes};
 
@@ -35,7 +37,9 @@ impl Worker {
     /// Takes one step. An error is for the log: the worker waits, looks and plans again.
     pub(crate) async fn take(&mut self, step: Step) -> Result<(), String> {
         match step {
+            Step::FetchTokens => self.fetch_tokens(),
             Step::MountVolumes => self.mount_volumes().await,
+            Step::MountTokens => self.mount_tokens().await,
             Step::RunSandbox { attempt } => self.run_sandbox(attempt).await,
             Step::Attach { sandbox } => self.attach(&sandbox).await,
             Step::EnsureImage { container } => self.ensure_image(&container).await,
@@ -63,7 +67,8 @@ impl Worker {
     }
 
     async fn mount_volumes(&mut self) {
-        match self.set_up_volumes().await {
+        let part = if self.seen.tokens == TokenState::Settled { Part::All } else { Part::WithoutTokens };
+        match self.set_up_volumes(part).await {
             Ok(()) => {
                 self.seen.volumes_ready = true;
                 self.pod_recovered();
@@ -72,9 +77,35 @@ impl Worker {
         }
     }
 
-    async fn set_up_volumes(&mut self) -> Result<(), String> {
+    async fn mount_tokens(&mut self) {
+        match self.set_up_volumes(Part::All).await {
+            Ok(()) => {
+                self.seen.tokens = TokenState::Settled;
+                self.pod_recovered();
+            }
+            Err(message) => self.pod_failure("FailedMount", message),
+        }
+    }
+
+    /// Asks for tokens that are missing or due, unless that is being done.
+    pub(crate) fn fetch_tokens(&mut self) {
+        if self.seen.tokens == TokenState::Wanted {
+            self.seen.tokens = TokenState::Fetching;
+        }
+        self.replacing_tokens = true;
+        let (context, pod) = (self.context.clone(), self.pod.clone());
+        self.background.spawn(async move { Done::Tokens(context.tokens.fetch(&pod).await) });
+    }
+
+    async fn set_up_volumes(&mut self, part: Part) -> Result<(), String> {
         let objects = self.context.references.of(&self.pod).await?;
-        let failed_with = objects.clone();
+        let (tokens, _) = self.context.tokens.of(&self.uid);
+        let given = Given { objects, tokens, metadata: Told::of(&self.pod) };
+        if part == Part::All && self.mounted.as_ref() == Some(&given) {
+            return Ok(());
+        }
+        let failed_with = given.objects.clone();
+        let mounted = given.clone();
         let pod_dir = self.pod_dir();
         let (pod, pod_ip) = (self.pod.clone(), self.seen.ip);
         let (node_ip, capacity) = (self.context.config.node_ip(), self.context.capacity);
@@ -88,11 +119,13 @@ impl Worker {
                 node_memory_bytes: i64::try_from(capacity.memory_bytes).unwrap_or(i64::MAX),
             };
             fs::create_dir_all(&pod_dir).map_err(|error| error.to_string())?;
-            volumes::set_up(&pod_dir, &facts, &objects).map_err(|error| chain(&error))
+            volumes::set_up(&pod_dir, &facts, &given, part).map_err(|error| chain(&error))
         });
         let made = made.await.map_err(|error| error.to_string())?;
-        if made.is_err() {
-            self.failed_with = Some(failed_with);
+        match made {
+            Ok(()) if part == Part::All => self.mounted = Some(mounted),
+            Ok(()) => {}
+            Err(_) => self.failed_with = Some(failed_with),
         }
         made
     }
@@ -106,11 +139,12 @@ impl Worker {
                 || volume.downward_api.is_some()
                 || volume.projected.is_some()
         });
-        if !self.seen.volumes_ready || ends || !has_content {
+        let settled = self.seen.volumes_ready && self.seen.tokens == TokenState::Settled;
+        if !settled || ends || !has_content {
             return;
         }
         // An object that was deleted leaves what the pod has of it.
-        if let Err(error) = self.set_up_volumes().await {
+        if let Err(error) = self.set_up_volumes(Part::All).await {
             debug!(pod = self.uid, error, "cannot refresh volumes");
         }
     }
@@ -411,6 +445,7 @@ impl Worker {
         });
         removed.await.map_err(|error| error.to_string())?.map_err(|error: io::Error| chain(&error))?;
         self.context.references.release(&self.uid);
+        self.context.tokens.release(&self.uid);
         self.context.puller.forget(&self.uid);
         if self.seen.removed {
             return Ok(());

@@ -359,6 +359,10 @@ struct Objects {
     version: u64,
     /// Every change, in order.
     events: Vec<(u64, &'static str, Value)>,
+    /// How long tokens hold from now; none are given at first.
+    token_seconds: Option<u64>,
+    /// Path and body of each request for a token that was granted.
+    token_requests: Vec<(String, Value)>,
 }
 
 /// A key-value store with the API's manners: collections, watch, merge patch, versions.
@@ -392,6 +396,25 @@ impl FakeApi {
         objects.events.push((version, "DELETED", object));
         self.0.1.send_replace(version);
         true
+    }
+
+    /// From now on tokens are given that hold so long, named `token-1` and on.
+    pub(crate) fn grant_tokens_of(&self, seconds: u64) {
+        self.0.0.lock().token_seconds = Some(seconds);
+    }
+
+    pub(crate) fn token_requests(&self) -> Vec<(String, Value)> {
+        self.0.0.lock().token_requests.clone()
+    }
+
+    fn token(&self, path: String, mut body: Value) -> Response<Body> {
+        let mut objects = self.0.0.lock();
+        let Some(seconds) = objects.token_seconds else { return not_found() };
+        objects.token_requests.push((path, body.clone()));
+        let until = crate::time::api_time(SystemTime::now() + Duration::from_secs(seconds));
+        let token = format!("token-{}", objects.token_requests.len());
+        body["status"] = json!({"token": token, "expirationTimestamp": until});
+        Response::new(full(body.to_string()))
     }
 
     pub(crate) fn get(&self, path: &str) -> Option<Value> {
@@ -492,6 +515,7 @@ impl Transport for FakeApi {
             name.as_ref().is_none_or(|name| object["metadata"]["name"] == name.as_str())
         };
         Ok(match method {
+            Method::POST if path.ends_with("/token") => self.token(path, body),
             Method::POST => {
                 let name = body["metadata"]["name"].as_str().unwrap_or("none").to_owned();
                 let path = format!("{path}/{name}");

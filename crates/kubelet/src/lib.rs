@@ -17,6 +17,7 @@ mod events;
 mod execute;
 #[cfg(test)]
 mod fakes;
+mod given;
 mod images;
 mod labels;
 mod logs;
@@ -35,6 +36,7 @@ mod status_writer;
 mod tests;
 mod time;
 mod tls;
+mod tokens;
 mod translate;
 mod unsupported;
 mod volumes;
@@ -62,6 +64,7 @@ use crate::images::{Puller, chain};
 use crate::node::NodeAgent;
 use crate::node_context::{Bells, Context};
 use crate::references::References;
+use crate::tokens::Tokens;
 use crate::worker::Worker;
 
 /// How often log files are measured; none grows far beyond its size between two looks.
@@ -129,11 +132,12 @@ pub async fn run(
     let images_changed = Arc::new(Notify::new());
     let context = Arc::new(Context {
         config,
-        client,
+        client: client.clone(),
         runtime,
         network: network.clone(),
         events,
         references,
+        tokens: Tokens::new(client.clone()),
         puller,
         pods: pods.clone(),
         services: services.clone(),

@@ -15,6 +15,7 @@ use crate::config::Config;
 use crate::events::Recorder;
 use crate::images::Puller;
 use crate::references::References;
+use crate::tokens::Tokens;
 
 /// The node's network, from when its range is known.
 pub(crate) type NetworkSlot = watch::Receiver<Option<Arc<dyn Network>>>;
@@ -27,6 +28,7 @@ pub(crate) struct Context {
     pub(crate) network: NetworkSlot,
     pub(crate) events: Recorder,
     pub(crate) references: References,
+    pub(crate) tokens: Tokens,
     pub(crate) puller: Puller,
     pub(crate) pods: Cache<Pod>,
     pub(crate) services: Cache<Service>,

@@ -20,6 +20,7 @@ pub(crate) struct Observed {
     /// The pod's address, once its current sandbox is attached (the node's, on the node's network).
     pub(crate) ip: Option<Ipv4Addr>,
     pub(crate) volumes_ready: bool,
+    pub(crate) tokens: TokenState,
     /// A step for the pod as a whole that failed, and waits.
     pub(crate) pod_failure: Option<Failure>,
     /// By container name.
@@ -38,6 +39,19 @@ pub(crate) struct Observed {
     pub(crate) removed: bool,
     /// When the agent first saw the pod.
     pub(crate) seen_since: Option<SystemTime>,
+}
+
+/// How far the tokens of the pod's volumes are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum TokenState {
+    /// None is asked for, or all are in their volumes.
+    #[default]
+    Settled,
+    /// To be asked for.
+    Wanted,
+    Fetching,
+    /// There, and not in their volumes yet.
+    Fetched,
 }
 
 /// A failed step: what to show, and when to try again.

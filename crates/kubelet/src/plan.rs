@@ -11,7 +11,7 @@ use k8s_openapi::api::core::v1::{Container as Spec, Pod, PodSpec};
 use skiff_runtime::{Container, ContainerId, ContainerState, SandboxId};
 
 use crate::labels;
-use crate::observed::{ImageState, Observed, exit_code, is_over};
+use crate::observed::{ImageState, Observed, TokenState, exit_code, is_over};
 use crate::time::{go_duration, system_time};
 use crate::unsupported::unsupported;
 
@@ -23,7 +23,11 @@ const GRACE_MIN_SECONDS: u64 = 2;
 /// One thing to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Step {
+    /// Asks for the tokens of the pod's volumes, in the background.
+    FetchTokens,
     MountVolumes,
+    /// Puts the tokens, which are there, into their volumes.
+    MountTokens,
     RunSandbox {
         attempt: u32,
     },
@@ -64,7 +68,9 @@ impl Step {
     /// For logs.
     pub(crate) fn name(&self) -> &'static str {
         match self {
+            Self::FetchTokens => "fetch tokens",
             Self::MountVolumes => "mount volumes",
+            Self::MountTokens => "mount tokens",
             Self::RunSandbox { .. } => "run sandbox",
             Self::Attach { .. } => "attach",
             Self::EnsureImage { .. } => "ensure image",
@@ -303,6 +309,9 @@ fn sandbox(spec: &PodSpec, seen: &Observed, now: SystemTime, plan: &mut Plan) ->
         }));
         return false;
     }
+    if seen.tokens == TokenState::Wanted {
+        plan.steps.push(Step::FetchTokens);
+    }
     if !seen.volumes_ready {
         plan.steps.push(Step::MountVolumes);
         return false;
@@ -313,7 +322,10 @@ fn sandbox(spec: &PodSpec, seen: &Observed, now: SystemTime, plan: &mut Plan) ->
                 plan.steps.push(Step::Attach { sandbox: sandbox.id.clone() });
                 return false;
             }
-            true
+            if seen.tokens == TokenState::Fetched {
+                plan.steps.push(Step::MountTokens);
+            }
+            seen.tokens == TokenState::Settled
         }
         before => {
             if before.is_some() {

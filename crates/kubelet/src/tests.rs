@@ -1,5 +1,7 @@
 //! The agent as a whole against honest fakes of the API, the runtime and the network.
 
+mod tokens;
+
 use std::sync::Arc;
 
 use serde_json::{Value, json};

@@ -3,7 +3,7 @@
 //! The API admits such a pod; here its containers wait in `CreateContainerConfigError` with a message
 //! that names the field, so that nothing is ever ignored silently.
 
-use k8s_openapi::api::core::v1::{Container, PodSpec};
+use k8s_openapi::api::core::v1::{Container, PodSpec, ProjectedVolumeSource, Volume};
 use serde_json::Value;
 
 /// Fields of the pod's specification, as paths in its JSON form. `*` is each item of a list.
@@ -49,7 +49,6 @@ const POD: &[&str] = &[
     "volumes.*.portworxVolume",
     "volumes.*.projected.sources.*.clusterTrustBundle",
     "volumes.*.projected.sources.*.podCertificate",
-    "volumes.*.projected.sources.*.serviceAccountToken",
     "volumes.*.quobyte",
     "volumes.*.rbd",
     "volumes.*.scaleIO",
@@ -104,7 +103,7 @@ fn pod_field(spec: &PodSpec) -> Option<String> {
     // The walk is over JSON, so that a field is one line above; most pods use none and skip it.
     let plain = spec.security_context.as_ref().is_none_or(|context| *context == Default::default())
         && spec.affinity.is_none()
-        && spec.volumes.is_none()
+        && spec.volumes.iter().flatten().all(is_known)
         && spec.init_containers.is_none()
         && spec.ephemeral_containers.is_none()
         && spec.image_pull_secrets.is_none()
@@ -116,6 +115,20 @@ fn pod_field(spec: &PodSpec) -> Option<String> {
         return None;
     }
     first(&serde_json::to_value(spec).ok()?, POD)
+}
+
+/// A volume of a kind that this agent makes; it has one source only.
+fn is_known(volume: &Volume) -> bool {
+    let projected = |source: &ProjectedVolumeSource| {
+        let mut parts = source.sources.iter().flatten();
+        parts.all(|part| part.cluster_trust_bundle.is_none() && part.pod_certificate.is_none())
+    };
+    volume.config_map.is_some()
+        || volume.secret.is_some()
+        || volume.downward_api.is_some()
+        || volume.empty_dir.is_some()
+        || volume.host_path.is_some()
+        || volume.projected.as_ref().is_some_and(projected)
 }
 
 fn container_field(container: &Container) -> Option<String> {

@@ -16,14 +16,16 @@ use tracing::{debug, warn};
 
 use crate::admission;
 use crate::events::Kind;
+use crate::given::Given;
 use crate::labels;
 use crate::node_context::Context;
-use crate::observed::{Failure, ImageFailure, ImageState, Observed, Probed, is_over};
+use crate::observed::{Failure, ImageFailure, ImageState, Observed, Probed, TokenState, is_over};
 use crate::plan::{self, Plan, Step};
 use crate::prober::{Prober, Verdict, is_probed};
 use crate::references::Objects;
 use crate::status::{container_id, status};
 use crate::status_writer::StatusWriter;
+use crate::tokens;
 
 /// After a step failed, the worker waits this long, doubling.
 const RETRY_MIN: Duration = Duration::from_millis(500);
@@ -38,6 +40,7 @@ const MESSAGE_LOG_LINES_MAX: usize = 80;
 pub(crate) enum Done {
     Pulled { container: String, result: Result<(), ImageFailure> },
     Stopped { id: ContainerId },
+    Tokens(Result<(), String>),
 }
 
 pub(crate) struct Worker {
@@ -61,6 +64,10 @@ pub(crate) struct Worker {
     pub(crate) pod_retry: Duration,
     /// What the pod's config maps and secrets were when a step failed that needed them.
     pub(crate) failed_with: Option<Objects>,
+    /// What the volumes were last made of.
+    pub(crate) mounted: Option<Given>,
+    /// Tokens are being asked for.
+    pub(crate) replacing_tokens: bool,
 }
 
 impl Drop for Worker {
@@ -75,13 +82,17 @@ impl Worker {
         let uid = pod.metadata.uid.clone().unwrap_or_default();
         let writer =
             StatusWriter::start(context.client.clone(), key.namespace.clone(), key.name.clone(), uid.clone());
+        let tokens = match tokens::wanted(&pod).is_empty() {
+            true => TokenState::Settled,
+            false => TokenState::Wanted,
+        };
         Self {
             context,
             uid,
             key,
             pod,
             bell,
-            seen: Observed { seen_since: Some(SystemTime::now()), ..Observed::default() },
+            seen: Observed { seen_since: Some(SystemTime::now()), tokens, ..Observed::default() },
             sent: None,
             arrived: false,
             writer,
@@ -93,6 +104,8 @@ impl Worker {
             retry: RETRY_MIN,
             pod_retry: RETRY_MIN,
             failed_with: None,
+            mounted: None,
+            replacing_tokens: false,
         }
     }
 
@@ -139,10 +152,25 @@ impl Worker {
                     continue;
                 }
                 self.retry = RETRY_MIN;
+                let due = self.replace_tokens(now);
                 self.refresh_volumes().await;
-                self.wait(plan.wake_at, false).await;
+                self.wait(plan.wake_at.into_iter().chain(due).min(), false).await;
             }
         }
+    }
+
+    /// Asks for new tokens in time, and says when that is next.
+    fn replace_tokens(&mut self, now: SystemTime) -> Option<SystemTime> {
+        let ends = self.seen.removed || self.pod.metadata.deletion_timestamp.is_some();
+        if ends || self.replacing_tokens || self.seen.tokens != TokenState::Settled {
+            return None;
+        }
+        let due = self.context.tokens.of(&self.uid).1?;
+        if due <= now {
+            self.fetch_tokens();
+            return None;
+        }
+        Some(due)
     }
 
     /// What failed for want of a config map or secret is tried again as soon as one has changed.
@@ -441,8 +469,28 @@ impl Worker {
             Ok(Done::Stopped { id }) => {
                 self.seen.stopping.remove(&id);
             }
+            Ok(Done::Tokens(result)) => self.have_tokens(result),
             Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
             Err(_) => {}
+        }
+    }
+
+    fn have_tokens(&mut self, result: Result<(), String>) {
+        self.replacing_tokens = false;
+        let first = self.seen.tokens == TokenState::Fetching;
+        match result {
+            Ok(()) if first => self.seen.tokens = TokenState::Fetched,
+            Ok(()) => {}
+            Err(message) => {
+                if first {
+                    self.seen.tokens = TokenState::Wanted;
+                }
+                let volumes = self.pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
+                let mut volumes = volumes.filter(|volume| tokens::of_volume(volume).next().is_some());
+                let volume = volumes.next().map(|volume| volume.name.clone()).unwrap_or_default();
+                let message = format!("MountVolume.SetUp failed for volume \"{volume}\" : {message}");
+                self.pod_failure("FailedMount", message);
+            }
         }
     }
 

@@ -94,7 +94,9 @@ fn told(pod: &Pod, seen: &Observed) -> Vec<String> {
         .steps
         .iter()
         .map(|step| match step {
+            Step::FetchTokens => "fetch tokens".into(),
             Step::MountVolumes => "mount".into(),
+            Step::MountTokens => "mount tokens".into(),
             Step::RunSandbox { attempt } => format!("sandbox {attempt}"),
             Step::Attach { sandbox } => format!("attach {}", sandbox.0),
             Step::EnsureImage { container } => format!("image {container}"),
@@ -120,6 +122,22 @@ fn told(pod: &Pod, seen: &Observed) -> Vec<String> {
 
 fn check(spec: Value, seen: &Observed, expected: &[&str]) {
     assert_eq!(told(&pod(spec.clone()), seen), expected, "{spec}");
+}
+
+#[test]
+fn tokens_are_fetched_while_the_sandbox_is_made() {
+    let wait = "c waits: ContainerCreating";
+    let mut seen = Observed { tokens: TokenState::Wanted, ..Observed::default() };
+    check(json!({}), &seen, &["fetch tokens", "mount", wait]);
+    seen.tokens = TokenState::Fetching;
+    seen.volumes_ready = true;
+    check(json!({}), &seen, &["sandbox 0", wait]);
+    let mut seen = Observed { tokens: TokenState::Fetching, ..up(&[]) };
+    check(json!({}), &seen, &[wait]);
+    seen.tokens = TokenState::Fetched;
+    check(json!({}), &seen, &["mount tokens", wait]);
+    seen.tokens = TokenState::Settled;
+    check(json!({}), &seen, &["start c 0", wait]);
 }
 
 #[test]

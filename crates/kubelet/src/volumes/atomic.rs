@@ -5,11 +5,11 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::content::Files;
+use super::content::{Files, Owner};
 
 const DATA: &str = "..data";
 const DATA_NEXT: &str = "..data_tmp";
@@ -37,6 +37,9 @@ pub(crate) fn write(dir: &Path, files: &Files) -> io::Result<bool> {
         fs::write(&path, &file.bytes)?;
         // The process's umask has no say in what the pod asked for.
         fs::set_permissions(&path, fs::Permissions::from_mode(file.mode))?;
+        if file.owner != Owner::default() {
+            chown(&path, file.owner.user, file.owner.group)?;
+        }
     }
     let next = dir.join(DATA_NEXT);
     remove(&next)?;
@@ -103,7 +106,10 @@ fn same(dir: &Path, files: &Files) -> io::Result<bool> {
     for (path, file) in files {
         let path = dir.join(path);
         match fs::metadata(&path) {
-            Ok(metadata) if metadata.permissions().mode() & 0o7777 == file.mode => {}
+            Ok(metadata)
+                if metadata.permissions().mode() & 0o7777 == file.mode
+                    && file.owner.user.is_none_or(|user| metadata.uid() == user)
+                    && file.owner.group.is_none_or(|group| metadata.gid() == group) => {}
             _ => return Ok(false),
         }
         if fs::read(&path)? != file.bytes {
@@ -119,7 +125,7 @@ mod tests {
     use crate::volumes::content::File;
 
     fn files(list: &[(&str, &str)]) -> Files {
-        let file = |text: &str| File { bytes: text.into(), mode: 0o640 };
+        let file = |text: &str| File { bytes: text.into(), mode: 0o640, owner: Owner::default() };
         list.iter().map(|(path, text)| ((*path).to_owned(), file(text))).collect()
     }
 

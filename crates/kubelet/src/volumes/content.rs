@@ -7,6 +7,7 @@ use k8s_openapi::api::core::v1::{
 };
 
 use crate::env::{self, Facts, Sources};
+use crate::tokens::Wanted;
 
 const DEFAULT_MODE: u32 = 0o644;
 
@@ -15,6 +16,21 @@ const DEFAULT_MODE: u32 = 0o644;
 pub(crate) struct File {
     pub(crate) bytes: Vec<u8>,
     pub(crate) mode: u32,
+    /// Whose it is, where that is not root.
+    pub(crate) owner: Owner,
+}
+
+/// User and group of a file.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Owner {
+    pub(crate) user: Option<u32>,
+    pub(crate) group: Option<u32>,
+}
+
+impl File {
+    fn new(bytes: Vec<u8>, mode: u32) -> Self {
+        Self { bytes, mode, owner: Owner::default() }
+    }
 }
 
 /// Files by their path below the volume.
@@ -66,8 +82,35 @@ fn projected(
         if let Some(from) = &part.downward_api {
             downward(from.items.as_deref().unwrap_or_default(), mode, facts, files)?;
         }
+        if let Some(from) = &part.service_account_token {
+            let token = sources.token(&Wanted::from(from)).ok_or("the token has not been fetched yet")?;
+            let (owner, mode) = token_owner(facts.pod, mode);
+            files.insert(safe(&from.path)?, File { bytes: token.into(), mode, owner });
+        }
     }
     Ok(())
+}
+
+/// Who may read a token: everybody in the pod, unless it says by which user or group it runs.
+fn token_owner(pod: &Pod, mode: u32) -> (Owner, u32) {
+    let Some(spec) = &pod.spec else { return (Owner::default(), mode) };
+    let context = spec.security_context.as_ref();
+    let id = |id: Option<i64>| id.and_then(|id| u32::try_from(id).ok());
+    let group = id(context.and_then(|context| context.fs_group));
+    let containers = spec.init_containers.iter().flatten().chain(&spec.containers);
+    let mut users = containers.map(|container| {
+        let own = container.security_context.as_ref().and_then(|context| context.run_as_user);
+        id(own.or_else(|| context.and_then(|context| context.run_as_user)))
+    });
+    // Only where all run as one.
+    let first = users.next().flatten();
+    let user = first.filter(|_| users.all(|other| other == first));
+    let mode = match (user, group) {
+        (_, Some(_)) => 0o640,
+        (Some(_), None) => 0o600,
+        (None, None) => mode,
+    };
+    (Owner { user, group }, mode)
 }
 
 /// The config maps and secrets that a pod's volumes and environments name.
@@ -133,8 +176,7 @@ fn pick(
 ) -> Result<(), String> {
     let Some(items) = from.items.filter(|items| !items.is_empty()) else {
         files.extend(
-            all.iter()
-                .map(|(key, bytes)| ((*key).to_owned(), File { bytes: bytes.to_vec(), mode: default_mode })),
+            all.iter().map(|(key, bytes)| ((*key).to_owned(), File::new(bytes.to_vec(), default_mode))),
         );
         return Ok(());
     };
@@ -142,7 +184,7 @@ fn pick(
         match all.get(item.key.as_str()) {
             Some(bytes) => {
                 let mode = item.mode.map_or(default_mode, |mode| mode as u32 & 0o7777);
-                files.insert(safe(&item.path)?, File { bytes: bytes.to_vec(), mode });
+                files.insert(safe(&item.path)?, File::new(bytes.to_vec(), mode));
             }
             None => missing(from, || format!("references non-existent {kind} key: {}", item.key))?,
         }
@@ -166,7 +208,7 @@ fn downward(
         };
         let text = text.map_err(|error| error.to_string())?;
         let mode = item.mode.map_or(default_mode, |mode| mode as u32 & 0o7777);
-        files.insert(safe(&item.path)?, File { bytes: text.into_bytes(), mode });
+        files.insert(safe(&item.path)?, File::new(text.into_bytes(), mode));
     }
     Ok(())
 }

@@ -11,11 +11,14 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use k8s_openapi::api::core::v1::{Container, EmptyDirVolumeSource, Pod, Volume, VolumeMount};
+use k8s_openapi::api::core::v1::{
+    ConfigMap, Container, EmptyDirVolumeSource, Pod, Secret, Volume, VolumeMount,
+};
 use skiff_api::quantity;
 use skiff_runtime::{Mount, Propagation};
 
 use crate::env::{self, Facts, Sources};
+use crate::tokens::{self, Wanted};
 
 /// Why a volume can't be used; the message is the event's.
 #[derive(Debug, thiserror::Error)]
@@ -55,13 +58,46 @@ fn kind(volume: &Volume) -> &'static str {
     }
 }
 
-/// Makes every volume of the pod, or brings its content up to date.
-pub(crate) fn set_up(pod_dir: &Path, facts: &Facts<'_>, sources: &impl Sources) -> Result<(), Error> {
+/// Which volumes of a pod.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Part {
+    All,
+    /// What is missing is told of those with tokens too, but only the others are made: tokens are
+    /// fetched while the sandbox is made.
+    WithoutTokens,
+}
+
+/// Finds objects as those it wraps, and any token, which is empty.
+struct NoTokens<'a, S>(&'a S);
+
+impl<S: Sources> Sources for NoTokens<'_, S> {
+    fn config_map(&self, name: &str) -> Option<&ConfigMap> {
+        self.0.config_map(name)
+    }
+
+    fn secret(&self, name: &str) -> Option<&Secret> {
+        self.0.secret(name)
+    }
+
+    fn token(&self, _: &Wanted) -> Option<&str> {
+        Some("")
+    }
+}
+
+/// Makes the volumes of the pod, or brings their content up to date.
+pub(crate) fn set_up(
+    pod_dir: &Path,
+    facts: &Facts<'_>,
+    sources: &impl Sources,
+    part: Part,
+) -> Result<(), Error> {
     let volumes = facts.pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
     for volume in volumes {
         let fail = |reason: String| Error::SetUp { volume: volume.name.clone(), reason };
         let path = path(pod_dir, volume);
-        if let Some(source) = &volume.host_path {
+        if part == Part::WithoutTokens && tokens::of_volume(volume).next().is_some() {
+            content::files(volume, facts, &NoTokens(sources)).map_err(fail)?;
+        } else if let Some(source) = &volume.host_path {
             host_path::check(&path, source.type_.as_deref().unwrap_or_default()).map_err(fail)?;
         } else if let Some(files) = content::files(volume, facts, sources).map_err(fail)? {
             if volume.secret.is_some() || volume.projected.is_some() {

@@ -49,7 +49,7 @@ fn content_has_items_and_modes() {
         ]),
         json!([]),
     );
-    set_up(dir.path(), &facts(&pod), &maps()).expect("sets up");
+    set_up(dir.path(), &facts(&pod), &maps(), Part::All).expect("sets up");
     let read = |path: &str| fs::read_to_string(dir.path().join("volumes").join(path)).expect("is there");
     assert_eq!(read("configmap/a/x/y"), "v");
     assert_eq!(read("downward-api/b/labels"), "a=\"b\"");
@@ -63,7 +63,7 @@ fn what_is_missing_is_named() {
     let dir = tempfile::tempdir().expect("a directory");
     let check = |volume: Value, expected: &str| {
         let pod = pod(json!([volume]), json!([]));
-        let error = set_up(dir.path(), &facts(&pod), &maps()).expect_err("it is missing");
+        let error = set_up(dir.path(), &facts(&pod), &maps(), Part::All).expect_err("it is missing");
         assert_eq!(error.to_string(), format!("MountVolume.SetUp failed for volume \"v\" : {expected}"));
     };
     check(json!({"name": "v", "configMap": {"name": "q"}}), "configmap \"q\" not found");
@@ -96,8 +96,8 @@ fn memory_and_sub_paths_are_mounted_and_unmounted() {
         volumes.clone(),
         json!([{"name": "m", "mountPath": "/m"}, {"name": "h", "mountPath": "h", "subPath": "new/dir", "readOnly": true}]),
     );
-    set_up(&pod_dir, &facts(&pod_ok), &maps()).expect("sets up");
-    set_up(&pod_dir, &facts(&pod_ok), &maps()).expect("twice is once");
+    set_up(&pod_dir, &facts(&pod_ok), &maps(), Part::All).expect("sets up");
+    set_up(&pod_dir, &facts(&pod_ok), &maps(), Part::All).expect("twice is once");
     let container = &pod_ok.spec.as_ref().expect("has one").containers[0];
     let made = container_mounts(&pod_ok, &pod_dir, container, &[]).expect("mounts");
     assert_eq!(made[1].target, Path::new("/h"));
@@ -114,4 +114,74 @@ fn memory_and_sub_paths_are_mounted_and_unmounted() {
     tear_down(&pod_dir).expect("tears down");
     assert!(!pod_dir.exists());
     assert!(host.join("new/dir/file").exists(), "the host's files are not ours");
+}
+
+struct OneToken;
+
+impl Sources for OneToken {
+    fn config_map(&self, _: &str) -> Option<&ConfigMap> {
+        None
+    }
+
+    fn secret(&self, _: &str) -> Option<&Secret> {
+        None
+    }
+
+    fn token(&self, wanted: &Wanted) -> Option<&str> {
+        (wanted.audience == "a").then_some("secret")
+    }
+}
+
+#[test]
+fn a_token_is_readable_by_those_who_run_in_the_pod() {
+    let check = |pod_context: Value, contexts: [Value; 2], mode: u32, owner: (Option<u32>, Option<u32>)| {
+        let pod: Pod = serde_json::from_value(json!({"spec": {
+            "securityContext": pod_context,
+            "containers": [
+                {"name": "c", "securityContext": contexts[0]},
+                {"name": "d", "securityContext": contexts[1]},
+            ],
+            "volumes": [{"name": "v", "projected": {"sources": [
+                {"serviceAccountToken": {"path": "dir/token", "audience": "a"}},
+            ]}}],
+        }}))
+        .expect("a pod");
+        let volume = &pod.spec.as_ref().expect("has one").volumes.as_ref().expect("has them")[0];
+        let files = content::files(volume, &facts(&pod), &OneToken).expect("has a token").expect("has files");
+        let file = &files["dir/token"];
+        assert_eq!(file.bytes, b"secret");
+        assert_eq!(
+            (file.mode, (file.owner.user, file.owner.group)),
+            (mode, owner),
+            "{pod_context} {contexts:?}"
+        );
+    };
+    let none = || json!({});
+    check(none(), [none(), none()], 0o644, (None, None));
+    check(json!({"runAsUser": 7}), [none(), none()], 0o600, (Some(7), None));
+    check(json!({"runAsUser": 7}), [json!({"runAsUser": 8}), none()], 0o644, (None, None));
+    check(none(), [json!({"runAsUser": 8}), json!({"runAsUser": 8})], 0o600, (Some(8), None));
+    check(json!({"fsGroup": 9}), [none(), none()], 0o640, (None, Some(9)));
+    check(json!({"fsGroup": 9, "runAsUser": 7}), [none(), none()], 0o640, (Some(7), Some(9)));
+}
+
+#[test]
+fn volumes_with_tokens_are_made_last_and_their_faults_told_first() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let token = json!({"serviceAccountToken": {"path": "token", "audience": "a"}});
+    let map = |name: &str| json!({"configMap": {"name": name}});
+    let with = |sources: Value| pod(json!([{"name": "v", "projected": {"sources": sources}}]), json!([]));
+    let made = dir.path().join("volumes/projected/v");
+
+    let lacks = with(json!([token, map("q")]));
+    let error = set_up(dir.path(), &facts(&lacks), &maps(), Part::WithoutTokens).expect_err("it is missing");
+    assert!(error.to_string().ends_with("configmap \"q\" not found"), "{error}");
+    let whole = with(json!([token, map("m")]));
+    set_up(dir.path(), &facts(&whole), &maps(), Part::WithoutTokens).expect("nothing is missing");
+    assert!(!made.exists());
+    let error = set_up(dir.path(), &facts(&whole), &maps(), Part::All).expect_err("no token is there");
+    assert!(error.to_string().contains("token"), "{error}");
+    set_up(dir.path(), &facts(&with(json!([token]))), &OneToken, Part::All).expect("sets up");
+    assert_eq!(fs::read_to_string(made.join("token")).expect("is there"), "secret");
+    tear_down(dir.path()).expect("tears down");
 }
