@@ -8,7 +8,8 @@ use std::sync::Arc;
 use http::HeaderMap;
 use skiff_api::status::StatusError;
 
-use crate::auth::{Attributes, Identity};
+use crate::auth::{Attributes, Extra, Identity};
+use crate::request::decode_percent;
 use crate::server::{Inner, authorize};
 
 const ACCOUNT: &str = "system:serviceaccount:";
@@ -28,6 +29,7 @@ struct Wanted<'a> {
     user: &'a str,
     uid: &'a str,
     groups: Vec<&'a str>,
+    extra: Vec<(String, &'a str)>,
 }
 
 impl<'a> Wanted<'a> {
@@ -40,17 +42,33 @@ impl<'a> Wanted<'a> {
                 "user" => wanted.user = value,
                 "uid" => wanted.uid = value,
                 "group" => wanted.groups.push(value),
-                // Identities carry no extra values yet: better refused than dropped.
-                _ => return Err(StatusError::bad_request(format!("{name} is not supported"))),
+                other => match other.strip_prefix("extra-") {
+                    // A key may hold what a header's name can't.
+                    Some(key) => wanted.extra.push((decode_percent(key).into_owned(), value)),
+                    // Better refused than dropped.
+                    None => return Err(StatusError::bad_request(format!("{name} is not supported"))),
+                },
             }
         }
-        match wanted {
-            Self { user: "", uid: "", ref groups } if groups.is_empty() => Ok(None),
-            Self { user: "", .. } => {
-                Err(StatusError::internal("groups or a UID are requested without impersonating a user"))
-            }
-            wanted => Ok(Some(wanted)),
+        if !wanted.user.is_empty() {
+            return Ok(Some(wanted));
         }
+        match wanted.kinds_without_user().as_slice() {
+            [] => Ok(None),
+            kinds => {
+                let why = format!("requested {} without impersonating a user", kinds.join(", "));
+                Err(StatusError::internal(why))
+            }
+        }
+    }
+
+    fn kinds_without_user(&self) -> Vec<&'static str> {
+        let given = [
+            (!self.uid.is_empty(), "a UID"),
+            (!self.groups.is_empty(), "groups"),
+            (!self.extra.is_empty(), "extra values"),
+        ];
+        given.into_iter().filter_map(|(is_given, what)| is_given.then_some(what)).collect()
     }
 
     /// Namespace and name of the service account that is asked for.
@@ -59,7 +77,7 @@ impl<'a> Wanted<'a> {
     }
 
     /// What must be allowed.
-    fn asked(&self) -> Vec<Attributes<'a>> {
+    fn asked(&self) -> Vec<Attributes<'_>> {
         let on = |group, resource, namespace, name| Attributes {
             verb: "impersonate",
             group,
@@ -77,6 +95,10 @@ impl<'a> Wanted<'a> {
         if !self.uid.is_empty() {
             asked.push(on("authentication.k8s.io", "uids", "", self.uid));
         }
+        asked.extend(self.extra.iter().map(|(key, value)| Attributes {
+            subresource: key,
+            ..on("authentication.k8s.io", "userextras", "", value)
+        }));
         asked
     }
 
@@ -86,18 +108,95 @@ impl<'a> Wanted<'a> {
             groups.push("system:serviceaccounts".into());
             groups.push(format!("system:serviceaccounts:{namespace}"));
         }
-        let known = match self.user {
-            "system:anonymous" => "system:unauthenticated",
-            _ => "system:authenticated",
-        };
-        if !groups.iter().any(|group| group == known) {
+        let said = groups
+            .iter()
+            .any(|group| matches!(group.as_str(), "system:authenticated" | "system:unauthenticated"));
+        if !said {
+            let known = match self.user {
+                "system:anonymous" => "system:unauthenticated",
+                _ => "system:authenticated",
+            };
             groups.push(known.into());
+        }
+        let mut extra = Extra::new();
+        for (key, value) in &self.extra {
+            extra.entry(key.clone()).or_default().push((*value).to_owned());
         }
         Identity {
             user: self.user.into(),
             uid: self.uid.into(),
             groups: groups.into_iter().map(Into::into).collect(),
-            extra: Arc::default(),
+            extra: Arc::new(extra),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
+        pairs
+            .iter()
+            .map(|(name, value)| (http::HeaderName::from_static(name), value.parse().expect("a value")))
+            .collect()
+    }
+
+    fn asked(pairs: &[(&'static str, &str)]) -> Vec<String> {
+        let headers = headers(pairs);
+        let wanted = Wanted::read(&headers).expect("readable").expect("somebody");
+        wanted
+            .asked()
+            .iter()
+            .map(|a| {
+                format!("{} {}/{}/{} {}/{}", a.verb, a.group, a.resource, a.subresource, a.namespace, a.name)
+            })
+            .collect()
+    }
+
+    #[test]
+    fn each_thing_asked_for_is_asked_about() {
+        assert_eq!(
+            asked(&[
+                ("impersonate-user", "jane"),
+                ("impersonate-uid", "u-1"),
+                ("impersonate-group", "dev"),
+                ("impersonate-extra-example.com%2fscopes", "view"),
+            ]),
+            [
+                "impersonate /users/ /jane",
+                "impersonate /groups/ /dev",
+                "impersonate authentication.k8s.io/uids/ /u-1",
+                "impersonate authentication.k8s.io/userextras/example.com/scopes /view",
+            ]
+        );
+        assert_eq!(
+            asked(&[("impersonate-user", "system:serviceaccount:n:a")]),
+            ["impersonate /serviceaccounts/ n/a"]
+        );
+    }
+
+    #[test]
+    fn the_other_has_groups_and_extra_values() {
+        let map = headers(&[
+            ("impersonate-user", "jane"),
+            ("impersonate-extra-scopes", "view"),
+            ("impersonate-extra-scopes", "edit"),
+        ]);
+        let who = Wanted::read(&map).expect("readable").expect("somebody").identity();
+        assert_eq!(who.extra["scopes"], ["view", "edit"]);
+        assert!(who.in_group("system:authenticated"));
+        let map = headers(&[("impersonate-user", "system:anonymous")]);
+        let who = Wanted::read(&map).expect("readable").expect("somebody").identity();
+        assert_eq!(&*who.groups, [Arc::from("system:unauthenticated")]);
+    }
+
+    #[test]
+    fn nothing_goes_without_a_user() {
+        for name in ["impersonate-group", "impersonate-uid", "impersonate-extra-scopes"] {
+            let error = Wanted::read(&headers(&[(name, "x")])).expect_err("refused");
+            assert_eq!(error.code(), 500, "{name}");
+        }
+        assert_eq!(Wanted::read(&headers(&[])).expect("readable"), None);
     }
 }

@@ -151,7 +151,7 @@ fn decode_form(text: &str) -> String {
     decode_percent(&text.replace('+', " ")).into_owned()
 }
 
-fn decode_percent(text: &str) -> Cow<'_, str> {
+pub(crate) fn decode_percent(text: &str) -> Cow<'_, str> {
     if !text.contains('%') {
         return Cow::Borrowed(text);
     }

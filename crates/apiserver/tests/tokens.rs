@@ -289,3 +289,36 @@ async fn anyone_who_may_can_verify_tokens() {
         .verify(signed.as_bytes(), &URL_SAFE_NO_PAD.decode(signature).expect("base64"))
         .expect("the published key verifies");
 }
+
+const TOKEN_REVIEW: &str = "/apis/authentication.k8s.io/v1/tokenreviews";
+
+#[tokio::test]
+async fn reviews_tell_whose_a_token_is_and_why_it_is_not_taken() {
+    let (api, time) = at(1_800_000_000).await;
+    let own = token(&api, json!({"expirationSeconds": 600})).await;
+    let other = token(&api, json!({"audiences": ["vault", "other"]})).await;
+    let review = async |token: &str, audiences: Value| {
+        let spec = json!({"token": token, "audiences": audiences});
+        let answer = api.ok(Method::POST, TOKEN_REVIEW, json!({"spec": spec})).await;
+        answer["status"].clone()
+    };
+    let status = review(&own, Value::Null).await;
+    assert_eq!(status["authenticated"], true);
+    assert_eq!(status["audiences"], json!([ISSUER]));
+    assert_eq!(status["user"]["username"], "system:serviceaccount:default:default");
+    let status = review(&other, json!(["vault"])).await;
+    assert_eq!((&status["authenticated"], &status["audiences"]), (&json!(true), &json!(["vault"])));
+    assert_eq!(
+        review(&other, Value::Null).await,
+        json!({"user": {}, "error": format!("[invalid bearer token, token audiences [\"vault\" \"other\"] is \
+            invalid for the target audiences [\"{ISSUER}\"]]")})
+    );
+    assert_eq!(review("junk", Value::Null).await, json!({"user": {}, "error": "invalid bearer token"}));
+    time.store(1_800_000_661, Ordering::SeqCst);
+    assert_eq!(
+        review(&own, Value::Null).await,
+        json!({"user": {}, "error": "[invalid bearer token, service account token has expired]"})
+    );
+    let refusal = api.refused(Method::POST, TOKEN_REVIEW, json!({"spec": {}}), 400).await;
+    assert_eq!(refusal, "token is required for TokenReview in authentication");
+}

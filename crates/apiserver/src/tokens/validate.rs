@@ -24,7 +24,7 @@ pub(crate) enum Invalid {
     Signature,
     #[error("service account token claims could not be validated due to unexpected private claim")]
     Claims,
-    #[error("token audiences {token:?} is invalid for the target audiences {wanted:?}")]
+    #[error("token audiences [{}] is invalid for the target audiences [{}]", quoted(token), quoted(wanted))]
     Audience { token: Vec<String>, wanted: Vec<String> },
     #[error("service account token has expired")]
     Expired,
@@ -46,6 +46,10 @@ pub(crate) enum Invalid {
     Revoked,
     #[error("Token does not match server's copy")]
     NotTheCopy,
+}
+
+fn quoted(texts: &[String]) -> String {
+    texts.iter().map(|text| format!("{text:?}")).collect::<Vec<_>>().join(" ")
 }
 
 /// Kinds that tokens are bound to.
