@@ -12,17 +12,21 @@ mod tests {
         ("skiff-store", &[]),
         ("skiff-sys", &[]),
         ("skiff-streams", &[]),
+        ("skiff-explain", &[]),
         ("skiff-client", &["skiff-api"]),
         ("skiff-pod-security", &["skiff-api"]),
         ("skiff-runtime", &["skiff-sys"]),
         ("skiff-network", &["skiff-sys"]),
-        ("skiff-apiserver", &["skiff-api", "skiff-pod-security", "skiff-store", "skiff-streams"]),
+        (
+            "skiff-apiserver",
+            &["skiff-api", "skiff-explain", "skiff-pod-security", "skiff-store", "skiff-streams"],
+        ),
         ("skiff-controllers", &["skiff-api", "skiff-client"]),
-        ("skiff-scheduler", &["skiff-api", "skiff-client"]),
-        ("skiff-kubelet", &["skiff-api", "skiff-client", "skiff-network", "skiff-runtime", "skiff-streams"]),
+        ("skiff-scheduler", &["skiff-api", "skiff-client", "skiff-explain"]),
+        ("skiff-kubelet", &["skiff-api", "skiff-client", "skiff-explain", "skiff-network", "skiff-runtime", "skiff-streams"]),
         ("skiff-proxy", &["skiff-api", "skiff-client", "skiff-sys"]),
         ("skiff-dns", &["skiff-api", "skiff-client"]),
-        ("skiff-cli", &["skiff-api", "skiff-client"]),
+        ("skiff-cli", &["skiff-api", "skiff-client", "skiff-explain"]),
     ];
 
     #[test]

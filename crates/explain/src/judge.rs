@@ -1,0 +1,317 @@
+//! From facts to the explanation of a pod: whose each namespace is, and what that exposes.
+
+use crate::facts::{self, Holder, Pod, Process};
+use crate::namespaces::{Kind, Word, word};
+use crate::pod::{self, Container, Listener, Member, Namespace, PodExplanation};
+use crate::reach::reach;
+use crate::{counted, listed};
+
+/// How many of those that share a namespace a sentence names.
+const NAMED_MAX: usize = 3;
+
+/// Judges what was read.
+pub fn pod(facts: &Pod) -> PodExplanation {
+    let mut told = PodExplanation::empty(facts.metadata.clone());
+    told.node.clone_from(&facts.node.name);
+    told.pod_ip.clone_from(&facts.pod_ip);
+    told.namespaces = namespaces(facts);
+    told.sandbox = facts.sandbox.as_ref().map(|holder| member(facts, holder));
+    told.containers = facts
+        .containers
+        .iter()
+        .map(|container| Container {
+            name: container.name.clone(),
+            state: container.state.clone(),
+            process: container.holder.as_ref().map(|holder| member(facts, holder)),
+            security: container.security.clone(),
+            writable_host_paths: container.writable_paths.clone(),
+        })
+        .collect();
+    told.interfaces.clone_from(&facts.interfaces);
+    told.routes.clone_from(&facts.routes);
+    let own = format!("{}/{}", facts.metadata.namespace, facts.metadata.name);
+    for socket in &facts.sockets {
+        let of_pod = socket.process.as_ref().is_some_and(|process| process.pod.as_ref() == Some(&own));
+        let listener = Listener {
+            protocol: socket.protocol.name().into(),
+            address: socket.address.to_string(),
+            port: socket.port,
+            process: socket.process.as_ref().map(process),
+            reachable: if of_pod || !on_node(facts) { reach(facts, socket) } else { Vec::new() },
+        };
+        if of_pod || !on_node(facts) {
+            told.listeners.push(listener);
+        } else {
+            told.other_listeners.push(listener);
+        }
+    }
+    told.host_ports.clone_from(&facts.host_ports);
+    told.services.clone_from(&facts.services);
+    told.missing.clone_from(&facts.missing);
+    told.past.clone_from(&facts.past);
+    told
+}
+
+/// Whether the pod uses its node's network.
+fn on_node(facts: &Pod) -> bool {
+    let held = facts.sandbox.iter().chain(facts.containers.iter().filter_map(|own| own.holder.as_ref()));
+    held.map(|holder| holder.inodes.of(Kind::Net)).any(|net| net == facts.node.inodes.of(Kind::Net))
+}
+
+fn member(facts: &Pod, holder: &Holder) -> Member {
+    let kinds = Kind::ALL.into_iter().filter(|kind| holder.inodes.of(*kind) != 0);
+    let namespaces = kinds.map(|kind| judged(facts, kind, holder.inodes.of(kind))).collect();
+    Member { name: holder.name.clone(), pid: holder.pid, namespaces }
+}
+
+/// Each namespace that a container is in, once; what `pause` alone is in only where no container runs.
+fn namespaces(facts: &Pod) -> Vec<Namespace> {
+    let running: Vec<&Holder> = facts.containers.iter().filter_map(|own| own.holder.as_ref()).collect();
+    let seen = if running.is_empty() { facts.sandbox.iter().collect() } else { running };
+    let mut told: Vec<Namespace> = Vec::new();
+    for kind in Kind::ALL {
+        for holder in &seen {
+            let inode = holder.inodes.of(kind);
+            if inode != 0 && !told.iter().any(|own| own.namespace == kind && own.inode == inode) {
+                told.push(judged(facts, kind, inode));
+            }
+        }
+    }
+    told
+}
+
+fn judged(facts: &Pod, kind: Kind, inode: u64) -> Namespace {
+    let containers: Vec<&facts::Container> = facts
+        .containers
+        .iter()
+        .filter(|own| own.holder.as_ref().is_some_and(|holder| holder.inodes.of(kind) == inode))
+        .collect();
+    let names: Vec<String> = containers.iter().map(|own| own.name.clone()).collect();
+    let pause = facts.sandbox.as_ref().filter(|holder| holder.inodes.of(kind) == inode);
+    let none = Vec::new();
+    let others = facts.outsiders.get(&(kind, inode)).unwrap_or(&none);
+    let word = word(inode, facts.node.inodes.of(kind), others.len());
+    let holder = match word {
+        Word::Host => String::new(),
+        _ => pause.map(|_| "pause".to_owned()).or_else(|| names.first().cloned()).unwrap_or_default(),
+    };
+    let sentence = match word {
+        Word::Host => exposed(facts, kind, &containers),
+        Word::Own => held(kind, pause.is_some(), &names),
+        Word::Shared => format!("{}; {}", held(kind, pause.is_some(), &names), joined(kind, others)),
+    };
+    Namespace {
+        namespace: kind,
+        word,
+        inode,
+        sentence,
+        holder,
+        containers: names,
+        others: others.iter().map(process).collect(),
+    }
+}
+
+fn process(of: &Process) -> pod::Process {
+    pod::Process {
+        pid: Some(of.pid),
+        command: of.command.clone(),
+        pod: of.pod.clone(),
+        container: of.container.clone(),
+    }
+}
+
+/// Who holds a namespace that is not the node's.
+fn held(kind: Kind, by_pause: bool, containers: &[String]) -> String {
+    let them = match containers {
+        [] => return format!("held by pause{}", if by_pause { "" } else { ", now gone" }),
+        [only] => format!("container {only}"),
+        several => format!("containers {}", listed(several)),
+    };
+    let several = containers.len() > 1;
+    match (kind, by_pause, several) {
+        (Kind::Pid, true, true) => format!("held by pause; {them} see and can signal each other"),
+        (Kind::Pid, true, false) => format!("held by pause; {them} sees pause beside itself"),
+        (Kind::Pid, false, _) => format!("held by {them}, which sees itself alone"),
+        (Kind::Mnt, _, false) => format!("held by {them}: its root file system and mounts"),
+        (Kind::Cgroup, _, false) => format!("held by {them}, which sees its own group as the root"),
+        (_, true, true) => format!("held by pause, shared by {them}"),
+        (_, true, false) => format!("held by pause, used by {them}"),
+        (_, false, true) => format!("shared by {them}"),
+        (_, false, false) => format!("held by {them}"),
+    }
+}
+
+/// Who else is in it.
+fn joined(kind: Kind, others: &[Process]) -> String {
+    let mut named: Vec<String> = others.iter().map(outsider).collect();
+    named.sort();
+    named.dedup();
+    let more = named.len().saturating_sub(NAMED_MAX);
+    named.truncate(NAMED_MAX);
+    if more > 0 {
+        named.push(format!("{more} more"));
+    }
+    let what = match kind {
+        Kind::Net => "uses its network too",
+        Kind::Pid => "sees its processes too",
+        Kind::Ipc => "uses its shared memory and queues too",
+        Kind::Uts => "has its host name too",
+        Kind::Mnt => "sees its files too",
+        Kind::User => "has its user IDs too",
+        Kind::Cgroup => "sees its control groups too",
+        Kind::Time => "has its clocks too",
+    };
+    format!("{} {what}", listed(&named))
+}
+
+fn outsider(process: &Process) -> String {
+    match &process.pod {
+        Some(pod) => format!("pod {pod}"),
+        None => format!("process {} ({})", process.pid, process.command),
+    }
+}
+
+/// What is exposed by being in the node's own.
+fn exposed(facts: &Pod, kind: Kind, containers: &[&facts::Container]) -> String {
+    let node = &facts.node.name;
+    match kind {
+        Kind::Net => {
+            let links = counted(facts.node.links, "interface", "interfaces");
+            format!("uses {node}'s {links}, its ports and what listens on its 127.0.0.1")
+        }
+        Kind::Pid => {
+            let all = match facts.node.processes {
+                1 => "the one process".to_owned(),
+                many => format!("all {many} processes"),
+            };
+            match weakest(containers) {
+                None => format!("sees and can signal {all} of {node}, the node agent among them"),
+                Some(user) => {
+                    format!("sees {all} of {node}, can signal those of UID {user} there")
+                }
+            }
+        }
+        Kind::Ipc => {
+            let objects = counted(facts.node.ipc_objects, "System V object", "System V objects");
+            format!("uses {node}'s {objects}, POSIX queues and /dev/shm")
+        }
+        Kind::Uts => format!("has {node}'s host name"),
+        Kind::Mnt => format!("sees {node}'s files and mounts as they are"),
+        Kind::User => format!("UID 0 inside is UID 0 of {node}"),
+        Kind::Cgroup => format!("sees all control groups of {node}"),
+        Kind::Time => format!("its clocks are {node}'s"),
+    }
+}
+
+/// The user of containers none of which may signal others' processes; nothing where one may.
+fn weakest(containers: &[&facts::Container]) -> Option<u32> {
+    let mut users = Vec::new();
+    for container in containers {
+        let security = container.security.as_ref()?;
+        if security.capabilities.iter().any(|name| name == "KILL") {
+            return None;
+        }
+        users.push(security.effective_user);
+    }
+    users.first().copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::facts::Node;
+    use crate::namespaces::Inodes;
+    use crate::pod::Security;
+
+    fn container(name: &str, inodes: [u64; 8], capabilities: &[&str]) -> facts::Container {
+        facts::Container {
+            name: name.into(),
+            state: "running".into(),
+            holder: Some(Holder { name: name.into(), pid: 20, inodes: Inodes(inodes) }),
+            security: Some(Security {
+                effective_user: 1000,
+                capabilities: capabilities.iter().map(|name| (*name).to_owned()).collect(),
+                ..Security::default()
+            }),
+            writable_paths: Vec::new(),
+        }
+    }
+
+    fn facts(containers: Vec<facts::Container>, pause: [u64; 8]) -> Pod {
+        Pod {
+            node: Node {
+                name: "n1".into(),
+                inodes: Inodes([1, 2, 3, 4, 5, 6, 7, 8]),
+                processes: 37,
+                links: 4,
+                ipc_objects: 0,
+            },
+            sandbox: Some(Holder { name: "pause".into(), pid: 10, inodes: Inodes(pause) }),
+            containers,
+            ..Pod::default()
+        }
+    }
+
+    fn lines(facts: &Pod) -> Vec<String> {
+        let line =
+            |own: &Namespace| format!("{} {} {}: {}", own.namespace, own.word, own.inode, own.sentence);
+        pod(facts).namespaces.iter().map(line).collect()
+    }
+
+    #[test]
+    fn a_plain_pod_of_two_containers() {
+        let one = container("one", [11, 12, 13, 14, 15, 6, 17, 8], &["KILL"]);
+        let two = container("two", [11, 22, 13, 14, 25, 6, 27, 8], &["KILL"]);
+        let told = lines(&facts(vec![one, two], [11, 32, 13, 14, 35, 6, 37, 8]));
+        expect_test::expect![[r#"
+            net own 11: held by pause, shared by containers one and two
+            pid own 12: held by container one, which sees itself alone
+            pid own 22: held by container two, which sees itself alone
+            ipc own 13: held by pause, shared by containers one and two
+            uts own 14: held by pause, shared by containers one and two
+            mnt own 15: held by container one: its root file system and mounts
+            mnt own 25: held by container two: its root file system and mounts
+            user host 6: UID 0 inside is UID 0 of n1
+            cgroup own 17: held by container one, which sees its own group as the root
+            cgroup own 27: held by container two, which sees its own group as the root
+            time host 8: its clocks are n1's
+        "#]]
+        .assert_eq(&(told.join("\n") + "\n"));
+    }
+
+    #[test]
+    fn the_nodes_namespaces_say_what_they_expose() {
+        let root = container("c", [1, 2, 3, 4, 15, 6, 17, 8], &["KILL"]);
+        let told = lines(&facts(vec![root], [1, 2, 3, 4, 35, 6, 37, 8]));
+        assert_eq!(
+            told[1],
+            "pid host 2: sees and can signal all 37 processes of n1, the node agent among them"
+        );
+        assert_eq!(
+            told[0],
+            "net host 1: uses n1's 4 interfaces, its ports and what listens on its 127.0.0.1"
+        );
+        let meek = container("c", [1, 2, 3, 4, 15, 6, 17, 8], &[]);
+        let told = lines(&facts(vec![meek], [1, 2, 3, 4, 35, 6, 37, 8]));
+        assert_eq!(told[1], "pid host 2: sees all 37 processes of n1, can signal those of UID 1000 there");
+    }
+
+    #[test]
+    fn who_joined_is_named() {
+        let own = container("c", [11, 12, 13, 14, 15, 6, 17, 8], &[]);
+        let mut facts = facts(vec![own], [11, 32, 13, 14, 35, 6, 37, 8]);
+        let stranger = Process { pid: 99, command: "tcpdump".into(), pod: None, container: None };
+        facts.outsiders.insert((Kind::Net, 11), vec![stranger]);
+        assert_eq!(
+            lines(&facts)[0],
+            "net shared 11: held by pause, used by container c; process 99 (tcpdump) uses its network too"
+        );
+    }
+
+    #[test]
+    fn before_containers_run_pause_speaks_for_the_pod() {
+        let told = lines(&facts(Vec::new(), [11, 32, 13, 14, 35, 6, 37, 8]));
+        assert_eq!(told.len(), 8);
+        assert_eq!(told[0], "net own 11: held by pause");
+    }
+}

@@ -1,0 +1,55 @@
+//! The existing name that is most like a misspelt one.
+
+/// The nearest of `names`, if one is near enough to be meant.
+///
+/// ```
+/// use skiff_explain::nearest::nearest;
+/// assert_eq!(nearest("wbe-1", ["web-1", "db"]), Some("web-1"));
+/// assert_eq!(nearest("something", ["web-1"]), None);
+/// ```
+pub fn nearest<'a>(wanted: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let limit = wanted.chars().count().div_ceil(2).max(2);
+    let near = names.into_iter().map(|name| {
+        // A name that begins as the wanted one does is what somebody left unfinished.
+        let begins = !wanted.is_empty() && name.starts_with(wanted);
+        (if begins { 1 } else { distance(wanted, name) }, name)
+    });
+    near.filter(|(far, _)| *far <= limit).min().map(|(_, name)| name)
+}
+
+/// How many letters must be changed, added, removed or swapped with their neighbour.
+fn distance(a: &str, b: &str) -> usize {
+    let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
+    let mut before: Vec<usize> = Vec::new();
+    let mut last: Vec<usize> = (0..=b.len()).collect();
+    for i in 1..=a.len() {
+        let mut row = vec![i; b.len() + 1];
+        for j in 1..=b.len() {
+            let same = usize::from(a[i - 1] != b[j - 1]);
+            row[j] = (last[j] + 1).min(row[j - 1] + 1).min(last[j - 1] + same);
+            let swapped = i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1];
+            if swapped {
+                row[j] = row[j].min(before[j - 2] + 1);
+            }
+        }
+        before = std::mem::replace(&mut last, row);
+    }
+    last[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn distances() {
+        for (a, b, far) in [("", "", 0), ("a", "", 1), ("ab", "ba", 1), ("kitten", "sitting", 3)] {
+            assert_eq!(distance(a, b), far, "{a} {b}");
+        }
+    }
+
+    #[test]
+    fn an_unfinished_name_is_found() {
+        assert_eq!(nearest("web", ["web-6d9c7f7c5b-x2x4z", "wob-db"]), Some("web-6d9c7f7c5b-x2x4z"));
+    }
+}

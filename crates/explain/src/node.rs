@@ -1,0 +1,82 @@
+//! What `explain node` answers: the node's own namespaces, and which pods are in them.
+
+use serde::{Deserialize, Serialize};
+
+use crate::namespaces::{Inodes, Kind, Word};
+use crate::pod::PodExplanation;
+use crate::{API_VERSION, Metadata, Missing, counted};
+
+/// The explanation of one node.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeExplanation {
+    pub kind: String,
+    pub api_version: String,
+    pub metadata: Metadata,
+    /// Everything that the node's PID namespace shows.
+    pub processes: usize,
+    pub pods: usize,
+    /// The node's own, in the order in which they are told; each with the pods that are in it.
+    pub namespaces: Vec<NodeNamespace>,
+    /// Namespaces of pods that others are in too.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub shared: Vec<NodeNamespace>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub missing: Vec<Missing>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ListMetadata {}
+
+/// A namespace, and the pods that are in it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeNamespace {
+    pub namespace: Kind,
+    pub word: Word,
+    pub inode: u64,
+    /// `NAMESPACE/NAME`.
+    pub pods: Vec<String>,
+    pub sentence: String,
+}
+
+/// Turns the pods of a node round: from pods with namespaces to namespaces with pods.
+pub fn node(name: &str, inodes: Inodes, processes: usize, pods: &[PodExplanation]) -> NodeExplanation {
+    let full = |pod: &PodExplanation| format!("{}/{}", pod.metadata.namespace, pod.metadata.name);
+    // What pods all share by nature would drown what matters, so those are counted only.
+    let namespaces = Kind::ALL.into_iter().filter(|kind| inodes.of(*kind) != 0).map(|kind| {
+        let inside = pods
+            .iter()
+            .filter(|pod| pod.namespaces.iter().any(|own| own.namespace == kind && own.word == Word::Host));
+        let inside: Vec<String> = inside.map(full).collect();
+        let sentence = match (inside.len(), pods.len()) {
+            (0, _) => "no pod is in it".to_owned(),
+            (some, all) if some == all => format!("all {} are in it", counted(all, "pod", "pods")),
+            (some, all) => format!("{some} of {} in it", counted(all, "pod", "pods")),
+        };
+        NodeNamespace { namespace: kind, word: Word::Host, inode: inodes.of(kind), pods: inside, sentence }
+    });
+    let mut shared: Vec<NodeNamespace> = Vec::new();
+    for pod in pods {
+        for own in pod.namespaces.iter().filter(|own| own.word == Word::Shared) {
+            shared.push(NodeNamespace {
+                namespace: own.namespace,
+                word: own.word,
+                inode: own.inode,
+                pods: vec![full(pod)],
+                sentence: own.sentence.clone(),
+            });
+        }
+    }
+    NodeExplanation {
+        kind: "NodeExplanation".into(),
+        api_version: API_VERSION.into(),
+        metadata: Metadata { name: name.into(), ..Metadata::default() },
+        processes,
+        pods: pods.len(),
+        namespaces: namespaces.collect(),
+        shared,
+        missing: Vec::new(),
+    }
+}

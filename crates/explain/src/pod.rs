@@ -1,0 +1,269 @@
+//! What `explain pod` answers.
+
+use serde::{Deserialize, Serialize};
+
+use crate::namespaces::{Kind, Word};
+use crate::{API_VERSION, Metadata, Missing};
+
+/// The explanation of one pod.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PodExplanation {
+    pub kind: String,
+    pub api_version: String,
+    pub metadata: Metadata,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub node: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod_ip: Option<String>,
+    /// The pod as its containers see it: one entry for each namespace that one of them is in.
+    pub namespaces: Vec<Namespace>,
+    /// The process that holds the sandbox's namespaces.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sandbox: Option<Member>,
+    pub containers: Vec<Container>,
+    pub interfaces: Vec<Interface>,
+    pub routes: Vec<Route>,
+    pub listeners: Vec<Listener>,
+    /// Listening sockets of others in the same network namespace.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub other_listeners: Vec<Listener>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub host_ports: Vec<HostPort>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub services: Vec<ServicePort>,
+    pub pod_security: PodSecurity,
+    /// What is shown is how it was: the pod ended while it was being looked at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub past: Option<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub missing: Vec<Missing>,
+}
+
+impl PodExplanation {
+    /// One in which nothing is known yet.
+    pub fn empty(metadata: Metadata) -> Self {
+        Self {
+            kind: "PodExplanation".into(),
+            api_version: API_VERSION.into(),
+            metadata,
+            node: String::new(),
+            pod_ip: None,
+            namespaces: Vec::new(),
+            sandbox: None,
+            containers: Vec::new(),
+            interfaces: Vec::new(),
+            routes: Vec::new(),
+            listeners: Vec::new(),
+            other_listeners: Vec::new(),
+            host_ports: Vec::new(),
+            services: Vec::new(),
+            pod_security: PodSecurity::default(),
+            past: None,
+            missing: Vec::new(),
+        }
+    }
+}
+
+/// Several explanations at once, such as all of a namespace.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PodExplanationList {
+    pub kind: String,
+    pub api_version: String,
+    pub metadata: crate::node::ListMetadata,
+    pub items: Vec<PodExplanation>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub missing: Vec<Missing>,
+}
+
+/// One namespace, and the verdict on it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Namespace {
+    pub namespace: Kind,
+    pub word: Word,
+    pub inode: u64,
+    /// Who holds it, who shares it, and what a shared one exposes.
+    pub sentence: String,
+    /// `pause` or a container; empty where the node does.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub holder: String,
+    /// The pod's containers that are in it.
+    pub containers: Vec<String>,
+    /// Who else is in it, where it is shared.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub others: Vec<Process>,
+}
+
+/// A process by name. Who may not see the node's processes gets neither PID nor command of them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Process {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pid: Option<u32>,
+    pub command: String,
+    /// `NAMESPACE/NAME`; absent for a process of the node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub container: Option<String>,
+}
+
+/// `pause`, or the first process of a container, with all its namespaces.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Member {
+    pub name: String,
+    /// In the node's PID namespace.
+    pub pid: u32,
+    pub namespaces: Vec<Namespace>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Container {
+    pub name: String,
+    pub state: String,
+    /// Absent where it doesn't run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub process: Option<Member>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub security: Option<Security>,
+    pub writable_host_paths: Vec<WritablePath>,
+}
+
+/// What a process may do, as its `/proc/PID/status` says.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Security {
+    pub effective_user: u32,
+    pub effective_group: u32,
+    /// Effective ones, without `CAP_`.
+    pub capabilities: Vec<String>,
+    /// Those among them that a container which asks for nothing does not have.
+    pub beyond_default: Vec<String>,
+    /// `disabled`, `strict` or `filter`.
+    pub seccomp: String,
+    pub no_new_privileges: bool,
+}
+
+/// A path of the node that the container may change.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WritablePath {
+    /// Inside.
+    pub mount: String,
+    /// On the node.
+    pub path: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Interface {
+    pub name: String,
+    pub up: bool,
+    pub mtu: u32,
+    /// `veth`, `bridge`, `loopback`, …; empty for a device of the machine.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub kind: String,
+    /// With prefix, `10.244.1.2/24`.
+    pub addresses: Vec<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Route {
+    /// `default` or a range.
+    pub destination: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub via: Option<String>,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub device: String,
+}
+
+/// A port of the node that leads to the pod.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct HostPort {
+    pub host_ip: String,
+    pub host_port: u16,
+    pub protocol: String,
+    pub container_port: u16,
+}
+
+/// A port of a Service whose selector matches the pod.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ServicePort {
+    /// `NAMESPACE/NAME`.
+    pub service: String,
+    pub cluster_ip: String,
+    pub port: u16,
+    pub protocol: String,
+    /// The pod's port.
+    pub target_port: u16,
+    /// On every node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node_port: Option<u16>,
+}
+
+/// A socket that waits for peers, and who can reach it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Listener {
+    pub protocol: String,
+    pub address: String,
+    pub port: u16,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub process: Option<Process>,
+    pub reachable: Vec<Reach>,
+}
+
+/// Whether something is reachable from somewhere, and why.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Reach {
+    /// `pod network`, `node`, `other nodes` or `outside`.
+    pub from: String,
+    pub answer: Answer,
+    pub reason: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Answer {
+    Yes,
+    No,
+    /// For some peers: as policies allow.
+    Some,
+}
+
+impl std::fmt::Display for Answer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            Answer::Yes => "yes",
+            Answer::No => "no",
+            Answer::Some => "some",
+        })
+    }
+}
+
+/// The strictest Pod Security level that the pod meets.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PodSecurity {
+    /// `restricted`, `baseline`, `privileged`, or `unknown`.
+    pub level: String,
+    /// The next stricter level, and the fields that keep the pod from it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub next: String,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub kept_from_it_by: Vec<String>,
+}
+
+impl Default for PodSecurity {
+    fn default() -> Self {
+        Self { level: "unknown".into(), next: String::new(), kept_from_it_by: Vec::new() }
+    }
+}

@@ -1,0 +1,190 @@
+//! From where a listening socket can be reached, and why.
+
+use std::net::IpAddr;
+
+use crate::facts::{Pod, Protocol, Socket};
+use crate::listed;
+use crate::namespaces::Kind;
+use crate::pod::{Answer, Reach};
+
+/// The four places, in this order: the pod network, the pod's node, other nodes, outside of the cluster.
+pub fn reach(pod: &Pod, socket: &Socket) -> Vec<Reach> {
+    let on_node = pod.sandbox.as_ref().is_some_and(|holder| {
+        holder.inodes.of(Kind::Net) == pod.node.inodes.of(Kind::Net) && holder.inodes.of(Kind::Net) != 0
+    });
+    let answers = match (socket.address.is_loopback(), on_node) {
+        (true, true) => loopback_of_node(pod, socket),
+        (true, false) => {
+            let why = format!("it is bound to {}, which is inside the pod alone", socket.address);
+            [Answer::No; 4].map(|answer| (answer, why.clone()))
+        }
+        (false, true) => of_node(pod, socket),
+        (false, false) => of_pod(pod, socket),
+    };
+    let places = ["pod network", "node", "other nodes", "outside"];
+    let places = places.into_iter().zip(answers);
+    places.map(|(from, (answer, reason))| Reach { from: from.into(), answer, reason }).collect()
+}
+
+type Answers = [(Answer, String); 4];
+
+fn loopback_of_node(pod: &Pod, socket: &Socket) -> Answers {
+    let node = &pod.node.name;
+    let address = socket.address;
+    let no = |who: &str| (Answer::No, format!("it is bound to {address}, which {who} cannot reach"));
+    [
+        no("pods with a network of their own"),
+        (Answer::Yes, format!("{address} is {node}'s own loopback, and every hostNetwork pod's there")),
+        no("other machines"),
+        no("other machines"),
+    ]
+}
+
+/// On the node's own network: nothing stands between.
+fn of_node(pod: &Pod, socket: &Socket) -> Answers {
+    let at = match socket.address.is_unspecified() {
+        true => format!("{}:{}", pod.node_ip, socket.port),
+        false => host_port(socket.address, socket.port),
+    };
+    let why = format!("at {at}: the socket is the node's own, with no translation before it");
+    let outside = format!("at {at}, from wherever {}'s address can be reached", pod.node.name);
+    [(Answer::Yes, why.clone()), (Answer::Yes, why.clone()), (Answer::Yes, why), (Answer::Yes, outside)]
+}
+
+fn of_pod(pod: &Pod, socket: &Socket) -> Answers {
+    let Some(ip) = &pod.pod_ip else {
+        return [Answer::No; 4].map(|answer| (answer, "the pod has no address".to_owned()));
+    };
+    let bound_elsewhere = !socket.address.is_unspecified() && socket.address.to_string() != *ip;
+    if bound_elsewhere {
+        let why = format!("it is bound to {}, which is not the pod's address {ip}", socket.address);
+        return [Answer::No; 4].map(|answer| (answer, why.clone()));
+    }
+    let at = format!("at {ip}:{}", socket.port);
+    let limited = pod.policies.as_ref().filter(|policies| !policies.is_empty());
+    let (inside, note) = match limited {
+        Some(policies) => (Answer::Some, format!("{at}, as policy {} allows", listed(policies))),
+        None => (Answer::Yes, at.clone()),
+    };
+    let others = match limited {
+        Some(_) => note.clone(),
+        None => format!("{at}, by the route to the pods of {}", pod.node.name),
+    };
+    let doors = doors(pod, socket);
+    let outside = match (doors.as_slice(), limited) {
+        ([], _) => (
+            Answer::No,
+            "no host port and no NodePort leads here; pod addresses are the cluster's".to_owned(),
+        ),
+        (doors, None) => (Answer::Yes, listed(doors)),
+        (doors, Some(policies)) => {
+            (Answer::Some, format!("{}, as policy {} allows", listed(doors), listed(policies)))
+        }
+    };
+    [(inside, note), (Answer::Yes, format!("{at}, over the bridge")), (inside, others), outside]
+}
+
+/// The ports of nodes that lead to this socket.
+fn doors(pod: &Pod, socket: &Socket) -> Vec<String> {
+    let protocol = socket.protocol.name();
+    let leads = |port: u16, other: &str| port == socket.port && other == protocol;
+    let host = pod.host_ports.iter().filter(|port| leads(port.container_port, &port.protocol));
+    let host = host.filter(|port| port.host_ip.parse().is_ok_and(|ip: IpAddr| !ip.is_loopback()));
+    let host = host.map(|port| {
+        let ip = if is_any(&port.host_ip) { &pod.node_ip } else { &port.host_ip };
+        format!("by host port {ip}:{} of {}", port.host_port, pod.node.name)
+    });
+    let services = pod.services.iter().filter(|port| leads(port.target_port, &port.protocol));
+    let services = services.filter_map(|port| {
+        let number = port.node_port?;
+        Some(format!("by NodePort {number} of service {} on every node", port.service))
+    });
+    host.chain(services).collect()
+}
+
+fn is_any(ip: &str) -> bool {
+    ip.is_empty() || ip == "0.0.0.0" || ip == "::"
+}
+
+fn host_port(address: IpAddr, port: u16) -> String {
+    std::net::SocketAddr::new(address, port).to_string()
+}
+
+/// `0.0.0.0:80/TCP`, `[::]:80/TCP`.
+pub fn socket_name(protocol: Protocol, address: IpAddr, port: u16) -> String {
+    format!("{}/{}", host_port(address, port), protocol.name())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::facts::{Holder, Node};
+    use crate::namespaces::Inodes;
+    use crate::pod::{HostPort, ServicePort};
+
+    fn pod(net: u64) -> Pod {
+        Pod {
+            node: Node { name: "n1".into(), inodes: Inodes([1; 8]), ..Node::default() },
+            node_ip: "10.100.0.2".into(),
+            pod_ip: Some("10.244.1.5".into()),
+            sandbox: Some(Holder {
+                name: "pause".into(),
+                pid: 9,
+                inodes: Inodes([net, 1, 1, 1, 1, 1, 1, 1]),
+            }),
+            ..Pod::default()
+        }
+    }
+
+    fn socket(address: &str) -> Socket {
+        Socket { protocol: Protocol::Tcp, address: address.parse().unwrap(), port: 8080, process: None }
+    }
+
+    fn answers(pod: &Pod, address: &str) -> [Answer; 4] {
+        let reach = reach(pod, &socket(address));
+        [0, 1, 2, 3].map(|index| reach[index].answer)
+    }
+
+    #[test]
+    fn a_pods_own_network_ends_at_the_cluster() {
+        use Answer::{No, Yes};
+        assert_eq!(answers(&pod(7), "0.0.0.0"), [Yes, Yes, Yes, No]);
+        assert_eq!(answers(&pod(7), "::"), [Yes, Yes, Yes, No]);
+        assert_eq!(answers(&pod(7), "10.244.1.5"), [Yes, Yes, Yes, No]);
+        assert_eq!(answers(&pod(7), "127.0.0.1"), [No; 4]);
+        assert_eq!(answers(&pod(7), "10.9.9.9"), [No; 4]);
+    }
+
+    #[test]
+    fn the_nodes_network_has_nothing_before_it() {
+        use Answer::{No, Yes};
+        assert_eq!(answers(&pod(1), "0.0.0.0"), [Yes; 4]);
+        assert_eq!(answers(&pod(1), "127.0.0.1"), [No, Yes, No, No]);
+    }
+
+    #[test]
+    fn doors_let_the_outside_in() {
+        let mut pod = pod(7);
+        pod.host_ports.push(HostPort {
+            host_ip: "127.0.0.1".into(),
+            host_port: 9000,
+            protocol: "TCP".into(),
+            container_port: 8080,
+        });
+        assert_eq!(answers(&pod, "0.0.0.0")[3], Answer::No, "a loopback's host port is no door");
+        pod.host_ports[0].host_ip = "0.0.0.0".into();
+        let outside = reach(&pod, &socket("0.0.0.0")).remove(3);
+        assert_eq!((outside.answer, &*outside.reason), (Answer::Yes, "by host port 10.100.0.2:9000 of n1"));
+        pod.services.push(ServicePort {
+            service: "default/web".into(),
+            cluster_ip: "10.96.0.9".into(),
+            port: 80,
+            protocol: "UDP".into(),
+            target_port: 8080,
+            node_port: Some(30080),
+        });
+        assert!(!reach(&pod, &socket("0.0.0.0"))[3].reason.contains("30080"), "another protocol");
+        pod.policies = Some(vec!["default/deny".into()]);
+        assert_eq!(answers(&pod, "0.0.0.0"), [Answer::Some, Answer::Yes, Answer::Some, Answer::Some]);
+    }
+}

@@ -1,0 +1,367 @@
+//! How a pod's start went: when each phase began and ended, kept for the last pods, told as a waterfall.
+//!
+//! Server and agent keep a [`Starts`] each and mark the phases that they see; an answer joins the two. The
+//! times are the wall clock's, since the processes share no other.
+
+use std::collections::{HashMap, VecDeque};
+use std::fmt::Write as _;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{API_VERSION, Metadata, Missing};
+
+/// Upstream's objective for a pod's start, its image present.
+pub const OBJECTIVE_MS: f64 = 5_000.0;
+
+/// Pods that are kept; the oldest goes first.
+const PODS_MAX: usize = 1_000;
+
+/// Upper bounds of the histograms' buckets, in seconds.
+const BUCKETS: [f64; 14] =
+    [0.000_5, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0];
+
+/// A part of a pod's start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Phase {
+    /// The request that created it, until it was durable and known.
+    Write,
+    /// Until the scheduler took it up.
+    Queue,
+    Decision,
+    /// Until the API had taken the binding.
+    Bind,
+    /// Until the node's agent knew it.
+    Seen,
+    Volumes,
+    Sandbox,
+    Network,
+    /// Looking for it, pulling and unpacking it.
+    Image,
+    Create,
+    Start,
+    /// Until it was ready.
+    Ready,
+    /// Until a watcher of the API heard that it is.
+    Watched,
+}
+
+impl Phase {
+    pub const ALL: [Phase; 13] = [
+        Phase::Write,
+        Phase::Queue,
+        Phase::Decision,
+        Phase::Bind,
+        Phase::Seen,
+        Phase::Volumes,
+        Phase::Sandbox,
+        Phase::Network,
+        Phase::Image,
+        Phase::Create,
+        Phase::Start,
+        Phase::Ready,
+        Phase::Watched,
+    ];
+
+    /// As text and as label of the histogram.
+    pub fn name(self) -> &'static str {
+        match self {
+            Phase::Write => "API write",
+            Phase::Queue => "queue",
+            Phase::Decision => "decision",
+            Phase::Bind => "bind",
+            Phase::Seen => "seen by agent",
+            Phase::Volumes => "volumes",
+            Phase::Sandbox => "sandbox",
+            Phase::Network => "network",
+            Phase::Image => "image",
+            Phase::Create => "create",
+            Phase::Start => "start",
+            Phase::Ready => "first ready",
+            Phase::Watched => "status seen",
+        }
+    }
+}
+
+/// Beginning and end of phases, in microseconds since 1970; 0 is unknown.
+pub type Marks = [(u64, u64); Phase::ALL.len()];
+
+/// The starts of the last pods, shared by who marks and who asks. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct Starts(Arc<Mutex<Kept>>);
+
+#[derive(Debug, Default)]
+struct Kept {
+    marks: HashMap<String, Marks>,
+    order: VecDeque<String>,
+    histograms: [Histogram; Phase::ALL.len()],
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Histogram {
+    counts: [u64; BUCKETS.len()],
+    count: u64,
+    sum_us: u64,
+}
+
+/// Now, as marks are written.
+pub fn micros(at: SystemTime) -> u64 {
+    at.duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_micros()).unwrap_or(u64::MAX))
+}
+
+impl Starts {
+    /// Marks a phase of the pod of that UID. The first mark of a phase stays: a container that is started
+    /// again is no part of the pod's start. A phase that several containers have is as long as all of them.
+    pub fn mark(&self, uid: &str, phase: Phase, began: SystemTime, ended: SystemTime) {
+        let (began, ended) = (micros(began), micros(ended));
+        let mut kept = self.lock();
+        let index = phase as usize;
+        let per_container = matches!(phase, Phase::Image | Phase::Create | Phase::Start);
+        let marks = kept.of(uid);
+        let over = marks[Phase::Ready as usize].1 != 0;
+        let slot = &mut marks[index];
+        if slot.1 != 0 {
+            if per_container && !over {
+                slot.1 = slot.1.max(ended);
+            }
+            return;
+        }
+        *slot = (began, ended.max(began));
+        // A phase whose beginning is another process's end is a moment here, and no duration.
+        if ended > began {
+            kept.histograms[index].add(ended - began);
+        }
+    }
+
+    /// As [`Starts::mark`], from the end of another phase; nothing where that is not known.
+    pub fn mark_since(&self, uid: &str, phase: Phase, since: Phase, ended: SystemTime) {
+        let began = self.lock().marks.get(uid).map(|marks| marks[since as usize].1).unwrap_or(0);
+        if began != 0 {
+            self.mark(uid, phase, UNIX_EPOCH + std::time::Duration::from_micros(began), ended);
+        }
+    }
+
+    /// Whether that phase of the pod is marked.
+    pub fn has(&self, uid: &str, phase: Phase) -> bool {
+        self.lock().marks.get(uid).is_some_and(|marks| marks[phase as usize].1 != 0)
+    }
+
+    pub fn get(&self, uid: &str) -> Option<Marks> {
+        self.lock().marks.get(uid).copied()
+    }
+
+    /// The histograms in Prometheus' text format.
+    pub fn prometheus(&self) -> String {
+        const NAME: &str = "skiff_pod_start_phase_seconds";
+        let histograms = self.lock().histograms;
+        let mut text =
+            format!("# HELP {NAME} How long phases of pods' starts took.\n# TYPE {NAME} histogram\n");
+        for (phase, histogram) in Phase::ALL.iter().zip(histograms).filter(|(_, own)| own.count > 0) {
+            let label = phase.name().to_lowercase().replace(' ', "_");
+            for (bound, count) in BUCKETS.iter().zip(histogram.counts) {
+                let _ = writeln!(text, "{NAME}_bucket{{phase=\"{label}\",le=\"{bound}\"}} {count}");
+            }
+            let Histogram { count, sum_us, .. } = histogram;
+            let _ = writeln!(text, "{NAME}_bucket{{phase=\"{label}\",le=\"+Inf\"}} {count}");
+            let _ = writeln!(text, "{NAME}_sum{{phase=\"{label}\"}} {}", sum_us as f64 / 1e6);
+            let _ = writeln!(text, "{NAME}_count{{phase=\"{label}\"}} {count}");
+        }
+        text
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Kept> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Kept {
+    fn of(&mut self, uid: &str) -> &mut Marks {
+        if !self.marks.contains_key(uid) {
+            self.order.push_back(uid.to_owned());
+            while self.order.len() > PODS_MAX {
+                if let Some(oldest) = self.order.pop_front() {
+                    self.marks.remove(&oldest);
+                }
+            }
+        }
+        self.marks.entry(uid.to_owned()).or_default()
+    }
+}
+
+impl Histogram {
+    fn add(&mut self, micros: u64) {
+        self.count += 1;
+        self.sum_us = self.sum_us.saturating_add(micros);
+        let seconds = micros as f64 / 1e6;
+        // Prometheus' buckets are cumulative.
+        for (bound, count) in BUCKETS.iter().zip(&mut self.counts) {
+            *count += u64::from(seconds <= *bound);
+        }
+    }
+}
+
+/// What `explain start` answers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StartExplanation {
+    pub kind: String,
+    pub api_version: String,
+    pub metadata: Metadata,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub node: String,
+    pub phases: Vec<PhaseTime>,
+    /// From the first beginning to the last end that is known.
+    pub total_ms: f64,
+    pub objective_ms: f64,
+    /// The pod is ready, within the objective.
+    pub meets_objective: bool,
+    pub finished: bool,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub missing: Vec<Missing>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PhaseTime {
+    pub phase: Phase,
+    pub name: String,
+    /// After the beginning of the first phase.
+    pub began_ms: f64,
+    pub took_ms: f64,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub slowest: bool,
+}
+
+/// Joins what several processes marked.
+pub fn explain(metadata: Metadata, node: &str, parts: &[Marks]) -> StartExplanation {
+    let mut marks = Marks::default();
+    for part in parts {
+        for (own, other) in marks.iter_mut().zip(part) {
+            if own.1 == 0 {
+                *own = *other;
+            }
+        }
+    }
+    // From the server's last mark to the agent's first.
+    let (bound, first) = (marks[Phase::Bind as usize].1, &mut marks[Phase::Seen as usize]);
+    if first.1 != 0 && bound != 0 {
+        *first = (bound.min(first.1), first.1);
+    }
+    let (ready, watched) = (marks[Phase::Ready as usize].1, &mut marks[Phase::Watched as usize]);
+    if watched.1 != 0 && ready != 0 {
+        *watched = (ready.min(watched.1), watched.1);
+    }
+    let known = || Phase::ALL.iter().zip(marks).filter(|(_, (_, ended))| *ended != 0);
+    let origin = known().map(|(_, (began, _))| began).min().unwrap_or(0);
+    let end = known().map(|(_, (_, ended))| ended).max().unwrap_or(0);
+    let ms = |micros: u64| micros as f64 / 1_000.0;
+    let mut phases: Vec<PhaseTime> = known()
+        .map(|(phase, (began, ended))| PhaseTime {
+            phase: *phase,
+            name: phase.name().into(),
+            began_ms: ms(began - origin),
+            took_ms: ms(ended.saturating_sub(began)),
+            slowest: false,
+        })
+        .collect();
+    phases.sort_by(|a, b| a.began_ms.total_cmp(&b.began_ms).then(a.phase.cmp(&b.phase)));
+    let longest = phases.iter().map(|phase| phase.took_ms).fold(0.0, f64::max);
+    if let Some(slowest) = phases.iter_mut().find(|phase| phase.took_ms >= longest) {
+        slowest.slowest = true;
+    }
+    let finished = marks[Phase::Ready as usize].1 != 0;
+    let total_ms = ms(end.saturating_sub(origin));
+    StartExplanation {
+        kind: "StartExplanation".into(),
+        api_version: API_VERSION.into(),
+        metadata,
+        node: node.into(),
+        phases,
+        total_ms,
+        objective_ms: OBJECTIVE_MS,
+        meets_objective: finished && total_ms <= OBJECTIVE_MS,
+        finished,
+        missing: Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn at(ms: u64) -> SystemTime {
+        UNIX_EPOCH + Duration::from_secs(1_000) + Duration::from_millis(ms)
+    }
+
+    #[test]
+    fn marks_of_server_and_agent_make_one_waterfall() {
+        let (server, agent) = (Starts::default(), Starts::default());
+        server.mark("u", Phase::Write, at(0), at(2));
+        server.mark("u", Phase::Queue, at(2), at(3));
+        server.mark_since("u", Phase::Decision, Phase::Queue, at(4));
+        server.mark("u", Phase::Bind, at(4), at(6));
+        agent.mark("u", Phase::Seen, at(8), at(8));
+        agent.mark("u", Phase::Start, at(10), at(14));
+        agent.mark("u", Phase::Start, at(14), at(19));
+        agent.mark("u", Phase::Ready, at(19), at(20));
+        agent.mark("u", Phase::Start, at(90), at(99));
+        let told = explain(Metadata::default(), "n", &[server.get("u").unwrap(), agent.get("u").unwrap()]);
+        let lines: Vec<String> = told
+            .phases
+            .iter()
+            .map(|phase| {
+                let mark = if phase.slowest { " slowest" } else { "" };
+                format!("{} {}+{}{mark}", phase.name, phase.began_ms, phase.took_ms)
+            })
+            .collect();
+        assert_eq!(
+            lines,
+            [
+                "API write 0+2",
+                "queue 2+1",
+                "decision 3+1",
+                "bind 4+2",
+                "seen by agent 6+2",
+                "start 10+9 slowest",
+                "first ready 19+1"
+            ]
+        );
+        assert!(told.finished && told.meets_objective && told.total_ms == 20.0);
+    }
+
+    #[test]
+    fn the_oldest_pods_are_forgotten() {
+        let starts = Starts::default();
+        for pod in 0..PODS_MAX + 10 {
+            starts.mark(&pod.to_string(), Phase::Write, at(0), at(1));
+        }
+        assert!(starts.get("9").is_none() && starts.get("10").is_some());
+        let kept = starts.lock();
+        assert_eq!((kept.marks.len(), kept.order.len()), (PODS_MAX, PODS_MAX));
+        // What is kept of all of them: marks, UIDs (twice), and the tables around them.
+        assert!(PODS_MAX * (size_of::<Marks>() + 2 * (36 + size_of::<String>())) * 2 < 1 << 20);
+    }
+
+    #[test]
+    fn histograms_are_cumulative() {
+        let starts = Starts::default();
+        starts.mark("a", Phase::Bind, at(0), at(3));
+        starts.mark("b", Phase::Bind, at(0), at(700));
+        let text = starts.prometheus();
+        for line in [
+            "skiff_pod_start_phase_seconds_bucket{phase=\"bind\",le=\"0.002\"} 0",
+            "skiff_pod_start_phase_seconds_bucket{phase=\"bind\",le=\"0.005\"} 1",
+            "skiff_pod_start_phase_seconds_bucket{phase=\"bind\",le=\"1\"} 2",
+            "skiff_pod_start_phase_seconds_bucket{phase=\"bind\",le=\"+Inf\"} 2",
+            "skiff_pod_start_phase_seconds_sum{phase=\"bind\"} 0.703",
+            "skiff_pod_start_phase_seconds_count{phase=\"bind\"} 2",
+        ] {
+            assert!(text.lines().any(|own| own == line), "{line}\n{text}");
+        }
+        assert!(!text.contains("queue"));
+    }
+}

@@ -1,0 +1,42 @@
+//! `explain node` as text.
+
+use std::fmt::Write as _;
+
+use super::{Paint, heading, missing, wrapped};
+use crate::counted;
+use crate::namespaces::Kind;
+use crate::node::NodeExplanation;
+
+/// The node's namespaces with the pods in them.
+pub fn node(told: &NodeExplanation, paint: Paint) -> String {
+    let mut out = String::new();
+    let _ = writeln!(
+        out,
+        "Node {}: {}, {}",
+        paint.bold(&told.metadata.name),
+        counted(told.processes, "process", "processes"),
+        counted(told.pods, "pod", "pods")
+    );
+    out.push('\n');
+    out.push_str("NAMESPACE INODE        PODS IN IT\n");
+    for own in &told.namespaces {
+        // All pods share these unless they ask for user namespaces; their names would say nothing.
+        let by_nature = matches!(own.namespace, Kind::User | Kind::Time) && own.pods.len() == told.pods;
+        let text = match own.pods.as_slice() {
+            [] => own.sentence.clone(),
+            _ if by_nature => own.sentence.clone(),
+            pods => format!("{}: {}", own.sentence, pods.join(" ")),
+        };
+        let mark = if own.pods.is_empty() || by_nature { ' ' } else { '!' };
+        wrapped(&mut out, &format!("{:<9} {:<10} {mark} ", own.namespace, own.inode), &text);
+    }
+    if !told.shared.is_empty() {
+        heading(&mut out, paint, "Pods' own namespaces that others are in");
+        for own in &told.shared {
+            let text = format!("{} {} of {}: {}", own.namespace, own.inode, own.pods.join(" "), own.sentence);
+            wrapped(&mut out, "  ! ", &text);
+        }
+    }
+    missing(&mut out, paint, &told.missing);
+    out
+}

@@ -1,0 +1,298 @@
+//! `explain pod` as text.
+
+use std::fmt::Write as _;
+
+use super::{Paint, heading, missing, wrapped};
+use crate::listed;
+use crate::namespaces::Word;
+use crate::pod::{Container, Listener, Namespace, PodExplanation, Process, Security};
+
+/// The whole explanation. One line a namespace, `net   own   4026532201   …`, and no other line begins with
+/// a namespace's name.
+pub fn pod(told: &PodExplanation, paint: Paint) -> String {
+    let mut out = String::new();
+    head(&mut out, told, paint);
+    for namespace in &told.namespaces {
+        line(&mut out, namespace, paint);
+    }
+    sandbox(&mut out, told);
+    network(&mut out, told, paint);
+    listeners(&mut out, told, paint);
+    for container in &told.containers {
+        self::container(&mut out, container, paint);
+    }
+    security(&mut out, told, paint);
+    missing(&mut out, paint, &told.missing);
+    out
+}
+
+fn head(out: &mut String, told: &PodExplanation, paint: Paint) {
+    let name = format!("{}/{}", told.metadata.namespace, told.metadata.name);
+    let place = match (&*told.node, &told.pod_ip) {
+        ("", _) => ", on no node yet".to_owned(),
+        (node, None) => format!(" on {node}"),
+        (node, Some(ip)) => format!(" on {node}, address {ip}"),
+    };
+    let _ = writeln!(out, "Pod {}{place}", paint.bold(&name));
+    if let Some(past) = &told.past {
+        wrapped(out, "  ", &format!("PAST: {past}; this is how it was"));
+    }
+    if !told.namespaces.is_empty() {
+        out.push('\n');
+        out.push_str("NAMESPACE WORD    INODE        WHO HOLDS IT, AND WHAT A SHARED ONE EXPOSES\n");
+    }
+}
+
+pub(super) fn line(out: &mut String, own: &Namespace, paint: Paint) {
+    let mark = match own.word {
+        Word::Own => ' ',
+        Word::Host | Word::Shared => '!',
+    };
+    let start = out.len();
+    let head = format!("{:<9} {:<7} {:<10} {mark} ", own.namespace, own.word, own.inode);
+    wrapped(out, &head, &own.sentence);
+    if own.word != Word::Own && paint == Paint::Colour {
+        let text = out.split_off(start);
+        out.push_str(&paint.warn(text.trim_end()));
+        out.push('\n');
+    }
+}
+
+/// What `pause` has for itself alone.
+fn sandbox(out: &mut String, told: &PodExplanation) {
+    let Some(pause) = &told.sandbox else { return };
+    let seen = |own: &&Namespace| !told.namespaces.iter().any(|other| other.inode == own.inode);
+    let alone: Vec<String> = pause
+        .namespaces
+        .iter()
+        .filter(seen)
+        .map(|own| format!("{} {} {}", own.word, own.namespace, own.inode))
+        .collect();
+    let mut text = format!("PID {} on the node", pause.pid);
+    if !alone.is_empty() {
+        let _ = write!(text, "; for itself alone it has its {}", listed(&alone));
+    }
+    wrapped(out, "(pause)   ", &text);
+}
+
+fn network(out: &mut String, told: &PodExplanation, paint: Paint) {
+    if told.interfaces.is_empty() {
+        return;
+    }
+    heading(out, paint, "Interfaces and routes");
+    for link in &told.interfaces {
+        let addresses = match link.addresses.as_slice() {
+            [] => "no address".to_owned(),
+            some => some.join(" "),
+        };
+        let kind = if link.kind.is_empty() { String::new() } else { format!("{}, ", link.kind) };
+        let state = if link.up { "up" } else { "down" };
+        let head = format!("  dev {:<15} ", link.name);
+        wrapped(out, &head, &format!("{addresses} ({kind}{state}, MTU {})", link.mtu));
+    }
+    for route in &told.routes {
+        let via = route.via.as_ref().map(|via| format!(" via {via}")).unwrap_or_default();
+        let _ = writeln!(out, "  route to {}{via} by {}", route.destination, route.device);
+    }
+}
+
+fn listeners(out: &mut String, told: &PodExplanation, paint: Paint) {
+    heading(out, paint, "Listening sockets, and from where each is reachable");
+    if told.listeners.is_empty() {
+        out.push_str("  none of this pod's\n");
+    }
+    for listener in &told.listeners {
+        let head = format!("  {:<22} ", socket(listener));
+        wrapped(out, &head, &owner(listener.process.as_ref()));
+        for reach in &listener.reachable {
+            let head = format!("    from {:<12} {:<5} ", reach.from, reach.answer);
+            wrapped(out, &head, &reach.reason);
+        }
+    }
+    if !told.other_listeners.is_empty() {
+        let ports: Vec<String> = told.other_listeners.iter().map(socket).collect();
+        wrapped(out, "  and of others there: ", &ports.join(" "));
+    }
+    for port in &told.host_ports {
+        let listens = told.listeners.iter().any(|own| {
+            own.port == port.container_port && own.protocol == port.protocol && !own.reachable.is_empty()
+        });
+        let note = if listens { "" } else { "; nothing listens there" };
+        let from = format!("{}:{}/{}", port.host_ip, port.host_port, port.protocol);
+        let text = format!("{from} leads to port {} of the pod{note}", port.container_port);
+        wrapped(out, "  host port ", &text);
+    }
+    for port in &told.services {
+        let door = port.node_port.map(|door| format!(", NodePort {door}")).unwrap_or_default();
+        let text = format!(
+            "{} at {}:{}/{}{door} leads to port {} of the pod",
+            port.service, port.cluster_ip, port.port, port.protocol, port.target_port
+        );
+        wrapped(out, "  service ", &text);
+    }
+}
+
+fn socket(listener: &Listener) -> String {
+    let address = match listener.address.contains(':') {
+        true => format!("[{}]", listener.address),
+        false => listener.address.clone(),
+    };
+    format!("{address}:{}/{}", listener.port, listener.protocol)
+}
+
+fn owner(process: Option<&Process>) -> String {
+    let Some(process) = process else { return "no process could be found".into() };
+    let pid = process.pid.map(|pid| format!(" (PID {pid} on the node)")).unwrap_or_default();
+    let of = match (&process.pod, &process.container) {
+        (_, Some(container)) => format!(", container {container}"),
+        (Some(pod), None) => format!(", pod {pod}"),
+        (None, None) => String::new(),
+    };
+    format!("{}{pid}{of}", process.command)
+}
+
+fn container(out: &mut String, container: &Container, paint: Paint) {
+    let pid = container.process.as_ref().map(|own| format!(", PID {} on the node", own.pid));
+    heading(
+        out,
+        paint,
+        &format!("Container {} ({}{})", container.name, container.state, pid.unwrap_or_default()),
+    );
+    if let Some(security) = &container.security {
+        privileges(out, security, paint);
+    }
+    for path in &container.writable_host_paths {
+        let text = paint.warn(&format!("{} of the node, at {}", path.path, path.mount));
+        wrapped(out, "  may write          ! ", &text);
+    }
+    if container.writable_host_paths.is_empty() && container.security.is_some() {
+        out.push_str("  may write            no path of the node\n");
+    }
+}
+
+fn privileges(out: &mut String, security: &Security, paint: Paint) {
+    let Security { effective_user, effective_group, .. } = security;
+    let _ = writeln!(out, "  runs as              UID {effective_user}, GID {effective_group}");
+    let usual: Vec<&str> = security
+        .capabilities
+        .iter()
+        .filter(|name| !security.beyond_default.contains(name))
+        .map(String::as_str)
+        .collect();
+    let usual = if usual.is_empty() { "none".to_owned() } else { usual.join(" ") };
+    wrapped(out, "  capabilities         ", &usual);
+    if !security.beyond_default.is_empty() {
+        let start = out.len();
+        wrapped(out, "    beyond the default ! ", &security.beyond_default.join(" "));
+        if paint == Paint::Colour {
+            let text = out.split_off(start);
+            out.push_str(&paint.warn(text.trim_end()));
+            out.push('\n');
+        }
+    }
+    let gain = if security.no_new_privileges { "set" } else { "not set" };
+    let _ = writeln!(out, "  system call filter   {}; no-new-privileges {gain}", security.seccomp);
+}
+
+fn security(out: &mut String, told: &PodExplanation, paint: Paint) {
+    heading(out, paint, "Pod Security");
+    let level = &told.pod_security;
+    match &*level.level {
+        "unknown" => out.push_str("  the strictest level that it meets is not known\n"),
+        level => {
+            let _ = writeln!(out, "  {level} is the strictest level that it meets");
+        }
+    }
+    for why in &level.kept_from_it_by {
+        wrapped(out, "  ", &format!("not {}: {why}", level.next));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Metadata;
+    use crate::namespaces::Kind;
+    use crate::pod::{Member, WritablePath};
+    use crate::text::COLUMNS;
+
+    fn told() -> PodExplanation {
+        let own = |namespace, word, inode, sentence: &str| Namespace {
+            namespace,
+            word,
+            inode,
+            sentence: sentence.into(),
+            holder: String::new(),
+            containers: Vec::new(),
+            others: Vec::new(),
+        };
+        let mut told = PodExplanation::empty(Metadata {
+            name: "web".into(),
+            namespace: "default".into(),
+            uid: "u".into(),
+        });
+        told.node = "skiff-worker-1".into();
+        told.pod_ip = Some("10.244.1.5".into());
+        told.namespaces = vec![
+            own(Kind::Net, Word::Own, 4_026_532_201, "held by pause, used by container web"),
+            own(
+                Kind::Pid,
+                Word::Host,
+                4_026_531_836,
+                "sees and can signal all 37 processes of skiff-worker-1, the node agent among them",
+            ),
+        ];
+        let pause = own(Kind::Mnt, Word::Own, 4_026_532_300, "held by pause");
+        told.sandbox = Some(Member { name: "pause".into(), pid: 44, namespaces: vec![pause] });
+        told.containers.push(Container {
+            name: "web".into(),
+            state: "running".into(),
+            process: None,
+            security: Some(Security {
+                capabilities: vec!["CHOWN".into(), "NET_ADMIN".into()],
+                beyond_default: vec!["NET_ADMIN".into()],
+                seccomp: "disabled".into(),
+                ..Security::default()
+            }),
+            writable_host_paths: vec![WritablePath { mount: "/logs".into(), path: "/var/log".into() }],
+        });
+        told
+    }
+
+    #[test]
+    fn one_line_a_namespace_and_nothing_else_begins_so() {
+        let text = pod(&told(), Paint::Plain);
+        let names: Vec<&str> = Kind::ALL.iter().map(|kind| kind.name()).collect();
+        let first = |line: &&str| line.split_whitespace().next().is_some_and(|word| names.contains(&word));
+        assert_eq!(text.lines().filter(first).count(), 2, "{text}");
+        assert!(text.lines().all(|line| line.chars().count() <= COLUMNS), "{text}");
+        assert!(!text.contains('\u{1b}'));
+    }
+
+    #[test]
+    fn as_text() {
+        expect_test::expect![[r#"
+            Pod default/web on skiff-worker-1, address 10.244.1.5
+
+            NAMESPACE WORD    INODE        WHO HOLDS IT, AND WHAT A SHARED ONE EXPOSES
+            net       own     4026532201   held by pause, used by container web
+            pid       host    4026531836 ! sees and can signal all 37 processes of skiff-worker-1, the node
+                                           … agent among them
+            (pause)   PID 44 on the node; for itself alone it has its own mnt 4026532300
+
+            Listening sockets, and from where each is reachable
+              none of this pod's
+
+            Container web (running)
+              runs as              UID 0, GID 0
+              capabilities         CHOWN
+                beyond the default ! NET_ADMIN
+              system call filter   disabled; no-new-privileges not set
+              may write          ! /var/log of the node, at /logs
+
+            Pod Security
+              the strictest level that it meets is not known
+        "#]]
+        .assert_eq(&pod(&told(), Paint::Plain));
+    }
+}

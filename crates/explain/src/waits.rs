@@ -1,0 +1,24 @@
+//! What a pod that has a node waits for there: an image, a volume, a container or a probe.
+
+use serde::{Deserialize, Serialize};
+
+/// One thing that is waited for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Wait {
+    /// `image`, `volume`, `sandbox`, `network`, `container`, `probe` or `agent`.
+    pub what: String,
+    /// The container that it concerns.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub container: Option<String>,
+    /// As the pod's status says: `ImagePullBackOff`, `CrashLoopBackOff`, …
+    pub reason: String,
+    /// RFC 3339.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_error: Option<String>,
+    /// When it is tried again, RFC 3339.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_try: Option<String>,
+}
