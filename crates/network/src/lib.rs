@@ -4,6 +4,7 @@
 //! hangs on it by a veth pair. [`Network`] is the interface.
 
 mod cidr;
+pub mod facts;
 mod listeners;
 mod local;
 mod schema;

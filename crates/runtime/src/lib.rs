@@ -4,6 +4,7 @@
 //! process does nothing else), *containers* run in it. [`Runtime`] is the interface; [`types`] its words.
 
 mod dispatch;
+pub mod facts;
 mod files;
 pub mod images;
 mod init;

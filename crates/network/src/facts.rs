@@ -1,0 +1,194 @@
+//! What one network namespace has, read off the kernel: links, addresses, routes, sockets that wait.
+
+use std::collections::HashMap;
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::os::fd::AsFd;
+
+use skiff_sys::netlink::route::Connection;
+
+use crate::{Error, Protocol};
+
+/// A link with its addresses.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LinkFact {
+    pub index: u32,
+    pub name: String,
+    pub up: bool,
+    pub mtu: u32,
+    /// `veth`, `bridge`, …; empty for a device of the machine.
+    pub kind: String,
+    /// Each with its prefix length.
+    pub addresses: Vec<(IpAddr, u8)>,
+}
+
+/// An IPv4 route of the main table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RouteFact {
+    pub destination: Ipv4Addr,
+    pub prefix: u8,
+    pub via: Option<Ipv4Addr>,
+    /// The name of the link.
+    pub link: String,
+}
+
+/// A socket that listens (TCP), or is bound and connected to nobody (UDP).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SocketFact {
+    pub protocol: Protocol,
+    pub address: IpAddr,
+    pub port: u16,
+    pub inode: u64,
+}
+
+/// Everything of one namespace.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Facts {
+    pub links: Vec<LinkFact>,
+    pub routes: Vec<RouteFact>,
+    pub sockets: Vec<SocketFact>,
+}
+
+/// Reads the namespace that a process is in. Blocking, a few netlink requests.
+pub fn read(pid: u32) -> Result<Facts, Error> {
+    let failed = |source: Box<dyn std::error::Error + Send + Sync>| Error::Kernel {
+        action: format!("read the network of process {pid}"),
+        source,
+    };
+    let netns = fs::File::open(format!("/proc/{pid}/ns/net")).map_err(|error| failed(error.into()))?;
+    let kernel = Connection::open_in(netns.as_fd()).map_err(|error| failed(error.into()))?;
+    let links = kernel.links().map_err(|error| failed(error.into()))?;
+    let addresses = kernel.addresses().map_err(|error| failed(error.into()))?;
+    let six = fs::read_to_string(format!("/proc/{pid}/net/if_inet6")).unwrap_or_default();
+    let six: Vec<(u32, IpAddr, u8)> = six.lines().filter_map(parse_inet6).collect();
+    let facts = links.iter().map(|link| {
+        let four =
+            addresses.iter().filter(|own| own.link == link.index).map(|own| (own.ip.into(), own.prefix));
+        let six = six.iter().filter(|own| own.0 == link.index).map(|own| (own.1, own.2));
+        LinkFact {
+            index: link.index,
+            name: link.name.clone(),
+            up: link.up,
+            mtu: link.mtu,
+            kind: link.kind.clone(),
+            addresses: four.chain(six).collect(),
+        }
+    });
+    let name = |index: Option<u32>| {
+        let found = links.iter().find(|link| Some(link.index) == index);
+        found.map(|link| link.name.clone()).unwrap_or_default()
+    };
+    let routes =
+        kernel.routes(None).map_err(|error| failed(error.into()))?.into_iter().map(|route| RouteFact {
+            destination: route.destination,
+            prefix: route.prefix,
+            via: route.via,
+            link: name(route.link),
+        });
+    Ok(Facts { links: facts.collect(), routes: routes.collect(), sockets: sockets(pid) })
+}
+
+/// The sockets that wait for peers in a process's network namespace.
+pub fn sockets(pid: u32) -> Vec<SocketFact> {
+    let mut found = Vec::new();
+    for (file, protocol, state) in [
+        ("tcp", Protocol::Tcp, "0A"),
+        ("tcp6", Protocol::Tcp, "0A"),
+        ("udp", Protocol::Udp, "07"),
+        ("udp6", Protocol::Udp, "07"),
+    ] {
+        let table = fs::read_to_string(format!("/proc/{pid}/net/{file}")).unwrap_or_default();
+        found.extend(table.lines().skip(1).filter_map(|line| parse_socket(line, protocol, state)));
+    }
+    found.sort_by_key(|socket| (socket.port, socket.protocol, socket.address));
+    found
+}
+
+fn parse_socket(line: &str, protocol: Protocol, state: &str) -> Option<SocketFact> {
+    let mut fields = line.split_ascii_whitespace();
+    let (address, port) = fields.nth(1)?.split_once(':')?;
+    if fields.nth(1)? != state {
+        return None;
+    }
+    let inode = fields.nth(5)?.parse().ok()?;
+    let address = parse_address(address)?;
+    Some(SocketFact { protocol, address, port: u16::from_str_radix(port, 16).ok()?, inode })
+}
+
+/// Hexadecimal words in the machine's byte order.
+fn parse_address(hex: &str) -> Option<IpAddr> {
+    let mut bytes = Vec::with_capacity(16);
+    for at in (0..hex.len()).step_by(8) {
+        let word = u32::from_str_radix(hex.get(at..at + 8)?, 16).ok()?;
+        bytes.extend_from_slice(&word.to_ne_bytes());
+    }
+    if let Ok(four) = <[u8; 4]>::try_from(bytes.as_slice()) {
+        return Some(IpAddr::from(four));
+    }
+    Some(IpAddr::from(<[u8; 16]>::try_from(bytes).ok()?))
+}
+
+/// `/proc/net/if_inet6`: address, index, prefix, scope, flags, name.
+fn parse_inet6(line: &str) -> Option<(u32, IpAddr, u8)> {
+    let mut fields = line.split_ascii_whitespace();
+    let address = u128::from_str_radix(fields.next()?, 16).ok()?;
+    let index = u32::from_str_radix(fields.next()?, 16).ok()?;
+    let prefix = u8::from_str_radix(fields.next()?, 16).ok()?;
+    Some((index, Ipv6Addr::from(address).into(), prefix))
+}
+
+/// Which of these processes holds each of these sockets: inode to PID, the lowest where several do.
+pub fn owners(pids: impl IntoIterator<Item = u32>, sockets: &[SocketFact]) -> HashMap<u64, u32> {
+    let mut wanted: HashMap<u64, Option<u32>> = sockets.iter().map(|socket| (socket.inode, None)).collect();
+    let mut left = wanted.len();
+    for pid in pids {
+        if left == 0 {
+            break;
+        }
+        let Ok(fds) = fs::read_dir(format!("/proc/{pid}/fd")) else { continue };
+        for fd in fds.flatten() {
+            let Ok(link) = fs::read_link(fd.path()) else { continue };
+            let inode = link.to_str().and_then(|text| text.strip_prefix("socket:[")?.strip_suffix(']'));
+            let Some(inode) = inode.and_then(|text| text.parse().ok()) else { continue };
+            if let Some(owner @ None) = wanted.get_mut(&inode) {
+                *owner = Some(pid);
+                left -= 1;
+            }
+        }
+    }
+    wanted.into_iter().filter_map(|(inode, owner)| Some((inode, owner?))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_process_s_own_sockets_are_found() {
+        let tcp = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let udp = std::net::UdpSocket::bind(("127.0.0.1", 0)).unwrap();
+        let pid = std::process::id();
+        let facts = read(pid).unwrap();
+        let owners = owners([pid], &facts.sockets);
+        for (protocol, port) in [
+            (Protocol::Tcp, tcp.local_addr().unwrap().port()),
+            (Protocol::Udp, udp.local_addr().unwrap().port()),
+        ] {
+            let found =
+                facts.sockets.iter().find(|own| own.protocol == protocol && own.port == port).unwrap();
+            assert_eq!(found.address, IpAddr::from(Ipv4Addr::LOCALHOST));
+            assert_eq!(owners.get(&found.inode), Some(&pid));
+        }
+        let lo = facts.links.iter().find(|link| link.name == "lo").unwrap();
+        assert_eq!(lo.index, 1);
+    }
+
+    #[test]
+    fn lines_of_the_kernel_are_read() {
+        let line = "00000000000000000000000000000001 01 80 10 80       lo";
+        assert_eq!(parse_inet6(line), Some((1, "::1".parse().unwrap(), 128)));
+        assert_eq!(parse_inet6("nonsense"), None);
+        let line = "   0: 00000000:1F90 00000000:0000 01 0:0 00:0 0 0 0 4711 1";
+        assert_eq!(parse_socket(line, Protocol::Tcp, "0A"), None, "it is connected");
+    }
+}

@@ -1,0 +1,284 @@
+//! What the kernel tells of processes: their namespaces, what they may do, what they can write.
+//!
+//! Read from `/proc` each time: nothing is kept, so nothing can be out of date.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use skiff_sys::caps::Caps;
+
+/// The files of `/proc/PID/ns`, in the order in which [`ProcessFact::namespaces`] has them.
+pub const NAMESPACES: [&str; 8] = ["net", "pid", "ipc", "uts", "mnt", "user", "cgroup", "time"];
+
+/// How much of a command line is told.
+const COMMAND_CHARS_MAX: usize = 60;
+
+/// Mounts of these kinds are views of the kernel, not paths of the node.
+const KERNEL_VIEWS: [&str; 12] = [
+    "proc",
+    "sysfs",
+    "cgroup",
+    "cgroup2",
+    "mqueue",
+    "devpts",
+    "securityfs",
+    "debugfs",
+    "tracefs",
+    "bpf",
+    "nsfs",
+    "devtmpfs",
+];
+
+/// A process and its namespaces.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ProcessFact {
+    pub pid: u32,
+    /// Inodes; 0 where the kernel has no such kind.
+    pub namespaces: [u64; 8],
+}
+
+/// The processes that this PID namespace shows. Those that end meanwhile are left out.
+pub fn processes() -> io::Result<Vec<ProcessFact>> {
+    let entries = fs::read_dir("/proc")?.flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    Ok(pids.filter_map(|pid| namespaces(pid).map(|namespaces| ProcessFact { pid, namespaces })).collect())
+}
+
+/// The namespaces of a process; nothing once it is gone.
+pub fn namespaces(pid: u32) -> Option<[u64; 8]> {
+    let mut path = format!("/proc/{pid}/ns/");
+    let base = path.len();
+    let mut inodes = [0; 8];
+    for (inode, name) in inodes.iter_mut().zip(NAMESPACES) {
+        path.truncate(base);
+        path.push_str(name);
+        match fs::metadata(&path) {
+            Ok(found) => *inode = found.ino(),
+            // A zombie has left most of its namespaces already, and is no member of any.
+            Err(_) if name == "net" => return None,
+            Err(_) => {}
+        }
+    }
+    Some(inodes)
+}
+
+/// The command line, its words joined by spaces and cut; the name for those that have none.
+pub fn command(pid: u32) -> String {
+    let words = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let line = String::from_utf8_lossy(&words).trim_end_matches('\0').replace('\0', " ");
+    let line = match line.is_empty() {
+        true => fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default().trim_end().to_owned(),
+        false => line,
+    };
+    let line: String = line.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    match line.char_indices().nth(COMMAND_CHARS_MAX) {
+        Some((at, _)) => format!("{}…", &line[..at]),
+        None => line,
+    }
+}
+
+/// The control groups of a process, as `/proc/PID/cgroup` lists them.
+pub fn control_groups(pid: u32) -> String {
+    fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default()
+}
+
+/// What a process may do.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Privileges {
+    pub effective_user: u32,
+    pub effective_group: u32,
+    /// Effective ones, without `CAP_`.
+    pub capabilities: Vec<&'static str>,
+    /// Those of them that a container which asks for nothing does not have.
+    pub beyond_default: Vec<&'static str>,
+    /// 0 none, 1 strict, 2 a filter.
+    pub seccomp: u8,
+    pub no_new_privileges: bool,
+}
+
+/// Reads them off `/proc/PID/status`.
+pub fn privileges(pid: u32) -> io::Result<Privileges> {
+    let text = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    // A zombie has no capabilities any more; its user would mislead.
+    if text.contains("State:\tZ") {
+        return Err(io::ErrorKind::NotFound.into());
+    }
+    Ok(parse_status(&text))
+}
+
+fn parse_status(text: &str) -> Privileges {
+    let field = |name: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        line.unwrap_or_default().split_ascii_whitespace()
+    };
+    let number =
+        |name: &str, at: usize| field(name).nth(at).and_then(|text| text.parse().ok()).unwrap_or(0u32);
+    let effective = field("CapEff").next().and_then(|text| u64::from_str_radix(text, 16).ok()).unwrap_or(0);
+    Privileges {
+        // Real, effective, saved, file system.
+        effective_user: number("Uid", 1),
+        effective_group: number("Gid", 1),
+        capabilities: Caps(effective).names().collect(),
+        beyond_default: Caps(effective).without(Caps::DEFAULT).names().collect(),
+        seccomp: u8::try_from(number("Seccomp", 0)).unwrap_or(u8::MAX),
+        no_new_privileges: number("NoNewPrivs", 0) == 1,
+    }
+}
+
+/// A mount of a mount namespace (proc_pid_mountinfo(5)).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MountFact {
+    device: String,
+    /// The part of the file system that is mounted.
+    root: PathBuf,
+    pub target: PathBuf,
+    pub writable: bool,
+    kind: String,
+}
+
+/// The mounts that a process sees.
+pub fn mounts(pid: u32) -> io::Result<Vec<MountFact>> {
+    let text = fs::read_to_string(format!("/proc/{pid}/mountinfo"))?;
+    Ok(text.lines().filter_map(parse_mount).collect())
+}
+
+fn parse_mount(line: &str) -> Option<MountFact> {
+    let (left, right) = line.split_once(" - ")?;
+    let left: Vec<&str> = left.split(' ').collect();
+    let mut right = right.split(' ');
+    let kind = right.next()?.to_owned();
+    let of_file_system = right.nth(1).unwrap_or_default();
+    let writes = |options: &str| options.split(',').any(|option| option == "rw");
+    Some(MountFact {
+        device: (*left.get(2)?).to_owned(),
+        root: unescaped(left.get(3)?),
+        target: unescaped(left.get(4)?),
+        writable: writes(left.get(5)?) && writes(of_file_system),
+        kind,
+    })
+}
+
+/// Blanks and the like are written as `\040`.
+fn unescaped(text: &str) -> PathBuf {
+    let mut out = Vec::with_capacity(text.len());
+    let bytes = text.as_bytes();
+    let mut at = 0;
+    while at < bytes.len() {
+        let code = (bytes[at] == b'\\').then(|| text.get(at + 1..at + 4)).flatten();
+        match code.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
+            Some(byte) => {
+                out.push(byte);
+                at += 4;
+            }
+            None => {
+                out.push(bytes[at]);
+                at += 1;
+            }
+        }
+    }
+    PathBuf::from(<std::ffi::OsString as std::os::unix::ffi::OsStringExt>::from_vec(out))
+}
+
+/// The paths of the node that a container can write, as (inside, on the node).
+///
+/// `node` are the node's own mounts. What lies in a directory of `own` is the container's or its pod's, and
+/// left out. Views of the kernel count only at or below one of `asked`, where somebody mounted them by wish.
+pub fn writable_node_paths(
+    container: &[MountFact],
+    node: &[MountFact],
+    own: &[PathBuf],
+    asked: &[PathBuf],
+) -> Vec<(PathBuf, PathBuf)> {
+    let mut found: Vec<(PathBuf, PathBuf)> = Vec::new();
+    for mount in container.iter().filter(|mount| mount.writable) {
+        let wished = asked.iter().any(|target| mount.target.starts_with(target));
+        if KERNEL_VIEWS.contains(&mount.kind.as_str()) && !wished {
+            continue;
+        }
+        let places: Vec<(usize, PathBuf)> = node
+            .iter()
+            .filter(|other| other.device == mount.device)
+            .filter_map(|other| {
+                let rest = mount.root.strip_prefix(&other.root).ok()?;
+                Some((other.root.components().count(), join(&other.target, rest)))
+            })
+            .collect();
+        if places.iter().any(|(_, place)| own.iter().any(|dir| place.starts_with(dir))) {
+            continue;
+        }
+        // The mount that begins deepest says it best.
+        let Some((_, place)) = places
+            .into_iter()
+            .min_by_key(|(depth, place)| (std::cmp::Reverse(*depth), place.components().count()))
+        else {
+            continue;
+        };
+        let covered = found.iter().any(|(target, above)| {
+            let below = mount.target.strip_prefix(target).ok();
+            below.is_some_and(|rest| join(above, rest) == place)
+        });
+        if !covered {
+            found.push((mount.target.clone(), place));
+        }
+    }
+    found
+}
+
+fn join(base: &Path, rest: &Path) -> PathBuf {
+    if rest.as_os_str().is_empty() { base.to_owned() } else { base.join(rest) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_process_is_as_the_kernel_says() {
+        let pid = std::process::id();
+        let own = namespaces(pid).unwrap();
+        for (inode, name) in own.iter().zip(NAMESPACES) {
+            let link = fs::read_link(format!("/proc/self/ns/{name}")).unwrap();
+            assert_eq!(link.to_str().unwrap(), format!("{name}:[{inode}]"));
+        }
+        assert!(processes().unwrap().contains(&ProcessFact { pid, namespaces: own }));
+        assert_eq!(privileges(pid).unwrap().effective_user, nix::unistd::geteuid().as_raw());
+        assert!(!command(pid).is_empty());
+    }
+
+    #[test]
+    fn a_status_is_read() {
+        let text = "Name:\tx\nState:\tS (sleeping)\nUid:\t1\t1000\t1\t1\nGid:\t2\t2000\t2\t2\n\
+                    CapEff:\t00000000a80435fb\nNoNewPrivs:\t1\nSeccomp:\t2\nSeccomp_filters:\t1\n";
+        let found = parse_status(text);
+        assert_eq!((found.effective_user, found.effective_group), (1000, 2000));
+        assert_eq!(found.beyond_default, ["NET_ADMIN"]);
+        assert_eq!((found.seccomp, found.no_new_privileges), (2, true));
+    }
+
+    #[test]
+    fn paths_of_the_node_are_told_from_the_pods_own() {
+        let mounts =
+            |lines: &[&str]| -> Vec<MountFact> { lines.iter().filter_map(|l| parse_mount(l)).collect() };
+        let node = mounts(&[
+            "1 0 8:1 / / rw - ext4 /dev/a rw",
+            "2 1 8:2 /exports/d /data rw - ext4 /dev/b rw",
+            "3 1 0:9 / /proc rw - proc proc rw",
+        ]);
+        let container = mounts(&[
+            "10 0 0:50 / / rw - overlay overlay rw",
+            "11 10 0:51 / /proc rw - proc proc rw",
+            "12 10 8:1 /var/log /logs rw - ext4 /dev/a rw",
+            "13 10 8:1 /etc /conf ro - ext4 /dev/a rw",
+            "14 10 8:1 /var/lib/skiff/pods/u/vol /vol rw - ext4 /dev/a rw",
+            "15 10 8:2 /exports/d/a\\040b /d rw - ext4 /dev/b rw",
+            "16 10 8:1 / /node rw - ext4 /dev/a rw",
+            "17 16 0:9 / /node/proc rw - proc proc rw",
+        ]);
+        let own = [PathBuf::from("/var/lib/skiff")];
+        let found = writable_node_paths(&container, &node, &own, &["/node".into()]);
+        let expected = [("/logs", "/var/log"), ("/d", "/data/a b"), ("/node", "/")];
+        assert_eq!(found, expected.map(|(inside, there)| (inside.into(), there.into())));
+    }
+}
