@@ -106,6 +106,7 @@ const NODE: &[Rule] = &[
             "secrets",
             "serviceaccounts",
             "priorityclasses",
+            "networkpolicies",
         ],
     ),
     rule(&[&["create", "update", "patch"]], &["nodes", "nodes/status"]),

@@ -4,6 +4,7 @@
 //! Objects are JSON values, normalised by the decoder. An empty text (and a zero, where zero can't be
 //! meant) counts as left out, as it does for Go's plain fields.
 
+mod network_policy;
 mod pod;
 mod rbac;
 mod service;
@@ -30,6 +31,7 @@ pub fn apply(group: &str, kind: &str, object: &mut Value) {
         ("apps", "DaemonSet") => workloads::daemon_set(map),
         ("discovery.k8s.io", "EndpointSlice") => endpoint_slice(map),
         ("rbac.authorization.k8s.io", "RoleBinding" | "ClusterRoleBinding") => rbac::binding(map),
+        ("networking.k8s.io", "NetworkPolicy") => network_policy::network_policy(map),
         ("scheduling.k8s.io", "PriorityClass") => text(map, "preemptionPolicy", "PreemptLowerPriority"),
         _ => {}
     }

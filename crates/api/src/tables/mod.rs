@@ -118,12 +118,7 @@ static KINDS: &[Kind] = &[
         columns: &[NAME, col("AddressType"), col("Ports"), col("Endpoints"), AGE],
         cells: services::endpoint_slice,
     },
-    Kind {
-        group: "rbac.authorization.k8s.io",
-        kind: "Role",
-        columns: rbac::ROLE_COLUMNS,
-        cells: rbac::role,
-    },
+    Kind { group: "rbac.authorization.k8s.io", kind: "Role", columns: rbac::ROLE_COLUMNS, cells: rbac::role },
     Kind {
         group: "rbac.authorization.k8s.io",
         kind: "ClusterRole",
@@ -141,6 +136,12 @@ static KINDS: &[Kind] = &[
         kind: "ClusterRoleBinding",
         columns: rbac::BINDING_COLUMNS,
         cells: rbac::binding,
+    },
+    Kind {
+        group: "networking.k8s.io",
+        kind: "NetworkPolicy",
+        columns: &[NAME, col("Pod-Selector"), AGE],
+        cells: services::network_policy,
     },
     Kind {
         group: "scheduling.k8s.io",

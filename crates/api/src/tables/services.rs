@@ -1,8 +1,8 @@
-//! Services and their endpoints.
+//! Services, their endpoints, and who may talk to whom.
 
 use serde_json::Value;
 
-use super::format::{NONE, age, first_three, labels, list, name, number, text_or};
+use super::format::{NONE, age, first_three, labels, list, name, number, selector, text_or};
 use super::{AGE, Column, NAME, col, wide};
 
 pub(super) static COLUMNS: &[Column] =
@@ -87,6 +87,10 @@ pub(super) fn endpoint_slice(slice: &Value, now: i64) -> Vec<Value> {
         first_three(&addresses, "<unset>").into(),
         age(slice, now).into(),
     ]
+}
+
+pub(super) fn network_policy(policy: &Value, now: i64) -> Vec<Value> {
+    vec![name(policy), selector(&policy["spec"]["podSelector"]).into(), age(policy, now).into()]
 }
 
 #[cfg(test)]

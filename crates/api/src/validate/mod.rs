@@ -9,6 +9,7 @@ mod container;
 mod cursor;
 mod metadata;
 pub mod names;
+mod network_policy;
 mod node;
 mod pod;
 mod rbac;
@@ -67,6 +68,7 @@ fn of_kind(group: &str, kind: &str) -> Option<Check> {
         ("apps", "Deployment") => workload::deployment,
         ("apps", "ReplicaSet") => workload::replica_set,
         ("apps", "DaemonSet") => workload::daemon_set,
+        ("networking.k8s.io", "NetworkPolicy") => network_policy::check,
         ("scheduling.k8s.io", "PriorityClass") => config::priority_class,
         ("coordination.k8s.io", "Lease") => config::lease,
         ("rbac.authorization.k8s.io", "Role") => rbac::role,

@@ -13,6 +13,7 @@ mod pods;
 mod services;
 mod strategy;
 
+use k8s_openapi::api::networking::v1 as networking_v1;
 use k8s_openapi::api::scheduling::v1 as scheduling_v1;
 use k8s_openapi::api::{apps::v1 as apps_v1, coordination::v1 as coordination_v1, core::v1 as core_v1};
 use k8s_openapi::api::{discovery::v1 as discovery_v1, events::v1 as events_v1};
@@ -304,6 +305,11 @@ pub(crate) static RESOURCES: &[Resource] = &[
         ],
         strategy: &events::Events,
         conversion: Some(Conversion { from_stored: events::from_core, to_stored: events::to_core }),
+    }),
+    row!("networking.k8s.io", "v1", "networking.k8s.io/v1", "NetworkPolicy", "networkpolicies",
+        "networkpolicy", networking_v1::NetworkPolicy, {
+        short_names: &["netpol"],
+        generation: true,
     }),
     row!("scheduling.k8s.io", "v1", "scheduling.k8s.io/v1", "PriorityClass", "priorityclasses",
         "priorityclass", scheduling_v1::PriorityClass, {
