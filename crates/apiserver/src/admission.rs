@@ -1,5 +1,5 @@
 //! What is asked of a write between defaulting and validation, in upstream's order: namespace
-//! lifecycle, service account, priority, default tolerations.
+//! lifecycle, service account, priority, default tolerations; and after validation: Pod Security, host ports.
 
 use std::time::Duration;
 
@@ -9,6 +9,7 @@ use skiff_api::status::{GroupResource, StatusError};
 use crate::auth::Identity;
 use crate::metadata;
 use crate::resources::{Cx, Resource, find};
+use crate::{host_ports, pod_security};
 
 /// How long a pod waits for its namespace's service account, which a controller makes.
 const SERVICE_ACCOUNT_WAIT: Duration = Duration::from_secs(2);
@@ -53,6 +54,18 @@ pub(crate) fn update(
             }
         }
     }
+    Ok(())
+}
+
+/// What is asked of a write once the object is found good: it may be refused, and not changed any more.
+pub(crate) fn validate(
+    cx: &Cx<'_>,
+    row: &Resource,
+    object: &Value,
+    old: Option<&Value>,
+) -> Result<(), StatusError> {
+    pod_security::validate(cx, row, object, old)?;
+    host_ports::warn(cx, row, object, old);
     Ok(())
 }
 

@@ -82,6 +82,8 @@ pub struct Config {
     pub account_keys: Option<PathBuf>,
     /// What tokens and certificates are measured by.
     pub clock: Clock,
+    /// Which pods namespaces let in that say nothing themselves, and what is exempt.
+    pub pod_security: skiff_pod_security::Configuration,
     /// For the answer to `/version`, as `v1.36.0`.
     pub version: String,
 }
@@ -99,6 +101,7 @@ impl Default for Config {
             pki: None,
             account_keys: None,
             clock: Clock::default(),
+            pod_security: skiff_pod_security::Configuration::default(),
             version: "v1.36.0".into(),
         }
     }

@@ -144,7 +144,7 @@ fn call(server: &Inner, row: &Resource, namespace: &str, name: &str) -> Call {
         wanted: false,
         dry_run: false,
         validation: skiff_api::codec::FieldValidation::Strict,
-        warnings: Arc::default(),
+        notes: Arc::default(),
     }
 }
 

@@ -10,9 +10,8 @@ use std::task::{Context, Poll};
 
 use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt;
-use http::{HeaderMap, HeaderValue, StatusCode};
+use http::{HeaderMap, StatusCode};
 use http_body_util::BodyExt;
-use parking_lot::Mutex;
 use skiff_api::codec::FieldValidation;
 use skiff_api::status::StatusError;
 use skiff_api::typed;
@@ -26,6 +25,7 @@ use crate::claims::Claims;
 use crate::config::Config;
 use crate::delete::DeleteOptions;
 use crate::http_body::{Body, Request, Response, lazy};
+use crate::notes::Notes;
 use crate::object::Object;
 use crate::render::{Include, Renderer};
 use crate::request::{Address, Query, verb};
@@ -65,31 +65,15 @@ pub(crate) struct Call {
     pub(crate) wanted: bool,
     pub(crate) dry_run: bool,
     pub(crate) validation: FieldValidation,
-    /// Texts for `Warning` headers of the answer.
-    pub(crate) warnings: Arc<Mutex<Vec<String>>>,
+    pub(crate) notes: Arc<Notes>,
 }
 
 impl Call {
     pub(crate) fn warn(&self, texts: Vec<String>) {
-        // A patch that is tried again says the same again.
-        let mut warnings = self.warnings.lock();
         for text in texts {
-            if !warnings.contains(&text) {
-                warnings.push(text);
-            }
+            self.notes.warn(text);
         }
     }
-}
-
-/// Puts warnings on an answer, as `299 - "text"`.
-fn with_warnings(mut response: Response, warnings: &[String]) -> Response {
-    for text in warnings {
-        let quoted = text.replace('\\', "\\\\").replace('"', "\\\"");
-        if let Ok(value) = HeaderValue::from_str(&format!("299 - \"{quoted}\"")) {
-            response.headers_mut().append(http::header::WARNING, value);
-        }
-    }
-    response
 }
 
 impl Inner {
@@ -344,15 +328,14 @@ async fn resource(inner: Arc<Inner>, address: Address, request: Request) -> Resu
         headers: parts.headers.clone(),
         address,
         validation: decode::field_validation(&query)?,
-        warnings: Arc::default(),
+        notes: Arc::default(),
         query,
         dry_run,
     };
     call.warn(row.deprecated.map(str::to_owned).into_iter().collect());
-    let warnings = Arc::clone(&call.warnings);
+    let notes = Arc::clone(&call.notes);
     let answer = resource_call(inner, call, row, verb, parts, body).await?;
-    let warnings = std::mem::take(&mut *warnings.lock());
-    Ok(with_warnings(answer, &warnings))
+    Ok(notes.put_on(answer))
 }
 
 async fn resource_call(

@@ -93,7 +93,7 @@ pub(crate) async fn unlisted(
             who: who.clone(),
             dry_run: query.dry_run()?,
             validation: decode::field_validation(&query)?,
-            warnings: Arc::default(),
+            notes: Arc::default(),
             query,
             headers: parts.headers,
             wanted: false,

@@ -10,6 +10,7 @@ use skiff_api::status::StatusError;
 use skiff_store::{CommitError, Expect, Write};
 
 use crate::metadata;
+use crate::notes::Notes;
 use crate::object::{Object, to_stored};
 use crate::resources::{Cx, Resource};
 use crate::server::{Call, Inner};
@@ -100,7 +101,8 @@ pub(crate) async fn modify(
             Some(value) => made(stored, &current.key, current.revision, value)?,
             None => made(stored, &current.key, current.revision, &old)?,
         };
-        let cx = Cx { server, who: &server.own_identity, dry_run, subresource: "", key };
+        let notes = Notes::default();
+        let cx = Cx { server, who: &server.own_identity, dry_run, subresource: "", key, notes: &notes };
         if dry_run {
             if let Some(value) = &value {
                 stored.strategy.abandon(&cx, value, Some(&old));
@@ -184,7 +186,7 @@ pub(crate) async fn create(
         }
         let name = metadata::text(&value, "name").to_owned();
         let key: Arc<str> = stored.key(namespace, &name).into();
-        let cx = Cx { server, who: &call.who, dry_run: call.dry_run, subresource: "", key: &key };
+        let cx = Cx { server, who: &call.who, dry_run: call.dry_run, subresource: "", key: &key, notes: &call.notes };
         admission::create(&cx, stored, row, namespace, &mut value).await?;
         if !name.is_empty() && server.caches.of(stored).get(&key).is_some() {
             if generated && attempt < GENERATED_NAME_ATTEMPTS {
@@ -199,6 +201,7 @@ pub(crate) async fn create(
         if !faults.is_empty() {
             return Err(StatusError::invalid(row.group, row.kind, &name, &faults));
         }
+        admission::validate(&cx, row, &value, None)?;
         strategy.allocate(&cx, &mut value, None)?;
         let object = made(stored, &key, 0, &value)?;
         if call.dry_run {
@@ -292,6 +295,7 @@ pub(crate) async fn update(
             dry_run: call.dry_run,
             subresource: &call.address.subresource,
             key: &key,
+            notes: &call.notes,
         };
         settle(&cx, stored, row, wanted, old)
     })
@@ -325,6 +329,7 @@ pub(crate) fn settle(
     if !faults.is_empty() {
         return Err(StatusError::invalid(row.group, row.kind, metadata::text(&old, "name"), &faults));
     }
+    admission::validate(cx, row, &wanted, Some(&old))?;
     strategy.allocate(cx, &mut wanted, Some(&old))?;
     if delete::is_finished(stored, &wanted, &old) {
         return Ok(Step::Remove { last: wanted });

@@ -4,6 +4,7 @@ use serde_json::Value;
 use skiff_api::status::{Cause, StatusError};
 
 use crate::auth::Identity;
+use crate::notes::Notes;
 use crate::server::Inner;
 
 /// Whom and what a strategy is asked about.
@@ -15,6 +16,8 @@ pub(crate) struct Cx<'a> {
     pub(crate) subresource: &'a str,
     /// The key in the store.
     pub(crate) key: &'a str,
+    /// What is said beside the answer.
+    pub(crate) notes: &'a Notes,
 }
 
 /// How a deletion that the generic rules let through is carried out.
