@@ -40,10 +40,10 @@ pub struct Config {
 /// Keys and trust of the agent's server.
 #[derive(Clone)]
 pub struct Serving {
-    /// TLS with client certificates asked for; `None` serves in the clear, which tests do.
+    /// TLS with client certificates asked for, not demanded; `None` serves in the clear, which tests do.
     pub tls: Option<Arc<rustls::ServerConfig>>,
-    /// Whose client certificates may call (their common names); everybody where it is empty, which is
-    /// for tests alone.
+    /// Whose client certificates (their common names) may do all without being asked about. In the clear
+    /// an empty list lets everybody in, which is for tests alone.
     pub allowed_names: Vec<String>,
 }
 

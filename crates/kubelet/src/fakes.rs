@@ -365,6 +365,18 @@ struct Objects {
     token_requests: Vec<(String, Value)>,
 }
 
+    reviews: Reviews,
+}
+
+/// What the API says of callers of the node.
+#[derive(Default)]
+struct Reviews {
+    /// Users by token.
+    known: BTreeMap<String, String>,
+    /// User, verb, and subresource of the node.
+    allowed: Vec<[String; 3]>,
+    fail: bool,
+    asked: Vec<Value>,
 /// A key-value store with the API's manners: collections, watch, merge patch, versions.
 #[derive(Clone)]
 pub(crate) struct FakeApi(Arc<(Mutex<Objects>, watch::Sender<u64>)>);
@@ -409,6 +421,50 @@ impl FakeApi {
 
     fn token(&self, path: String, mut body: Value) -> Response<Body> {
         let mut objects = self.0.0.lock();
+    /// That token is that user's.
+    pub(crate) fn know(&self, token: &str, user: &str) {
+        self.0.0.lock().reviews.known.insert(token.into(), user.into());
+    }
+
+    /// The user may do that to the node's subresource.
+    pub(crate) fn allow(&self, user: &str, verb: &str, subresource: &str) {
+        self.0.0.lock().reviews.allowed.push([user.into(), verb.into(), subresource.into()]);
+    }
+
+    pub(crate) fn fail_reviews(&self) {
+        self.0.0.lock().reviews.fail = true;
+    }
+
+    /// How often somebody asked who or whether.
+    pub(crate) fn reviews(&self) -> usize {
+        self.0.0.lock().reviews.asked.len()
+    }
+
+    pub(crate) fn last_review(&self) -> Value {
+        self.0.0.lock().reviews.asked.last().cloned().unwrap_or_default()
+    }
+
+    fn review(&self, mut body: Value) -> Response<Body> {
+        let reviews = &mut self.0.0.lock().reviews;
+        reviews.asked.push(body.clone());
+        if reviews.fail {
+            return not_found();
+        }
+        let spec = &body["spec"];
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        body["status"] = if spec["token"].is_string() {
+            match reviews.known.get(&text(&spec["token"])) {
+                Some(user) => json!({"authenticated": true, "user": {"username": user, "groups": ["g"]}}),
+                None => json!({"authenticated": false, "error": "unknown"}),
+            }
+        } else {
+            let what = &spec["resourceAttributes"];
+            let asked = [text(&spec["user"]), text(&what["verb"]), text(&what["subresource"])];
+            json!({"allowed": reviews.allowed.contains(&asked)})
+        };
+        Response::new(full(body.to_string()))
+    }
+
         let Some(seconds) = objects.token_seconds else { return not_found() };
         objects.token_requests.push((path, body.clone()));
         let until = crate::time::api_time(SystemTime::now() + Duration::from_secs(seconds));
@@ -518,6 +574,7 @@ impl Transport for FakeApi {
             Method::POST if path.ends_with("/token") => self.token(path, body),
             Method::POST => {
                 let name = body["metadata"]["name"].as_str().unwrap_or("none").to_owned();
+            Method::POST if path.ends_with("reviews") => self.review(body),
                 let path = format!("{path}/{name}");
                 self.put(&path, body);
                 Response::new(full(self.get(&path).unwrap_or_default().to_string()))

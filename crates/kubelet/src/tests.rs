@@ -1,5 +1,6 @@
 //! The agent as a whole against honest fakes of the API, the runtime and the network.
 
+mod door;
 mod tokens;
 
 use std::sync::Arc;
@@ -21,10 +22,15 @@ struct Agent {
     dir: tempfile::TempDir,
     stop: CancellationToken,
     task: Option<tokio::task::JoinHandle<Result<(), crate::Error>>>,
+    serving: crate::Serving,
 }
 
 impl Agent {
     fn new() -> Self {
+        Self::with(config().serving)
+    }
+
+    fn with(serving: crate::Serving) -> Self {
         let api = FakeApi::default();
         // The control plane gives ranges when it sees the node; here it is there from the start.
         api.put(
@@ -45,13 +51,15 @@ impl Agent {
             dir: tempfile::tempdir().expect("a directory"),
             stop: CancellationToken::new(),
             task: None,
+            serving,
         };
         agent.start();
         agent
     }
 
     fn start(&mut self) {
-        let config = crate::Config { data_dir: self.dir.path().to_owned(), ..config() };
+        let data_dir = self.dir.path().to_owned();
+        let config = crate::Config { data_dir, serving: self.serving.clone(), ..config() };
         let network = self.network.clone() as Arc<dyn Network>;
         let runtime = self.runtime.clone() as Arc<dyn Runtime>;
         self.stop = CancellationToken::new();
@@ -103,6 +111,15 @@ impl Agent {
         pod["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
         pod["metadata"]["deletionGracePeriodSeconds"] = json!(grace);
         self.api.put(POD, pod);
+    }
+
+    /// Where the agent's server listens, as the node's status tells.
+    async fn port(&self) -> u16 {
+        let port = |node: Option<&Value>| {
+            node.and_then(|node| node["status"]["daemonEndpoints"]["kubeletEndpoint"]["Port"].as_u64())
+        };
+        let node = self.api.until("/api/v1/nodes/node", "has a port", |node| port(node).is_some()).await;
+        u16::try_from(port(node.as_ref()).expect("has one")).expect("a port")
     }
 
     async fn event(&self, reason: &str) -> String {
@@ -389,15 +406,11 @@ async fn the_node_tells_of_itself() {
     assert_eq!(lease["spec"]["holderIdentity"], "node");
 }
 
-/// One request to the agent's server, at the port that the node's status tells.
+/// One request to the agent's server.
 async fn ask(agent: &Agent, path: &str) -> String {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    let port = |node: Option<&Value>| {
-        node.and_then(|node| node["status"]["daemonEndpoints"]["kubeletEndpoint"]["Port"].as_u64())
-    };
-    let node = agent.api.until("/api/v1/nodes/node", "has a port", |node| port(node).is_some()).await;
-    let port = u16::try_from(port(node.as_ref()).expect("has one")).expect("a port");
-    let mut stream = tokio::net::TcpStream::connect(("127.0.0.1", port)).await.expect("connects");
+    let mut stream =
+        tokio::net::TcpStream::connect(("127.0.0.1", agent.port().await)).await.expect("connects");
     let request = format!("GET {path} HTTP/1.1\r\nhost: node\r\nconnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await.expect("asks");
     let mut answer = String::new();

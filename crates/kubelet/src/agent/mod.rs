@@ -1,7 +1,8 @@
 //! The agent's server, port 10250: what the API server asks nodes for, at upstream's paths.
 //!
-//! Callers are known by their client certificate; only the API server's may call. `/healthz` is for all.
+//! Who may call is [`door`]'s to say.
 
+mod door;
 mod log_stream;
 mod skiff;
 mod streams;
@@ -21,16 +22,19 @@ use hyper_util::server::conn::auto;
 use skiff_client::{Body, BoxError};
 use skiff_runtime::{Container, ContainerState};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
+use self::door::{Door, Peer};
 use crate::labels;
 use crate::node_context::Context;
 
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// The API server has one connection for each stream.
+const CONNECTIONS_MAX: usize = 4_096;
 
 /// An answer other than success, as plain text.
 #[derive(Debug)]
@@ -43,11 +47,14 @@ pub(crate) struct Server {
     context: Arc<Context>,
     /// Rung when images come or go.
     images_changed: Arc<Notify>,
+    door: Door,
+    connections: Arc<Semaphore>,
 }
 
 impl Server {
     pub(crate) fn new(context: Arc<Context>, images_changed: Arc<Notify>) -> Self {
-        Self { context, images_changed }
+        let door = Door::new(context.client.clone(), context.config.node_name.clone());
+        Self { context, images_changed, door, connections: Arc::new(Semaphore::new(CONNECTIONS_MAX)) }
     }
 
     pub(crate) async fn run(self, listener: TcpListener, shutdown: CancellationToken) {
@@ -58,9 +65,10 @@ impl Server {
             tokio::select! {
                 () = shutdown.cancelled() => return,
                 accepted = listener.accept() => match accepted {
-                    Ok((stream, _)) => {
-                        connections.spawn(server.clone().connection(stream));
-                    }
+                    // One too many is closed at once.
+                    Ok((stream, _)) => if let Ok(place) = server.connections.clone().try_acquire_owned() {
+                        connections.spawn(server.clone().connection(stream, place));
+                    },
                     Err(error) => {
                         // Out of descriptors, mostly: others may finish meanwhile.
                         debug!(error = &error as &dyn std::error::Error, "cannot accept");
@@ -72,22 +80,23 @@ impl Server {
         }
     }
 
-    async fn connection(self: Arc<Self>, stream: TcpStream) {
+    /// Serves a connection, which holds its `place` to its end.
+    async fn connection(self: Arc<Self>, stream: TcpStream, place: OwnedSemaphorePermit) {
         let _ = stream.set_nodelay(true);
+        let _place = place;
+        let allowed = self.context.config.serving.allowed_names.clone();
         match self.context.config.serving.tls.clone() {
             None => {
-                let open = self.context.config.serving.allowed_names.is_empty();
-                self.serve(stream, open).await;
+                let peer = if allowed.is_empty() { Peer::ApiServer } else { Peer::Unknown };
+                self.serve(stream, peer).await;
             }
             Some(tls) => {
                 let accepting = TlsAcceptor::from(tls).accept(stream);
                 match tokio::time::timeout(HANDSHAKE_TIMEOUT, accepting).await {
                     Ok(Ok(stream)) => {
                         let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
-                        let name = certificate.and_then(|certificate| common_name(certificate));
-                        let allowed = &self.context.config.serving.allowed_names;
-                        let known = name.is_some_and(|name| allowed.contains(&name));
-                        self.serve(stream, known).await;
+                        let peer = Peer::of(certificate.map(|certificate| &**certificate), &allowed);
+                        self.serve(stream, peer).await;
                     }
                     Ok(Err(error)) => {
                         debug!(error = &error as &dyn std::error::Error, "a TLS handshake failed")
@@ -98,13 +107,14 @@ impl Server {
         }
     }
 
-    async fn serve<S>(self: Arc<Self>, stream: S, known: bool)
+    async fn serve<S>(self: Arc<Self>, stream: S, peer: Peer)
     where
         S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
     {
+        let peer = Arc::new(peer);
         let service = service_fn(move |request| {
-            let server = self.clone();
-            async move { Ok::<_, Infallible>(server.answer(request, known).await) }
+            let (server, peer) = (self.clone(), peer.clone());
+            async move { Ok::<_, Infallible>(server.answer(request, &peer).await) }
         });
         let mut builder = auto::Builder::new(TokioExecutor::new());
         builder.http1().timer(TokioTimer::new()).header_read_timeout(Duration::from_secs(30));
@@ -114,14 +124,11 @@ impl Server {
         }
     }
 
-    async fn answer(&self, request: Request<Incoming>, known: bool) -> Response<Body> {
+    async fn answer(&self, request: Request<Incoming>, peer: &Peer) -> Response<Body> {
         let path = request.uri().path().to_owned();
-        let result = if path == "/healthz" {
-            Ok(text("ok"))
-        } else if known {
-            self.route(request, &path).await
-        } else {
-            Err(Refusal(StatusCode::UNAUTHORIZED, "Unauthorized".into()))
+        let result = match self.door.admit(peer, request.headers(), request.method(), &path).await {
+            Ok(()) => self.route(request, &path).await,
+            Err(refusal) => Err(refusal),
         };
         result.unwrap_or_else(|Refusal(status, message)| {
             let mut response = text(message);
@@ -156,6 +163,7 @@ impl Server {
             (&Method::GET, ["containerLogs", namespace, pod, container]) => {
                 log_stream::answer(&self.context, namespace, pod, container, &query).await
             }
+            (&Method::GET, ["healthz"]) => Ok(text("ok")),
             (&Method::GET, ["pods"]) => {
                 let items: Vec<_> = self.context.pods.list();
                 let items: Vec<&k8s_openapi::api::core::v1::Pod> = items.iter().map(|pod| &**pod).collect();
@@ -292,12 +300,6 @@ fn decode(text: &str) -> String {
         }
     }
     String::from_utf8_lossy(&decoded).into_owned()
-}
-
-fn common_name(certificate: &[u8]) -> Option<String> {
-    let (_, certificate) = x509_parser::parse_x509_certificate(certificate).ok()?;
-    let name = certificate.subject().iter_common_name().next()?.as_str().ok()?;
-    Some(name.to_owned())
 }
 
 #[cfg(test)]

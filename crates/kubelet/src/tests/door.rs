@@ -1,0 +1,192 @@
+//! The agent's own port, by real TLS: who gets in with which credential.
+
+use std::net::Ipv4Addr;
+
+use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio_rustls::TlsConnector;
+
+use super::*;
+
+struct Authority {
+    issuer: Issuer<'static, KeyPair>,
+    certificate: CertificateDer<'static>,
+}
+
+type Identity = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
+
+impl Authority {
+    fn new(name: &str) -> Self {
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let key = KeyPair::generate().expect("a key");
+        let certificate = params.self_signed(&key).expect("signs itself").der().clone();
+        Self { issuer: Issuer::new(params, key), certificate }
+    }
+
+    fn issue(&self, name: &str, organization: &str, usage: ExtendedKeyUsagePurpose) -> Identity {
+        let mut params = CertificateParams::new(vec!["node".to_owned()]).expect("a name");
+        params.distinguished_name.push(DnType::OrganizationName, organization);
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.extended_key_usages = vec![usage];
+        let key = KeyPair::generate().expect("a key");
+        let certificate = params.signed_by(&key, &self.issuer).expect("signs").der().clone();
+        (vec![certificate], PrivatePkcs8KeyDer::from(key.serialize_der()).into())
+    }
+
+    fn client(&self, name: &str, organization: &str) -> Option<Identity> {
+        Some(self.issue(name, organization, ExtendedKeyUsagePurpose::ClientAuth))
+    }
+
+    fn roots(&self) -> RootCertStore {
+        let mut roots = RootCertStore::empty();
+        roots.add(self.certificate.clone()).expect("a certificate");
+        roots
+    }
+}
+
+fn provider() -> Arc<rustls::crypto::CryptoProvider> {
+    Arc::new(rustls::crypto::ring::default_provider())
+}
+
+fn serving(authority: &Authority) -> Arc<ServerConfig> {
+    let verifier =
+        rustls::server::WebPkiClientVerifier::builder_with_provider(Arc::new(authority.roots()), provider())
+            .allow_unauthenticated()
+            .build()
+            .expect("a verifier");
+    let (chain, key) =
+        authority.issue("system:node:node", "system:nodes", ExtendedKeyUsagePurpose::ServerAuth);
+    let config = ServerConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .expect("versions")
+        .with_client_cert_verifier(verifier)
+        .with_single_cert(chain, key);
+    Arc::new(config.expect("a server"))
+}
+
+struct Node {
+    agent: Agent,
+    authority: Authority,
+    port: u16,
+}
+
+impl Node {
+    async fn start() -> Self {
+        let authority = Authority::new("cluster");
+        let serving =
+            crate::Serving { tls: Some(serving(&authority)), allowed_names: vec!["the-api-server".into()] };
+        let agent = Agent::with(serving);
+        let port = agent.port().await;
+        Self { agent, authority, port }
+    }
+
+    /// What the node answers to a request by TLS, as `STATUS BODY`, or why there is no connection.
+    async fn ask(
+        &self,
+        identity: Option<Identity>,
+        token: Option<&str>,
+        request: &str,
+    ) -> std::io::Result<String> {
+        let builder = ClientConfig::builder_with_provider(provider())
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_root_certificates(self.authority.roots());
+        let tls = match identity {
+            Some((chain, key)) => builder.with_client_auth_cert(chain, key).expect("an identity"),
+            None => builder.with_no_client_auth(),
+        };
+        let stream = tokio::net::TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).await?;
+        let name = ServerName::try_from("node").expect("a name");
+        let mut stream = TlsConnector::from(Arc::new(tls)).connect(name, stream).await?;
+        let token = token.map(|token| format!("authorization: Bearer {token}\r\n")).unwrap_or_default();
+        let request = format!("{request} HTTP/1.1\r\nhost: node\r\nconnection: close\r\n{token}\r\n");
+        stream.write_all(request.as_bytes()).await?;
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).await?;
+        let answer = String::from_utf8_lossy(&answer).into_owned();
+        let (head, body) = answer.split_once("\r\n\r\n").ok_or(std::io::ErrorKind::InvalidData)?;
+        Ok(format!("{} {body}", head.split(' ').nth(1).unwrap_or_default()))
+    }
+}
+
+const EXEC: &str = "POST /exec/default/p/c?command=ls";
+
+#[tokio::test]
+async fn nobody_gets_in_without_a_credential() {
+    let node = Node::start().await;
+    for path in ["GET /healthz", "GET /pods", "GET /stats/summary", "GET /nothing", EXEC] {
+        assert_eq!(node.ask(None, None, path).await.expect("answers"), "401 Unauthorized", "{path}");
+    }
+    assert_eq!(node.ask(None, Some("forged"), "GET /pods").await.expect("answers"), "401 Unauthorized");
+}
+
+#[tokio::test]
+async fn a_certificate_of_another_authority_ends_the_handshake() {
+    let node = Node::start().await;
+    let other = Authority::new("cluster");
+    let stranger = other.client("the-api-server", "system:masters");
+    node.ask(stranger, None, "GET /pods").await.expect_err("it is not one of this cluster");
+    let unfit = node.authority.issue("the-api-server", "system:masters", ExtendedKeyUsagePurpose::ServerAuth);
+    node.ask(Some(unfit), None, "GET /pods").await.expect_err("it is no client's");
+}
+
+#[tokio::test]
+async fn the_api_server_may_do_all_unasked() {
+    let node = Node::start().await;
+    let api = || node.authority.client("the-api-server", "system:masters");
+    assert_eq!(node.ask(api(), None, "GET /healthz").await.expect("answers"), "200 ok");
+    assert_eq!(node.ask(api(), None, EXEC).await.expect("answers"), "404 container not found (\"c\")");
+    assert_eq!(node.agent.api.reviews(), 0);
+}
+
+#[tokio::test]
+async fn other_certificates_are_reviewed() {
+    let node = Node::start().await;
+    let peer = || node.authority.client("system:node:other", "system:nodes");
+    assert_eq!(
+        node.ask(peer(), None, EXEC).await.expect("answers"),
+        "403 Forbidden (user=system:node:other, verb=create, resource=nodes, subresource(s)=[proxy])"
+    );
+    assert_eq!(
+        node.ask(peer(), None, "GET /pods").await.expect("answers"),
+        "403 Forbidden (user=system:node:other, verb=get, resource=nodes, subresource(s)=[pods proxy])"
+    );
+    node.agent.api.allow("admin", "get", "proxy");
+    let admin = node.authority.client("admin", "people");
+    assert!(node.ask(admin, None, "GET /pods").await.expect("answers").starts_with("200 "));
+    let asked = node.agent.api.last_review();
+    assert_eq!(asked["spec"]["groups"], json!(["people", "system:authenticated"]));
+    assert_eq!(asked["spec"]["resourceAttributes"]["name"], "node");
+}
+
+#[tokio::test]
+async fn tokens_are_reviewed_and_carry_rights_of_their_own() {
+    let node = Node::start().await;
+    node.agent.api.know("good", "robot");
+    node.agent.api.allow("robot", "get", "stats");
+    let ask = |request: &'static str| node.ask(None, Some("good"), request);
+    let stats = ask("GET /stats/summary").await.expect("answers");
+    assert!(!stats.starts_with("401") && !stats.starts_with("403"), "{stats}");
+    assert!(ask("GET /pods").await.expect("answers").starts_with("403 Forbidden (user=robot, verb=get"));
+    assert!(ask(EXEC).await.expect("answers").starts_with("403 Forbidden (user=robot, verb=create"));
+    // A second look at the same asks nobody.
+    let before = node.agent.api.reviews();
+    assert!(ask("GET /pods").await.expect("answers").starts_with("403 "));
+    assert_eq!(node.agent.api.reviews(), before);
+}
+
+#[tokio::test]
+async fn while_the_api_server_cannot_be_asked_nobody_gets_in() {
+    let node = Node::start().await;
+    node.agent.api.fail_reviews();
+    assert_eq!(node.ask(None, Some("good"), "GET /pods").await.expect("answers"), "401 Unauthorized");
+    let peer = node.authority.client("admin", "people");
+    assert_eq!(
+        node.ask(peer, None, "GET /metrics").await.expect("answers"),
+        "500 Authorization error (user=admin, verb=get, resource=nodes, subresource(s)=[metrics])"
+    );
+}
