@@ -8,3 +8,4 @@ mod d_host_port;
 mod e_services;
 mod f_host_pid_ipc;
 mod g_kubectl;
+mod h_security;
