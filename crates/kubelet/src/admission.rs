@@ -6,12 +6,16 @@
 use k8s_openapi::api::core::v1::{ContainerPort, Pod};
 
 use crate::plan::Waiting;
+use crate::security::admission::{self as security, Host};
 
 /// Why the node does not take the pod, in upstream's words; `None` if it does. A pod that was started
 /// once was taken, and stays so.
-pub(crate) fn rejection(pod: &Pod, others: &[impl AsRef<Pod>]) -> Option<Waiting> {
+pub(crate) fn rejection(pod: &Pod, others: &[impl AsRef<Pod>], host: &Host<'_>) -> Option<Waiting> {
     if is_started(pod) {
         return None;
+    }
+    if let Some(refused) = security::rejection(pod, host) {
+        return Some(refused);
     }
     let own = host_ports(pod);
     let clashes = others.iter().map(AsRef::as_ref).filter(|other| comes_before(other, pod)).any(|other| {
@@ -78,7 +82,8 @@ mod tests {
     }
 
     fn is_rejected(pod: &Pod, others: &[Arc<Pod>]) -> bool {
-        rejection(pod, others).is_some()
+        let host = Host { apparmor: false, allowed_unsafe_sysctls: &[] };
+        rejection(pod, others, &host).is_some()
     }
 
     #[test]

@@ -33,6 +33,10 @@ pub struct Config {
     /// The address that the agent's server listens on; port 10250 by upstream's habit, 0 for any.
     pub listen: SocketAddr,
     pub serving: Serving,
+    /// Kernel parameters that pods may set beside the safe ones; see [`crate::check_allowed_sysctls`].
+    pub allowed_unsafe_sysctls: Vec<String>,
+    /// Containers that name no seccomp profile get the runtime's own, not none.
+    pub seccomp_default: bool,
     /// Without the leading `v`, such as `1.36.0+skiff`.
     pub version: String,
 }
@@ -56,6 +60,11 @@ impl Config {
     /// Everything of one pod but its logs.
     pub fn pod_dir(&self, uid: &str) -> PathBuf {
         self.data_dir.join("pods").join(uid)
+    }
+
+    /// Where localhost seccomp profiles lie.
+    pub fn seccomp_dir(&self) -> PathBuf {
+        self.data_dir.join(crate::security::SECCOMP_DIR)
     }
 
     /// The directory of a pod's log files, named as upstream names it.

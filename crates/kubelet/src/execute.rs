@@ -329,7 +329,8 @@ impl Worker {
             image: &image,
             memory_capacity_bytes: context.capacity.memory_bytes,
         };
-        let config = translate::container(&pod, spec, container, around);
+        let config =
+            translate::container(&pod, spec, container, around, &context.config).map_err(config_error)?;
         let began = tokio::time::Instant::now();
         let name = Some(container.name.as_str());
         let id = context

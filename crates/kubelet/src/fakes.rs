@@ -33,6 +33,8 @@ pub(crate) fn config() -> Config {
         cgroup_root: "kubepods".into(),
         resolv_conf: PathBuf::from("/etc/resolv.conf"),
         listen: ([127, 0, 0, 1], 0).into(),
+        allowed_unsafe_sysctls: Vec::new(),
+        seccomp_default: false,
         serving: Serving { tls: None, allowed_names: Vec::new() },
         version: "1.36.0+skiff".into(),
     }
@@ -363,8 +365,6 @@ struct Objects {
     token_seconds: Option<u64>,
     /// Path and body of each request for a token that was granted.
     token_requests: Vec<(String, Value)>,
-}
-
     reviews: Reviews,
 }
 
@@ -377,6 +377,8 @@ struct Reviews {
     allowed: Vec<[String; 3]>,
     fail: bool,
     asked: Vec<Value>,
+}
+
 /// A key-value store with the API's manners: collections, watch, merge patch, versions.
 #[derive(Clone)]
 pub(crate) struct FakeApi(Arc<(Mutex<Objects>, watch::Sender<u64>)>);
@@ -419,8 +421,6 @@ impl FakeApi {
         self.0.0.lock().token_requests.clone()
     }
 
-    fn token(&self, path: String, mut body: Value) -> Response<Body> {
-        let mut objects = self.0.0.lock();
     /// That token is that user's.
     pub(crate) fn know(&self, token: &str, user: &str) {
         self.0.0.lock().reviews.known.insert(token.into(), user.into());
@@ -465,6 +465,8 @@ impl FakeApi {
         Response::new(full(body.to_string()))
     }
 
+    fn token(&self, path: String, mut body: Value) -> Response<Body> {
+        let mut objects = self.0.0.lock();
         let Some(seconds) = objects.token_seconds else { return not_found() };
         objects.token_requests.push((path, body.clone()));
         let until = crate::time::api_time(SystemTime::now() + Duration::from_secs(seconds));
@@ -572,9 +574,9 @@ impl Transport for FakeApi {
         };
         Ok(match method {
             Method::POST if path.ends_with("/token") => self.token(path, body),
+            Method::POST if path.ends_with("reviews") => self.review(body),
             Method::POST => {
                 let name = body["metadata"]["name"].as_str().unwrap_or("none").to_owned();
-            Method::POST if path.ends_with("reviews") => self.review(body),
                 let path = format!("{path}/{name}");
                 self.put(&path, body);
                 Response::new(full(self.get(&path).unwrap_or_default().to_string()))

@@ -15,6 +15,7 @@ mod config;
 mod env;
 mod events;
 mod execute;
+mod explain;
 #[cfg(test)]
 mod fakes;
 mod given;
@@ -30,6 +31,7 @@ mod prober;
 mod probes;
 mod references;
 mod resources;
+mod security;
 mod status;
 mod status_writer;
 #[cfg(test)]
@@ -58,6 +60,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 pub use config::{Config, Serving};
+pub use security::sysctls::check_allowed as check_allowed_sysctls;
 
 use crate::capacity::Capacity;
 use crate::images::{Puller, chain};
@@ -99,7 +102,7 @@ pub async fn run(
     make_network: NetworkFactory,
     shutdown: CancellationToken,
 ) -> Result<(), Error> {
-    for dir in ["pods", "pods-log"] {
+    for dir in ["pods", "pods-log", security::SECCOMP_DIR] {
         std::fs::create_dir_all(config.data_dir.join(dir)).map_err(Error::DataDir)?;
     }
     let address = config.listen;
@@ -143,6 +146,7 @@ pub async fn run(
         services: services.clone(),
         capacity,
         bells,
+        memory: explain::Memory::default(),
     });
 
     let mut parts: JoinSet<&'static str> = JoinSet::new();

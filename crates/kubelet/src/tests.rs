@@ -261,17 +261,45 @@ async fn images_fail_and_back_off() {
 #[tokio::test]
 async fn what_is_not_supported_is_named() {
     let agent = Agent::new();
-    agent
-        .apply(json!({"securityContext": {"runAsUser": 5}, "containers": [{"name": "c", "image": "web:1"}]}));
+    agent.apply(json!({"runtimeClassName": "x", "containers": [{"name": "c", "image": "web:1"}]}));
     let waits = |status: &Value| {
         status["containerStatuses"][0]["state"]["waiting"]["reason"] == "CreateContainerConfigError"
     };
     let status = agent.until("waits", waits).await;
     assert_eq!(
         status["containerStatuses"][0]["state"]["waiting"]["message"],
-        "spec.securityContext.runAsUser is not supported by this version of Skiff"
+        "spec.runtimeClassName is not supported by this version of Skiff"
     );
     assert!(agent.runtime.running().is_empty());
+}
+
+#[tokio::test]
+async fn what_must_not_run_as_root_waits_and_says_why() {
+    let agent = Agent::new();
+    let uid = agent.apply(
+        json!({"securityContext": {"runAsNonRoot": true}, "containers": [{"name": "c", "image": "web:1"}]}),
+    );
+    let waits = |status: &Value| {
+        status["containerStatuses"][0]["state"]["waiting"]["reason"] == "CreateContainerConfigError"
+    };
+    let status = agent.until("waits", waits).await;
+    let message = status["containerStatuses"][0]["state"]["waiting"]["message"].as_str().unwrap_or_default();
+    assert!(
+        message.starts_with("container has runAsNonRoot and image will run as root (pod: \"")
+            && message.ends_with(", container: c)"),
+        "{message} {uid:?}"
+    );
+    assert!(agent.runtime.running().is_empty());
+}
+
+#[tokio::test]
+async fn a_pod_that_no_node_can_run_fails() {
+    let agent = Agent::new();
+    agent.apply(json!({"securityContext": {"sysctls": [{"name": "kernel.sem", "value": "1"}]},
+        "containers": [{"name": "c", "image": "web:1"}]}));
+    let status = agent.until("fails", |status| status["phase"] == "Failed").await;
+    assert_eq!(status["reason"], "SysctlForbidden");
+    assert_eq!(status["message"], "Pod was rejected: forbidden sysctl: \"kernel.sem\" not allowlisted");
 }
 
 #[tokio::test]

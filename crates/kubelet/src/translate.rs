@@ -1,15 +1,15 @@
 //! From a pod to what the runtime and the network take: plain functions.
 
-use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
 use skiff_network::{HostPort, Protocol};
-use skiff_runtime::{ContainerConfig, Image, Mount, NamespaceMode, Propagation, SandboxConfig, Security};
+use skiff_runtime::{ContainerConfig, Image, Mount, NamespaceMode, Propagation, SandboxConfig};
 
 use crate::config::Config;
 use crate::env::expand_all;
+use crate::security::{self, Defaults};
 use crate::{labels, names, resources};
 
 /// The sandbox of a pod.
@@ -32,7 +32,8 @@ pub(crate) fn sandbox(pod: &Pod, attempt: u32, config: &Config) -> Result<Sandbo
         ipc: own(spec.host_ipc),
         cgroup_parent: resources::cgroup_parent(spec, pod.metadata.uid.as_deref().unwrap_or_default()),
         resources: resources::of_pod(spec),
-        sysctls: BTreeMap::new(),
+        sysctls: security::sysctls::of_pod(spec),
+        users: None,
     })
 }
 
@@ -55,7 +56,11 @@ pub(crate) fn container(
     spec: &PodSpec,
     container: &Container,
     around: Surroundings<'_>,
-) -> ContainerConfig {
+    config: &Config,
+) -> Result<ContainerConfig, String> {
+    let defaults = Defaults { seccomp_dir: &config.seccomp_dir(), seccomp_default: config.seccomp_default };
+    let image_user = around.image.user.as_deref().unwrap_or_default();
+    let security = security::of_container(pod, spec, container, image_user, &defaults)?;
     let env = around.env;
     let mut labels = labels::of_pod(pod, around.attempt);
     labels.insert(labels::CONTAINER_NAME.into(), container.name.clone());
@@ -84,7 +89,7 @@ pub(crate) fn container(
         read_only: false,
         propagation: Propagation::Private,
     });
-    ContainerConfig {
+    Ok(ContainerConfig {
         labels,
         name: container.name.clone(),
         image,
@@ -94,27 +99,14 @@ pub(crate) fn container(
         env,
         mounts,
         resources: resources::of_container(spec, container, around.memory_capacity_bytes),
-        security: security(container),
+        security,
         log_path: Some(around.log_path),
         stdin: container.stdin.unwrap_or(false),
         stdin_once: container.stdin_once.unwrap_or(false),
         tty: container.tty.unwrap_or(false),
         devices: Vec::new(),
         stop_signal: None,
-    }
-}
-
-fn security(container: &Container) -> Security {
-    let Some(context) = &container.security_context else { return Security::default() };
-    let privileged = context.privileged.unwrap_or(false);
-    let capabilities = context.capabilities.clone().unwrap_or_default();
-    Security {
-        privileged,
-        capabilities_add: capabilities.add.unwrap_or_default(),
-        capabilities_drop: capabilities.drop.unwrap_or_default(),
-        unmasked_proc: privileged,
-        ..Security::default()
-    }
+    })
 }
 
 /// The ports of the node that lead to the pod. On the node's network there is nothing to lead.

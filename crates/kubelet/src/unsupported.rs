@@ -8,19 +8,6 @@ use serde_json::Value;
 
 /// Fields of the pod's specification, as paths in its JSON form. `*` is each item of a list.
 const POD: &[&str] = &[
-    "securityContext.appArmorProfile",
-    "securityContext.fsGroup",
-    "securityContext.fsGroupChangePolicy",
-    "securityContext.runAsGroup",
-    "securityContext.runAsNonRoot",
-    "securityContext.runAsUser",
-    "securityContext.seLinuxChangePolicy",
-    "securityContext.seLinuxOptions",
-    "securityContext.seccompProfile",
-    "securityContext.supplementalGroups",
-    "securityContext.supplementalGroupsPolicy",
-    "securityContext.sysctls",
-    "securityContext.windowsOptions",
     "ephemeralContainers",
     "imagePullSecrets",
     "initContainers.*.restartPolicy",
@@ -58,16 +45,6 @@ const POD: &[&str] = &[
 
 /// Fields of a container.
 const CONTAINER: &[&str] = &[
-    "securityContext.allowPrivilegeEscalation",
-    "securityContext.appArmorProfile",
-    "securityContext.procMount",
-    "securityContext.readOnlyRootFilesystem",
-    "securityContext.runAsGroup",
-    "securityContext.runAsNonRoot",
-    "securityContext.runAsUser",
-    "securityContext.seLinuxOptions",
-    "securityContext.seccompProfile",
-    "securityContext.windowsOptions",
     "env.*.valueFrom.fileKeyRef",
     "lifecycle",
     "livenessProbe.grpc",
@@ -101,8 +78,7 @@ fn pod_field(spec: &PodSpec) -> Option<String> {
         return Some(field);
     }
     // The walk is over JSON, so that a field is one line above; most pods use none and skip it.
-    let plain = spec.security_context.as_ref().is_none_or(|context| *context == Default::default())
-        && spec.affinity.is_none()
+    let plain = spec.affinity.is_none()
         && spec.volumes.iter().flatten().all(is_known)
         && spec.init_containers.is_none()
         && spec.ephemeral_containers.is_none()
@@ -194,14 +170,12 @@ mod tests {
         use serde_json::json;
         check(json!({"containers": [{"name": "a"}], "securityContext": {}}), None);
         check(
-            json!({"containers": [{"name": "a"}], "securityContext": {"runAsUser": 0}}),
-            Some("spec.securityContext.runAsUser is not supported by this version of Skiff"),
+            json!({"containers": [{"name": "a"}], "runtimeClassName": "x"}),
+            Some("spec.runtimeClassName is not supported by this version of Skiff"),
         );
         check(
-            json!({"containers": [{"name": "a", "securityContext": {"readOnlyRootFilesystem": false}}]}),
-            Some(
-                "spec.containers[0].securityContext.readOnlyRootFilesystem is not supported by this version of Skiff",
-            ),
+            json!({"containers": [{"name": "a", "volumeDevices": [{"name": "d", "devicePath": "/d"}]}]}),
+            Some("spec.containers[0].volumeDevices is not supported by this version of Skiff"),
         );
         check(
             json!({"containers": [{"name": "a", "securityContext": {"privileged": true, "capabilities": {"add": ["NET_ADMIN"]}}}]}),

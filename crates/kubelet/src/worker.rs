@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use k8s_openapi::api::core::v1::{Container as Spec, Pod, PodStatus};
 use skiff_client::ObjectKey;
+use skiff_explain::start::Phase;
 use skiff_runtime::{Container, ContainerId, ContainerState};
 use tokio::sync::{Notify, mpsc};
 use tokio::task::{AbortHandle, JoinSet};
@@ -23,6 +24,7 @@ use crate::observed::{Failure, ImageFailure, ImageState, Observed, Probed, Token
 use crate::plan::{self, Plan, Step};
 use crate::prober::{Prober, Verdict, is_probed};
 use crate::references::Objects;
+use crate::security::admission::Host;
 use crate::status::{container_id, status};
 use crate::status_writer::StatusWriter;
 use crate::tokens;
@@ -86,6 +88,12 @@ impl Worker {
             true => TokenState::Settled,
             false => TokenState::Wanted,
         };
+        // A pod that has containers already is adopted: its start is past.
+        let starts = pod.status.as_ref().is_none_or(|status| status.container_statuses.is_none());
+        if starts {
+            let now = SystemTime::now();
+            context.memory.starts.mark(&uid, Phase::Seen, now, now);
+        }
         Self {
             context,
             uid,
@@ -111,7 +119,8 @@ impl Worker {
 
     /// Works until the pod is gone from the node.
     pub(crate) async fn run(mut self) {
-        self.seen.rejected = admission::rejection(&self.pod, &self.context.pods.list());
+        let host = Host::read(&self.context.config.allowed_unsafe_sysctls);
+        self.seen.rejected = admission::rejection(&self.pod, &self.context.pods.list(), &host);
         loop {
             if let Err(error) = self.observe().await {
                 warn!(pod = %self.key, error = %crate::images::chain(&error), "cannot list what runs, retrying");
@@ -125,7 +134,7 @@ impl Worker {
             self.tell(&pod, &plan, now);
             if plan.steps.contains(&Step::Finish) {
                 match self.finish().await {
-                    Ok(()) => return,
+                    Ok(()) => return self.context.memory.forget(&self.uid),
                     Err(error) => self.failed("finish", &error),
                 }
                 self.wait(None, true).await;
@@ -361,7 +370,11 @@ impl Worker {
         if self.seen.removed || self.is_being_adopted() {
             return;
         }
+        self.context.memory.publish(&self.uid, crate::explain::waits(pod, &self.seen, plan), now);
         let status = status(pod, &self.seen, plan, self.context.config.node_ip(), now);
+        if readiness(Some(&status)) == Some("True") {
+            self.context.memory.mark_ready(&self.uid);
+        }
         let known = self.sent.as_ref().or(self.pod.status.as_ref());
         if known != Some(&status) {
             self.writer.write(status.clone());

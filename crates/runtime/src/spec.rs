@@ -23,6 +23,8 @@ pub(crate) struct Spec {
     pub(crate) user: String,
     pub(crate) group: Option<u32>,
     pub(crate) supplemental_groups: Vec<u32>,
+    #[serde(default)]
+    pub(crate) strict_groups: bool,
     pub(crate) tty: bool,
     pub(crate) caps: u64,
     pub(crate) no_new_privileges: bool,
@@ -109,6 +111,7 @@ pub(crate) fn spec(
         user: security.user.as_deref().unwrap_or(image_user).to_owned(),
         group: security.group,
         supplemental_groups: security.supplemental_groups.clone(),
+        strict_groups: security.strict_groups,
         tty: config.tty,
         caps: caps(config)?.0,
         no_new_privileges: security.no_new_privileges,

@@ -44,6 +44,17 @@ pub struct SandboxConfig {
     pub resources: Resources,
     /// Kernel parameters of the sandbox's own namespaces, `net.ipv4.ip_forward` style.
     pub sysctls: BTreeMap<String, String>,
+    /// The node's IDs that the sandbox's users are; `None`: users are the node's own.
+    #[serde(default)]
+    pub users: Option<UserRange>,
+}
+
+/// A user namespace that maps the IDs from 0 on, of users and of groups alike, to a range of the node's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UserRange {
+    /// What 0 is on the node.
+    pub first: u32,
+    pub length: u32,
 }
 
 /// A sandbox as it is now.
@@ -137,6 +148,8 @@ pub struct Security {
     pub user: Option<String>,
     pub group: Option<u32>,
     pub supplemental_groups: Vec<u32>,
+    /// Not also the groups that the image's `/etc/group` has the user in.
+    pub strict_groups: bool,
     pub read_only_rootfs: bool,
     pub no_new_privileges: bool,
     pub seccomp: Seccomp,

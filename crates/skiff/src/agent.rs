@@ -53,6 +53,25 @@ pub(crate) struct Args {
     /// Where the node's data are kept
     #[arg(long, value_name = "DIR", default_value = "/var/lib/skiff/agent")]
     data_dir: PathBuf,
+    #[command(flatten)]
+    pods: PodPolicy,
+}
+
+/// What a node lets its pods do: flags of every command that starts an agent.
+#[derive(Debug, Clone, Default, clap::Args, Serialize, Deserialize)]
+pub(crate) struct PodPolicy {
+    /// Kernel parameters that pods may set beside the safe ones; a name may end in * for all that begin so
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', value_parser = sysctl_pattern)]
+    allowed_unsafe_sysctls: Vec<String>,
+    /// Filter the system calls of containers that name no seccomp profile by the default one
+    #[arg(long)]
+    seccomp_default: bool,
+}
+
+fn sysctl_pattern(text: &str) -> Result<String, String> {
+    let pattern = text.to_owned();
+    skiff_kubelet::check_allowed_sysctls(std::slice::from_ref(&pattern))?;
+    Ok(pattern)
 }
 
 /// What a node's agent is told.
@@ -71,6 +90,8 @@ pub(crate) struct AgentConfig {
     pub(crate) pod_cidr: Option<Cidr>,
     /// Takes no ordinary pods.
     pub(crate) control_plane: bool,
+    #[serde(default)]
+    pub(crate) pods: PodPolicy,
 }
 
 impl AgentConfig {
@@ -107,6 +128,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         data_dir: args.data_dir.clone(),
         pod_cidr: None,
         control_plane: false,
+        pods: args.pods.clone(),
     };
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start")?;
@@ -253,6 +275,8 @@ fn kubelet_config(config: &AgentConfig, membership: &Membership) -> anyhow::Resu
             tls: Some(membership.serving_tls()?),
             allowed_names: vec![API_SERVER.to_owned()],
         },
+        allowed_unsafe_sysctls: config.pods.allowed_unsafe_sysctls.clone(),
+        seccomp_default: config.pods.seccomp_default,
         version: "1.36.0+skiff".to_owned(),
     })
 }

@@ -22,7 +22,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use crate::agent::AgentConfig;
+use crate::agent::{AgentConfig, PodPolicy};
 use crate::supervise::{self, Child};
 use crate::up::node::component;
 use crate::up::record::write_private;
@@ -56,6 +56,8 @@ pub(crate) struct Args {
     /// Run no agent: this machine takes no pods
     #[arg(long)]
     no_agent: bool,
+    #[command(flatten)]
+    pods: PodPolicy,
 }
 
 /// What the control plane's process is told.
@@ -160,6 +162,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
             images_dir: config.data_dir.join("images"),
             pod_cidr: None,
             control_plane: false,
+            pods: args.pods.clone(),
         };
         let agent_path = config.data_dir.join("agent.json");
         write_private(&agent_path, &serde_json::to_vec_pretty(&agent).context("cannot encode")?)?;

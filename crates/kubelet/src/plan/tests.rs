@@ -304,6 +304,6 @@ fn deadlines_end_pods() {
 
 #[test]
 fn what_is_not_supported_waits_for_ever() {
-    let spec = json!({"securityContext": {"runAsUser": 1}});
+    let spec = json!({"runtimeClassName": "x"});
     check(spec, &up(&[]), &["c waits: CreateContainerConfigError"]);
 }

@@ -4,11 +4,11 @@ pub(crate) mod atomic;
 pub(crate) mod content;
 mod host_path;
 pub(crate) mod mounts;
+mod ownership;
 mod sub_path;
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use k8s_openapi::api::core::v1::{
@@ -92,6 +92,7 @@ pub(crate) fn set_up(
     part: Part,
 ) -> Result<(), Error> {
     let volumes = facts.pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
+    let group = ownership::group(facts.pod);
     for volume in volumes {
         let fail = |reason: String| Error::SetUp { volume: volume.name.clone(), reason };
         let path = path(pod_dir, volume);
@@ -99,29 +100,33 @@ pub(crate) fn set_up(
             content::files(volume, facts, &NoTokens(sources)).map_err(fail)?;
         } else if let Some(source) = &volume.host_path {
             host_path::check(&path, source.type_.as_deref().unwrap_or_default()).map_err(fail)?;
-        } else if let Some(files) = content::files(volume, facts, sources).map_err(fail)? {
+        } else if let Some(mut files) = content::files(volume, facts, sources).map_err(fail)? {
+            ownership::of_files(&mut files, group);
             if volume.secret.is_some() || volume.projected.is_some() {
                 // What is secret is never written to a disk.
                 mounts::tmpfs(&path, None).map_err(|error| fail(error.to_string()))?;
             }
-            atomic::write(&path, &files).map_err(|error| fail(error.to_string()))?;
-        } else if let Some(source) = &volume.empty_dir {
-            empty_dir(&path, source).map_err(|error| fail(error.to_string()))?;
+            let write = || match atomic::write(&path, &files)? {
+                true => ownership::of_directories(&path, group),
+                false => Ok(()),
+            };
+            write().map_err(|error: io::Error| fail(error.to_string()))?;
         } else {
             // A volume without a source is an empty directory; others are refused before this.
-            empty_dir(&path, &EmptyDirVolumeSource::default()).map_err(|error| fail(error.to_string()))?;
+            let source = volume.empty_dir.clone().unwrap_or_default();
+            empty_dir(&path, &source, group).map_err(|error| fail(error.to_string()))?;
         }
     }
     Ok(())
 }
 
-fn empty_dir(path: &Path, source: &EmptyDirVolumeSource) -> io::Result<()> {
-    fs::create_dir_all(path)?;
-    if source.medium.as_deref() == Some("Memory") {
-        let limit = source.size_limit.as_ref().map(|limit| quantity::of(Some(limit)).value());
-        mounts::tmpfs(path, limit.and_then(|limit| u64::try_from(limit).ok()).filter(|limit| *limit > 0))?;
+fn empty_dir(path: &Path, source: &EmptyDirVolumeSource, group: Option<u32>) -> io::Result<()> {
+    if source.medium.as_deref() != Some("Memory") {
+        return ownership::new_directory(path, group);
     }
-    fs::set_permissions(path, fs::Permissions::from_mode(0o777))
+    let limit = source.size_limit.as_ref().map(|limit| quantity::of(Some(limit)).value());
+    let size = limit.filter(|limit| *limit > 0).map(|bytes| format!(",size={bytes}")).unwrap_or_default();
+    mounts::tmpfs(path, Some(&format!("{}{size}", ownership::mount_options(group))))
 }
 
 /// Unmounts and removes all that [`set_up`] and [`container_mounts`] made.

@@ -8,14 +8,13 @@ use std::path::{Path, PathBuf};
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
-/// A tmpfs on `path`, unless one is there.
-pub(crate) fn tmpfs(path: &Path, size_bytes: Option<u64>) -> io::Result<()> {
+/// A tmpfs on `path` with those options, unless one is there.
+pub(crate) fn tmpfs(path: &Path, options: Option<&str>) -> io::Result<()> {
     fs::create_dir_all(path)?;
     if mount_points()?.iter().any(|point| point == path) {
         return Ok(());
     }
-    let options = size_bytes.map(|bytes| format!("size={bytes}"));
-    mount(Some("tmpfs"), path, Some("tmpfs"), MsFlags::MS_NOSUID | MsFlags::MS_NODEV, options.as_deref())?;
+    mount(Some("tmpfs"), path, Some("tmpfs"), MsFlags::MS_NOSUID | MsFlags::MS_NODEV, options)?;
     Ok(())
 }
 

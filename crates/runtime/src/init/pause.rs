@@ -2,8 +2,9 @@
 
 use std::convert::Infallible;
 use std::fs;
+use std::io;
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
@@ -35,8 +36,8 @@ pub(crate) fn pause(boot: &Boot, socket: &UnixStream) -> Result<Infallible, Fail
         sethostname(name).map_err(failed(format_args!("set the host name {name:?}")))?;
     }
     for (name, value) in &boot.sysctls {
-        let file = Path::new("/proc/sys").join(name.replace('.', "/"));
-        fs::write(&file, value)
+        sysctl_file(name)
+            .and_then(|file| fs::write(file, value))
             .map_err(Failure::doing(format_args!("set the kernel parameter {name} to {value:?}")))?;
     }
     enter(&boot.pause_root)?;
@@ -49,6 +50,22 @@ pub(crate) fn pause(boot: &Boot, socket: &UnixStream) -> Result<Infallible, Fail
     set_no_new_privs().map_err(Failure::doing("renounce privileges"))?;
     reset_signals().map_err(Failure::doing("reset signals"))?;
     execve(c"/pause", &[c"/pause"], &[] as &[&std::ffi::CStr]).map_err(failed("execute pause"))
+}
+
+/// The file of a parameter whose parts dots separate; a dot inside a part is written as a slash, as
+/// sysctl(8) has it.
+fn sysctl_file(name: &str) -> io::Result<PathBuf> {
+    let swap = |c| match c {
+        '.' => '/',
+        '/' => '.',
+        other => other,
+    };
+    let path: String = name.chars().map(swap).collect();
+    // Nothing beside /proc/sys is anybody's parameter.
+    if path.split('/').any(|part| matches!(part, "" | "." | "..")) {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    Ok(Path::new("/proc/sys").join(path))
 }
 
 /// Makes `root`, read-only, all that can be seen.
@@ -64,4 +81,18 @@ fn enter(root: &Path) -> Result<(), Failure> {
     pivot_root(".", ".").map_err(failed("change the root to pause's directory"))?;
     umount2(".", MntFlags::MNT_DETACH).map_err(failed("leave the node's mounts"))?;
     chdir("/").map_err(failed("enter /"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parameters_stay_below_their_directory() {
+        let file = |name: &str| sysctl_file(name).map(|path| path.display().to_string()).unwrap_or_default();
+        assert_eq!(file("net.ipv4.conf.eth0/1.mtu"), "/proc/sys/net/ipv4/conf/eth0.1/mtu");
+        for name in ["", "net.", ".net", "net.//.kernel.core_pattern", "//.x", "net./.x"] {
+            assert_eq!(file(name), "", "{name}");
+        }
+    }
 }

@@ -15,7 +15,7 @@ use skiff_sys::process::{dup_onto, reset_signals, set_dumpable, set_keep_caps, s
 use skiff_sys::seccomp::Filter;
 use skiff_sys::tty;
 
-use super::users::{self, Identity};
+use super::users::{self, Identity, Wanted};
 use super::{Go, Note, failed, join_cgroups, join_namespaces, rootfs, set_oom_score_adj, warn};
 use crate::files::read_json;
 use crate::protocol::{Failure, receive, send};
@@ -109,7 +109,13 @@ impl Setup {
     pub(super) fn new(spec: &Spec) -> Result<Setup, Failure> {
         let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
         let (passwd, group) = (read("/etc/passwd"), read("/etc/group"));
-        let identity = users::resolve(&spec.user, spec.group, &spec.supplemental_groups, &passwd, &group)?;
+        let wanted = Wanted {
+            user: &spec.user,
+            gid: spec.group,
+            supplemental: &spec.supplemental_groups,
+            strict: spec.strict_groups,
+        };
+        let identity = users::resolve(&wanted, &passwd, &group)?;
         if !Path::new(&spec.cwd).exists() {
             fs::create_dir_all(&spec.cwd).map_err(Failure::doing(format_args!("make {}", spec.cwd)))?;
         }

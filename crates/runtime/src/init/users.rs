@@ -11,14 +11,19 @@ pub(super) struct Identity {
     pub(super) home: String,
 }
 
-/// `user` is `name`, `uid`, either with `:group`, or empty for root. `gid` outweighs what the files say.
-pub(super) fn resolve(
-    user: &str,
-    gid: Option<u32>,
-    supplemental: &[u32],
-    passwd: &str,
-    group: &str,
-) -> Result<Identity, Failure> {
+/// Who is asked for.
+pub(super) struct Wanted<'a> {
+    /// `name`, `uid`, either with `:group`, or empty for root.
+    pub(super) user: &'a str,
+    /// Outweighs what the files say.
+    pub(super) gid: Option<u32>,
+    pub(super) supplemental: &'a [u32],
+    /// The file's word on further groups of the user doesn't count.
+    pub(super) strict: bool,
+}
+
+pub(super) fn resolve(wanted: &Wanted<'_>, passwd: &str, group: &str) -> Result<Identity, Failure> {
+    let Wanted { user, gid, supplemental, strict } = *wanted;
     let (user, named_group) = match user.split_once(':') {
         Some((user, group)) => (user, Some(group).filter(|group| !group.is_empty())),
         None => (user, None),
@@ -61,7 +66,7 @@ pub(super) fn resolve(
     let gid = gid.or(from_name).or(entry.map(|(_, _, gid, _)| gid)).unwrap_or(0);
     let mut groups = supplemental.to_vec();
     groups.push(gid);
-    if let Some((name, ..)) = entry {
+    if let Some((name, ..)) = entry.filter(|_| !strict) {
         let member = |members: &str| members.split(',').any(|member| member == name);
         groups.extend(groups_of_file().filter(|(_, _, members)| member(members)).map(|(_, gid, _)| gid));
     }
@@ -80,10 +85,21 @@ mod tests {
     const GROUP: &str = "root:x:0:\nlogs:x:4:web,other\nwww:x:34:\n";
 
     fn who(user: &str, gid: Option<u32>, supplemental: &[u32]) -> String {
-        match resolve(user, gid, supplemental, PASSWD, GROUP) {
+        asked(&Wanted { user, gid, supplemental, strict: false })
+    }
+
+    fn asked(wanted: &Wanted<'_>) -> String {
+        match resolve(wanted, PASSWD, GROUP) {
             Ok(id) => format!("{}:{} {:?} {}", id.uid, id.gid, id.groups, id.home),
             Err(failure) => failure.message,
         }
+    }
+
+    #[test]
+    fn groups_of_the_file_do_not_count_where_asking_is_strict() {
+        let strict = |user, supplemental| asked(&Wanted { user, gid: None, supplemental, strict: true });
+        assert_eq!(strict("web", &[2000]), "33:34 [34, 2000] /srv");
+        assert_eq!(strict("web:logs", &[]), "33:4 [4] /srv");
     }
 
     #[test]

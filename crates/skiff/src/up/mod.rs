@@ -28,7 +28,7 @@ use self::node::NodeConfig;
 use self::ranges::{NODE_POD_PREFIX, Taken, Wanted};
 use self::record::{NodeRecord, Record, check_name, lock, write_private};
 use self::stock::Stock;
-use crate::agent::AgentConfig;
+use crate::agent::{AgentConfig, PodPolicy};
 use crate::server::{API_PORT, ServerConfig};
 
 /// A file that says that a directory is a cluster's data, and may be deleted as such.
@@ -70,6 +70,8 @@ pub(crate) struct Args {
     /// Range of the nodes' addresses [default: 10.100.0.0/24 or the next free]
     #[arg(long, value_name = "CIDR")]
     node_cidr: Option<Cidr>,
+    #[command(flatten)]
+    pods: PodPolicy,
 }
 
 pub(crate) fn default_data_dir(name: &str) -> PathBuf {
@@ -107,7 +109,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     };
     record.write()?;
     drop(ranges);
-    if let Err(error) = make(&record, &stock, listener) {
+    if let Err(error) = make(&record, &stock, listener, &args.pods) {
         eprintln!("Starting failed; removing what was made.");
         down::remove(&record.name, Some(&record)).context("cannot clean up: run `skiff down`")?;
         guard.remove();
@@ -208,7 +210,12 @@ fn plan(args: &Args, port: u16) -> anyhow::Result<Record> {
     })
 }
 
-fn make(record: &Record, stock: &Stock, listener: TcpListener) -> anyhow::Result<()> {
+fn make(
+    record: &Record,
+    stock: &Stock,
+    listener: TcpListener,
+    pods: &PodPolicy,
+) -> anyhow::Result<()> {
     fs::create_dir_all(&record.data_dir)
         .with_context(|| format!("cannot create {}", record.data_dir.display()))?;
     write_private(&record.data_dir.join(MARKER), b"")?;
@@ -246,6 +253,7 @@ fn make(record: &Record, stock: &Stock, listener: TcpListener) -> anyhow::Result
             images_dir: record.images_dir(),
             pod_cidr: Some(node.pods),
             control_plane,
+            pods: pods.clone(),
             data_dir: data_dir.clone(),
         };
         let agent_path = data_dir.join("agent.json");
