@@ -221,8 +221,8 @@ impl StorageCache {
         if position < state.first {
             return Err(Behind { oldest: state.floor });
         }
-        let skip = usize::try_from(position - state.first).unwrap_or(usize::MAX);
-        Ok(state.ring.iter().skip(skip).take(max).map(|(_, event)| Arc::clone(event)).collect())
+        let skip = usize::try_from(position - state.first).unwrap_or(usize::MAX).min(state.ring.len());
+        Ok(state.ring.range(skip..).take(max).map(|(_, event)| Arc::clone(event)).collect())
     }
 
     pub(crate) fn subscribe(&self) -> watch::Receiver<u64> {
