@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use crate::at_rest::AtRest;
 use crate::clock::Clock;
 
 /// An IPv4 range.
@@ -84,6 +85,8 @@ pub struct Config {
     pub clock: Clock,
     /// Which pods namespaces let in that say nothing themselves, and what is exempt.
     pub pod_security: skiff_pod_security::Configuration,
+    /// Which resources are encrypted in the store.
+    pub at_rest: AtRest,
     /// For the answer to `/version`, as `v1.36.0`.
     pub version: String,
 }
@@ -102,6 +105,7 @@ impl Default for Config {
             account_keys: None,
             clock: Clock::default(),
             pod_security: skiff_pod_security::Configuration::default(),
+            at_rest: AtRest::default(),
             version: "v1.36.0".into(),
         }
     }

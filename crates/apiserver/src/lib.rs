@@ -7,6 +7,7 @@
 
 mod admission;
 mod agents;
+pub mod at_rest;
 pub mod auth;
 mod authn;
 mod cache;

@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
 use crate::auth::{self, Attributes, Authorizer, FixedAuthorizer, Identity};
-use crate::cache::{CacheError, Caches};
+use crate::cache::{CacheError, Caches, Loaded};
 use crate::claims::Claims;
 use crate::config::Config;
 use crate::delete::DeleteOptions;
@@ -32,7 +32,7 @@ use crate::request::{Address, Query, verb};
 use crate::resources::{Resource, of_storage};
 use crate::tokens::{Keys, KeysError, Tokens};
 use crate::{
-    authn, clock, decode, delete, impersonation, paths, read, render, seed, subresources, watch, write,
+    at_rest, authn, clock, decode, delete, impersonation, paths, read, render, seed, subresources, watch, write,
 };
 
 /// The largest request body, as upstream has it.
@@ -146,7 +146,7 @@ impl ApiServer {
             None => Keys::ephemeral()?,
         };
         let issuer = format!("https://kubernetes.default.svc.{}", config.cluster_domain);
-        let (caches, events) = Caches::load(&*store).await?;
+        let Loaded { caches, events, stale } = Caches::load(&*store, &config.at_rest).await?;
         let stopping = CancellationToken::new();
         let follower = Arc::clone(&caches);
         let stopped = stopping.clone();
@@ -179,6 +179,7 @@ impl ApiServer {
         seed::claims(&server.inner);
         seed::objects(&server.inner).await.map_err(BuildError::Seed)?;
         tokio::spawn(seed::keep_service(Arc::clone(&server.inner)));
+        tokio::spawn(at_rest::rewrite(Arc::clone(&server.inner), stale));
         Ok(server)
     }
 

@@ -112,7 +112,7 @@ pub(crate) async fn modify(
         let write = Write {
             key: Arc::clone(&current.key),
             expect: Expect::Revision(current.revision),
-            value: value.is_some().then(|| object.body.clone()),
+            value: value.is_some().then(|| cache.seal(key, &object.body)),
             volatile,
         };
         match commit_one(server, write).await {
@@ -211,7 +211,7 @@ pub(crate) async fn create(
         let write = Write {
             key: Arc::clone(&key),
             expect: Expect::Absent,
-            value: Some(object.body.clone()),
+            value: Some(server.caches.of(stored).seal(&key, &object.body)),
             volatile: strategy.volatile(&value, None),
         };
         match commit_one(server, write).await {
