@@ -51,7 +51,7 @@ pub(crate) struct Slot {
 
 /// Whether one more request of who has `own` in flight is let in.
 fn admits(max: usize, total: usize, own: usize) -> bool {
-    own < SHARE * max.saturating_sub(total)
+    own < SHARE.saturating_mul(max.saturating_sub(total))
 }
 
 impl Gate {
