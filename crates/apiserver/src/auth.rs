@@ -56,7 +56,7 @@ impl Identity {
 }
 
 /// What is asked for. For a path that is no resource, `resource` is empty and `path` says it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Attributes<'a> {
     /// The API verb (`get`, `list`, `create` …), or the lower-cased method for a path.
     pub verb: &'a str,

@@ -61,6 +61,7 @@ const GROUPS: &[&str] = &[
     "events.k8s.io",
     "authentication.k8s.io",
     "authorization.k8s.io",
+    "certificates.k8s.io",
     "networking.k8s.io",
     "scheduling.k8s.io",
     "coordination.k8s.io",

@@ -1,7 +1,6 @@
 //! The API on sockets: TLS, HTTP/1.1 and HTTP/2, with upgrades for streams.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use http_body_util::BodyExt;
@@ -9,16 +8,14 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use rustls::pki_types::CertificateDer;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tower_service::Service as _;
 use tracing::{debug, warn};
-use x509_parser::prelude::X509Certificate;
 
-use crate::auth::Identity;
+use crate::pki::ServerTls;
 use crate::server::{ApiServer, Router};
 
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -37,13 +34,12 @@ impl ApiServer {
     pub async fn serve(
         &self,
         listeners: Vec<TcpListener>,
-        tls: Arc<rustls::ServerConfig>,
+        tls: ServerTls,
         shutdown: CancellationToken,
     ) {
-        let acceptor = TlsAcceptor::from(tls);
         let mut accepting = JoinSet::new();
         for listener in listeners {
-            accepting.spawn(accept(listener, acceptor.clone(), self.router(), shutdown.clone()));
+            accepting.spawn(accept(listener, tls.clone(), self.router(), shutdown.clone()));
         }
         tokio::select! {
             () = shutdown.cancelled() => {}
@@ -54,7 +50,7 @@ impl ApiServer {
     }
 }
 
-async fn accept(listener: TcpListener, acceptor: TlsAcceptor, router: Router, shutdown: CancellationToken) {
+async fn accept(listener: TcpListener, tls: ServerTls, router: Router, shutdown: CancellationToken) {
     let mut connections = JoinSet::new();
     loop {
         let accepted = tokio::select! {
@@ -65,8 +61,8 @@ async fn accept(listener: TcpListener, acceptor: TlsAcceptor, router: Router, sh
         match accepted {
             Ok(_) if connections.len() >= CONNECTIONS_MAX => warn!("too many connections; one was closed"),
             Ok((stream, peer)) => {
-                let (acceptor, router, shutdown) = (acceptor.clone(), router.clone(), shutdown.clone());
-                connections.spawn(connection(stream, peer, acceptor, router, shutdown));
+                let (tls, router, shutdown) = (tls.clone(), router.clone(), shutdown.clone());
+                connections.spawn(connection(stream, peer, tls, router, shutdown));
             }
             Err(error) => {
                 // Out of descriptors, most likely: what is open may end meanwhile.
@@ -84,28 +80,25 @@ async fn accept(listener: TcpListener, acceptor: TlsAcceptor, router: Router, sh
 async fn connection(
     stream: TcpStream,
     peer: SocketAddr,
-    acceptor: TlsAcceptor,
+    tls: ServerTls,
     router: Router,
     shutdown: CancellationToken,
 ) {
     // Small answers must not wait for more to send.
     let _ = stream.set_nodelay(true);
-    let stream = match tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
+    let handshake = TlsAcceptor::from(tls.config).accept(stream);
+    let stream = match tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => return debug!(%peer, %error, "a TLS handshake failed"),
         Err(_) => return debug!(%peer, "a TLS handshake took too long"),
     };
-    let identity = match stream.get_ref().1.peer_certificates().and_then(<[_]>::first) {
-        None => Identity::anonymous(),
-        Some(certificate) => match of_certificate(certificate) {
-            Some(identity) => identity,
-            None => return debug!(%peer, "a client certificate names nobody"),
-        },
-    };
+    let presented = tls.clients.judge(stream.get_ref().1.peer_certificates());
     let service = service_fn(move |request: http::Request<Incoming>| {
         let mut router = router.clone();
         let mut request = request.map(|body| body.map_err(Into::into).boxed_unsync());
-        request.extensions_mut().insert(identity.clone());
+        if let Some(presented) = &presented {
+            request.extensions_mut().insert(presented.clone());
+        }
         request.extensions_mut().insert(Peer(peer));
         async move { router.call(request).await }
     });
@@ -128,15 +121,4 @@ async fn connection(
     if let Err(error) = ended {
         debug!(%peer, %error, "a connection ended");
     }
-}
-
-/// Common name and organizations.
-fn of_certificate(certificate: &CertificateDer<'_>) -> Option<Identity> {
-    use x509_parser::prelude::FromDer;
-
-    let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
-    let subject = parsed.subject();
-    let name = subject.iter_common_name().next()?.as_str().ok()?;
-    let groups: Vec<&str> = subject.iter_organization().filter_map(|o| o.as_str().ok()).collect();
-    (!name.is_empty()).then(|| Identity::new(name, &groups))
 }

@@ -42,7 +42,7 @@ pub(crate) async fn answer(
         ("log" | "exec" | "attach" | "portforward" | "proxy", _) => {
             streaming::answer(server, call, row, request).await
         }
-        ("status", "get") => read::get(&server, &call, row).await,
+        ("status" | "approval", "get") => read::get(&server, &call, row).await,
         ("scale", _) => crate::scale::answer(&server, &call, row, verb, request).await,
         ("binding", "create") => {
             let body = read_body(request.into_body()).await?;

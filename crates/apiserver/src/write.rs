@@ -315,6 +315,8 @@ pub(crate) fn settle(
     if stored.status {
         match cx.subresource {
             "status" => only_status(stored, &mut wanted, &old),
+            // A part of the status, which its strategy knows.
+            "approval" => {}
             _ => keep_part(&mut wanted, &old, "status"),
         }
     }

@@ -256,7 +256,7 @@ async fn serve(config: &ServerConfig) -> anyhow::Result<()> {
         Arc::new(Pki::open(&pki_dir(&config.data_dir)).context("cannot open the certificate authority")?);
     let service_ip = config.service_cidr.nth(1).context("the service range is too narrow")?;
     let names: Vec<AltName> = server_names(&[config.advertise.into()], service_ip.into(), DOMAIN);
-    let tls = pki.server_config(&names).context("cannot make the server's certificate")?;
+    let tls = pki.server_tls(&names).context("cannot make the server's certificate")?;
     let server_config = Config {
         service_cidr: range(config.service_cidr),
         cluster_cidr: range(config.pod_cidr),

@@ -5,6 +5,7 @@
 //! needs one.
 
 mod apps;
+mod certificates;
 mod events;
 mod misc;
 mod namespaces;
@@ -14,6 +15,7 @@ mod services;
 mod strategy;
 
 use k8s_openapi::api::networking::v1 as networking_v1;
+use k8s_openapi::api::certificates::v1 as certificates_v1;
 use k8s_openapi::api::scheduling::v1 as scheduling_v1;
 use k8s_openapi::api::{apps::v1 as apps_v1, coordination::v1 as coordination_v1, core::v1 as core_v1};
 use k8s_openapi::api::{discovery::v1 as discovery_v1, events::v1 as events_v1};
@@ -278,6 +280,18 @@ pub(crate) static RESOURCES: &[Resource] = &[
         status: true,
         generation: true,
         strategy: &apps::Workloads,
+    }),
+    row!("certificates.k8s.io", "v1", "certificates.k8s.io/v1", "CertificateSigningRequest",
+        "certificatesigningrequests", "certificatesigningrequest", certificates_v1::CertificateSigningRequest, {
+        namespaced: false,
+        short_names: &["csr"],
+        subresources: &[
+            sub("approval", "CertificateSigningRequest", READ_WRITE),
+            sub("status", "CertificateSigningRequest", READ_WRITE),
+        ],
+        fields: &[field("spec.signerName", |p| p.spec.signer_name.clone())],
+        status: true,
+        strategy: &certificates::CertificateSigningRequests,
     }),
     row!("coordination.k8s.io", "v1", "coordination.k8s.io/v1", "Lease", "leases", "lease",
         coordination_v1::Lease, {
