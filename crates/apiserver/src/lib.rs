@@ -5,6 +5,7 @@
 //! same path. What there is to serve is one table, [`resources`]; reads come from the watch cache,
 //! [`cache`]; writes are compare-and-sets on a [`skiff_store::Store`], which nobody else opens.
 
+mod access;
 mod admission;
 mod agents;
 pub mod at_rest;
@@ -16,6 +17,7 @@ mod clock;
 mod config;
 mod decode;
 mod delete;
+mod derived;
 mod discovery;
 mod host_ports;
 pub mod http_body;
@@ -23,17 +25,18 @@ mod impersonation;
 pub mod join;
 mod metadata;
 mod names;
+mod node_access;
 mod notes;
 mod object;
 mod openapi;
 mod paths;
 pub mod pki;
 mod pod_security;
+mod rbac;
 mod read;
 mod render;
 mod request;
 mod resources;
-mod reviews;
 mod scale;
 mod seed;
 mod select;

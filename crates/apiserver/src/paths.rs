@@ -19,15 +19,7 @@ pub(crate) async fn answer(server: &Arc<Inner>, request: Request) -> Result<Resp
     let path = request.uri().path().to_owned();
     let who = identity(&request);
     let verb = request.method().as_str().to_ascii_lowercase();
-    let what = Attributes {
-        verb: &verb,
-        group: "",
-        resource: "",
-        subresource: "",
-        namespace: "",
-        name: "",
-        path: &path,
-    };
+    let what = Attributes { verb: &verb, path: &path, ..Attributes::default() };
     authorize(server, &who, &what)?;
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         return Ok(render::page_not_found());

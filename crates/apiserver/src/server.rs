@@ -19,7 +19,8 @@ use skiff_store::Store;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
-use crate::auth::{self, Attributes, Authorizer, FixedAuthorizer, Identity};
+use crate::access::Access;
+use crate::auth::{Attributes, Identity};
 use crate::cache::{CacheError, Caches, Loaded};
 use crate::claims::Claims;
 use crate::config::Config;
@@ -42,7 +43,7 @@ pub(crate) struct Inner {
     pub(crate) config: Config,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) caches: Arc<Caches>,
-    pub(crate) authorizer: Box<dyn Authorizer>,
+    pub(crate) access: Access,
     /// The server's own, for what it does by itself.
     pub(crate) own_identity: Identity,
     pub(crate) cluster_ips: Claims<Ipv4Addr>,
@@ -166,8 +167,8 @@ impl ApiServer {
             tokens: Tokens::new(keys, &issuer),
             config,
             store,
+            access: Access::new(&caches),
             caches,
-            authorizer: Box::new(FixedAuthorizer),
             own_identity: Identity::new("system:apiserver", &["system:masters"]),
             cluster_ips: Claims::new(),
             node_ports: Claims::new(),
@@ -176,6 +177,7 @@ impl ApiServer {
             stopping,
         };
         let server = Self { inner: Arc::new(inner) };
+        rbac::bootstrap::run(&server.inner).await.map_err(BuildError::Seed)?;
         seed::claims(&server.inner);
         seed::objects(&server.inner).await.map_err(BuildError::Seed)?;
         tokio::spawn(seed::keep_service(Arc::clone(&server.inner)));
@@ -284,32 +286,30 @@ pub(crate) fn identity(request: &Request) -> Identity {
 }
 
 pub(crate) fn authorize(inner: &Inner, who: &Identity, what: &Attributes<'_>) -> Result<(), StatusError> {
-    if inner.authorizer.allowed(who, what) {
-        return Ok(());
-    }
-    let denial = auth::denial(who, what);
-    if what.resource.is_empty() {
-        return Err(StatusError::forbidden_path(&denial));
-    }
-    let of = skiff_api::status::GroupResource { group: what.group, resource: what.resource };
-    Err(StatusError::forbidden(of, what.name, &denial))
+    inner.access.check(who, what)
 }
 
 async fn resource(inner: Arc<Inner>, address: Address, request: Request) -> Result<Response, StatusError> {
     let query = Query::parse(request.uri().query());
     let verb = verb(request.method(), &address, &query);
     let who = identity(&request);
+    let field_selector = query.given("fieldSelector").unwrap_or_default();
+    let selected = address.selected_name(verb, field_selector);
     let attributes = Attributes {
-        // Streams are GETs, but they do something to the pod.
-        verb: if subresources::is_stream(&address) && verb == "get" { "create" } else { verb },
+        verb,
         group: &address.group,
         resource: &address.resource,
         subresource: &address.subresource,
         namespace: &address.namespace,
-        name: &address.name,
+        name: selected.as_deref().unwrap_or(&address.name),
+        field_selector,
         path: "",
     };
     authorize(&inner, &who, &attributes)?;
+    // A stream may be asked for by GET, and does something to the pod all the same.
+    if subresources::is_stream(&address) && verb == "get" {
+        authorize(&inner, &who, &Attributes { verb: "create", ..attributes })?;
+    }
     let Some(row) = address.row() else {
         return Ok(subresources::unlisted(&inner, &address, &who, request)
             .await?

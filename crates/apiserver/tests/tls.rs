@@ -150,6 +150,6 @@ async fn a_node_joins_with_the_token_and_gets_its_own_rights() {
             .expect("a request")
     };
     assert_eq!(served.send(Some(&node), "localhost", update("worker-1")).await.0, StatusCode::OK);
-    assert_eq!(served.send(Some(&node), "localhost", update("other")).await.0, StatusCode::FORBIDDEN);
+    assert_eq!(served.send(Some(&node), "localhost", create("other")).await.0, StatusCode::FORBIDDEN);
     served.stop().await;
 }
