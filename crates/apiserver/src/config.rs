@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use crate::at_rest::AtRest;
 use crate::clock::Clock;
+use crate::limits::Limits;
 
 /// An IPv4 range.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,6 +88,8 @@ pub struct Config {
     pub pod_security: skiff_pod_security::Configuration,
     /// Which resources are encrypted in the store.
     pub at_rest: AtRest,
+    /// What one client may take.
+    pub limits: Limits,
     /// For the answer to `/version`, as `v1.36.0`.
     pub version: String,
 }
@@ -106,6 +109,7 @@ impl Default for Config {
             clock: Clock::default(),
             pod_security: skiff_pod_security::Configuration::default(),
             at_rest: AtRest::default(),
+            limits: Limits::default(),
             version: "v1.36.0".into(),
         }
     }

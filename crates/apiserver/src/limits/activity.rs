@@ -28,7 +28,7 @@ struct State {
     idle_since: Instant,
     /// When the first bytes after that came.
     header_since: Option<Instant>,
-    /// Requests taken back before they were answered, less those answered.
+    /// Requests taken back before their answer's end, less those that were not.
     cancelled: usize,
 }
 
@@ -120,7 +120,8 @@ impl Drop for Underway {
         let mut state = self.activity.0.state.lock();
         state.active -= 1;
         state.lasting -= usize::from(self.lasting);
-        if self.answered {
+        // To end a watch is no abuse: it has no other end.
+        if self.answered || self.lasting {
             state.cancelled = state.cancelled.saturating_sub(1);
         } else {
             state.cancelled += 1;

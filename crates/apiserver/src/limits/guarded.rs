@@ -142,12 +142,22 @@ where
 /// An answer's body, with the request that it ends.
 pub(crate) struct Answer {
     body: Body,
-    _underway: Underway,
+    underway: Underway,
+    ended: bool,
 }
 
 impl Answer {
-    pub(crate) fn new(body: Body, underway: Underway) -> Self {
-        Self { body, _underway: underway }
+    /// `head` asks for no body, so that none will be read.
+    pub(crate) fn new(body: Body, underway: Underway, head: bool) -> Self {
+        Self { body, underway, ended: head }
+    }
+}
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        if self.ended || self.body.is_end_stream() {
+            self.underway.answered();
+        }
     }
 }
 
@@ -159,7 +169,9 @@ impl HttpBody for Answer {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
+        let frame = Pin::new(&mut self.body).poll_frame(cx);
+        self.ended |= matches!(frame, Poll::Ready(None));
+        frame
     }
 
     fn is_end_stream(&self) -> bool {
