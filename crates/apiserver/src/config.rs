@@ -7,6 +7,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use crate::at_rest::AtRest;
+use crate::audit::AuditConfig;
 use crate::clock::Clock;
 use crate::limits::Limits;
 
@@ -90,6 +91,8 @@ pub struct Config {
     pub at_rest: AtRest,
     /// What one client may take.
     pub limits: Limits,
+    /// Which requests are recorded, and where. `None`: none.
+    pub audit: Option<AuditConfig>,
     /// For the answer to `/version`, as `v1.36.0`.
     pub version: String,
 }
@@ -110,6 +113,7 @@ impl Default for Config {
             pod_security: skiff_pod_security::Configuration::default(),
             at_rest: AtRest::default(),
             limits: Limits::default(),
+            audit: None,
             version: "v1.36.0".into(),
         }
     }

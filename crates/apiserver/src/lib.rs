@@ -9,6 +9,7 @@ mod access;
 mod admission;
 mod agents;
 pub mod at_rest;
+pub mod audit;
 pub mod auth;
 mod authn;
 mod cache;

@@ -10,7 +10,7 @@ use skiff_api::status::StatusError;
 use crate::auth::Attributes;
 use crate::http_body::{Request, Response, full};
 use crate::server::{Inner, authorize, enter, identity};
-use crate::{clock, discovery, openapi, render, tokens};
+use crate::{audit, clock, discovery, openapi, render, tokens};
 
 /// How long the certificates of the cluster are good.
 const CERTIFICATES: &str = "/skiff/v1/certificates";
@@ -21,6 +21,7 @@ pub(crate) async fn answer(server: &Arc<Inner>, request: Request) -> Result<Resp
     let verb = request.method().as_str().to_ascii_lowercase();
     let what = Attributes { verb: &verb, path: &path, ..Attributes::default() };
     let _slot = enter(server, &request, &who)?;
+    audit::note_decision(server, &request, &who, &what);
     authorize(server, &who, &what)?;
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         return Ok(render::page_not_found());

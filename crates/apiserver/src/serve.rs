@@ -49,6 +49,7 @@ impl ApiServer {
         }
         self.stop();
         while accepting.join_next().await.is_some() {}
+        self.flush().await;
     }
 }
 

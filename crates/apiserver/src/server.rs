@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
 use crate::access::Access;
+use crate::audit::{self, Audit};
 use crate::auth::{Attributes, Identity};
 use crate::cache::{CacheError, Caches, Loaded};
 use crate::claims::Claims;
@@ -48,6 +49,7 @@ pub(crate) struct Inner {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) caches: Arc<Caches>,
     pub(crate) access: Access,
+    pub(crate) audit: Option<Audit>,
     /// The server's own, for what it does by itself.
     pub(crate) own_identity: Identity,
     pub(crate) cluster_ips: Claims<Ipv4Addr>,
@@ -131,6 +133,8 @@ impl Inner {
 
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
+    #[error(transparent)]
+    Audit(#[from] audit::LogError),
     #[error("cannot fill the caches")]
     Cache(#[from] CacheError),
     #[error("cannot have the keys of service accounts' tokens")]
@@ -153,6 +157,7 @@ impl ApiServer {
             None => Keys::ephemeral()?,
         };
         let issuer = format!("https://kubernetes.default.svc.{}", config.cluster_domain);
+        let audit = config.audit.clone().map(Audit::open).transpose()?;
         let Loaded { caches, events, stale } = Caches::load(&*store, &config.at_rest).await?;
         let stopping = CancellationToken::new();
         let follower = Arc::clone(&caches);
@@ -176,6 +181,7 @@ impl ApiServer {
             config,
             store,
             access: Access::new(&caches),
+            audit,
             caches,
             own_identity: Identity::new("system:apiserver", &["system:masters"]),
             cluster_ips: Claims::new(),
@@ -202,6 +208,13 @@ impl ApiServer {
     /// Ends all watches and the follower of the store. Resolves [`ApiServer::stopped`].
     pub fn stop(&self) {
         self.inner.stopping.cancel();
+    }
+
+    /// Waits until what requests have left to be written is written: the audit log.
+    pub async fn flush(&self) {
+        if let Some(audit) = &self.inner.audit {
+            audit.flush().await;
+        }
     }
 
     /// Resolves when the server was stopped, or can't go on.
@@ -237,14 +250,21 @@ impl tower_service::Service<Request> for Router {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: Request) -> Self::Future {
+    fn call(&mut self, mut request: Request) -> Self::Future {
         let inner = Arc::clone(&self.inner);
         Box::pin(async move {
             let path = request.uri().path().to_owned();
+            let recorded = inner.audit.as_ref().map(|_| audit::Slot::default());
+            if let Some(slot) = &recorded {
+                request.extensions_mut().insert(Arc::clone(slot));
+            }
             let response = match AssertUnwindSafe(answer(inner, request)).catch_unwind().await {
                 Ok(response) => response,
                 Err(_) => {
                     error!(path, "a request made the server panic");
+                    if let Some(record) = recorded.as_ref().and_then(|slot| slot.get()) {
+                        record.panicked().await;
+                    }
                     render::error(&StatusError::internal("the server could not finish the request"))
                 }
             };
@@ -258,8 +278,18 @@ async fn answer(inner: Arc<Inner>, mut request: Request) -> Response {
     if request.uri().path() == crate::join::PATH {
         return crate::join::answer(&inner, request).await;
     }
-    let who = authn::identity(&inner, &request)
-        .and_then(|who| impersonation::identity(&inner, request.headers(), who));
+    let who = authn::identity(&inner, &request);
+    let recorded = match &inner.audit {
+        Some(audit) => audit.begin(&mut request, who.as_ref().ok()).await,
+        None => None,
+    };
+    let who = who.and_then(|real| {
+        let who = impersonation::identity(&inner, request.headers(), real.clone())?;
+        if let Some(recorded) = recorded.as_ref().filter(|_| who != real) {
+            recorded.impersonated(&who);
+        }
+        Ok(who)
+    });
     let result = match who {
         Err(refused) => Err(refused),
         Ok(who) => {
@@ -270,12 +300,17 @@ async fn answer(inner: Arc<Inner>, mut request: Request) -> Response {
             }
         }
     };
-    result.unwrap_or_else(|error| {
+    let failure = recorded.as_ref().and_then(|_| result.as_ref().err().map(|error| error.0.clone()));
+    let response = result.unwrap_or_else(|error| {
         if error.code() >= 500 && error.code() != 504 {
             warn!(%error, "a request failed");
         }
         render::error(&error)
-    })
+    });
+    match recorded {
+        Some(recorded) => recorded.finish(response, failure.as_deref()).await,
+        None => response,
+    }
 }
 
 /// Reads a body whole, up to the limit.
@@ -319,7 +354,7 @@ pub(crate) fn enter(inner: &Inner, request: &Request, who: &Identity) -> Result<
 }
 
 /// Watches and streams hold nothing that others wait for.
-fn is_lasting(address: &Address, verb: &str) -> bool {
+pub(crate) fn is_lasting(address: &Address, verb: &str) -> bool {
     verb == "watch"
         || matches!(address.subresource.as_str(), "log" | "exec" | "attach" | "portforward" | "proxy")
 }
@@ -344,11 +379,13 @@ async fn resource(inner: Arc<Inner>, address: Address, request: Request) -> Resu
         true => None,
         false => Some(enter(&inner, &request, &who)?),
     };
+    audit::note_decision(&inner, &request, &who, &attributes);
     authorize(&inner, &who, &attributes)?;
     // A stream may be asked for by GET, and does something to the pod all the same.
     if subresources::is_stream(&address) && verb == "get" {
         authorize(&inner, &who, &Attributes { verb: "create", ..attributes })?;
     }
+    let request = audit::keep_body(request, &address, verb).await?;
     let Some(row) = address.row() else {
         return Ok(subresources::unlisted(&inner, &address, &who, request)
             .await?
@@ -368,7 +405,7 @@ async fn resource(inner: Arc<Inner>, address: Address, request: Request) -> Resu
         headers: parts.headers.clone(),
         address,
         validation: decode::field_validation(&query)?,
-        notes: Arc::default(),
+        notes: audit::notes(&parts.extensions),
         query,
         dry_run,
     };

@@ -9,6 +9,7 @@ use tracing::debug;
 
 use super::agent::{Agent, refusal};
 use super::{query, spawn, switching, target, upgrade_error};
+use crate::audit;
 use crate::http_body::{Request, Response};
 use crate::resources::Resource;
 use crate::server::{Call, Inner};
@@ -39,7 +40,9 @@ pub(super) async fn answer(
     };
 
     let response = switching(front.response());
+    let held = audit::held(&request);
     spawn(server, "command", async move {
+        let _held = held;
         let Ok(upgraded) = hyper::upgrade::on(request).await else {
             debug!("a client left before its upgrade");
             return Ok(());

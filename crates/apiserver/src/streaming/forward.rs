@@ -11,6 +11,7 @@ use tracing::debug;
 
 use super::agent::Agent;
 use super::{query, spawn, switching, target, upgrade_error};
+use crate::audit;
 use crate::http_body::{Request, Response};
 use crate::resources::Resource;
 use crate::server::{Call, Inner};
@@ -34,7 +35,9 @@ pub(super) async fn answer(
     let response = switching(front.response());
     let (namespace, name) = (call.address.namespace.clone(), call.address.name.clone());
     let inner = Arc::clone(server);
+    let held = audit::held(&request);
     spawn(server, "port-forward", async move {
+        let _held = held;
         let Ok(upgraded) = hyper::upgrade::on(request).await else {
             debug!("a client left before its upgrade");
             return Ok(());
