@@ -376,6 +376,14 @@ impl Caches {
         &self.by_storage[resource.storage]
     }
 
+    /// Each storage's name, with how many objects it has.
+    pub(crate) fn counts(&self) -> Vec<(&'static str, usize)> {
+        let mut counts: Vec<_> =
+            self.by_storage.iter().map(|(name, cache)| (*name, cache.state.read().objects.size())).collect();
+        counts.sort_unstable();
+        counts
+    }
+
     /// The revision that every cache has reached.
     pub(crate) fn applied(&self) -> u64 {
         *self.applied.borrow()

@@ -89,6 +89,8 @@ pub struct Config {
     pub pod_security: skiff_pod_security::Configuration,
     /// Which resources are encrypted in the store.
     pub at_rest: AtRest,
+    /// Writes what other parts of the process add to `/metrics`.
+    pub more_metrics: Option<fn(&mut String)>,
     /// What one client may take.
     pub limits: Limits,
     /// Which requests are recorded, and where. `None`: none.
@@ -112,6 +114,7 @@ impl Default for Config {
             clock: Clock::default(),
             pod_security: skiff_pod_security::Configuration::default(),
             at_rest: AtRest::default(),
+            more_metrics: None,
             limits: Limits::default(),
             audit: None,
             version: "v1.36.0".into(),

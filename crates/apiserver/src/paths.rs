@@ -10,10 +10,13 @@ use skiff_api::status::StatusError;
 use crate::auth::Attributes;
 use crate::http_body::{Request, Response, full};
 use crate::server::{Inner, authorize, enter, identity};
-use crate::{audit, clock, discovery, openapi, render, tokens};
+use crate::{audit, clock, discovery, metrics, openapi, render, tokens};
 
 /// How long the certificates of the cluster are good.
 const CERTIFICATES: &str = "/skiff/v1/certificates";
+
+/// What an agent must know of its cluster.
+const CLUSTER: &str = "/skiff/v1/cluster";
 
 pub(crate) async fn answer(server: &Arc<Inner>, request: Request) -> Result<Response, StatusError> {
     let path = request.uri().path().to_owned();
@@ -30,7 +33,12 @@ pub(crate) async fn answer(server: &Arc<Inner>, request: Request) -> Result<Resp
         "/healthz" | "/livez" | "/readyz" => Ok(health(&path, request.uri().query())),
         "/healthz/ping" | "/livez/ping" | "/readyz/ping" => Ok(text("ok")),
         "/version" => Ok(version(server)),
+        "/metrics" => {
+            const MEDIA_TYPE: HeaderValue = HeaderValue::from_static(metrics::MEDIA_TYPE);
+            Ok(render::with_type(StatusCode::OK, MEDIA_TYPE, full(metrics::text(server))))
+        }
         CERTIFICATES => Ok(certificates(server)),
+        CLUSTER => Ok(cluster(server)),
         tokens::discovery::CONFIGURATION | tokens::discovery::KEYS => {
             Ok(tokens::discovery::answer(server, &path).unwrap_or_else(render::page_not_found))
         }
@@ -73,6 +81,18 @@ fn certificates(server: &Inner) -> Response {
         })
         .collect();
     render::json_response(StatusCode::OK, full(json!({"certificates": certificates}).to_string()))
+}
+
+fn cluster(server: &Inner) -> Response {
+    let config = &server.config;
+    let body = json!({
+        "ca": config.pki.as_ref().map(|pki| pki.ca()),
+        "clusterCIDR": config.cluster_cidr.to_string(),
+        "serviceCIDR": config.service_cidr.to_string(),
+        "clusterDNS": config.cluster_dns.to_string(),
+        "clusterDomain": config.cluster_domain,
+    });
+    render::json_response(StatusCode::OK, full(body.to_string()))
 }
 
 fn version(server: &Inner) -> Response {

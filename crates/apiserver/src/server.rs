@@ -16,6 +16,7 @@ use skiff_api::codec::FieldValidation;
 use skiff_api::status::StatusError;
 use skiff_api::typed;
 use skiff_store::Store;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
@@ -37,8 +38,8 @@ use crate::resources::{Resource, of_storage};
 use crate::serve::Peer;
 use crate::tokens::{Keys, KeysError, Tokens};
 use crate::{
-    at_rest, authn, clock, decode, delete, impersonation, limits, paths, rbac, read, render, seed, subresources, watch,
-    write,
+    at_rest, authn, clock, decode, delete, encoding, impersonation, limits, metrics, paths, rbac, read,
+    render, seed, subresources, watch, write,
 };
 
 /// The largest request body, as upstream has it.
@@ -59,6 +60,7 @@ pub(crate) struct Inner {
     pub(crate) documents: skiff_api::openapi::Documents,
     pub(crate) agents: crate::agents::Agents,
     pub(crate) gate: Gate,
+    pub(crate) requests: metrics::Requests,
     pub(crate) connections: Connections,
     pub(crate) tokens: Tokens,
     pub(crate) stopping: CancellationToken,
@@ -176,6 +178,7 @@ impl ApiServer {
         let inner = Inner {
             agents: crate::agents::Agents::new(config.agent_tls.clone()),
             gate: Gate::new(&config.limits),
+            requests: metrics::Requests::default(),
             connections: Connections::default(),
             tokens: Tokens::new(keys, &issuer),
             config,
@@ -203,6 +206,16 @@ impl ApiServer {
     /// [`typed::Wanted`]) into the request's extensions.
     pub fn router(&self) -> Router {
         Router { inner: Arc::clone(&self.inner) }
+    }
+
+    /// A token of a service account (name, UID) that is good as long as a Secret holds it.
+    pub fn account_token(
+        &self,
+        namespace: &str,
+        account: (&str, &str),
+        secret: &str,
+    ) -> Result<String, KeysError> {
+        self.inner.tokens.issue_kept(namespace, account, secret)
     }
 
     /// Ends all watches and the follower of the store. Resolves [`ApiServer::stopped`].
@@ -273,7 +286,31 @@ impl tower_service::Service<Request> for Router {
     }
 }
 
-async fn answer(inner: Arc<Inner>, mut request: Request) -> Response {
+async fn answer(inner: Arc<Inner>, request: Request) -> Response {
+    let begun = Instant::now();
+    let packs = request.extensions().get::<Peer>().is_some()
+        && request.method() == http::Method::GET
+        && encoding::takes_gzip(request.headers());
+    let address = Address::parse(request.uri().path());
+    let query = Query::parse(request.uri().query());
+    let labels = match &address {
+        Some(address) => {
+            let dry_run = query.given("dryRun").is_some();
+            metrics::Labels::of_resource(verb(request.method(), address, &query), address, dry_run)
+        }
+        None => metrics::Labels::of_path(request.method(), request.uri().path()),
+    };
+    let response = dispatch(Arc::clone(&inner), address, query, request).await;
+    inner.requests.ended(labels, response.status().as_u16(), begun.elapsed());
+    if packs { encoding::compressed(response).await } else { response }
+}
+
+async fn dispatch(
+    inner: Arc<Inner>,
+    address: Option<Address>,
+    query: Query,
+    mut request: Request,
+) -> Response {
     // The join token is no user's.
     if request.uri().path() == crate::join::PATH {
         return crate::join::answer(&inner, request).await;
@@ -294,8 +331,8 @@ async fn answer(inner: Arc<Inner>, mut request: Request) -> Response {
         Err(refused) => Err(refused),
         Ok(who) => {
             request.extensions_mut().insert(who);
-            match Address::parse(request.uri().path()) {
-                Some(address) => resource(inner, address, request).await,
+            match address {
+                Some(address) => resource(inner, address, query, request).await,
                 None => paths::answer(&inner, request).await,
             }
         }
@@ -359,8 +396,12 @@ pub(crate) fn is_lasting(address: &Address, verb: &str) -> bool {
         || matches!(address.subresource.as_str(), "log" | "exec" | "attach" | "portforward" | "proxy")
 }
 
-async fn resource(inner: Arc<Inner>, address: Address, request: Request) -> Result<Response, StatusError> {
-    let query = Query::parse(request.uri().query());
+async fn resource(
+    inner: Arc<Inner>,
+    address: Address,
+    query: Query,
+    request: Request,
+) -> Result<Response, StatusError> {
     let verb = verb(request.method(), &address, &query);
     let who = identity(&request);
     let field_selector = query.given("fieldSelector").unwrap_or_default();

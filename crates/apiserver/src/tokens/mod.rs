@@ -14,7 +14,7 @@ mod verified;
 
 use std::sync::Arc;
 
-pub(crate) use claims::Claims;
+use claims::{Claims, Reference};
 pub(crate) use keys::Keys;
 pub use keys::KeysError;
 pub(crate) use validate::{Invalid, Kind, Lookup, Present, Validated};
@@ -44,9 +44,19 @@ impl Tokens {
     }
 
     /// A token that says `claims`.
-    pub(crate) fn issue(&self, claims: &Claims) -> Result<String, KeysError> {
+    fn issue(&self, claims: &Claims) -> Result<String, KeysError> {
         let payload = serde_json::to_vec(claims).expect("claims can be written to memory");
         self.keys.refreshed().sign(&payload)
+    }
+
+    /// A token of an account (name, UID) that is good as long as a Secret holds it.
+    pub(crate) fn issue_kept(
+        &self,
+        namespace: &str,
+        (name, uid): (&str, &str),
+        secret: &str,
+    ) -> Result<String, KeysError> {
+        self.issue(&Claims::legacy(namespace, Reference::new(name, uid), secret))
     }
 
     /// Whose token it is and which of `audiences` it is for; `None` when it is none of this issuer's.

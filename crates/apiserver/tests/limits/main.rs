@@ -157,3 +157,58 @@ async fn requests_taken_back_again_and_again_end_the_connection() {
     assert!(served.reset_streams(&served.user("jane"), 10).await, "some are forgiven");
     assert!(!served.reset_streams(&served.user("jane"), 60).await, "many are not");
 }
+
+/// The value of the first line of `/metrics` that begins so and has these parts.
+fn metric(text: &str, start: &str, parts: &[&str]) -> Option<f64> {
+    let line =
+        text.lines().find(|line| line.starts_with(start) && parts.iter().all(|part| line.contains(part)))?;
+    line.rsplit(' ').next()?.parse().ok()
+}
+
+#[tokio::test]
+async fn metrics_count_what_was_asked_and_are_not_for_everybody() {
+    let served = Served::start(Limits::default()).await;
+    let mut nobody = served.connect(SILENT).await.expect("connects");
+    let metrics = "GET /metrics HTTP/1.1\r\nhost: a\r\n\r\n";
+    assert_eq!(nobody.ask(metrics).await.status, 403);
+    let mut admin = served.connect(&served.admin()).await.expect("connects");
+    for (path, status) in [("pods", 200), ("pods", 200), ("pods/absent", 404)] {
+        let asked = format!("GET /api/v1/namespaces/default/{path} HTTP/1.1\r\nhost: a\r\n\r\n");
+        assert_eq!(admin.ask(&asked).await.status, status);
+    }
+    let answer = admin.ask(metrics).await;
+    assert_eq!(answer.header("content-type").as_deref(), Some("text/plain; version=0.0.4; charset=utf-8"));
+    let text = &answer.body;
+    let pods = ["resource=\"pods\"", "component=\"apiserver\""];
+    let of = |verb: &'static str| [pods[0], pods[1], verb];
+    assert_eq!(metric(text, "apiserver_request_total{code=\"200\"", &of("verb=\"LIST\"")), Some(2.0));
+    assert_eq!(metric(text, "apiserver_request_total{code=\"404\"", &of("verb=\"GET\"")), Some(1.0));
+    assert_eq!(metric(text, "apiserver_request_duration_seconds_count", &of("verb=\"LIST\"")), Some(2.0));
+    // The one that asks, and nobody else.
+    assert_eq!(
+        metric(text, "apiserver_current_inflight_requests{request_kind=\"readOnly\"}", &[]),
+        Some(1.0)
+    );
+    assert_eq!(metric(text, "apiserver_storage_objects{resource=\"pods\"}", &[]), Some(0.0));
+    assert_eq!(metric(text, "skiff_connections", &[]), Some(2.0));
+    assert!(metric(text, "process_open_fds", &[]).is_some_and(|count| count > 3.0));
+}
+
+#[tokio::test]
+async fn a_large_answer_is_packed_for_who_takes_it_so() {
+    let served = Served::start(Limits::default()).await;
+    let mut client = served.connect(&served.admin()).await.expect("connects");
+    let asked = |path: &str, coding: &str| {
+        format!(
+            "GET {path} HTTP/1.1\r\nhost: a\r\naccept: application/json\r\naccept-encoding: {coding}\r\n\r\n"
+        )
+    };
+    let plain = client.ask(&asked("/openapi/v2", "identity")).await;
+    assert_eq!(plain.header("content-encoding"), None);
+    assert!(plain.body.len() > 128 * 1024);
+    let packed = client.ask(&asked("/openapi/v2", "gzip")).await;
+    assert_eq!(packed.header("content-encoding").as_deref(), Some("gzip"));
+    assert_eq!(packed.gunzip(), plain.body);
+    let small = client.ask(&asked("/api/v1/namespaces", "gzip")).await;
+    assert_eq!((small.status, small.header("content-encoding")), (200, None));
+}

@@ -1,5 +1,6 @@
 //! A server on a socket, and clients that write what they like.
 
+use std::io::Read as _;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -194,12 +195,20 @@ pub(crate) struct Answer {
     pub(crate) status: u16,
     headers: String,
     pub(crate) body: String,
+    bytes: Vec<u8>,
 }
 
 impl Answer {
     pub(crate) fn header(&self, name: &str) -> Option<String> {
         let lines = self.headers.lines().filter_map(|line| line.split_once(": "));
         lines.filter(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, value)| value.to_owned()).next()
+    }
+
+    /// The body, unpacked.
+    pub(crate) fn gunzip(&self) -> String {
+        let mut text = String::new();
+        flate2::read::GzDecoder::new(&self.bytes[..]).read_to_string(&mut text).expect("gzip");
+        text
     }
 
     pub(crate) fn json(&self) -> Value {
@@ -270,7 +279,7 @@ impl Socket {
         };
         let headers = String::from_utf8(self.read.drain(..end).collect()).expect("a header is text");
         let status = headers.split(' ').nth(1)?.parse().ok()?;
-        Some(Answer { status, headers, body: String::new() })
+        Some(Answer { status, headers, body: String::new(), bytes: Vec::new() })
     }
 
     async fn body(&mut self, mut answer: Answer) -> Answer {
@@ -278,7 +287,8 @@ impl Socket {
         while self.read.len() < length {
             assert!(self.more().await, "the body goes on");
         }
-        answer.body = String::from_utf8(self.read.drain(..length).collect()).expect("text");
+        answer.bytes = self.read.drain(..length).collect();
+        answer.body = String::from_utf8_lossy(&answer.bytes).into_owned();
         answer
     }
 }
