@@ -20,11 +20,11 @@ const RUNS: usize = 3;
 const JSON: &str = "application/json";
 
 /// What a [`load`] does with its next number, on one connection.
-struct Operation {
-    method: &'static str,
-    media: &'static str,
-    path: Box<dyn Fn(usize) -> String + Send + Sync>,
-    body: Box<dyn Fn(usize) -> String + Send + Sync>,
+pub(crate) struct Operation {
+    pub(crate) method: &'static str,
+    pub(crate) media: &'static str,
+    pub(crate) path: Box<dyn Fn(usize) -> String + Send + Sync>,
+    pub(crate) body: Box<dyn Fn(usize) -> String + Send + Sync>,
 }
 
 /// A ConfigMap of 1 KB.
@@ -36,7 +36,7 @@ fn config_map(name: &str) -> String {
 }
 
 /// Runs `count` operations by 32 clients with a connection each, and tells how many a second.
-async fn load(target: &Target, count: usize, operation: Operation) -> anyhow::Result<f64> {
+pub(crate) async fn load(target: &Target, count: usize, operation: Operation) -> anyhow::Result<f64> {
     let next = Arc::new(AtomicUsize::new(0));
     let operation = Arc::new(operation);
     let mut wires = Vec::new();
