@@ -146,7 +146,7 @@ pub async fn run(
         services: services.clone(),
         capacity,
         bells,
-        memory: explain::Memory::default(),
+        memory: Arc::default(),
     });
 
     let mut parts: JoinSet<&'static str> = JoinSet::new();

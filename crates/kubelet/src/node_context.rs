@@ -13,6 +13,7 @@ use tokio::sync::{Notify, watch};
 use crate::capacity::Capacity;
 use crate::config::Config;
 use crate::events::Recorder;
+use crate::explain::Memory;
 use crate::images::Puller;
 use crate::references::References;
 use crate::tokens::Tokens;
@@ -34,6 +35,8 @@ pub(crate) struct Context {
     pub(crate) services: Cache<Service>,
     pub(crate) capacity: Capacity,
     pub(crate) bells: Arc<Bells>,
+    /// For explanations.
+    pub(crate) memory: Arc<Memory>,
 }
 
 /// How to make a pod's worker look again.

@@ -325,6 +325,7 @@ impl Worker {
             let prober = Prober {
                 runtime: self.context.runtime.clone(),
                 events: self.context.events.clone(),
+                memory: self.context.memory.clone(),
                 pod: self.pod.clone(),
                 container: container.clone(),
                 id: running.id.clone(),

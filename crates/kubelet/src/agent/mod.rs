@@ -172,6 +172,10 @@ impl Server {
                 )
             }
             (&Method::GET, ["skiff", "ps"]) => skiff::ps(&self.context).await,
+            (&Method::GET, ["skiff", "explain", of @ ..]) => {
+                crate::explain::answer(&self.context, of, &query).await
+            }
+            (&Method::GET, ["metrics"]) => crate::explain::metrics(&self.context),
             (_, ["skiff", "images"]) => {
                 let answer = skiff::images(&self.context, &query, request).await;
                 self.images_changed.notify_one();
