@@ -9,6 +9,7 @@ mod listeners;
 mod local;
 mod schema;
 mod state;
+pub mod walk;
 
 use std::net::Ipv4Addr;
 use std::path::Path;
