@@ -113,6 +113,7 @@ const NODE: &[Rule] = &[
     rule(&[&["create", "delete"]], &["pods"]),
     rule(&[&["update", "patch"]], &["pods/status"]),
     rule(&[&["create"]], &["pods/eviction"]),
+    rule(&[&["create"]], &["serviceaccounts/token", "tokenreviews", "subjectaccessreviews"]),
     rule(&[READ, WRITE], &["leases", "events"]),
 ];
 
