@@ -14,6 +14,8 @@ use std::time::SystemTime;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::types::UserRange;
+
 pub(crate) const VERSION: u32 = 1;
 const FRAME_MAX: usize = 1 << 20;
 
@@ -72,6 +74,9 @@ pub(crate) struct Boot {
     pub(crate) own_ipc: bool,
     pub(crate) shared_pid: bool,
     pub(crate) sysctls: Vec<(String, String)>,
+    /// `None`: users are the node's own.
+    #[serde(default)]
+    pub(crate) users: Option<UserRange>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]

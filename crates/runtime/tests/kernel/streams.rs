@@ -157,6 +157,54 @@ async fn attaching_to_a_container_that_reads() {
 }
 
 #[tokio::test]
+async fn who_attaches_first_to_a_container_of_one_user_misses_nothing() {
+    let node = Node::new().await;
+    let sandbox = node.sandbox().await;
+    for tty in [false, true] {
+        let id = node
+            .run_with(&sandbox, "echo early; read line; echo got $line", |config| {
+                config.stdin = true;
+                config.stdin_once = true;
+                config.tty = tty;
+            })
+            .await;
+        while !node.logged().contains("early") {
+            tokio::task::yield_now().await;
+        }
+        let mut process = node.runtime.attach(&id, true).await.unwrap();
+        let mut out = process.stdout.take().unwrap();
+        assert!(read_until(&mut out, "early").await.starts_with("early"));
+        process.stdin.take().unwrap().write_all(b"it\n").await.unwrap();
+        assert!(read_until(&mut out, "got it").await.contains("got it"));
+        assert_eq!(tokio::time::timeout(LONG, process.exit).await.unwrap().unwrap(), 0);
+        node.finished(&id).await;
+        node.runtime.remove_container(&id).await.unwrap();
+        fs::remove_file(node.log_path()).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_slow_reader_gets_all_of_a_container_that_has_ended() {
+    let node = Node::new().await;
+    let sandbox = node.sandbox().await;
+    let id = node
+        .run_with(&sandbox, "read line; yes | head -c 500000; echo the end", |config| {
+            config.stdin = true;
+            config.stdin_once = true;
+        })
+        .await;
+    let mut process = node.runtime.attach(&id, true).await.unwrap();
+    process.stdin.take().unwrap().write_all(b"go\n").await.unwrap();
+    // Far more than a pipe takes, and nothing is read before it has ended.
+    node.finished(&id).await;
+    let mut text = String::new();
+    let mut out = process.stdout.take().unwrap();
+    tokio::time::timeout(LONG, out.read_to_string(&mut text)).await.unwrap().unwrap();
+    assert_eq!(text.len(), 500_008);
+    assert!(text.ends_with("the end\n"));
+}
+
+#[tokio::test]
 async fn attaching_to_a_terminal() {
     let node = Node::new().await;
     let sandbox = node.sandbox().await;
