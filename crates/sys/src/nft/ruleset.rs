@@ -101,7 +101,7 @@ impl Ruleset {
                 let extra = contents.chains.into_iter().map(|chain| (chain.name.clone(), chain)).collect();
                 let elements = contents.elements.into_iter().collect();
                 inner.parts.insert(part, Part { schema, extra, elements });
-                inner.write_all()
+                inner.write_part(part)
             }
         }
     }
@@ -244,12 +244,7 @@ impl Inner {
     fn withdraw(&mut self, part: &'static str, schema: &Schema) -> Result<(), Error> {
         self.parts.remove(part);
         let present = wire::chains(&self.socket).map_err(|source| Error::Read { what: "chains", source })?;
-        let own = |name: &String| {
-            *name == marker(part, schema)
-                || schema.chains.iter().any(|chain| chain.name == *name)
-                || schema.passing.is_some_and(|passing| name.starts_with(passing))
-        };
-        let chains: Vec<String> = present.into_keys().filter(own).collect();
+        let chains: Vec<String> = present.into_keys().filter(|name| schema.owns(part, name)).collect();
         if chains.is_empty() {
             return Ok(());
         }
@@ -326,23 +321,28 @@ impl Inner {
         })
     }
 
+    /// Writes a part that is new, without touching the others. Where something of its name is left from
+    /// another program, everything is written anew.
+    fn write_part(&mut self, name: &'static str) -> Result<(), Error> {
+        let Some(part) = self.parts.get(name).filter(|_| self.installed) else { return self.write_all() };
+        let present = wire::chains(&self.socket).map_err(|source| Error::Read { what: "chains", source })?;
+        if present.keys().any(|chain| part.schema.owns(name, chain)) {
+            return self.write_all();
+        }
+        let mut batch = Batch::new();
+        part.create(name, &mut batch);
+        part.fill(&mut batch);
+        self.commit(batch, || format!("rules of {name}"))
+    }
+
     fn write_all(&mut self) -> Result<(), Error> {
         let mut batch = Batch::new();
         // Created so that it can be deleted, whether it was there or not.
         batch.table();
         batch.delete_table();
         batch.table();
-        for (name, part) in &self.parts {
-            part.schema.maps.iter().for_each(|map| batch.map(map));
-            part.chains().for_each(|chain| batch.chain(chain));
-            batch.chain(&Chain::plain(marker(name, &part.schema), Vec::new()));
-        }
-        for part in self.parts.values() {
-            part.chains().for_each(|chain| batch.rules(chain, false));
-            for (map, elements) in &part.elements {
-                batch.insert(map, elements.iter());
-            }
-        }
+        self.parts.iter().for_each(|(name, part)| part.create(name, &mut batch));
+        self.parts.values().for_each(|part| part.fill(&mut batch));
         batch.commit(&self.socket).map_err(|source| Error::Write { what: "whole table".into(), source })?;
         self.installed = true;
         Ok(())
@@ -388,6 +388,33 @@ impl Part {
 
     fn chains(&self) -> impl Iterator<Item = &Chain> {
         self.schema.chains.iter().chain(self.extra.values())
+    }
+
+    /// Maps and chains, which rules and elements can lead to then.
+    fn create(&self, name: &str, batch: &mut Batch) {
+        self.schema.maps.iter().for_each(|map| batch.map(map));
+        self.chains().for_each(|chain| batch.chain(chain));
+        batch.chain(&Chain::plain(marker(name, &self.schema), Vec::new()));
+    }
+
+    fn fill(&self, batch: &mut Batch) {
+        self.chains().for_each(|chain| batch.rules(chain, false));
+        for (map, elements) in &self.elements {
+            batch.insert(map, elements.iter());
+        }
+    }
+}
+
+impl Schema {
+    /// Whether a chain of that name is this part's, as far as its name tells.
+    fn owns(&self, part: &str, chain: &str) -> bool {
+        let is_marker = chain
+            .strip_prefix(part)
+            .and_then(|rest| rest.strip_prefix('-'))
+            .is_some_and(|hash| hash.len() == 16 && hash.bytes().all(|byte| byte.is_ascii_hexdigit()));
+        is_marker
+            || self.chains.iter().any(|this| this.name == chain)
+            || self.passing.is_some_and(|passing| chain.starts_with(passing))
     }
 }
 
