@@ -16,7 +16,7 @@ use skiff_sys::nft::passage::{self, Packet, Passage};
 use skiff_sys::nft::words;
 
 pub use machine::{Namespace, SandboxAt};
-pub use report::{Conversation, End, Hop, Packets, Start, Tuple, Way};
+pub use report::{Asked, Conversation, End, Hop, Packets, Start, Tuple, Way};
 
 use crate::Error;
 
@@ -54,6 +54,7 @@ impl Walk<'_> {
             Packet::first(packets.protocol, (source, source_port), (destination, destination_port));
         packet.connection.new = !packets.reply;
         packet.connection.reply = packets.reply;
+        packet.enter_namespace();
         let traveller = Traveller {
             packet,
             chance: 1.0,
@@ -68,6 +69,17 @@ impl Walk<'_> {
                 let sandbox = self.sandbox(*ip)?;
                 let namespace = Namespace::of(sandbox)?;
                 self.emit(&Place::Sandbox(sandbox, &namespace), traveller, &mut ways)?;
+            }
+            Start::Outside => {
+                let (link, router) = self.node.outside().ok_or_else(|| {
+                    Error::Invalid(format!("{} has no default route: nothing outside reaches it", self.name))
+                })?;
+                let mut traveller = traveller;
+                if traveller.packet.source.is_unspecified() {
+                    traveller.packet.source = router;
+                    traveller.packet.enter_namespace();
+                }
+                self.arrive(&Place::Node(&self.node), &link, traveller, &mut ways)?;
             }
             Start::Link { next_hop } => {
                 let link = match self.node.link_towards(*next_hop)? {
@@ -92,7 +104,7 @@ impl Walk<'_> {
         let Some((link, _)) = self.route(at, &mut this, from, None, ways)? else { return Ok(()) };
         if from.is_none() {
             this.packet.source = at.namespace().source_for(&link, this.packet.destination)?;
-            this.packet.connection.original.0 = this.packet.source;
+            this.packet.enter_namespace();
             // Told before the source was known.
             if let Some(hop) = this.hops.last_mut() {
                 hop.source = this.packet.source.to_string();
@@ -248,7 +260,7 @@ impl Walk<'_> {
                 }
                 let text = format!("veth {} is a port of bridge {}", sandbox.host_link, self.bridge);
                 self.tell(&node, &mut this, "veth", Some(&sandbox.host_link), &text);
-                renew(&mut this.packet);
+                this.packet.enter_namespace();
                 self.arrive(&node, self.bridge, this, ways)
             }
             Place::Node(_) if link == self.bridge => {
@@ -267,7 +279,7 @@ impl Walk<'_> {
                 }
                 let text = format!("bridge {} sends it to its port {veth}", self.bridge);
                 self.tell(at, &mut this, "veth", Some(veth), &text);
-                renew(&mut this.packet);
+                this.packet.enter_namespace();
                 let namespace = Namespace::of(sandbox)?;
                 self.arrive(&Place::Sandbox(sandbox, &namespace), "eth0", this, ways)
             }
@@ -386,6 +398,9 @@ impl Walk<'_> {
             let original = known.original;
             connection.original =
                 (original.source, original.source_port, original.destination, original.destination_port);
+            let answered = known.translated.turned();
+            connection.answered =
+                (answered.source, answered.source_port, answered.destination, answered.destination_port);
         }
     }
 
@@ -433,15 +448,6 @@ impl Walk<'_> {
             conversations: this.conversations,
         });
     }
-}
-
-/// Another namespace tracks connections of its own.
-fn renew(packet: &mut Packet) {
-    let connection = &mut packet.connection;
-    connection.original = (packet.source, packet.source_port, packet.destination, packet.destination_port);
-    connection.source_translated = false;
-    connection.destination_translated = false;
-    connection.mark = 0;
 }
 
 enum Place<'a> {

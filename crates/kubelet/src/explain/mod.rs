@@ -8,6 +8,7 @@ mod memory;
 mod scan;
 mod services;
 mod waits;
+mod walk;
 
 use std::sync::Arc;
 
@@ -44,6 +45,7 @@ pub(crate) async fn answer(context: &Arc<Context>, path: &[&str], query: &Query)
                 context.pods.get(&key).ok_or_else(|| not_found(format!("no pod {key} is on this node")))?;
             json(&context.memory.waits(pod.metadata.uid.as_deref().unwrap_or_default()))
         }
+        ["walk"] => walk::answer(context, query).await,
         ["starts", uid] => json(&context.memory.starts.get(uid)),
         ["ports"] => {
             let ports: Vec<(Protocol, u16)> =

@@ -80,6 +80,13 @@ impl Namespace {
         }
     }
 
+    /// The link of the default route and the router there.
+    pub(super) fn outside(&self) -> Option<(String, Ipv4Addr)> {
+        let routes = self.routes.routes(None).ok()?;
+        let default = routes.into_iter().find(|route| route.prefix == 0)?;
+        Some((self.link_name(default.link?)?, default.via?))
+    }
+
     /// Why nothing leaves by the link, if so.
     pub(super) fn down(&self, name: &str) -> Option<&'static str> {
         match self.link(name) {

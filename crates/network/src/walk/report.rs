@@ -1,6 +1,8 @@
 //! What a walk starts from, and what it tells: plain values that travel as JSON.
 
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use skiff_sys::nft::passage::Packet;
@@ -15,6 +17,8 @@ pub enum Start {
     Sandbox { ip: Ipv4Addr },
     /// It comes in by the link over which this neighbour is reached.
     Link { next_hop: Ipv4Addr },
+    /// It comes in by the link of the default route, from the router there or from beyond it.
+    Outside,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,6 +39,19 @@ pub struct Packets {
     pub tuple: Tuple,
     /// It answers a packet that passed before.
     pub reply: bool,
+}
+
+/// What [`Network::walk`](crate::Network::walk) is asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Asked {
+    /// What the node is called.
+    pub node: String,
+    pub start: Start,
+    pub packets: Packets,
+    /// Translations made by an earlier packet.
+    pub conversations: Vec<Conversation>,
+    /// Name and network namespace of each sandbox.
+    pub sandboxes: BTreeMap<String, (String, PathBuf)>,
 }
 
 /// A translation that connection tracking keeps for a connection.

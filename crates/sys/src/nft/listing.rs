@@ -63,6 +63,10 @@ pub enum Expression {
         reply: Option<bool>,
         into: usize,
     },
+    /// The connection's mark becomes what the register holds.
+    SetMark {
+        from: usize,
+    },
     Constant {
         bytes: Vec<u8>,
         into: usize,
@@ -304,6 +308,8 @@ fn read_expression(name: &str, a: &[u8]) -> Option<Expression> {
         },
         // Without a destination register it writes to the packet's metadata.
         "meta" => Expression::Meta { into: reg(1)?, key: number(2)? },
+        // The register is its source.
+        "ct" if attribute(a, 4).is_some() && number(2)? == 3 => Expression::SetMark { from: reg(4)? },
         "ct" => Expression::Connection {
             into: reg(1)?,
             key: number(2)?,

@@ -33,8 +33,10 @@ pub struct Connection {
     pub reply: bool,
     /// The first packet of its connection.
     pub new: bool,
-    /// Of the first packet, before any translation.
+    /// Source and destination of the first packet, before any translation.
     pub original: (Ipv4Addr, u16, Ipv4Addr, u16),
+    /// Source and destination that an answer comes with: who really answers, and to whom.
+    pub answered: (Ipv4Addr, u16, Ipv4Addr, u16),
     pub destination_translated: bool,
     pub source_translated: bool,
     pub mark: u32,
@@ -55,11 +57,26 @@ impl Packet {
                 reply: false,
                 new: true,
                 original: (source.0, source.1, destination.0, destination.1),
+                answered: (destination.0, destination.1, source.0, source.1),
                 destination_translated: false,
                 source_translated: false,
                 mark: 0,
             },
         }
+    }
+}
+
+impl Packet {
+    /// Forgets the connection: another namespace tracks its own.
+    pub fn enter_namespace(&mut self) {
+        let sent = (self.source, self.source_port, self.destination, self.destination_port);
+        let answered = (self.destination, self.destination_port, self.source, self.source_port);
+        let connection = &mut self.connection;
+        (connection.original, connection.answered) =
+            if connection.reply { (answered, sent) } else { (sent, answered) };
+        connection.source_translated = false;
+        connection.destination_translated = false;
+        connection.mark = 0;
     }
 }
 
@@ -287,6 +304,11 @@ impl Run<'_> {
                 Some(bytes) => put(registers, *into, &bytes),
                 None => Some(Done::Doubt),
             },
+            Expression::SetMark { from } => {
+                let word = registers.get(4 * from..4 * from + 4)?;
+                packet.connection.mark = u32::from_ne_bytes(word.try_into().ok()?);
+                Some(Done::Next)
+            }
             Expression::Constant { bytes, into } => put(registers, *into, bytes),
             Expression::Verdict(verdict) => Some(Done::Fate(fate(verdict))),
             Expression::Compare { from, operator, bytes } => {
@@ -360,10 +382,14 @@ impl Run<'_> {
                 if *source {
                     packet.source = address.unwrap_or(packet.source);
                     packet.source_port = port.unwrap_or(packet.source_port);
+                    packet.connection.answered.2 = packet.source;
+                    packet.connection.answered.3 = packet.source_port;
                     packet.connection.source_translated = true;
                 } else {
                     packet.destination = address.unwrap_or(packet.destination);
                     packet.destination_port = port.unwrap_or(packet.destination_port);
+                    packet.connection.answered.0 = packet.destination;
+                    packet.connection.answered.1 = packet.destination_port;
                     packet.connection.destination_translated = true;
                 }
                 Some(Done::Fate(Fate::End(End::Accepted)))
@@ -371,6 +397,7 @@ impl Run<'_> {
             Expression::Masquerade => {
                 if let Some(address) = self.machine.address_of(&packet.output, packet.destination) {
                     packet.source = address;
+                    packet.connection.answered.2 = address;
                 }
                 packet.connection.source_translated = true;
                 Some(Done::Fate(Fate::End(End::Accepted)))
@@ -463,6 +490,10 @@ fn connection(packet: &Packet, key: u32, reply: Option<bool>) -> Option<Vec<u8>>
     const DIRECTION: u32 = 1;
     const STATUS: u32 = 2;
     const MARK: u32 = 3;
+    const L3_PROTOCOL: u32 = 7;
+    const ANY_SOURCE: u32 = 8;
+    const ANY_DESTINATION: u32 = 9;
+    const PROTOCOL: u32 = 10;
     const SOURCE_PORT: u32 = 11;
     const DESTINATION_PORT: u32 = 12;
     const SOURCE: u32 = 19;
@@ -474,9 +505,8 @@ fn connection(packet: &Packet, key: u32, reply: Option<bool>) -> Option<Vec<u8>>
     const SOURCE_TRANSLATED: u32 = 16;
     const DESTINATION_TRANSLATED: u32 = 32;
     let this = &packet.connection;
-    let (source, source_port, destination, destination_port) = this.original;
-    // The other direction's addresses are known for the original one alone.
-    let original = |bytes: Vec<u8>| (reply != Some(true)).then_some(bytes);
+    let (source, source_port, destination, destination_port) =
+        if reply.unwrap_or(this.reply) { this.answered } else { this.original };
     match key {
         STATE => Some((if this.new { NEW } else { ESTABLISHED }).to_ne_bytes().to_vec()),
         DIRECTION => Some(vec![u8::from(this.reply)]),
@@ -491,10 +521,12 @@ fn connection(packet: &Packet, key: u32, reply: Option<bool>) -> Option<Vec<u8>>
             Some(bits.to_ne_bytes().to_vec())
         }
         MARK => Some(this.mark.to_ne_bytes().to_vec()),
-        SOURCE => original(source.octets().to_vec()),
-        DESTINATION => original(destination.octets().to_vec()),
-        SOURCE_PORT => original(source_port.to_be_bytes().to_vec()),
-        DESTINATION_PORT => original(destination_port.to_be_bytes().to_vec()),
+        L3_PROTOCOL => Some(vec![libc::AF_INET as u8]),
+        PROTOCOL => Some(vec![packet.protocol]),
+        SOURCE | ANY_SOURCE => Some(source.octets().to_vec()),
+        DESTINATION | ANY_DESTINATION => Some(destination.octets().to_vec()),
+        SOURCE_PORT => Some(source_port.to_be_bytes().to_vec()),
+        DESTINATION_PORT => Some(destination_port.to_be_bytes().to_vec()),
         _ => None,
     }
 }

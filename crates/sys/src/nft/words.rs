@@ -75,8 +75,9 @@ fn say(expression: &Expression, held: &mut [Held]) -> Option<String> {
                 1 => ("direction", Kind::Number),
                 2 => ("status", Kind::Status),
                 3 => ("mark", Kind::Number),
-                19 => ("ip saddr", Kind::Address),
-                20 => ("ip daddr", Kind::Address),
+                8 | 19 => ("ip saddr", Kind::Address),
+                9 | 20 => ("ip daddr", Kind::Address),
+                10 => ("protocol", Kind::Protocol),
                 11 => ("proto-src", Kind::Port),
                 12 => ("proto-dst", Kind::Port),
                 _ => ("?", Kind::Bytes),
@@ -95,6 +96,7 @@ fn say(expression: &Expression, held: &mut [Held]) -> Option<String> {
             let side = if *source { "saddr" } else { "daddr" };
             put(*into, &format!("fib {side} type"), Kind::AddressType)
         }
+        Expression::SetMark { from } => Some(format!("ct mark set {}", held.get(*from)?.words)),
         Expression::Verdict(verdict) => Some(verdict_words(verdict)),
         Expression::Compare { from, operator, bytes } => {
             let this = held.get(*from)?;
