@@ -154,7 +154,11 @@ impl Worker {
 
     async fn run_sandbox(&mut self, attempt: u32) {
         let began = SystemTime::now();
-        let made = translate::sandbox(&self.pod, attempt, &self.context.config);
+        // Most pods' users are the node's.
+        let own_users = self.pod.spec.as_ref().is_some_and(|spec| spec.host_users == Some(false));
+        let users = own_users.then(|| self.context.users.take(&self.uid)).transpose();
+        let made =
+            users.and_then(|users| translate::sandbox(&self.pod, attempt, users, &self.context.config));
         let made = match made {
             Ok(config) => self.context.runtime.run_sandbox(config).await.map_err(|error| chain(&error)),
             Err(message) => Err(message),
@@ -464,6 +468,7 @@ impl Worker {
         removed.await.map_err(|error| error.to_string())?.map_err(|error: io::Error| chain(&error))?;
         self.context.references.release(&self.uid);
         self.context.tokens.release(&self.uid);
+        self.context.users.release(&self.uid);
         self.context.puller.forget(&self.uid);
         if self.seen.removed {
             return Ok(());

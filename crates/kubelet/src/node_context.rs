@@ -16,6 +16,7 @@ use crate::events::Recorder;
 use crate::explain::Memory;
 use crate::images::Puller;
 use crate::references::References;
+use crate::security::users::UserRanges;
 use crate::tokens::Tokens;
 
 /// The node's network, from when its range is known.
@@ -34,6 +35,7 @@ pub(crate) struct Context {
     pub(crate) pods: Cache<Pod>,
     pub(crate) services: Cache<Service>,
     pub(crate) capacity: Capacity,
+    pub(crate) users: UserRanges,
     pub(crate) bells: Arc<Bells>,
     /// For explanations.
     pub(crate) memory: Arc<Memory>,

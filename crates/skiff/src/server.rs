@@ -163,6 +163,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
             pod_cidr: None,
             control_plane: false,
             pods: args.pods.clone(),
+            first_user: crate::agent::first_user(),
         };
         let agent_path = config.data_dir.join("agent.json");
         write_private(&agent_path, &serde_json::to_vec_pretty(&agent).context("cannot encode")?)?;
