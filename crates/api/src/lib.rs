@@ -4,6 +4,7 @@
 //! Typed objects come from `k8s-openapi`; what Go's API machinery derives by reflection (protobuf
 //! numbers, list keys, patch strategies) is in [`schema`].
 
+pub mod certificates;
 pub mod codec;
 pub mod defaults;
 pub mod openapi;

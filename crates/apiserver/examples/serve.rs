@@ -32,7 +32,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         ..defaults
     };
     let service_ip = IpAddr::V4(config.service_cidr.nth(1));
-    let tls = pki.server_config(&pki::server_names(&[], service_ip, &config.cluster_domain))?;
+    let tls = pki.server_tls(&pki::server_names(&[], service_ip, &config.cluster_domain))?;
     let server = ApiServer::build(config, Arc::new(MemoryStore::default())).await?;
 
     let admin = pki.admin()?;

@@ -8,7 +8,9 @@ use skiff_api::status::{GroupResource, StatusError};
 
 use crate::auth::Identity;
 use crate::metadata;
+use crate::node_access::restriction::{self, MIRROR, Written};
 use crate::resources::{Cx, Resource, find};
+use crate::server::Inner;
 use crate::{host_ports, pod_security};
 
 /// How long pods stay on a node that is not ready or not reachable.
@@ -24,9 +26,12 @@ pub(crate) async fn create(
     if !namespace.is_empty() {
         namespace_takes_content(cx, row, namespace, metadata::text(object, "name"))?;
     }
-    node_restriction(cx.who, row, None, Some(object))?;
+    restriction::check(cx.server, cx.who, &Written { row, subresource: cx.subresource, old: None, new: Some(object) })?;
     if stored.storage == "pods" {
-        service_account::admit(cx, row, namespace, object).await?;
+        // A mirror pod is no client of the API.
+        if object["metadata"]["annotations"].get(MIRROR).is_none() {
+            service_account::admit(cx, row, namespace, object).await?;
+        }
         priority(cx, row, object)?;
         default_tolerations(object);
     }
@@ -40,7 +45,8 @@ pub(crate) fn update(
     object: &mut Value,
     old: &Value,
 ) -> Result<(), StatusError> {
-    node_restriction(cx.who, row, Some(old), Some(object))?;
+    let write = Written { row, subresource: cx.subresource, old: Some(old), new: Some(object) };
+    restriction::check(cx.server, cx.who, &write)?;
     // A pod replaced as a whole (kubectl replace) may leave out what admission filled in.
     if stored.storage == "pods" {
         for field in ["priority", "preemptionPolicy", "serviceAccountName", "serviceAccount", "tolerations"] {
@@ -68,55 +74,18 @@ pub(crate) fn validate(
 }
 
 /// Before a deletion: some namespaces stay, and nodes delete only what is theirs.
-pub(crate) fn delete(who: &Identity, row: &Resource, object: &Value) -> Result<(), StatusError> {
+pub(crate) fn delete(
+    server: &Inner,
+    who: &Identity,
+    row: &Resource,
+    object: &Value,
+) -> Result<(), StatusError> {
     let name = metadata::text(object, "name");
-    node_restriction(who, row, Some(object), None)?;
+    let write = Written { row, subresource: "", old: Some(object), new: None };
+    restriction::check(server, who, &write)?;
     let immortal = ["default", "kube-system", "kube-public"];
     if row.storage == "namespaces" && immortal.contains(&name) {
         return Err(StatusError::forbidden(row.group_resource(), name, "this namespace may not be deleted"));
-    }
-    Ok(())
-}
-
-/// A node's agent writes only pods that are bound to its node, and only its own lease.
-fn node_restriction(
-    who: &Identity,
-    row: &Resource,
-    old: Option<&Value>,
-    new: Option<&Value>,
-) -> Result<(), StatusError> {
-    let Some(node) = who.node_name() else { return Ok(()) };
-    let Some(object) = old.or(new) else { return Ok(()) };
-    let name = metadata::text(object, "name");
-    let refused = |why: String| Err(StatusError::forbidden(row.group_resource(), name, &why));
-    match (row.storage, old, new) {
-        ("pods", None, _) => {
-            let mirrored = object["metadata"]["annotations"].get("kubernetes.io/config.mirror").is_some();
-            if !mirrored || object["spec"]["nodeName"] != node {
-                return refused(format!(
-                    "pod does not have \"kubernetes.io/config.mirror\" annotation, node {node:?} can only \
-                     create mirror pods"
-                ));
-            }
-        }
-        ("pods", Some(old), new) if old["spec"]["nodeName"] != node => {
-            let what = if new.is_some() { "update pod status for" } else { "delete" };
-            return refused(format!("node {node:?} can only {what} pods with spec.nodeName set to itself"));
-        }
-        ("leases", ..) => {
-            if metadata::text(object, "namespace") != "kube-node-lease" {
-                return refused(format!(
-                    "can only access leases in the \"kube-node-lease\" system namespace, not {:?}",
-                    metadata::text(object, "namespace")
-                ));
-            }
-            if name != node {
-                return refused(
-                    "can only access node lease with the same name as the requesting node".into(),
-                );
-            }
-        }
-        _ => {}
     }
     Ok(())
 }
@@ -232,26 +201,6 @@ fn default_tolerations(pod: &mut Value) {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_node_writes_only_what_is_its_own() {
-        let who = Identity::new("system:node:a", &["system:nodes"]);
-        let pods = find("", "pods").expect("pods");
-        let leases = find("coordination.k8s.io", "leases").expect("leases");
-        let bound = |node: &str| json!({"metadata": {"name": "p"}, "spec": {"nodeName": node}});
-        let ok = |row, old: Option<Value>, new: Option<Value>| {
-            node_restriction(&who, row, old.as_ref(), new.as_ref()).is_ok()
-        };
-        assert!(ok(pods, Some(bound("a")), Some(bound("a"))));
-        assert!(!ok(pods, Some(bound("b")), Some(bound("a"))));
-        assert!(ok(pods, Some(bound("a")), None));
-        assert!(!ok(pods, Some(bound("b")), None));
-        assert!(!ok(pods, None, Some(bound("a"))));
-        let lease = |namespace: &str, name: &str| json!({"metadata": {"namespace": namespace, "name": name}});
-        assert!(ok(leases, None, Some(lease("kube-node-lease", "a"))));
-        assert!(!ok(leases, None, Some(lease("kube-node-lease", "b"))));
-        assert!(!ok(leases, None, Some(lease("default", "a"))));
-    }
 
     #[test]
     fn tolerations_are_added_unless_covered() {

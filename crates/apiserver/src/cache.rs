@@ -18,6 +18,7 @@ use skiff_store::{Entry, Store};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::at_rest::{AtRest, Chain, Opened, Unreadable};
 use crate::object::{Object, StoredObjectError};
 use crate::resources::{self, RESOURCES, Resource};
 
@@ -102,6 +103,8 @@ impl Event {
 /// One storage's objects and recent events.
 pub(crate) struct StorageCache {
     pub(crate) resource: &'static Resource,
+    /// How its objects are encrypted in the store, if they are.
+    chain: Option<Chain>,
     state: RwLock<State>,
     pages: Mutex<VecDeque<(u64, Instant, Objects)>>,
     /// The sequence number after the last event, for watchers to wait on.
@@ -133,9 +136,10 @@ pub(crate) struct Behind {
 }
 
 impl StorageCache {
-    fn new(resource: &'static Resource, revision: u64) -> Self {
+    fn new(resource: &'static Resource, revision: u64, chain: Option<Chain>) -> Self {
         Self {
             resource,
+            chain,
             state: RwLock::new(State {
                 objects: Objects::new_sync(),
                 revision: 0,
@@ -146,6 +150,23 @@ impl StorageCache {
             pages: Mutex::default(),
             end: watch::Sender::new(0),
         }
+    }
+
+    /// The bytes to store for an object of this storage.
+    pub(crate) fn seal(&self, key: &str, body: &Bytes) -> Bytes {
+        self.chain.as_ref().map_or_else(|| body.clone(), |chain| chain.seal(key, body))
+    }
+
+    /// What the store holds of an object, and whether it should be written anew.
+    fn read(&self, key: &Arc<str>, revision: u64, stored: Bytes) -> Result<(Object, bool), CacheError> {
+        let Opened { plain, stale } = match &self.chain {
+            None => Opened { plain: stored, stale: false },
+            Some(chain) => chain
+                .open(key, stored)
+                .map_err(|source| CacheError::Encrypted { key: Arc::clone(key), source })?,
+        };
+        let object = Object::from_stored(self.resource, Arc::clone(key), revision, plain)?;
+        Ok((object, stale))
     }
 
     pub(crate) fn get(&self, key: &str) -> Option<Arc<Object>> {
@@ -221,8 +242,8 @@ impl StorageCache {
         if position < state.first {
             return Err(Behind { oldest: state.floor });
         }
-        let skip = usize::try_from(position - state.first).unwrap_or(usize::MAX);
-        Ok(state.ring.iter().skip(skip).take(max).map(|(_, event)| Arc::clone(event)).collect())
+        let skip = usize::try_from(position - state.first).unwrap_or(usize::MAX).min(state.ring.len());
+        Ok(state.ring.range(skip..).take(max).map(|(_, event)| Arc::clone(event)).collect())
     }
 
     pub(crate) fn subscribe(&self) -> watch::Receiver<u64> {
@@ -234,12 +255,9 @@ impl StorageCache {
         state.objects.insert_mut(Arc::clone(&object.key), Arc::new(object));
     }
 
-    fn apply(&self, revision: u64, key: &Arc<str>, entry: Option<Entry>) -> Result<(), StoredObjectError> {
+    fn apply(&self, revision: u64, key: &Arc<str>, entry: Option<Entry>) -> Result<(), CacheError> {
         let object = match entry {
-            Some(entry) => {
-                let object = Object::from_stored(self.resource, Arc::clone(key), revision, entry.value)?;
-                Some(Arc::new(object))
-            }
+            Some(entry) => Some(Arc::new(self.read(key, revision, entry.value)?.0)),
             None => None,
         };
         let mut state = self.state.write();
@@ -304,6 +322,15 @@ pub(crate) struct Caches {
     applied: watch::Sender<u64>,
 }
 
+/// What a store held.
+pub(crate) struct Loaded {
+    pub(crate) caches: Arc<Caches>,
+    /// Must be given to [`Caches::follow`].
+    pub(crate) events: skiff_store::EventStream,
+    /// What is encrypted otherwise than it would be now.
+    pub(crate) stale: Vec<(&'static Resource, Arc<str>)>,
+}
+
 #[derive(Debug, thiserror::Error)]
 pub enum CacheError {
     #[error("cannot load the store")]
@@ -312,27 +339,37 @@ pub enum CacheError {
     Watch(#[from] skiff_store::WatchError),
     #[error(transparent)]
     Object(#[from] StoredObjectError),
+    #[error("cannot decrypt {}", .key.trim_start_matches('/'))]
+    Encrypted {
+        key: Arc<str>,
+        #[source]
+        source: Unreadable,
+    },
     #[error("the store ended its stream of changes")]
     Ended,
 }
 
 impl Caches {
-    /// Loads everything; the returned stream of changes must be given to [`Caches::follow`].
-    pub(crate) async fn load(store: &dyn Store) -> Result<(Arc<Self>, skiff_store::EventStream), CacheError> {
+    /// Loads everything. Nothing is cached, and nothing written, if there is an object that can't be read.
+    pub(crate) async fn load(store: &dyn Store, at_rest: &AtRest) -> Result<Loaded, CacheError> {
         let snapshot = store.load().await?;
         let by_storage: HashMap<_, _> = RESOURCES
             .iter()
             .filter_map(|r| resources::of_storage(r.storage))
-            .map(|r| (r.storage, Arc::new(StorageCache::new(r, snapshot.revision))))
+            .map(|r| (r.storage, Arc::new(StorageCache::new(r, snapshot.revision, at_rest.chain(r)))))
             .collect();
+        let mut stale = Vec::new();
         for entry in snapshot.entries {
             let Some(cache) = by_storage.get(storage_of(&entry.key)) else { continue };
-            let object = Object::from_stored(cache.resource, entry.key, entry.mod_revision, entry.value)?;
+            let (object, is_stale) = cache.read(&entry.key, entry.mod_revision, entry.value)?;
+            if is_stale {
+                stale.push((cache.resource, entry.key));
+            }
             cache.insert_loaded(object);
         }
         let events = store.watch(snapshot.revision)?;
         let caches = Self { by_storage, applied: watch::Sender::new(snapshot.revision) };
-        Ok((Arc::new(caches), events))
+        Ok(Loaded { caches: Arc::new(caches), events, stale })
     }
 
     pub(crate) fn of(&self, resource: &Resource) -> &Arc<StorageCache> {
@@ -399,7 +436,7 @@ mod tests {
     /// `a` made at 11, changed at 12, deleted at 14; `b` made at 13.
     fn cache() -> StorageCache {
         let maps = resources::find("", "configmaps").expect("in the table");
-        let cache = StorageCache::new(maps, 10);
+        let cache = StorageCache::new(maps, 10, None);
         let (a, b): (Arc<str>, Arc<str>) = ("/configmaps/n/a".into(), "/configmaps/n/b".into());
         cache.apply(11, &a, Some(entry(&a, 11, "1"))).expect("readable");
         cache.apply(12, &a, Some(entry(&a, 12, "2"))).expect("readable");

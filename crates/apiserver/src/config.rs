@@ -6,7 +6,9 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use crate::at_rest::AtRest;
 use crate::clock::Clock;
+use crate::limits::Limits;
 
 /// An IPv4 range.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,6 +86,10 @@ pub struct Config {
     pub clock: Clock,
     /// Which pods namespaces let in that say nothing themselves, and what is exempt.
     pub pod_security: skiff_pod_security::Configuration,
+    /// Which resources are encrypted in the store.
+    pub at_rest: AtRest,
+    /// What one client may take.
+    pub limits: Limits,
     /// For the answer to `/version`, as `v1.36.0`.
     pub version: String,
 }
@@ -102,6 +108,8 @@ impl Default for Config {
             account_keys: None,
             clock: Clock::default(),
             pod_security: skiff_pod_security::Configuration::default(),
+            at_rest: AtRest::default(),
+            limits: Limits::default(),
             version: "v1.36.0".into(),
         }
     }

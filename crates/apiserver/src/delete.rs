@@ -159,7 +159,7 @@ async fn delete_one(
     modify(server, stored, row, key, dry_run, |current| {
         check_preconditions(current, row, options)?;
         let old = current.value(stored);
-        admission::delete(who, row, &old)?;
+        admission::delete(server, who, row, &old)?;
         Ok(match next(stored, &old, options, clock::now()) {
             Next::Keep => Step::Keep,
             Next::Mark(value) => Step::Put { value, old, volatile: false },

@@ -82,10 +82,9 @@ impl<'a> Wanted<'a> {
             verb: "impersonate",
             group,
             resource,
-            subresource: "",
             namespace,
             name,
-            path: "",
+            ..Attributes::default()
         };
         let mut asked = vec![match self.account() {
             Some((namespace, name)) => on("", "serviceaccounts", namespace, name),

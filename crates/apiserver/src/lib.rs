@@ -5,8 +5,10 @@
 //! same path. What there is to serve is one table, [`resources`]; reads come from the watch cache,
 //! [`cache`]; writes are compare-and-sets on a [`skiff_store::Store`], which nobody else opens.
 
+mod access;
 mod admission;
 mod agents;
+pub mod at_rest;
 pub mod auth;
 mod authn;
 mod cache;
@@ -15,24 +17,27 @@ mod clock;
 mod config;
 mod decode;
 mod delete;
+mod derived;
 mod discovery;
 mod host_ports;
 pub mod http_body;
 mod impersonation;
 pub mod join;
+mod limits;
 mod metadata;
 mod names;
+mod node_access;
 mod notes;
 mod object;
 mod openapi;
 mod paths;
 pub mod pki;
 mod pod_security;
+mod rbac;
 mod read;
 mod render;
 mod request;
 mod resources;
-mod reviews;
 mod scale;
 mod seed;
 mod select;
@@ -50,6 +55,7 @@ pub use clock::Clock;
 pub use cache::CacheError;
 pub use config::{Config, Range, RangeError};
 pub use http_body::{Body, Request, Response};
+pub use limits::Limits;
 pub use object::StoredObjectError;
 pub use serve::Peer;
 pub use tokens::KeysError;

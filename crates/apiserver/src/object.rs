@@ -65,6 +65,7 @@ pub(crate) struct PartialSpec {
     pub(crate) service_account_name: String,
     pub(crate) host_network: bool,
     pub(crate) unschedulable: bool,
+    pub(crate) signer_name: String,
     #[serde(rename = "type")]
     pub(crate) type_: String,
     #[serde(rename = "clusterIP")]

@@ -4,27 +4,23 @@ use std::sync::Arc;
 
 use http::header::HeaderValue;
 use http::{Method, StatusCode};
-use serde_json::json;
+use serde_json::{Value, json};
 use skiff_api::status::StatusError;
 
 use crate::auth::Attributes;
 use crate::http_body::{Request, Response, full};
-use crate::server::{Inner, authorize, identity};
-use crate::{discovery, openapi, render, tokens};
+use crate::server::{Inner, authorize, enter, identity};
+use crate::{clock, discovery, openapi, render, tokens};
+
+/// How long the certificates of the cluster are good.
+const CERTIFICATES: &str = "/skiff/v1/certificates";
 
 pub(crate) async fn answer(server: &Arc<Inner>, request: Request) -> Result<Response, StatusError> {
     let path = request.uri().path().to_owned();
     let who = identity(&request);
     let verb = request.method().as_str().to_ascii_lowercase();
-    let what = Attributes {
-        verb: &verb,
-        group: "",
-        resource: "",
-        subresource: "",
-        namespace: "",
-        name: "",
-        path: &path,
-    };
+    let what = Attributes { verb: &verb, path: &path, ..Attributes::default() };
+    let _slot = enter(server, &request, &who)?;
     authorize(server, &who, &what)?;
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         return Ok(render::page_not_found());
@@ -33,6 +29,7 @@ pub(crate) async fn answer(server: &Arc<Inner>, request: Request) -> Result<Resp
         "/healthz" | "/livez" | "/readyz" => Ok(health(&path, request.uri().query())),
         "/healthz/ping" | "/livez/ping" | "/readyz/ping" => Ok(text("ok")),
         "/version" => Ok(version(server)),
+        CERTIFICATES => Ok(certificates(server)),
         tokens::discovery::CONFIGURATION | tokens::discovery::KEYS => {
             Ok(tokens::discovery::answer(server, &path).unwrap_or_else(render::page_not_found))
         }
@@ -57,6 +54,24 @@ fn health(path: &str, query: Option<&str>) -> Response {
     }
     let name = path.trim_matches('/');
     text(format!("[+]ping ok\n[+]log ok\n[+]store ok\n[+]caches ok\n{name} check passed\n"))
+}
+
+/// How long the cluster's certificates are good, for who shall renew the authority, or wonders.
+fn certificates(server: &Inner) -> Response {
+    let now = server.config.clock.now();
+    let lives = server.config.pki.as_ref().map(|pki| pki.lives()).unwrap_or_default();
+    let certificates: Vec<Value> = lives
+        .iter()
+        .map(|life| {
+            json!({
+                "name": life.name,
+                "notBefore": clock::rfc3339(life.not_before),
+                "notAfter": clock::rfc3339(life.not_after),
+                "daysLeft": (life.not_after - now).div_euclid(86_400),
+            })
+        })
+        .collect();
+    render::json_response(StatusCode::OK, full(json!({"certificates": certificates}).to_string()))
 }
 
 fn version(server: &Inner) -> Response {

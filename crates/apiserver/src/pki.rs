@@ -1,8 +1,12 @@
 //! The cluster's certificates: an authority of its own, made at the first start, and what it signs.
 //!
-//! Keys live in one directory, readable by its owner only. The server's own certificate is made anew at
-//! each start, since the names it must answer to may change; the others are reissued when they come near
-//! their end.
+//! Keys live in one directory, readable by its owner only. The certificates that the server itself shows
+//! are in memory, made anew at each start and whenever they come near their end ([`live`]); the
+//! administrator's is in a file, and reissued at a start.
+
+mod clients;
+mod live;
+mod signing;
 
 use std::fs;
 use std::io::{self, Write};
@@ -11,6 +15,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use rand::RngExt;
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType,
@@ -22,10 +27,18 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use sha2::{Digest, Sha256};
 
-use crate::clock;
+use crate::clock::{self, Clock};
+pub(crate) use clients::Presented;
+pub use clients::ServerTls;
+use clients::{AnyClient, Clients};
+use live::LiveCertificate;
+pub use signing::Grant;
 
 const DAY_S: i64 = 86_400;
 const CA_DAYS: i64 = 3650;
+/// 2025-01-01. Authorities are valid from then on, whatever the clock says when they are made: machines
+/// without a clock of their own start long ago, and are set right later.
+const CA_START: i64 = 1_735_689_600;
 const LEAF_DAYS: i64 = 365;
 /// Reissued at a start when less is left.
 pub const RENEW_DAYS: i64 = 60;
@@ -50,6 +63,8 @@ pub enum PkiError {
     Tls(#[from] rustls::Error),
     #[error("{path} holds no valid certificate or key")]
     Pem { path: PathBuf },
+    #[error("the certificate signing request is not well formed, or not signed by its own key")]
+    Request,
 }
 
 /// A certificate with its key, both PEM.
@@ -69,10 +84,36 @@ pub struct NodeCertificates {
 /// The cluster's authority.
 pub struct Pki {
     dir: PathBuf,
+    clock: Clock,
+    /// By name: what this process shows, and what nodes have shown.
+    lives: Mutex<Vec<Life>>,
     issuer: Issuer<'static, KeyPair>,
     ca: String,
     ca_der: CertificateDer<'static>,
     join_token: String,
+}
+
+/// From when until when a certificate is good, in Unix seconds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Life {
+    /// What it is for: `ca`, `kube-apiserver`, `system:node:NAME` …
+    pub name: String,
+    pub not_before: i64,
+    pub not_after: i64,
+}
+
+impl Life {
+    /// Of a certificate's PEM.
+    fn of(name: &str, certificate: &str) -> Option<Self> {
+        let der = CertificateDer::from_pem_slice(certificate.as_bytes()).ok()?;
+        let (_, parsed) = x509_parser::parse_x509_certificate(&der).ok()?;
+        let validity = parsed.validity();
+        Some(Self {
+            name: name.to_owned(),
+            not_before: validity.not_before.timestamp(),
+            not_after: validity.not_after.timestamp(),
+        })
+    }
 }
 
 /// A name that a certificate answers to.
@@ -92,12 +133,17 @@ struct Subject<'a> {
 impl Pki {
     /// Opens the authority in `dir`, or makes one.
     pub fn open(dir: &Path) -> Result<Self, PkiError> {
+        Self::open_by(dir, Clock::default())
+    }
+
+    /// As [`Pki::open`], by another clock than the system's.
+    pub fn open_by(dir: &Path, clock: Clock) -> Result<Self, PkiError> {
         fs::create_dir_all(dir).map_err(|source| PkiError::Write { path: dir.into(), source })?;
         let (cert_path, key_path) = (dir.join("ca.crt"), dir.join("ca.key"));
         let (ca, key) = match read(&cert_path).and_then(|c| Ok((c, read(&key_path)?))) {
             Ok(found) => found,
             Err(PkiError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
-                let made = make_ca()?;
+                let made = make_ca(&clock)?;
                 write_private(&key_path, &made.key)?;
                 write_private(&cert_path, &made.certificate)?;
                 (made.certificate, made.key)
@@ -108,7 +154,8 @@ impl Pki {
             CertificateDer::from_pem_slice(ca.as_bytes()).map_err(|_| PkiError::Pem { path: cert_path })?;
         let issuer = Issuer::from_ca_cert_pem(&ca, KeyPair::from_pem(&key)?)?;
         let join_token = join_token(&dir.join("join-token"), &ca_der)?;
-        Ok(Self { dir: dir.into(), issuer, ca, ca_der, join_token })
+        let lives = Mutex::new(Life::of("ca", &ca).into_iter().collect());
+        Ok(Self { dir: dir.into(), clock, lives, issuer, ca, ca_der, join_token })
     }
 
     /// The authority's certificate, PEM.
@@ -150,38 +197,72 @@ impl Pki {
         Ok((self.sign(&client, &key)?, serving))
     }
 
+    /// A certificate (PEM) for a request's (PEM) subject, key and names, no longer than the authority's.
+    pub fn sign_request(&self, request: &str, grant: &Grant) -> Result<String, PkiError> {
+        let der = skiff_api::certificates::request_der(request.as_bytes()).map_err(|_| PkiError::Request)?;
+        let (_, certificate) = x509_parser::parse_x509_certificate(&self.ca_der)
+            .map_err(|_| PkiError::Pem { path: self.dir.join("ca.crt") })?;
+        let end = certificate.validity().not_after.timestamp();
+        let grant = Grant { not_after: grant.not_after.min(end), ..grant.clone() };
+        let authority = signing::Authority { certificate: &certificate, key: self.issuer.key() };
+        Ok(to_pem(&signing::sign(&authority, &der, &grant)?))
+    }
+
+    /// The lives of the authority's certificate, of those that this process shows, of the administrator's,
+    /// and of those that nodes have shown since the start; by name.
+    pub fn lives(&self) -> Vec<Life> {
+        let mut lives = self.lives.lock().clone();
+        if let Ok(admin) = read(&self.dir.join("admin.crt")) {
+            lives.extend(Life::of("kubernetes-admin", &admin));
+        }
+        lives.sort_by(|a, b| a.name.cmp(&b.name));
+        lives
+    }
+
+    /// Keeps in mind how long a certificate is good.
+    pub(crate) fn note(&self, life: Life) {
+        let mut lives = self.lives.lock();
+        match lives.iter_mut().find(|known| known.name == life.name) {
+            Some(known) => *known = life,
+            None => lives.push(life),
+        }
+    }
+
     /// The administrator's client certificate, kept in a file and reissued near its end.
     pub fn admin(&self) -> Result<Issued, PkiError> {
         self.kept("admin", || self.issue_client("kubernetes-admin", &["system:masters"]))
     }
 
     /// TLS for the API's listeners. Client certificates of this authority are asked for, not demanded.
-    pub fn server_config(&self, names: &[AltName]) -> Result<Arc<rustls::ServerConfig>, PkiError> {
-        let serving = self.issue(&serving_subject("kube-apiserver", names))?;
+    pub fn server_tls(self: &Arc<Self>, names: &[AltName]) -> Result<ServerTls, PkiError> {
+        let names = names.to_vec();
+        let serving = LiveCertificate::new(self, "kube-apiserver", move |pki| {
+            pki.issue(&serving_subject("kube-apiserver", &names))
+        })?;
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let verifier =
             WebPkiClientVerifier::builder_with_provider(Arc::new(self.roots()?), Arc::clone(&provider))
                 .allow_unauthenticated()
                 .build()
                 .map_err(|e| rustls::Error::General(e.to_string()))?;
-        let (chain, key) = self.chain(&serving)?;
         let mut config = rustls::ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()?
-            .with_client_cert_verifier(verifier)
-            .with_single_cert(chain, key)?;
+            .with_client_cert_verifier(Arc::new(AnyClient(Arc::clone(&verifier))))
+            .with_cert_resolver(serving);
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        Ok(Arc::new(config))
+        let clients = Clients { verifier, pki: Arc::clone(self) };
+        Ok(ServerTls { config: Arc::new(config), clients: Arc::new(clients) })
     }
 
     /// TLS for the server's requests to agents, as `kube-apiserver-kubelet-client`.
-    pub fn agent_client_config(&self) -> Result<Arc<rustls::ClientConfig>, PkiError> {
-        let issued = self.issue_client("kube-apiserver-kubelet-client", &["system:masters"])?;
-        let (chain, key) = self.chain(&issued)?;
+    pub fn agent_client_config(self: &Arc<Self>) -> Result<Arc<rustls::ClientConfig>, PkiError> {
+        let name = "kube-apiserver-kubelet-client";
+        let shown = LiveCertificate::new(self, name, move |pki| pki.issue_client(name, &["system:masters"]))?;
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let config = rustls::ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()?
             .with_root_certificates(self.roots()?)
-            .with_client_auth_cert(chain, key)?;
+            .with_client_cert_resolver(shown);
         Ok(Arc::new(config))
     }
 
@@ -205,7 +286,7 @@ impl Pki {
         let (cert_path, key_path) =
             (self.dir.join(format!("{name}.crt")), self.dir.join(format!("{name}.key")));
         if let (Ok(certificate), Ok(key)) = (read(&cert_path), read(&key_path))
-            && days_left(&certificate).is_some_and(|days| days > RENEW_DAYS)
+            && Life::of(name, &certificate).is_some_and(|life| life.is_fresh(self.clock.now()))
         {
             return Ok(Issued { certificate, key });
         }
@@ -223,8 +304,9 @@ impl Pki {
     fn sign(&self, subject: &Subject<'_>, key: &impl PublicKeyData) -> Result<String, PkiError> {
         let mut params = CertificateParams::default();
         params.distinguished_name = distinguished_name(subject.name, subject.organizations);
-        params.not_before = date(clock::now() - DAY_S);
-        params.not_after = date(clock::now() + LEAF_DAYS * DAY_S);
+        let now = self.clock.now();
+        params.not_before = date(now - DAY_S);
+        params.not_after = date(now + LEAF_DAYS * DAY_S);
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment];
         params.extended_key_usages = vec![subject.usage.clone()];
         params.use_authority_key_identifier_extension = true;
@@ -273,7 +355,7 @@ fn distinguished_name(name: &str, organizations: &[&str]) -> DistinguishedName {
     dn
 }
 
-fn make_ca() -> Result<Issued, PkiError> {
+fn make_ca(clock: &Clock) -> Result<Issued, PkiError> {
     let key = KeyPair::generate()?;
     let mut params = CertificateParams::default();
     params.distinguished_name = distinguished_name("skiff-ca", &[]);
@@ -284,8 +366,8 @@ fn make_ca() -> Result<Issued, PkiError> {
         KeyUsagePurpose::KeyCertSign,
         KeyUsagePurpose::CrlSign,
     ];
-    params.not_before = date(clock::now() - DAY_S);
-    params.not_after = date(clock::now() + CA_DAYS * DAY_S);
+    params.not_before = date(CA_START.min(clock.now() - DAY_S));
+    params.not_after = date(CA_START.max(clock.now()) + CA_DAYS * DAY_S);
     Ok(Issued { certificate: params.self_signed(&key)?.pem(), key: key.serialize_pem() })
 }
 
@@ -311,6 +393,15 @@ fn join_token(path: &Path, ca: &CertificateDer<'_>) -> Result<String, PkiError> 
     let token = format!("{}.{}", hex(&Sha256::digest(ca)), hex(&secret));
     write_private(path, &token)?;
     Ok(token)
+}
+
+fn to_pem(der: &[u8]) -> String {
+    use base64::Engine as _;
+
+    let text = base64::engine::general_purpose::STANDARD.encode(der);
+    let lines: Vec<&str> =
+        text.as_bytes().chunks(64).map(|line| std::str::from_utf8(line).unwrap_or_default()).collect();
+    format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", lines.join("\n"))
 }
 
 fn read(path: &Path) -> Result<String, PkiError> {

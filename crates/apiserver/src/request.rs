@@ -3,8 +3,10 @@
 use std::borrow::Cow;
 
 use http::Method;
+use skiff_api::selector::FieldSelector;
 use skiff_api::status::StatusError;
 
+use crate::names;
 use crate::resources::{self, Resource};
 
 /// What a path addresses.
@@ -58,6 +60,16 @@ impl Address {
             address.namespace = address.name.clone();
         }
         Some(address)
+    }
+
+    /// The one name that a list or watch is about, when its field selector says so: rules that name objects
+    /// then hold for it.
+    pub(crate) fn selected_name(&self, verb: &str, field_selector: &str) -> Option<String> {
+        if !matches!(verb, "list" | "watch") || !self.name.is_empty() || field_selector.is_empty() {
+            return None;
+        }
+        let selector = FieldSelector::parse(field_selector).ok()?;
+        selector.exact("metadata.name").filter(|name| names::path_segment(name).is_none()).map(str::to_owned)
     }
 
     /// The namespace that objects of this row are looked up in.
@@ -198,6 +210,15 @@ mod tests {
         check("/api/v1/nodes/a%2Fb", ["", "", "nodes", "a/b", ""]);
         assert_eq!(parts("/api/v1"), None);
         assert_eq!(parts("/healthz"), None);
+    }
+
+    #[test]
+    fn a_list_by_name_has_that_name() {
+        let address = Address::parse("/api/v1/namespaces/n/secrets").expect("a resource");
+        assert_eq!(address.selected_name("watch", "metadata.name=a").as_deref(), Some("a"));
+        assert_eq!(address.selected_name("list", "metadata.name!=a,x=y"), None);
+        assert_eq!(address.selected_name("list", "metadata.name=a/b"), None);
+        assert_eq!(address.selected_name("deletecollection", "metadata.name=a"), None);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The API on sockets: TLS, HTTP/1.1 and HTTP/2, with upgrades for streams.
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use http_body_util::BodyExt;
@@ -9,24 +9,23 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use rustls::pki_types::CertificateDer;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tower_service::Service as _;
 use tracing::{debug, warn};
-use x509_parser::prelude::X509Certificate;
 
-use crate::auth::Identity;
+use crate::limits::Place;
+use crate::limits::activity::{Activity, PARTING, Verdict};
+use crate::limits::guarded::{Answer, Guarded, Timed};
+use crate::pki::ServerTls;
 use crate::server::{ApiServer, Router};
 
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long open requests may take to end at shutdown.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
-const STREAMS_MAX: u32 = 1000;
-const CONNECTIONS_MAX: usize = 8192;
+/// How often a client on HTTP/2 is asked whether it is still there.
+const PING_EVERY: Duration = Duration::from_secs(30);
 
 /// The address of a client, as a request extension.
 #[derive(Debug, Clone, Copy)]
@@ -37,13 +36,12 @@ impl ApiServer {
     pub async fn serve(
         &self,
         listeners: Vec<TcpListener>,
-        tls: Arc<rustls::ServerConfig>,
+        tls: ServerTls,
         shutdown: CancellationToken,
     ) {
-        let acceptor = TlsAcceptor::from(tls);
         let mut accepting = JoinSet::new();
         for listener in listeners {
-            accepting.spawn(accept(listener, acceptor.clone(), self.router(), shutdown.clone()));
+            accepting.spawn(accept(listener, tls.clone(), self.router(), shutdown.clone()));
         }
         tokio::select! {
             () = shutdown.cancelled() => {}
@@ -54,7 +52,7 @@ impl ApiServer {
     }
 }
 
-async fn accept(listener: TcpListener, acceptor: TlsAcceptor, router: Router, shutdown: CancellationToken) {
+async fn accept(listener: TcpListener, tls: ServerTls, router: Router, shutdown: CancellationToken) {
     let mut connections = JoinSet::new();
     loop {
         let accepted = tokio::select! {
@@ -63,11 +61,14 @@ async fn accept(listener: TcpListener, acceptor: TlsAcceptor, router: Router, sh
             () = shutdown.cancelled() => break,
         };
         match accepted {
-            Ok(_) if connections.len() >= CONNECTIONS_MAX => warn!("too many connections; one was closed"),
-            Ok((stream, peer)) => {
-                let (acceptor, router, shutdown) = (acceptor.clone(), router.clone(), shutdown.clone());
-                connections.spawn(connection(stream, peer, acceptor, router, shutdown));
-            }
+            Ok((stream, peer)) => match router.admit(peer.ip()) {
+                Ok(place) => {
+                    let (tls, router, shutdown) = (tls.clone(), router.clone(), shutdown.clone());
+                    connections.spawn(connection(stream, peer, place, tls, router, shutdown));
+                }
+                // Said at debug: a client can make it happen as often as it likes.
+                Err(full) => debug!(%peer, ?full, "too many connections; one was closed"),
+            },
             Err(error) => {
                 // Out of descriptors, most likely: what is open may end meanwhile.
                 warn!(%error, "cannot accept a connection");
@@ -84,45 +85,80 @@ async fn accept(listener: TcpListener, acceptor: TlsAcceptor, router: Router, sh
 async fn connection(
     stream: TcpStream,
     peer: SocketAddr,
-    acceptor: TlsAcceptor,
+    place: Place,
+    tls: ServerTls,
     router: Router,
     shutdown: CancellationToken,
 ) {
+    let limits = router.limits();
     // Small answers must not wait for more to send.
     let _ = stream.set_nodelay(true);
-    let stream = match tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
+    let handshake = TlsAcceptor::from(tls.config).accept(stream);
+    let stream = match tokio::time::timeout(limits.handshake_timeout, handshake).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => return debug!(%peer, %error, "a TLS handshake failed"),
         Err(_) => return debug!(%peer, "a TLS handshake took too long"),
     };
-    let identity = match stream.get_ref().1.peer_certificates().and_then(<[_]>::first) {
-        None => Identity::anonymous(),
-        Some(certificate) => match of_certificate(certificate) {
-            Some(identity) => identity,
-            None => return debug!(%peer, "a client certificate names nobody"),
-        },
-    };
+    let presented = tls.clients.judge(stream.get_ref().1.peer_certificates());
+    let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+    let activity = Activity::new(&limits);
+    let stream = Guarded::new(stream, activity.clone(), limits.stall_timeout, place);
+    let of_requests = activity.clone();
     let service = service_fn(move |request: http::Request<Incoming>| {
         let mut router = router.clone();
-        let mut request = request.map(|body| body.map_err(Into::into).boxed_unsync());
-        request.extensions_mut().insert(identity.clone());
+        let activity = of_requests.clone();
+        let lasting = lasts(request.uri());
+        let underway = activity.begin(lasting);
+        let head = request.method() == http::Method::HEAD;
+        let mut request = request.map(|body| match lasting {
+            true => body.map_err(Into::into).boxed_unsync(),
+            false => Timed::new(body, limits.body_timeout).boxed_unsync(),
+        });
+        if let Some(presented) = &presented {
+            request.extensions_mut().insert(presented.clone());
+        }
         request.extensions_mut().insert(Peer(peer));
-        async move { router.call(request).await }
+        async move {
+            let response = router.call(request).await?;
+            if response.status() == http::StatusCode::SWITCHING_PROTOCOLS {
+                activity.upgraded();
+            }
+            Ok::<_, Infallible>(response.map(|body| Answer::new(body, underway, head)))
+        }
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
+    // The header's time is kept by `Activity`, which knows a silent connection from half a header.
+    builder.http1().header_read_timeout(None);
     builder
         .http2()
         .timer(TokioTimer::new())
-        .max_concurrent_streams(STREAMS_MAX)
-        .keep_alive_interval(Duration::from_secs(30));
+        .max_concurrent_streams(limits.streams_max)
+        .keep_alive_interval(PING_EVERY);
+    // As was agreed in the handshake: nothing is guessed from the first bytes, which may never come.
+    let builder = if is_http2 { builder.http2_only() } else { builder.http1_only() };
     let serving = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
     tokio::pin!(serving);
-    let ended = tokio::select! {
-        ended = serving.as_mut() => ended,
-        () = shutdown.cancelled() => {
-            serving.as_mut().graceful_shutdown();
-            serving.await
+    let look = tokio::time::sleep(Duration::ZERO);
+    tokio::pin!(look);
+    let mut ending = false;
+    let ended = loop {
+        // All are cancel-safe: the connection is polled again, the rest is looked at again.
+        tokio::select! {
+            ended = serving.as_mut() => break ended,
+            () = shutdown.cancelled(), if !ending => {
+                ending = true;
+                serving.as_mut().graceful_shutdown();
+            }
+            () = activity.flooded() => return debug!(%peer, "too many requests were taken back"),
+            () = look.as_mut() => match activity.verdict(&limits, !is_http2) {
+                Verdict::LookAgain(at) => look.as_mut().reset(at),
+                Verdict::TooLong if ending => return debug!(%peer, "a connection was cut: nothing came of it"),
+                Verdict::TooLong => {
+                    ending = true;
+                    serving.as_mut().graceful_shutdown();
+                    look.as_mut().reset(tokio::time::Instant::now() + PARTING);
+                }
+            },
         }
     };
     if let Err(error) = ended {
@@ -130,13 +166,9 @@ async fn connection(
     }
 }
 
-/// Common name and organizations.
-fn of_certificate(certificate: &CertificateDer<'_>) -> Option<Identity> {
-    use x509_parser::prelude::FromDer;
-
-    let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
-    let subject = parsed.subject();
-    let name = subject.iter_common_name().next()?.as_str().ok()?;
-    let groups: Vec<&str> = subject.iter_organization().filter_map(|o| o.as_str().ok()).collect();
-    (!name.is_empty()).then(|| Identity::new(name, &groups))
+/// Whether a request may take as long as it likes, by what it looks like.
+fn lasts(uri: &http::Uri) -> bool {
+    const STREAMS: [&str; 5] = ["exec", "attach", "portforward", "proxy", "log"];
+    uri.query().is_some_and(|query| query.contains("watch="))
+        || uri.path().split('/').skip(4).any(|part| STREAMS.contains(&part))
 }

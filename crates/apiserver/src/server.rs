@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::future::Future;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -19,20 +19,25 @@ use skiff_store::Store;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
-use crate::auth::{self, Attributes, Authorizer, FixedAuthorizer, Identity};
-use crate::cache::{CacheError, Caches};
+use crate::access::Access;
+use crate::auth::{Attributes, Identity};
+use crate::cache::{CacheError, Caches, Loaded};
 use crate::claims::Claims;
 use crate::config::Config;
 use crate::delete::DeleteOptions;
 use crate::http_body::{Body, Request, Response, lazy};
+use crate::limits::guarded::BodyTimeout;
+use crate::limits::{Connections, Full, Gate, Limits, Place, Slot};
 use crate::notes::Notes;
 use crate::object::Object;
 use crate::render::{Include, Renderer};
 use crate::request::{Address, Query, verb};
 use crate::resources::{Resource, of_storage};
+use crate::serve::Peer;
 use crate::tokens::{Keys, KeysError, Tokens};
 use crate::{
-    authn, clock, decode, delete, impersonation, paths, read, render, seed, subresources, watch, write,
+    at_rest, authn, clock, decode, delete, impersonation, limits, paths, rbac, read, render, seed, subresources, watch,
+    write,
 };
 
 /// The largest request body, as upstream has it.
@@ -42,7 +47,7 @@ pub(crate) struct Inner {
     pub(crate) config: Config,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) caches: Arc<Caches>,
-    pub(crate) authorizer: Box<dyn Authorizer>,
+    pub(crate) access: Access,
     /// The server's own, for what it does by itself.
     pub(crate) own_identity: Identity,
     pub(crate) cluster_ips: Claims<Ipv4Addr>,
@@ -51,6 +56,8 @@ pub(crate) struct Inner {
     pub(crate) pod_ranges: Claims<(u32, u32)>,
     pub(crate) documents: skiff_api::openapi::Documents,
     pub(crate) agents: crate::agents::Agents,
+    pub(crate) gate: Gate,
+    pub(crate) connections: Connections,
     pub(crate) tokens: Tokens,
     pub(crate) stopping: CancellationToken,
 }
@@ -146,7 +153,7 @@ impl ApiServer {
             None => Keys::ephemeral()?,
         };
         let issuer = format!("https://kubernetes.default.svc.{}", config.cluster_domain);
-        let (caches, events) = Caches::load(&*store).await?;
+        let Loaded { caches, events, stale } = Caches::load(&*store, &config.at_rest).await?;
         let stopping = CancellationToken::new();
         let follower = Arc::clone(&caches);
         let stopped = stopping.clone();
@@ -163,11 +170,13 @@ impl ApiServer {
         });
         let inner = Inner {
             agents: crate::agents::Agents::new(config.agent_tls.clone()),
+            gate: Gate::new(&config.limits),
+            connections: Connections::default(),
             tokens: Tokens::new(keys, &issuer),
             config,
             store,
+            access: Access::new(&caches),
             caches,
-            authorizer: Box::new(FixedAuthorizer),
             own_identity: Identity::new("system:apiserver", &["system:masters"]),
             cluster_ips: Claims::new(),
             node_ports: Claims::new(),
@@ -176,9 +185,11 @@ impl ApiServer {
             stopping,
         };
         let server = Self { inner: Arc::new(inner) };
+        rbac::bootstrap::run(&server.inner).await.map_err(BuildError::Seed)?;
         seed::claims(&server.inner);
         seed::objects(&server.inner).await.map_err(BuildError::Seed)?;
         tokio::spawn(seed::keep_service(Arc::clone(&server.inner)));
+        tokio::spawn(at_rest::rewrite(Arc::clone(&server.inner), stale));
         Ok(server)
     }
 
@@ -203,6 +214,18 @@ impl ApiServer {
 #[derive(Clone)]
 pub struct Router {
     inner: Arc<Inner>,
+}
+
+impl Router {
+    pub(crate) fn limits(&self) -> Limits {
+        self.inner.config.limits
+    }
+
+    /// Lets a connection in, or says which bound it exceeds.
+    pub(crate) fn admit(&self, source: IpAddr) -> Result<Place, Full> {
+        let limits = &self.inner.config.limits;
+        self.inner.connections.enter(source, limits.connections_max, limits.connections_per_source_max)
+    }
 }
 
 impl tower_service::Service<Request> for Router {
@@ -260,8 +283,10 @@ pub(crate) async fn read_body(mut body: Body) -> Result<Bytes, StatusError> {
     let mut first = Bytes::new();
     let mut all = BytesMut::new();
     while let Some(frame) = body.frame().await {
-        let frame = frame
-            .map_err(|error| StatusError::bad_request(format!("cannot read the request's body: {error}")))?;
+        let frame = frame.map_err(|error| match error.is::<BodyTimeout>() {
+            true => StatusError::timeout("Timeout: request did not complete within the allotted timeout"),
+            false => StatusError::bad_request(format!("cannot read the request's body: {error}")),
+        })?;
         let Ok(data) = frame.into_data() else { continue };
         if first.len() + all.len() + data.len() > BODY_MAX {
             return Err(StatusError::too_large(BODY_MAX));
@@ -283,32 +308,47 @@ pub(crate) fn identity(request: &Request) -> Identity {
 }
 
 pub(crate) fn authorize(inner: &Inner, who: &Identity, what: &Attributes<'_>) -> Result<(), StatusError> {
-    if inner.authorizer.allowed(who, what) {
-        return Ok(());
-    }
-    let denial = auth::denial(who, what);
-    if what.resource.is_empty() {
-        return Err(StatusError::forbidden_path(&denial));
-    }
-    let of = skiff_api::status::GroupResource { group: what.group, resource: what.resource };
-    Err(StatusError::forbidden(of, what.name, &denial))
+    inner.access.check(who, what)
+}
+
+/// A place among the requests in flight.
+pub(crate) fn enter(inner: &Inner, request: &Request, who: &Identity) -> Result<Slot, StatusError> {
+    let kind = if request.method().is_safe() { limits::Kind::ReadOnly } else { limits::Kind::Mutating };
+    let source = request.extensions().get::<Peer>().map(|peer| peer.0.ip());
+    inner.gate.enter(kind, who, source)
+}
+
+/// Watches and streams hold nothing that others wait for.
+fn is_lasting(address: &Address, verb: &str) -> bool {
+    verb == "watch"
+        || matches!(address.subresource.as_str(), "log" | "exec" | "attach" | "portforward" | "proxy")
 }
 
 async fn resource(inner: Arc<Inner>, address: Address, request: Request) -> Result<Response, StatusError> {
     let query = Query::parse(request.uri().query());
     let verb = verb(request.method(), &address, &query);
     let who = identity(&request);
+    let field_selector = query.given("fieldSelector").unwrap_or_default();
+    let selected = address.selected_name(verb, field_selector);
     let attributes = Attributes {
-        // Streams are GETs, but they do something to the pod.
-        verb: if subresources::is_stream(&address) && verb == "get" { "create" } else { verb },
+        verb,
         group: &address.group,
         resource: &address.resource,
         subresource: &address.subresource,
         namespace: &address.namespace,
-        name: &address.name,
+        name: selected.as_deref().unwrap_or(&address.name),
+        field_selector,
         path: "",
     };
+    let _slot = match is_lasting(&address, verb) {
+        true => None,
+        false => Some(enter(&inner, &request, &who)?),
+    };
     authorize(&inner, &who, &attributes)?;
+    // A stream may be asked for by GET, and does something to the pod all the same.
+    if subresources::is_stream(&address) && verb == "get" {
+        authorize(&inner, &who, &Attributes { verb: "create", ..attributes })?;
+    }
     let Some(row) = address.row() else {
         return Ok(subresources::unlisted(&inner, &address, &who, request)
             .await?

@@ -9,6 +9,7 @@ use skiff_api::status::{GroupResource, StatusError};
 use crate::auth::Identity;
 use crate::delete::DeleteOptions;
 use crate::http_body::{Request, Response, full};
+use crate::node_access::restriction::{self, Written};
 use crate::request::Address;
 use crate::resources::{Cx, Resource, find, pod_condition};
 use crate::server::{Call, Inner, read_body};
@@ -42,7 +43,7 @@ pub(crate) async fn answer(
         ("log" | "exec" | "attach" | "portforward" | "proxy", _) => {
             streaming::answer(server, call, row, request).await
         }
-        ("status", "get") => read::get(&server, &call, row).await,
+        ("status" | "approval", "get") => read::get(&server, &call, row).await,
         ("scale", _) => crate::scale::answer(&server, &call, row, verb, request).await,
         ("binding", "create") => {
             let body = read_body(request.into_body()).await?;
@@ -117,7 +118,7 @@ pub(crate) async fn unlisted(
     }
     match crate::authn::reviews::answer(server, address, who, request).await? {
         Ok(answer) => Ok(Some(answer)),
-        Err(request) => crate::reviews::answer(server, address, who, request).await,
+        Err(request) => crate::rbac::reviews::answer(server, address, who, request).await,
     }
 }
 
@@ -220,6 +221,11 @@ async fn evict(
             serde_json::from_value(options.clone()).map_err(|e| StatusError::bad_request(e.to_string()))?
         }
     };
+    if let Some(pod) = server.caches.of(row).get(&row.key(&call.address.namespace, name)) {
+        let pod = pod.value(row);
+        let write = Written { row, subresource: "eviction", old: Some(&pod), new: None };
+        restriction::check(server, &call.who, &write)?;
+    }
     delete::one(server, call, row, &options).await?;
     Ok(success(StatusCode::CREATED))
 }

@@ -1,6 +1,7 @@
 //! Watches: a position in a storage's ring of events, seen through selectors.
 
 use std::collections::VecDeque;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,7 +17,8 @@ use serde_json::json;
 use skiff_api::status::{Cause, StatusError};
 use skiff_api::typed;
 use tokio::sync::watch;
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep};
+use tokio_util::sync::WaitForCancellationFutureOwned;
 
 use crate::cache::{Behind, Event, EventType, StorageCache, in_namespace};
 use crate::http_body::{BoxError, Response, empty};
@@ -54,6 +56,9 @@ struct Watcher {
     /// The revision up to which the client knows everything.
     told: u64,
     deadline: Instant,
+    /// Made once a watch and not once an event: each costs a lock that all watches share.
+    timer: Pin<Box<Sleep>>,
+    stopping: Pin<Box<WaitForCancellationFutureOwned>>,
     ended: bool,
 }
 
@@ -134,6 +139,8 @@ pub(crate) async fn watch(
         next_bookmark: Instant::now() + BOOKMARK_EVERY,
         told: 0,
         deadline: Instant::now() + Duration::from_secs(timeout_s),
+        timer: Box::pin(tokio::time::sleep(BOOKMARK_EVERY)),
+        stopping: Box::pin(server.stopping.clone().cancelled_owned()),
         ended: false,
         cache,
     };
@@ -235,11 +242,14 @@ impl Watcher {
                 continue;
             }
             let until = if self.bookmarks { self.next_bookmark.min(self.deadline) } else { self.deadline };
+            if self.timer.deadline() != until {
+                self.timer.as_mut().reset(until);
+            }
             tokio::select! {
-                // Both are cancel-safe: a change not seen here is still marked as unseen.
+                // All are cancel-safe: a change not seen here is still marked as unseen.
                 changed = self.wake.changed() => if changed.is_err() { return None },
-                () = tokio::time::sleep_until(until) => {}
-                () = self.server.stopping() => return None,
+                () = self.timer.as_mut() => {}
+                () = self.stopping.as_mut() => return None,
             }
         }
     }

@@ -112,7 +112,7 @@ pub(crate) async fn modify(
         let write = Write {
             key: Arc::clone(&current.key),
             expect: Expect::Revision(current.revision),
-            value: value.is_some().then(|| object.body.clone()),
+            value: value.is_some().then(|| cache.seal(key, &object.body)),
             volatile,
         };
         match commit_one(server, write).await {
@@ -211,7 +211,7 @@ pub(crate) async fn create(
         let write = Write {
             key: Arc::clone(&key),
             expect: Expect::Absent,
-            value: Some(object.body.clone()),
+            value: Some(server.caches.of(stored).seal(&key, &object.body)),
             volatile: strategy.volatile(&value, None),
         };
         match commit_one(server, write).await {
@@ -315,6 +315,8 @@ pub(crate) fn settle(
     if stored.status {
         match cx.subresource {
             "status" => only_status(stored, &mut wanted, &old),
+            // A part of the status, which its strategy knows.
+            "approval" => {}
             _ => keep_part(&mut wanted, &old, "status"),
         }
     }

@@ -8,6 +8,7 @@ use k8s_openapi::api::core::v1::{
     ConfigMap, Endpoints, Namespace, Node, Pod, Secret, Service, ServiceAccount,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding};
 use skiff_client::{Cache, Client, ListParams};
 use tokio::task::JoinSet;
 
@@ -44,6 +45,8 @@ macro_rules! caches {
 }
 
 caches! {
+    cluster_role_bindings: ClusterRoleBinding,
+    cluster_roles: ClusterRole,
     config_maps: ConfigMap,
     controller_revisions: ControllerRevision,
     daemon_sets: DaemonSet,
@@ -55,6 +58,8 @@ caches! {
     nodes: Node,
     pods: Pod,
     replica_sets: ReplicaSet,
+    role_bindings: RoleBinding,
+    roles: Role,
     secrets: Secret,
     service_accounts: ServiceAccount,
     services: Service,

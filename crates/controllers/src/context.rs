@@ -8,12 +8,30 @@ use skiff_client::{Cache, Change, Client, EventRecorder, Object, ObjectKey, Work
 use crate::caches::Caches;
 use crate::run::Config;
 
+/// Who the controllers are to the API.
+#[derive(Clone)]
+pub struct Clients {
+    /// Follows all kinds, for the copies that all controllers read.
+    pub shared: Client,
+    /// A client with the identity of an account of `kube-system`: each controller writes under its own.
+    pub of_account: Arc<dyn Fn(&str) -> Client + Send + Sync>,
+}
+
 #[derive(Clone)]
 pub(crate) struct Context {
+    pub(crate) clients: Clients,
+    /// Of the controller's own account.
     pub(crate) client: Client,
     pub(crate) caches: Caches,
     pub(crate) events: EventRecorder,
     pub(crate) config: Arc<Config>,
+}
+
+impl Context {
+    /// The same for another account: a module that does the work of two of upstream's controllers has both.
+    pub(crate) fn of_account(&self, account: &str) -> Self {
+        Self { client: (self.clients.of_account)(account), ..self.clone() }
+    }
 }
 
 /// Queues the keys that each change concerns, by the object's state before and after. All keys are queued

@@ -207,9 +207,10 @@ async fn mark_deployment(context: &Context, deployment: &Deployment, revision: &
     if known.is_some_and(|known| known == revision) {
         return Ok(());
     }
-    let patch = serde_json::json!({"metadata": {"annotations": {revisions::REVISION: revision}}});
-    let (namespace, name) = (owners::namespace(&deployment.metadata), owners::name(&deployment.metadata));
-    context.client.patch::<Deployment>(namespace, name, None, &Patch::Merge(patch)).await.map(drop)
+    let mut marked = deployment.clone();
+    let annotations = marked.metadata.annotations.get_or_insert_default();
+    annotations.insert(revisions::REVISION.to_owned(), revision.to_owned());
+    context.client.update(&marked).await.map(drop)
 }
 
 async fn create_set(

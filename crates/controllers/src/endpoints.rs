@@ -15,6 +15,10 @@ use skiff_client::{DeleteOptions, Error, ObjectKey, Requeue, WorkQueue, work};
 
 use crate::context::{Context, feed};
 
+/// The accounts that slices are written as; endpoints are written as the controller's own.
+const SLICES: &str = "endpointslice-controller";
+const MIRRORED: &str = "endpointslicemirroring-controller";
+
 pub(crate) async fn run(context: Context) {
     let queue = WorkQueue::<ObjectKey>::default();
     let caches = context.caches.clone();
@@ -38,6 +42,7 @@ pub(crate) async fn run(context: Context) {
             .map(|service| ObjectKey::of(&**service))
             .collect()
     };
+    let (slices, mirror) = (context.of_account(SLICES), context.of_account(MIRRORED));
     let reconciler = context.clone();
     tokio::join!(
         feed(caches.services, queue.clone(), |service: &Service| vec![ObjectKey::of(service)], all.clone()),
@@ -50,8 +55,8 @@ pub(crate) async fn run(context: Context) {
             all
         ),
         work("endpoints", queue, context.config.workers, move |key| {
-            let context = reconciler.clone();
-            async move { reconcile(&context, &key).await }
+            let (context, slices, mirror) = (reconciler.clone(), slices.clone(), mirror.clone());
+            async move { reconcile(&context, &slices, &mirror, &key).await }
         }),
     );
 }
@@ -73,7 +78,12 @@ fn selector(service: &Service) -> Selector {
     Selector::from_map(service.spec.as_ref().and_then(|spec| spec.selector.as_ref()))
 }
 
-async fn reconcile(context: &Context, key: &ObjectKey) -> Result<Requeue, Error> {
+async fn reconcile(
+    context: &Context,
+    as_slices: &Context,
+    as_mirror: &Context,
+    key: &ObjectKey,
+) -> Result<Requeue, Error> {
     let caches = &context.caches;
     let slices: Vec<Arc<EndpointSlice>> = caches
         .endpoint_slices
@@ -88,7 +98,7 @@ async fn reconcile(context: &Context, key: &ObjectKey) -> Result<Requeue, Error>
             delete::<Endpoints>(context, &endpoints.metadata.namespace, &endpoints.metadata.name).await?;
         }
         for slice in slices {
-            delete::<EndpointSlice>(context, &slice.metadata.namespace, &slice.metadata.name).await?;
+            delete::<EndpointSlice>(as_slices, &slice.metadata.namespace, &slice.metadata.name).await?;
         }
         return Ok(Requeue::Never);
     };
@@ -97,14 +107,15 @@ async fn reconcile(context: &Context, key: &ObjectKey) -> Result<Requeue, Error>
         slices.into_iter().partition(|slice| is_managed_by(slice, mirror::MANAGED_BY));
     let external = spec.and_then(|spec| spec.type_.as_deref()) == Some("ExternalName");
     if matches!(selector(&service), Selector::Nothing) || external {
-        apply(context, key, mirror::slices(endpoints.as_deref().filter(|_| !external), &mirrored)).await?;
+        let endpoints = endpoints.as_deref().filter(|_| !external);
+        apply(as_mirror, key, mirror::slices(endpoints, &mirrored)).await?;
         return Ok(Requeue::Never);
     }
-    apply(context, key, mirror::slices(None, &mirrored)).await?;
+    apply(as_mirror, key, mirror::slices(None, &mirrored)).await?;
     let selector = selector(&service);
     let mut selected = caches.pods.list_namespace(&key.namespace);
     selected.retain(|pod| selector.matches(pod.metadata.labels.as_ref()));
-    apply(context, key, plan::slices(&service, &selected, &slices)).await?;
+    apply(as_slices, key, plan::slices(&service, &selected, &slices)).await?;
     match plan::endpoints(&service, &selected, endpoints.as_deref()) {
         Some(wanted) if endpoints.is_none() => match context.client.create(&wanted).await {
             Ok(_) => {}

@@ -3,8 +3,10 @@
 //! A controller is a module with a pure function from what is there to what is to be done, and one line in
 //! the table of [`run`]. All read the same local copies; none keeps a list of its own.
 
+mod aggregation;
 mod caches;
 mod context;
+mod control_plane;
 mod daemon_sets;
 mod deployments;
 mod endpoints;
@@ -26,4 +28,5 @@ mod service_accounts;
 #[cfg(test)]
 mod testing;
 
+pub use context::Clients;
 pub use run::{Config, run};

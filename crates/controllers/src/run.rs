@@ -5,16 +5,16 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use skiff_client::{Client, EventRecorder};
+use skiff_client::EventRecorder;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use crate::caches::Caches;
-use crate::context::Context;
+use crate::context::{Clients, Context};
 use crate::{
-    daemon_sets, deployments, endpoints, event_expiry, garbage, namespaces, node_cidrs, node_lifecycle,
-    pod_garbage, replica_sets, root_ca, service_accounts,
+    aggregation, control_plane, daemon_sets, deployments, endpoints, event_expiry, garbage, namespaces,
+    node_cidrs, node_lifecycle, pod_garbage, replica_sets, root_ca, service_accounts,
 };
 
 /// What the controllers go by. Plain data; the defaults are upstream's.
@@ -26,6 +26,8 @@ pub struct Config {
     pub node_cidr_prefix: u8,
     /// The certificate that pods trust the API by, PEM.
     pub ca_pem: String,
+    /// The node that the control plane runs on, where nodes have roles.
+    pub control_plane_node: Option<String>,
     /// A node that was silent for so long is unknown.
     pub node_grace: Duration,
     /// Events live for so long after they happened last.
@@ -42,6 +44,7 @@ impl Default for Config {
             cluster_cidr: "10.244.0.0/16".to_owned(),
             node_cidr_prefix: 24,
             ca_pem: String::new(),
+            control_plane_node: None,
             node_grace: Duration::from_secs(40),
             event_ttl: Duration::from_secs(3600),
             ended_pods_max: 12_500,
@@ -52,48 +55,63 @@ impl Default for Config {
 
 type Running = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// One row of the table: the name that its events carry, and what it does, which never ends by itself.
+/// One row of the table: the name that its events carry, the account of `kube-system` that it writes as
+/// (whose role is `system:controller:ACCOUNT`, or `skiff:controller:ACCOUNT` where upstream has none), and
+/// what it does, which never ends by itself.
 struct Controller {
     component: &'static str,
+    account: &'static str,
     run: fn(Context) -> Running,
 }
 
 macro_rules! controller {
-    ($component:literal, $module:ident) => {
-        Controller { component: $component, run: |context| Box::pin($module::run(context)) }
+    ($component:literal, $account:literal, $module:ident) => {
+        Controller {
+            component: $component,
+            account: $account,
+            run: |context| Box::pin($module::run(context)),
+        }
     };
 }
 
 const CONTROLLERS: &[Controller] = &[
-    controller!("serviceaccount-controller", service_accounts),
-    controller!("root-ca-certificate-publisher", root_ca),
-    controller!("namespace-controller", namespaces),
-    controller!("node-ipam-controller", node_cidrs),
-    controller!("node-controller", node_lifecycle),
-    controller!("endpoint-controller", endpoints),
-    controller!("replicaset-controller", replica_sets),
-    controller!("deployment-controller", deployments),
-    controller!("daemonset-controller", daemon_sets),
-    controller!("garbage-collector", garbage),
-    controller!("pod-garbage-collector", pod_garbage),
-    controller!("event-ttl-controller", event_expiry),
+    controller!("serviceaccount-controller", "service-account-controller", service_accounts),
+    controller!("root-ca-certificate-publisher", "root-ca-cert-publisher", root_ca),
+    controller!("namespace-controller", "namespace-controller", namespaces),
+    controller!("node-ipam-controller", "node-controller", node_cidrs),
+    controller!("node-controller", "node-controller", node_lifecycle),
+    controller!("node-role-controller", "node-controller", control_plane),
+    controller!("endpoint-controller", "endpoint-controller", endpoints),
+    controller!("replicaset-controller", "replicaset-controller", replica_sets),
+    controller!("deployment-controller", "deployment-controller", deployments),
+    controller!("daemonset-controller", "daemon-set-controller", daemon_sets),
+    controller!("garbage-collector", "generic-garbage-collector", garbage),
+    controller!("clusterrole-aggregation-controller", "clusterrole-aggregation-controller", aggregation),
+    controller!("pod-garbage-collector", "pod-garbage-collector", pod_garbage),
+    controller!("event-ttl-controller", "event-ttl-controller", event_expiry),
 ];
 
 /// Runs all controllers until `shutdown`. Work under way is cut off then: all of it is idempotent and
 /// continues at the next start.
-pub async fn run(config: Config, client: Client, shutdown: CancellationToken) {
+pub async fn run(config: Config, clients: Clients, shutdown: CancellationToken) {
     let mut tasks = JoinSet::new();
-    let caches = Caches::start(&client, &mut tasks);
+    let caches = Caches::start(&clients.shared, &mut tasks);
     tokio::select! {
         () = caches.synced() => {}
         () = shutdown.cancelled() => return,
     }
     let config = Arc::new(config);
     for controller in CONTROLLERS {
+        let client = (clients.of_account)(controller.account);
         let (events, write_events) = EventRecorder::new(client.clone(), controller.component, "");
         tasks.spawn(write_events);
-        let context =
-            Context { client: client.clone(), caches: caches.clone(), events, config: config.clone() };
+        let context = Context {
+            clients: clients.clone(),
+            client,
+            caches: caches.clone(),
+            events,
+            config: config.clone(),
+        };
         tasks.spawn((controller.run)(context));
     }
     info!(controllers = CONTROLLERS.len(), "controllers are running");

@@ -255,10 +255,9 @@ async fn ended(part: &'static str, work: impl Future<Output = ()>) -> &'static s
 
 fn kubelet_config(config: &AgentConfig, membership: &Membership) -> anyhow::Result<skiff_kubelet::Config> {
     let cluster = &membership.response;
-    let mut labels = BTreeMap::new();
     let mut taints = Vec::new();
+    // The label of that name is the control plane's to set.
     if config.control_plane {
-        labels.insert(CONTROL_PLANE.to_owned(), String::new());
         taints.push(Taint {
             key: CONTROL_PLANE.to_owned(),
             effect: "NoSchedule".to_owned(),
@@ -271,7 +270,7 @@ fn kubelet_config(config: &AgentConfig, membership: &Membership) -> anyhow::Resu
         data_dir: config.data_dir.clone(),
         cluster_dns: vec![cluster.cluster_dns.parse().context("the cluster's DNS address")?],
         cluster_domain: cluster.cluster_domain.clone(),
-        labels,
+        labels: BTreeMap::new(),
         taints,
         pod_cidr: config.pod_cidr.map(|range| range.to_string()),
         register: true,

@@ -72,6 +72,9 @@ pub(crate) struct ServerConfig {
     pub(crate) node_prefix: u8,
     pub(crate) service_cidr: Cidr,
     pub(crate) dns: Ipv4Addr,
+    /// The node that this runs on, where nodes have roles.
+    #[serde(default)]
+    pub(crate) control_plane_node: Option<String>,
 }
 
 /// The credentials that a kubeconfig needs, all PEM.
@@ -127,6 +130,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         node_prefix: 24,
         service_cidr: args.service_cidr,
         dns: args.service_cidr.nth(10).context("--service-cidr is too narrow")?,
+        control_plane_node: None,
     };
     let authority = authority(&config.data_dir)?;
     let kubeconfig = config.data_dir.join("kubeconfig");
@@ -257,7 +261,7 @@ async fn serve(config: &ServerConfig) -> anyhow::Result<()> {
         Arc::new(Pki::open(&pki_dir(&config.data_dir)).context("cannot open the certificate authority")?);
     let service_ip = config.service_cidr.nth(1).context("the service range is too narrow")?;
     let names: Vec<AltName> = server_names(&[config.advertise.into()], service_ip.into(), DOMAIN);
-    let tls = pki.server_config(&names).context("cannot make the server's certificate")?;
+    let tls = pki.server_tls(&names).context("cannot make the server's certificate")?;
     let server_config = Config {
         service_cidr: range(config.service_cidr),
         cluster_cidr: range(config.pod_cidr),
@@ -280,22 +284,27 @@ async fn serve(config: &ServerConfig) -> anyhow::Result<()> {
         serving.serve(listeners, tls, stop).await;
         "the API server"
     });
-    let client = in_process(&server, "system:kube-scheduler");
+    let client = in_process(&server, Identity::new("system:kube-scheduler", &[]));
     let stop = shutdown.clone();
     parts.spawn(async move {
         skiff_scheduler::run(skiff_scheduler::Config::default(), client, stop).await;
         "the scheduler"
     });
-    let client = in_process(&server, "system:kube-controller-manager");
+    let accounts = server.clone();
+    let clients = skiff_controllers::Clients {
+        shared: in_process(&server, Identity::new("system:kube-controller-manager", &[])),
+        of_account: Arc::new(move |account| in_process(&accounts, Identity::account("kube-system", account))),
+    };
     let controllers = skiff_controllers::Config {
         cluster_cidr: config.pod_cidr.to_string(),
         node_cidr_prefix: config.node_prefix,
+        control_plane_node: config.control_plane_node.clone(),
         ca_pem: fs::read_to_string(pki_dir(&config.data_dir).join("ca.crt")).context("cannot read the CA")?,
         ..skiff_controllers::Config::default()
     };
     let stop = shutdown.clone();
     parts.spawn(async move {
-        skiff_controllers::run(controllers, client, stop).await;
+        skiff_controllers::run(controllers, clients, stop).await;
         "the controllers"
     });
     run_until_signal(parts, shutdown).await
@@ -330,8 +339,7 @@ pub(crate) async fn run_until_signal(
     }
 }
 
-fn in_process(server: &ApiServer, user: &'static str) -> Client {
-    let identity = Identity::new(user, &[]);
+fn in_process(server: &ApiServer, identity: Identity) -> Client {
     Client::new(InProcess::new(server.router(), move |extensions| {
         extensions.insert(identity.clone());
     }))

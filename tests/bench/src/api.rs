@@ -136,8 +136,13 @@ pub(crate) async fn measure(cluster: &Cluster) -> anyhow::Result<Vec<Figure>> {
         Figure::rate("merge patch 1 KB ConfigMaps, 32 clients", &patches, 7_625.0).note(&shares[2]),
     ];
     figures.push(list(cluster, &target).await?);
-    figures.push(watch_delay(&target).await?);
     Ok(figures)
+}
+
+pub(crate) async fn watch(cluster: &Cluster) -> anyhow::Result<Vec<Figure>> {
+    let share = Share::begin(cluster)?;
+    let figure = watch_delay(&cluster.target()?).await?;
+    Ok(vec![figure.note(&share.end()?)])
 }
 
 async fn list(cluster: &Cluster, target: &Target) -> anyhow::Result<Figure> {

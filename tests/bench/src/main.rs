@@ -37,6 +37,12 @@ fn main() -> anyhow::Result<()> {
         let cluster = cluster::Cluster::start("bench-api", &[])?;
         add(runtime.block_on(api::measure(&cluster))?);
     }
+    if wanted("watch") {
+        let cluster = cluster::Cluster::start("bench-watch", &[])?;
+        // One thread: the fewer it wakes, the less of the delay is the client's own.
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        add(runtime.block_on(api::watch(&cluster))?);
+    }
     if wanted("schedule") {
         let cluster = cluster::Cluster::start("bench-schedule", &[])?;
         add(runtime.block_on(api::schedule(&cluster))?);

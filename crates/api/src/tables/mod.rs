@@ -3,6 +3,7 @@
 //! A kind is one row of [`KINDS`]: its columns and the function that makes its cells. Kinds without a row
 //! get name and age.
 
+mod certificates;
 mod cluster;
 mod events;
 mod format;
@@ -105,6 +106,12 @@ static KINDS: &[Kind] = &[
         kind: "ReplicaSet",
         columns: workloads::REPLICA_SET_COLUMNS,
         cells: workloads::replica_set,
+    },
+    Kind {
+        group: "certificates.k8s.io",
+        kind: "CertificateSigningRequest",
+        columns: certificates::COLUMNS,
+        cells: certificates::cells,
     },
     Kind {
         group: "coordination.k8s.io",

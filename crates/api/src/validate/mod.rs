@@ -4,6 +4,7 @@
 //! types are right and only what a value says is judged. What needs other objects (is that port range
 //! taken?) is the server's to judge.
 
+mod certificate;
 mod config;
 mod container;
 mod cursor;
@@ -22,6 +23,7 @@ mod workload;
 use serde_json::Value;
 
 use crate::status::Cause;
+pub use certificate::request_pem as certificate_request_pem;
 use cursor::At;
 
 /// Faults of a new object.
@@ -50,6 +52,9 @@ pub fn update(group: &str, kind: &str, subresource: &str, new: &Value, old: &Val
             check(&new, &old, &mut faults);
         }
     }
+    if kind == "CertificateSigningRequest" {
+        certificate::update(&new, &old, subresource, &mut faults);
+    }
     faults
 }
 
@@ -65,6 +70,7 @@ fn of_kind(group: &str, kind: &str) -> Option<Check> {
         ("", "Secret") => config::secret,
         ("", "Endpoints") => service::endpoints,
         ("discovery.k8s.io", "EndpointSlice") => service::endpoint_slice,
+        ("certificates.k8s.io", "CertificateSigningRequest") => certificate::check,
         ("apps", "Deployment") => workload::deployment,
         ("apps", "ReplicaSet") => workload::replica_set,
         ("apps", "DaemonSet") => workload::daemon_set,

@@ -12,14 +12,20 @@ use skiff_api::status::StatusError;
 
 use crate::auth::Identity;
 use crate::http_body::Request;
+use crate::pki::Presented;
 use crate::server::Inner;
 
 pub(crate) use objects::CachedObjects;
 
 /// Whose request it is.
 pub(crate) fn identity(server: &Inner, request: &Request) -> Result<Identity, StatusError> {
-    let presented = request.extensions().get::<Identity>();
-    if let Some(identity) = presented.filter(|identity| *identity.user != *"system:anonymous") {
+    if let Some(identity) = request.extensions().get::<Identity>() {
+        return Ok(identity.clone());
+    }
+    let presented = request.extensions().get::<Presented>();
+    if let Some(Presented::Good { identity, not_after }) = presented
+        && server.config.clock.now() <= *not_after
+    {
         return Ok(identity.clone());
     }
     match bearer::token(request.headers()) {
@@ -29,6 +35,7 @@ pub(crate) fn identity(server: &Inner, request: &Request) -> Result<Identity, St
                 tracing::debug!(%refusal, "a bearer token was refused");
                 StatusError::unauthorized()
             }),
+        None if presented.is_some() => Err(StatusError::unauthorized()),
         None => Ok(Identity::anonymous()),
     }
 }

@@ -5,15 +5,19 @@
 //! needs one.
 
 mod apps;
+mod certificates;
 mod events;
 mod misc;
 mod namespaces;
 mod nodes;
 mod pods;
+mod rbac;
 mod services;
 mod strategy;
 
 use k8s_openapi::api::networking::v1 as networking_v1;
+use k8s_openapi::api::certificates::v1 as certificates_v1;
+use k8s_openapi::api::rbac::v1 as rbac_v1;
 use k8s_openapi::api::scheduling::v1 as scheduling_v1;
 use k8s_openapi::api::{apps::v1 as apps_v1, coordination::v1 as coordination_v1, core::v1 as core_v1};
 use k8s_openapi::api::{discovery::v1 as discovery_v1, events::v1 as events_v1};
@@ -279,6 +283,18 @@ pub(crate) static RESOURCES: &[Resource] = &[
         generation: true,
         strategy: &apps::Workloads,
     }),
+    row!("certificates.k8s.io", "v1", "certificates.k8s.io/v1", "CertificateSigningRequest",
+        "certificatesigningrequests", "certificatesigningrequest", certificates_v1::CertificateSigningRequest, {
+        namespaced: false,
+        short_names: &["csr"],
+        subresources: &[
+            sub("approval", "CertificateSigningRequest", READ_WRITE),
+            sub("status", "CertificateSigningRequest", READ_WRITE),
+        ],
+        fields: &[field("spec.signerName", |p| p.spec.signer_name.clone())],
+        status: true,
+        strategy: &certificates::CertificateSigningRequests,
+    }),
     row!("coordination.k8s.io", "v1", "coordination.k8s.io/v1", "Lease", "leases", "lease",
         coordination_v1::Lease, {
         strategy: &misc::Leases,
@@ -310,6 +326,24 @@ pub(crate) static RESOURCES: &[Resource] = &[
         "networkpolicy", networking_v1::NetworkPolicy, {
         short_names: &["netpol"],
         generation: true,
+    }),
+    row!("rbac.authorization.k8s.io", "v1", "rbac.authorization.k8s.io/v1", "ClusterRole", "clusterroles",
+        "clusterrole", rbac_v1::ClusterRole, {
+        namespaced: false,
+        strategy: &rbac::Roles("clusterroles"),
+    }),
+    row!("rbac.authorization.k8s.io", "v1", "rbac.authorization.k8s.io/v1", "ClusterRoleBinding",
+        "clusterrolebindings", "clusterrolebinding", rbac_v1::ClusterRoleBinding, {
+        namespaced: false,
+        strategy: &rbac::Bindings("clusterrolebindings"),
+    }),
+    row!("rbac.authorization.k8s.io", "v1", "rbac.authorization.k8s.io/v1", "Role", "roles", "role",
+        rbac_v1::Role, {
+        strategy: &rbac::Roles("roles"),
+    }),
+    row!("rbac.authorization.k8s.io", "v1", "rbac.authorization.k8s.io/v1", "RoleBinding", "rolebindings",
+        "rolebinding", rbac_v1::RoleBinding, {
+        strategy: &rbac::Bindings("rolebindings"),
     }),
     row!("scheduling.k8s.io", "v1", "scheduling.k8s.io/v1", "PriorityClass", "priorityclasses",
         "priorityclass", scheduling_v1::PriorityClass, {

@@ -10,6 +10,7 @@ use skiff_api::status::{Cause, GroupResource, StatusError};
 
 use super::claims::{Claims, NodeReference, Reference, Times};
 use crate::http_body::{Request, Response, full};
+use crate::node_access::restriction;
 use crate::object::Object;
 use crate::resources::find;
 use crate::server::{Call, Inner, read_body};
@@ -37,6 +38,7 @@ pub(crate) async fn create(
     let Some(account) = server.caches.of(accounts).get(&accounts.key(namespace, name)) else {
         return Err(StatusError::not_found(accounts.group_resource(), name));
     };
+    restriction::token(server, &call.who, namespace, name, &wanted)?;
     complete(&mut wanted, server.tokens.issuer());
     let seconds = valid_seconds(&wanted)?;
     let audiences: Vec<String> = wanted["spec"]["audiences"]

@@ -84,7 +84,7 @@ impl Cluster {
 
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let tls = pki.server_config(&[AltName::Ip("127.0.0.1".parse().unwrap())]).unwrap();
+        let tls = pki.server_tls(&[AltName::Ip("127.0.0.1".parse().unwrap())]).unwrap();
         let stop = CancellationToken::new();
         let serving = stop.clone();
         tokio::spawn(async move { server.serve(vec![listener], tls, serving).await });

@@ -40,12 +40,13 @@ impl Cluster {
         let server = ApiServer::build(skiff_apiserver::Config::default(), Arc::new(MemoryStore::default()))
             .await
             .expect("the server starts");
-        let client = |user: &'static str, groups: &'static [&'static str]| {
-            let identity = Identity::new(user, groups);
-            Client::new(InProcess::new(server.router(), move |extensions| {
+        let router = server.router();
+        let of = move |identity: Identity| {
+            Client::new(InProcess::new(router.clone(), move |extensions| {
                 extensions.insert(identity.clone());
             }))
         };
+        let client = |user: &str, groups: &[&str]| of(Identity::new(user, groups));
         let shutdown = CancellationToken::new();
         let mut tasks = JoinSet::new();
         let admin = client("admin", &["system:masters"]);
@@ -54,7 +55,12 @@ impl Cluster {
             node_grace: Duration::from_secs(3),
             ..skiff_controllers::Config::default()
         };
-        let controllers = client("system:kube-controller-manager", &[]);
+        let shared = client("system:kube-controller-manager", &[]);
+        let of_account = of.clone();
+        let controllers = skiff_controllers::Clients {
+            shared,
+            of_account: Arc::new(move |account| of_account(Identity::account("kube-system", account))),
+        };
         tasks.spawn(skiff_controllers::run(config, controllers, shutdown.clone()));
         let scheduler = client("system:kube-scheduler", &[]);
         tasks.spawn(skiff_scheduler::run(skiff_scheduler::Config::default(), scheduler, shutdown.clone()));

@@ -231,6 +231,7 @@ fn make(record: &Record, stock: &Stock, listener: TcpListener, pods: &PodPolicy)
         node_prefix: NODE_POD_PREFIX,
         service_cidr: record.ranges.service,
         dns: record.ranges.dns(),
+        control_plane_node: (record.nodes.len() > 1).then(|| record.nodes[0].name.clone()),
     };
     let authority = crate::server::authority(&record.server_dir())?;
     write_kubeconfig(record, &authority)?;

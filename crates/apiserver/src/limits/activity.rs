@@ -1,0 +1,193 @@
+//! Whether a connection does anything: the requests on it, and since when there are none.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use super::Limits;
+
+/// One connection's state, shared by what reads its bytes and what serves its requests.
+#[derive(Clone)]
+pub(crate) struct Activity(Arc<Shared>);
+
+struct Shared {
+    state: Mutex<State>,
+    cancelled_max: usize,
+    /// Told when more requests were taken back than may be.
+    flood: Notify,
+}
+
+struct State {
+    active: usize,
+    /// Active ones without an end: watches and streams.
+    lasting: usize,
+    /// When the last request ended, or the connection began.
+    idle_since: Instant,
+    /// When the first bytes after that came.
+    header_since: Option<Instant>,
+    /// Requests taken back before their answer's end, less those that were not.
+    cancelled: usize,
+}
+
+/// What to do with a connection now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    LookAgain(Instant),
+    TooLong,
+}
+
+/// One request on the connection, until its answer's last byte is handed over.
+pub(crate) struct Underway {
+    activity: Activity,
+    lasting: bool,
+    answered: bool,
+}
+
+impl Activity {
+    pub(crate) fn new(limits: &Limits) -> Self {
+        let state =
+            State { active: 0, lasting: 0, idle_since: Instant::now(), header_since: None, cancelled: 0 };
+        let shared =
+            Shared { state: Mutex::new(state), cancelled_max: limits.cancelled_max, flood: Notify::new() };
+        Self(Arc::new(shared))
+    }
+
+    /// Bytes of the client have come.
+    pub(crate) fn heard(&self) {
+        let mut state = self.0.state.lock();
+        if state.active == 0 && state.header_since.is_none() {
+            state.header_since = Some(Instant::now());
+        }
+    }
+
+    /// A request's header is complete.
+    pub(crate) fn begin(&self, lasting: bool) -> Underway {
+        let mut state = self.0.state.lock();
+        state.active += 1;
+        state.lasting += usize::from(lasting);
+        state.header_since = None;
+        drop(state);
+        Underway { activity: self.clone(), lasting, answered: false }
+    }
+
+    /// Whether a watch or stream runs, whose client may stop reading for as long as it likes.
+    pub(crate) fn lasts(&self) -> bool {
+        self.0.state.lock().lasting > 0
+    }
+
+    /// The connection is a stream now, whatever was a request on it before.
+    pub(crate) fn upgraded(&self) {
+        self.0.state.lock().lasting += 1;
+    }
+
+    /// Resolves when the client takes back more requests than it may.
+    pub(crate) async fn flooded(&self) {
+        self.0.flood.notified().await;
+    }
+
+    /// `whole` says that bytes without a request are half a header, as on HTTP/1; on HTTP/2 they need not be.
+    pub(crate) fn verdict(&self, limits: &Limits, whole: bool) -> Verdict {
+        let state = self.0.state.lock();
+        let now = Instant::now();
+        if state.active > 0 {
+            return Verdict::LookAgain(now + limits.idle_timeout);
+        }
+        let until = until(state.idle_since, state.header_since.filter(|_| whole), limits);
+        // Bytes may begin to come meanwhile, which then have less time than this connection has.
+        let look = until.min(now + limits.header_timeout);
+        if until <= now { Verdict::TooLong } else { Verdict::LookAgain(look) }
+    }
+}
+
+fn until(idle_since: Instant, header_since: Option<Instant>, limits: &Limits) -> Instant {
+    match header_since {
+        Some(since) => since + limits.header_timeout,
+        None => idle_since + limits.idle_timeout,
+    }
+}
+
+impl Underway {
+    pub(crate) fn answered(&mut self) {
+        self.answered = true;
+    }
+}
+
+impl Drop for Underway {
+    fn drop(&mut self) {
+        let mut state = self.activity.0.state.lock();
+        state.active -= 1;
+        state.lasting -= usize::from(self.lasting);
+        // To end a watch is no abuse: it has no other end.
+        if self.answered || self.lasting {
+            state.cancelled = state.cancelled.saturating_sub(1);
+        } else {
+            state.cancelled += 1;
+            if state.cancelled > self.activity.0.cancelled_max {
+                self.activity.0.flood.notify_one();
+            }
+        }
+        if state.active == 0 {
+            state.idle_since = Instant::now();
+        }
+    }
+}
+
+/// Wait that long for what a connection still has to say once it was told to end.
+pub(crate) const PARTING: Duration = Duration::from_secs(2);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: fn() -> Limits = || Limits {
+        header_timeout: Duration::from_secs(30),
+        idle_timeout: Duration::from_secs(90),
+        ..Limits::default()
+    };
+
+    #[tokio::test(start_paused = true)]
+    async fn idleness_and_half_a_header_have_bounds_of_their_own() {
+        let activity = Activity::new(&LIMITS());
+        let verdict = || activity.verdict(&LIMITS(), true);
+        let later = |seconds| tokio::time::advance(Duration::from_secs(seconds));
+        assert!(matches!(verdict(), Verdict::LookAgain(_)));
+        later(89).await;
+        assert!(matches!(verdict(), Verdict::LookAgain(_)));
+        later(1).await;
+        assert_eq!(verdict(), Verdict::TooLong, "nothing was said for 90 s");
+
+        drop(activity.begin(false));
+        activity.heard();
+        later(29).await;
+        activity.heard();
+        assert!(matches!(verdict(), Verdict::LookAgain(_)));
+        later(1).await;
+        assert_eq!(verdict(), Verdict::TooLong, "30 s after a header's first byte");
+        assert!(matches!(activity.verdict(&LIMITS(), false), Verdict::LookAgain(_)));
+
+        let watch = activity.begin(true);
+        later(3600).await;
+        assert!(matches!(verdict(), Verdict::LookAgain(_)), "a request runs");
+        drop(watch);
+        assert!(matches!(verdict(), Verdict::LookAgain(_)), "it ended just now");
+    }
+
+    #[test]
+    fn requests_taken_back_are_forgiven_by_those_that_are_not() {
+        use futures_util::FutureExt;
+
+        let activity = Activity::new(&Limits { cancelled_max: 3, ..Limits::default() });
+        let flooded = || activity.flooded().now_or_never().is_some();
+        for _ in 0..3 {
+            drop(activity.begin(false));
+        }
+        activity.begin(false).answered();
+        drop(activity.begin(false));
+        assert!(!flooded(), "three, with one forgiven");
+        drop(activity.begin(false));
+        assert!(flooded());
+    }
+}

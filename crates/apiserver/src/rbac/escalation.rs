@@ -1,0 +1,135 @@
+//! Nobody grants what they do not have: a role's rules, or those of the role that a binding names, must be
+//! covered by the writer's own, unless the writer may `escalate` or `bind` that role.
+
+use k8s_openapi::api::rbac::v1::{PolicyRule, RoleRef};
+use serde_json::Value;
+use skiff_api::status::{GroupResource, StatusError};
+
+use super::index::RoleName;
+use super::rule::{Rule, lines, missing, quoted};
+use super::{GROUP, rule};
+use crate::access::Access;
+use crate::auth::{Attributes, Identity};
+use crate::metadata;
+use crate::resources::{Cx, Resource};
+
+/// Upstream's word for a role that may do all.
+const AGGREGATION: &str = "must have cluster-admin privileges to use the aggregationRule";
+
+fn refused(kind: &Resource, object: &Value, why: &str) -> StatusError {
+    StatusError::forbidden(kind.group_resource(), metadata::text(object, "name"), why)
+}
+
+/// Before a role of either kind is written.
+pub(crate) fn check_role(
+    cx: &Cx<'_>,
+    kind: &Resource,
+    new: &Value,
+    old: Option<&Value>,
+) -> Result<(), StatusError> {
+    if cx.who.in_group("system:masters") || old.is_some_and(|old| same_grant(new, old)) {
+        return Ok(());
+    }
+    let namespace = metadata::text(new, "namespace");
+    let asked = Attributes {
+        verb: "escalate",
+        group: GROUP,
+        resource: kind.plural,
+        namespace,
+        name: metadata::text(new, "name"),
+        ..Attributes::default()
+    };
+    if cx.server.access.allows(cx.who, &asked) {
+        return Ok(());
+    }
+    check_rules(&cx.server.access, cx.who, namespace, &rules(&new["rules"]))
+        .map_err(|why| refused(kind, new, &why))?;
+    let aggregates = |role: &Value| role["aggregationRule"].is_object();
+    if aggregates(new) || old.is_some_and(aggregates) {
+        let everything = [
+            Rule { verbs: star(), groups: star(), resources: star(), ..Rule::default() },
+            Rule { verbs: star(), urls: star(), ..Rule::default() },
+        ];
+        check_rules(&cx.server.access, cx.who, "", &everything)
+            .map_err(|_| refused(kind, new, AGGREGATION))?;
+    }
+    Ok(())
+}
+
+fn star() -> Vec<String> {
+    vec!["*".to_owned()]
+}
+
+/// Before a binding of either kind is written.
+pub(crate) fn check_binding(
+    cx: &Cx<'_>,
+    kind: &Resource,
+    new: &Value,
+    old: Option<&Value>,
+) -> Result<(), StatusError> {
+    if cx.who.in_group("system:masters") || old.is_some_and(|old| same_grant(new, old)) {
+        return Ok(());
+    }
+    // What is no role at all is found by the validation that follows.
+    let Ok(reference) = serde_json::from_value::<RoleRef>(new["roleRef"].clone()) else { return Ok(()) };
+    let resource = match reference.kind.as_str() {
+        "ClusterRole" => "clusterroles",
+        "Role" => "roles",
+        _ => return Ok(()),
+    };
+    let namespace = metadata::text(new, "namespace");
+    let asked = Attributes {
+        verb: "bind",
+        group: GROUP,
+        resource,
+        namespace,
+        name: &reference.name,
+        ..Attributes::default()
+    };
+    if cx.server.access.allows(cx.who, &asked) {
+        return Ok(());
+    }
+    let granted = cx
+        .server
+        .access
+        .index(|index| index.rules(namespace, &RoleName::from(&reference)).map(<[_]>::to_vec));
+    let Some(granted) = granted else {
+        return Err(StatusError::not_found(GroupResource { group: GROUP, resource }, &reference.name));
+    };
+    check_rules(&cx.server.access, cx.who, namespace, &granted).map_err(|why| refused(kind, new, &why))
+}
+
+/// Whether an update leaves alone what is granted and to whom.
+fn same_grant(new: &Value, old: &Value) -> bool {
+    ["rules", "aggregationRule", "roleRef", "subjects"].iter().all(|field| {
+        let empty = |value: Option<&Value>| {
+            value.filter(|v| !v.is_null() && v.as_array().is_none_or(|list| !list.is_empty())).cloned()
+        };
+        empty(new.get(field)) == empty(old.get(field))
+    })
+}
+
+fn rules(list: &Value) -> Vec<Rule> {
+    let parsed = |rule: &Value| serde_json::from_value::<PolicyRule>(rule.clone()).ok();
+    list.as_array().into_iter().flatten().filter_map(|rule| Some(Rule::from(&parsed(rule)?))).collect()
+}
+
+/// `Err` says what is lacking, in upstream's words.
+fn check_rules(access: &Access, who: &Identity, namespace: &str, wanted: &[Rule]) -> Result<(), String> {
+    let (owned, absent) = access.index(|index| index.rules_of(who, namespace));
+    let lacking = missing(&owned, wanted);
+    if lacking.is_empty() {
+        return Ok(());
+    }
+    let mut message = format!(
+        "user {:?} (groups={}) is attempting to grant RBAC permissions not currently held:\n{}",
+        &*who.user,
+        quoted(who.groups.iter().map(|group| &**group)),
+        lines(lacking)
+    );
+    if !absent.is_empty() {
+        let absent: Vec<String> = absent.iter().map(ToString::to_string).collect();
+        message = format!("{message}; resolution errors: [{}]", rule::aggregate(&absent));
+    }
+    Err(message)
+}

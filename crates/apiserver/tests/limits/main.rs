@@ -1,0 +1,159 @@
+//! What one client may take, shown with real sockets: each bound is reached by a client that does harm, while
+//! another one is served.
+
+mod served;
+
+use std::time::Duration;
+
+use served::{SILENT, Served, Socket};
+use skiff_apiserver::Limits;
+
+const SHORT: Duration = Duration::from_millis(150);
+/// A review of oneself, which everybody who is known may ask for.
+const REVIEW: &str = "POST /apis/authentication.k8s.io/v1/selfsubjectreviews HTTP/1.1\r\nhost: a\r\n\
+                      content-type: application/json\r\n";
+const BODY: &str = r#"{"kind":"SelfSubjectReview","apiVersion":"authentication.k8s.io/v1"}"#;
+
+fn review() -> String {
+    format!("{REVIEW}content-length: {}\r\n\r\n{BODY}", BODY.len())
+}
+
+/// A review whose body never comes.
+fn held() -> String {
+    format!("{REVIEW}content-length: {}\r\n\r\n", BODY.len())
+}
+
+#[tokio::test]
+async fn a_header_that_never_ends_is_cut_off_and_others_are_served() {
+    let served = Served::start(Limits { header_timeout: SHORT, ..Limits::default() }).await;
+    let mut slow = served.connect(SILENT).await.expect("connects");
+    slow.send("GET /version HTTP/1.1\r\nhost: a\r\nx-slow: ").await;
+    let mut other = served.connect(SILENT).await.expect("connects");
+    assert_eq!(other.ask("GET /version HTTP/1.1\r\nhost: a\r\n\r\n").await.status, 200);
+    slow.closed().await;
+
+    // A header in pieces within the time is one like any other.
+    let mut pieces = served.connect(SILENT).await.expect("connects");
+    pieces.send("GET /version HTTP/1.1\r\nho").await;
+    assert_eq!(pieces.ask("st: a\r\n\r\n").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_connection_that_says_nothing_ends() {
+    let limits = Limits { handshake_timeout: SHORT, idle_timeout: SHORT, ..Limits::default() };
+    let served = Served::start(limits).await;
+    served.raw().await.closed().await;
+    served.connect(SILENT).await.expect("connects").closed().await;
+    let mut used = served.connect(SILENT).await.expect("connects");
+    assert_eq!(used.ask("GET /version HTTP/1.1\r\nhost: a\r\n\r\n").await.status, 200);
+    used.closed().await;
+}
+
+#[tokio::test]
+async fn a_watch_may_be_silent() {
+    let limits = Limits { idle_timeout: SHORT, header_timeout: SHORT, ..Limits::default() };
+    let served = Served::start(limits).await;
+    let mut watch = served.connect(&served.admin()).await.expect("connects");
+    watch.send("GET /api/v1/configmaps?watch=true HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    assert_eq!(watch.head().await.status, 200);
+    let idle = served.connect(SILENT).await.expect("connects");
+    idle.closed().await;
+    let mut writer = served.connect(&served.admin()).await.expect("connects");
+    let map = r#"{"kind":"ConfigMap","apiVersion":"v1","metadata":{"name":"seen"}}"#;
+    let create = format!(
+        "POST /api/v1/namespaces/default/configmaps HTTP/1.1\r\nhost: a\r\n\
+         content-type: application/json\r\ncontent-length: {}\r\n\r\n{map}",
+        map.len()
+    );
+    assert_eq!(writer.ask(&create).await.status, 201);
+    watch.until(r#""name":"seen""#).await;
+}
+
+#[tokio::test]
+async fn a_body_over_3_mib_is_refused_and_one_of_3_mib_is_read() {
+    let served = Served::start(Limits::default()).await;
+    let limit = 3 * 1024 * 1024;
+    for (size, status) in [(limit, 400), (limit + 1, 413)] {
+        let mut client = served.connect(&served.user("jane")).await.expect("connects");
+        let body = "x".repeat(size);
+        let answer = client.ask(&format!("{REVIEW}content-length: {size}\r\n\r\n{body}")).await;
+        assert_eq!(answer.status, status, "{}", answer.body);
+        if status == 413 {
+            assert_eq!(answer.json()["reason"], "RequestEntityTooLarge");
+            assert_eq!(answer.json()["message"], "Request entity too large: limit is 3145728");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_never_ends_is_given_up() {
+    let served = Served::start(Limits { body_timeout: SHORT, ..Limits::default() }).await;
+    let mut slow = served.connect(&served.user("jane")).await.expect("connects");
+    let answer = slow.ask(&held()).await;
+    assert_eq!(answer.status, 504);
+    assert_eq!(answer.json()["reason"], "Timeout");
+    assert_eq!(answer.json()["message"], "Timeout: request did not complete within the allotted timeout");
+}
+
+#[tokio::test]
+async fn connections_of_one_address_leave_room_for_others() {
+    let limits = Limits { connections_per_source_max: 2, connections_max: 3, ..Limits::default() };
+    let served = Served::start(limits).await;
+    let first = served.connect(SILENT).await.expect("room");
+    let _second = served.raw().await;
+    assert!(served.connect(SILENT).await.is_err(), "the third of this address");
+    let mut other = served.connect_from([127, 0, 0, 2], SILENT).await.expect("room");
+    assert_eq!(other.ask("GET /version HTTP/1.1\r\nhost: a\r\n\r\n").await.status, 200);
+    assert!(served.connect_from([127, 0, 0, 3], SILENT).await.is_err(), "the fourth of all");
+    drop(first);
+    served.connected(SILENT).await;
+}
+
+#[tokio::test]
+async fn who_floods_is_told_to_come_back_and_others_are_not() {
+    let served = Served::start(Limits { mutating_inflight_max: 10, ..Limits::default() }).await;
+    let (flood, other) = (served.user("flood"), served.user("other"));
+    let mut held_open: Vec<Socket> = Vec::new();
+    for _ in 0..8 {
+        let mut socket = served.connect(&flood).await.expect("connects");
+        socket.send(&held()).await;
+        held_open.push(socket);
+    }
+    // The server has read the eight headers when the next one of the same user is refused.
+    let mut ninth = served.connect(&flood).await.expect("connects");
+    let refused = ninth.until_status(&review(), 429).await;
+    assert_eq!(refused.header("retry-after").as_deref(), Some("1"));
+    let status = refused.json();
+    assert_eq!(status["reason"], "TooManyRequests");
+    assert_eq!(status["message"], "Too many requests, please try again later.");
+    assert_eq!(status["details"]["retryAfterSeconds"], 1);
+
+    let mut client = served.connect(&other).await.expect("connects");
+    assert_eq!(client.ask(&review()).await.status, 201, "another user has room");
+    assert_eq!(ninth.ask("GET /version HTTP/1.1\r\nhost: a\r\n\r\n").await.status, 200, "reading does too");
+    let mut admin = served.connect(&served.admin()).await.expect("connects");
+    assert_eq!(admin.ask(&review()).await.status, 201, "administrators are not refused");
+
+    drop(held_open);
+    ninth.until_status(&review(), 201).await;
+}
+
+#[tokio::test]
+async fn an_answer_that_nobody_reads_is_given_up() {
+    let limits = Limits { stall_timeout: SHORT, connections_per_source_max: 1, ..Limits::default() };
+    let served = Served::start(limits).await;
+    let mut deaf = served.connect(&served.admin()).await.expect("connects");
+    // More than the socket's buffers hold.
+    for _ in 0..40 {
+        deaf.send("GET /openapi/v2 HTTP/1.1\r\nhost: a\r\naccept: application/json\r\n\r\n").await;
+    }
+    // There is room for one connection: the deaf one is gone when another comes in.
+    served.connected(SILENT).await;
+}
+
+#[tokio::test]
+async fn requests_taken_back_again_and_again_end_the_connection() {
+    let served = Served::start(Limits { cancelled_max: 20, ..Limits::default() }).await;
+    assert!(served.reset_streams(&served.user("jane"), 10).await, "some are forgiven");
+    assert!(!served.reset_streams(&served.user("jane"), 60).await, "many are not");
+}
