@@ -90,6 +90,10 @@ pub struct Config {
     pub at_rest: AtRest,
     /// What one client may take.
     pub limits: Limits,
+    /// Where the phases of pods' starts are marked, by this server and by who shares it.
+    pub starts: skiff_explain::start::Starts,
+    /// Who says why a pod has no node. `None`: nobody.
+    pub pending: Option<crate::explain::PendingSource>,
     /// For the answer to `/version`, as `v1.36.0`.
     pub version: String,
 }
@@ -110,6 +114,8 @@ impl Default for Config {
             pod_security: skiff_pod_security::Configuration::default(),
             at_rest: AtRest::default(),
             limits: Limits::default(),
+            starts: skiff_explain::start::Starts::default(),
+            pending: None,
             version: "v1.36.0".into(),
         }
     }
