@@ -152,6 +152,7 @@ pub async fn run(
         users,
         bells,
         memory: Arc::default(),
+        nodes: nodes.clone(),
     });
 
     let mut parts: JoinSet<&'static str> = JoinSet::new();

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use parking_lot::Mutex;
 use skiff_client::{Cache, Client};
 use skiff_network::Network;
@@ -36,6 +36,7 @@ pub(crate) struct Context {
     pub(crate) services: Cache<Service>,
     pub(crate) capacity: Capacity,
     pub(crate) users: UserRanges,
+    pub(crate) nodes: Cache<Node>,
     pub(crate) bells: Arc<Bells>,
     /// For explanations.
     pub(crate) memory: Arc<Memory>,

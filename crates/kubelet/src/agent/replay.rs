@@ -1,5 +1,5 @@
 //! Attaching too late: a container of one user (`kubectl run -i`) that has ended before its user came is
-//! told from its log, with its exit code, as if they had been there.
+//! told from its log, as if they had been there.
 
 use std::path::PathBuf;
 
@@ -8,11 +8,10 @@ use skiff_streams::{Outcome, Session};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::logs::{self, Filter, Options};
-use crate::observed::exit_code;
 
 const CHUNK: usize = 32 << 10;
 
-/// Tells all that the container has said, and how it ended.
+/// Tells all that the container has said. How it ended is in the pod's status.
 pub(super) async fn tell(session: Session, ended: Container) {
     let files = ended.log_path.as_deref().map(logs::files).unwrap_or_default();
     let Session { stdout, stderr, exit, .. } = session;
@@ -24,10 +23,9 @@ pub(super) async fn tell(session: Session, ended: Container) {
         // A client that doesn't read any more is no fault.
         let _ = stream.shutdown().await;
     }
-    let outcome = match (told, exit_code(&ended)) {
-        (Err(error), _) => Outcome::Failed(format!("cannot read the container's log: {error}")),
-        (Ok(()), 0) => Outcome::Success,
-        (Ok(()), code) => Outcome::ExitCode(code),
+    let outcome = match told {
+        Err(error) => Outcome::Failed(format!("cannot read the container's log: {error}")),
+        Ok(()) => Outcome::Success,
     };
     exit.send(&outcome).await;
 }

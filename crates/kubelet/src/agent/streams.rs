@@ -58,7 +58,7 @@ pub(super) fn exec(
     let runtime = context.runtime.clone();
     serve_command(request, wants, move |session| async move {
         match runtime.exec(&id, config).await {
-            Ok(process) => join(session, process).await,
+            Ok(process) => join(session, process, of_command).await,
             Err(error) => {
                 let message = format!("error executing command in container: {}", chain(&error));
                 session.exit.send(&Outcome::Failed(message)).await;
@@ -83,7 +83,8 @@ pub(super) fn attach(
     let runtime = context.runtime.clone();
     serve_command(request, wants, move |session| async move {
         match runtime.attach(&container.id, wants.stdin).await {
-            Ok(process) => join(session, process).await,
+            // How it ended is in the pod's status; here it is only told that it has, as upstream does.
+            Ok(process) => join(session, process, |_| Outcome::Success).await,
             // It ended just now.
             Err(skiff_runtime::Error::NotRunning(_)) if has_one_user => {
                 let now = runtime.list_containers().await.unwrap_or_default();
@@ -120,8 +121,15 @@ where
     switching(response)
 }
 
+fn of_command(code: i32) -> Outcome {
+    match code {
+        0 => Outcome::Success,
+        code => Outcome::ExitCode(code),
+    }
+}
+
 /// Joins a session to a process until the process has ended and its output is told.
-async fn join(session: Session, process: Process) {
+async fn join(session: Session, process: Process, outcome: impl FnOnce(i32) -> Outcome) {
     let Session { stdin, stdout, stderr, resize, exit } = session;
     let Process { stdin: to, stdout: out, stderr: err, resize: sizes, exit: code } = process;
     let input = async {
@@ -151,8 +159,7 @@ async fn join(session: Session, process: Process) {
         () = input => return,
     };
     let outcome = match code {
-        Ok(0) => Outcome::Success,
-        Ok(code) => Outcome::ExitCode(code),
+        Ok(code) => outcome(code),
         Err(_) => Outcome::Failed("the process was lost".into()),
     };
     exit.send(&outcome).await;
