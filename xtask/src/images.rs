@@ -23,19 +23,29 @@ struct Image {
     programs: &'static [&'static str],
     cmd: &'static [&'static str],
     port: Option<u16>,
+    /// Whom it runs as, where that is not root.
+    user: &'static str,
 }
 
 const IMAGES: &[Image] = &[
-    Image { name: "alpine:latest", programs: &[], cmd: &["/bin/sh"], port: None },
-    Image { name: "nginx:latest", programs: &["nginx"], cmd: &["/usr/bin/nginx"], port: Some(80) },
-    Image { name: "luksa/kubia:latest", programs: &["kubia"], cmd: &["/usr/bin/kubia"], port: Some(8080) },
+    Image { name: "alpine:latest", programs: &[], cmd: &["/bin/sh"], port: None, user: "" },
+    Image { name: "nginx:latest", programs: &["nginx"], cmd: &["/usr/bin/nginx"], port: Some(80), user: "" },
+    Image {
+        name: "luksa/kubia:latest",
+        programs: &["kubia"],
+        cmd: &["/usr/bin/kubia"],
+        port: Some(8080),
+        user: "",
+    },
     Image {
         name: "codelieche/simpleweb:v1",
         programs: &["simpleweb"],
         cmd: &["/usr/bin/simpleweb"],
         port: Some(8080),
+        user: "",
     },
-    Image { name: "skiff/peer:v1", programs: &["peer"], cmd: &["/bin/sh"], port: None },
+    Image { name: "skiff/web-user:v1", programs: &[], cmd: &["/bin/sh"], port: None, user: "web:logs" },
+    Image { name: "skiff/peer:v1", programs: &["peer"], cmd: &["/bin/sh"], port: None, user: "" },
 ];
 
 /// Builds all images into a directory and returns the archives.
@@ -59,9 +69,10 @@ fn write(
         entry(&mut layer, path, EntryType::Directory, 0o755, &[], None)?;
     }
     entry(&mut layer, "tmp/", EntryType::Directory, 0o1777, &[], None)?;
-    let passwd = "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n";
+    let passwd = "root:x:0:0:root:/root:/bin/sh\nweb:x:33:33:web:/srv:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n";
+    let group = b"root:x:0:\nlogs:x:4:web\nweb:x:33:\nnogroup:x:65534:\n";
     entry(&mut layer, "etc/passwd", EntryType::Regular, 0o644, passwd.as_bytes(), None)?;
-    entry(&mut layer, "etc/group", EntryType::Regular, 0o644, b"root:x:0:\nnogroup:x:65534:\n", None)?;
+    entry(&mut layer, "etc/group", EntryType::Regular, 0o644, group, None)?;
     entry(&mut layer, "bin/busybox", EntryType::Regular, 0o755, busybox, None)?;
     for applet in applets.lines().filter(|applet| *applet != "busybox") {
         entry(&mut layer, &format!("bin/{applet}"), EntryType::Symlink, 0o777, &[], Some("/bin/busybox"))?;
@@ -81,6 +92,7 @@ fn write(
             "Env": ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"],
             "Cmd": image.cmd,
             "ExposedPorts": ports,
+            "User": image.user,
         },
         "rootfs": {"type": "layers", "diff_ids": [digest(&layer)]},
     });

@@ -1,7 +1,7 @@
 //! What is asked of a write between defaulting and validation, in upstream's order: namespace
 //! lifecycle, service account, priority, default tolerations; and after validation: Pod Security, host ports.
 
-use std::time::Duration;
+mod service_account;
 
 use serde_json::{Value, json};
 use skiff_api::status::{GroupResource, StatusError};
@@ -13,8 +13,6 @@ use crate::resources::{Cx, Resource, find};
 use crate::server::Inner;
 use crate::{host_ports, pod_security};
 
-/// How long a pod waits for its namespace's service account, which a controller makes.
-const SERVICE_ACCOUNT_WAIT: Duration = Duration::from_secs(2);
 /// How long pods stay on a node that is not ready or not reachable.
 const TOLERATION_SECONDS: i64 = 300;
 
@@ -32,7 +30,7 @@ pub(crate) async fn create(
     if stored.storage == "pods" {
         // A mirror pod is no client of the API.
         if object["metadata"]["annotations"].get(MIRROR).is_none() {
-            service_account(cx, row, namespace, object).await?;
+            service_account::admit(cx, row, namespace, object).await?;
         }
         priority(cx, row, object)?;
         default_tolerations(object);
@@ -114,44 +112,6 @@ fn namespace_takes_content(
             }]);
         }
         return Err(error);
-    }
-    Ok(())
-}
-
-/// Gives a pod its account's name, and waits a little for an account that a new namespace will get.
-async fn service_account(
-    cx: &Cx<'_>,
-    row: &Resource,
-    namespace: &str,
-    pod: &mut Value,
-) -> Result<(), StatusError> {
-    let account = match pod["spec"]["serviceAccountName"].as_str() {
-        Some(name) if !name.is_empty() => name.to_owned(),
-        _ => "default".to_owned(),
-    };
-    if let Some(spec) = pod["spec"].as_object_mut() {
-        spec.insert("serviceAccountName".into(), account.as_str().into());
-        spec.insert("serviceAccount".into(), account.as_str().into());
-    }
-    let accounts = find("", "serviceaccounts").expect("service accounts are in the table");
-    let cache = cx.server.caches.of(accounts);
-    let key = accounts.key(namespace, &account);
-    let mut changes = cache.subscribe();
-    let there = async {
-        loop {
-            if cache.get(&key).is_some() {
-                return;
-            }
-            if changes.changed().await.is_err() {
-                return;
-            }
-        }
-    };
-    if tokio::time::timeout(SERVICE_ACCOUNT_WAIT, there).await.is_err() {
-        let why = format!(
-            "error looking up service account {namespace}/{account}: serviceaccount {account:?} not found"
-        );
-        return Err(StatusError::forbidden(row.group_resource(), metadata::text(pod, "name"), &why));
     }
     Ok(())
 }

@@ -95,6 +95,10 @@ pub struct Config {
     pub limits: Limits,
     /// Which requests are recorded, and where. `None`: none.
     pub audit: Option<AuditConfig>,
+    /// Where the phases of pods' starts are marked, by this server and by who shares it.
+    pub starts: skiff_explain::start::Starts,
+    /// Who says why a pod has no node. `None`: nobody.
+    pub pending: Option<crate::explain::PendingSource>,
     /// For the answer to `/version`, as `v1.36.0`.
     pub version: String,
 }
@@ -117,6 +121,8 @@ impl Default for Config {
             more_metrics: None,
             limits: Limits::default(),
             audit: None,
+            starts: skiff_explain::start::Starts::default(),
+            pending: None,
             version: "v1.36.0".into(),
         }
     }

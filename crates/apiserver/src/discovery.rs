@@ -5,6 +5,7 @@ use http::header::{ACCEPT, HeaderValue};
 use serde_json::{Map, Value, json};
 use skiff_api::status::StatusError;
 
+use crate::explain;
 use crate::http_body::{Request, Response, full};
 use crate::render;
 use crate::resources::{RESOURCES, Resource, Subresource};
@@ -91,6 +92,7 @@ const GROUPS: &[&str] = &[
     "scheduling.k8s.io",
     "coordination.k8s.io",
     "discovery.k8s.io",
+    skiff_explain::GROUP,
 ];
 
 /// All groups, the core group (an empty name) first.
@@ -195,7 +197,8 @@ pub(crate) fn listed(group: &str) -> Vec<Listed> {
         categories: &[],
         subresources: &[],
     });
-    let mut all: Vec<Listed> = stored.chain(others).collect();
+    let explained = explain::listed().filter(|_| group == skiff_explain::GROUP);
+    let mut all: Vec<Listed> = stored.chain(others).chain(explained).collect();
     all.sort_by_key(|r| r.plural);
     all
 }

@@ -7,6 +7,7 @@ use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::SystemTime;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt;
@@ -15,6 +16,7 @@ use http_body_util::BodyExt;
 use skiff_api::codec::FieldValidation;
 use skiff_api::status::StatusError;
 use skiff_api::typed;
+use skiff_explain::start::Phase;
 use skiff_store::Store;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -38,7 +40,7 @@ use crate::resources::{Resource, of_storage};
 use crate::serve::Peer;
 use crate::tokens::{Keys, KeysError, Tokens};
 use crate::{
-    at_rest, authn, clock, decode, delete, encoding, impersonation, limits, metrics, paths, rbac, read,
+    at_rest, authn, clock, decode, delete, encoding, explain, impersonation, limits, metrics, paths, rbac, read,
     render, seed, subresources, watch, write,
 };
 
@@ -421,6 +423,9 @@ async fn resource(
         false => Some(enter(&inner, &request, &who)?),
     };
     audit::note_decision(&inner, &request, &who, &attributes);
+    if explain::serves(&address) {
+        return explain::answer(&inner, &who, &address, &attributes, request.method()).await;
+    }
     authorize(&inner, &who, &attributes)?;
     // A stream may be asked for by GET, and does something to the pod all the same.
     if subresources::is_stream(&address) && verb == "get" {
@@ -480,7 +485,11 @@ async fn resource_call(
         }
         "create" if call.address.name.is_empty() => {
             let value = decode::object(&call, row, &read_body(body).await?)?;
+            let began = SystemTime::now();
             let object = write::create(&inner, &call, row, value).await?;
+            if row.storage == "pods" {
+                inner.config.starts.mark(&object.uid, Phase::Write, began, SystemTime::now());
+            }
             inner.object_response(&call, row, StatusCode::CREATED, &object)
         }
         "update" if !call.address.name.is_empty() => {

@@ -5,6 +5,7 @@
 
 pub mod completion;
 mod connect;
+mod explain;
 pub mod image;
 mod kubectl;
 mod node;
@@ -23,6 +24,7 @@ pub use connect::{Clusters, Connection};
 #[derive(Debug, Subcommand)]
 pub enum Command {
     Ps(ps::Args),
+    Explain(explain::Args),
     Image(image::Args),
     Kubectl(kubectl::Args),
     Version(version::Args),
@@ -32,6 +34,7 @@ pub enum Command {
 pub fn run(command: Command, clusters: &Clusters) -> anyhow::Result<ExitCode> {
     match command {
         Command::Ps(args) => block_on(ps::run(&args, clusters)),
+        Command::Explain(args) => block_on(explain::run(&args, clusters)),
         Command::Image(args) => block_on(image::run(&args, clusters)),
         Command::Kubectl(args) => kubectl::run(&args, clusters),
         Command::Version(args) => version::run(&args),

@@ -131,6 +131,12 @@ impl Kubeconfig {
         self.root.insert("current-context".into(), entries.name.into());
     }
 
+    /// The namespace that the current context names.
+    pub fn namespace(&self) -> Option<&str> {
+        let context = self.entry("contexts", "context", self.current_context()?).ok()?;
+        context.get("namespace").and_then(Value::as_str).filter(|namespace| !namespace.is_empty())
+    }
+
     /// The name of the current context.
     pub fn current_context(&self) -> Option<&str> {
         self.root.get("current-context").and_then(Value::as_str).filter(|name| !name.is_empty())

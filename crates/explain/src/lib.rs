@@ -17,6 +17,7 @@ pub mod reach;
 pub mod redact;
 pub mod start;
 pub mod text;
+pub mod trace;
 pub mod waits;
 
 use serde::{Deserialize, Serialize};

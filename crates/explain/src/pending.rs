@@ -22,9 +22,6 @@ pub struct PendingExplanation {
     /// The scheduler's message, as the pod's events have it.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub message: String,
-    /// How often the scheduler has tried.
-    #[serde(default)]
-    pub attempts: u32,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub nodes: Vec<NodeVerdict>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -48,7 +45,6 @@ impl PendingExplanation {
             summary: summary.into(),
             node: String::new(),
             message: String::new(),
-            attempts: 0,
             nodes: Vec::new(),
             smallest_change: None,
             preemption: None,

@@ -1,8 +1,11 @@
 //! Whether the node takes a pod that was given to it.
 //!
-//! The scheduler gives a node no pod that it has no room for, but a pod may name its node itself. What
-//! the node must see to then is that no two pods hold one of its ports.
+//! The scheduler gives a node no pod that it has no room for, but a pod may name its node itself. The node
+//! sees to it then that its pods fit beside each other, and that no two hold one of its ports.
 
+mod fit;
+
+pub(crate) use fit::Room;
 use k8s_openapi::api::core::v1::{ContainerPort, Pod};
 
 use crate::plan::Waiting;
@@ -10,25 +13,32 @@ use crate::security::admission::{self as security, Host};
 
 /// Why the node does not take the pod, in upstream's words; `None` if it does. A pod that was started
 /// once was taken, and stays so.
-pub(crate) fn rejection(pod: &Pod, others: &[impl AsRef<Pod>], host: &Host<'_>) -> Option<Waiting> {
+pub(crate) fn rejection(
+    pod: &Pod,
+    others: &[impl AsRef<Pod>],
+    host: &Host<'_>,
+    room: &Room<'_>,
+) -> Option<Waiting> {
     if is_started(pod) {
         return None;
     }
     if let Some(refused) = security::rejection(pod, host) {
         return Some(refused);
     }
+    let others = others.iter().map(AsRef::as_ref).filter(|other| comes_before(other, pod));
+    if let Some(misfit) = fit::misfit(pod, others.clone(), room) {
+        return Some(misfit);
+    }
     let own = host_ports(pod);
-    let clashes = others.iter().map(AsRef::as_ref).filter(|other| comes_before(other, pod)).any(|other| {
+    let clashes = others.into_iter().any(|other| {
         let theirs = host_ports(other);
         own.iter().any(|port| theirs.iter().any(|taken| clash(port, taken)))
     });
-    clashes.then(|| Waiting {
-        reason: "NodePorts".into(),
-        message: Some("Pod was rejected: Predicate NodePorts failed".into()),
-    })
+    clashes.then(|| fit::predicate("NodePorts", "node(s) didn't have free ports for the requested pod ports"))
 }
 
-fn is_started(pod: &Pod) -> bool {
+/// Whether the pod was taken once.
+pub(crate) fn is_started(pod: &Pod) -> bool {
     pod.status.as_ref().is_some_and(|status| status.start_time.is_some())
 }
 
@@ -83,7 +93,9 @@ mod tests {
 
     fn is_rejected(pod: &Pod, others: &[Arc<Pod>]) -> bool {
         let host = Host { apparmor: false, allowed_unsafe_sysctls: &[] };
-        rejection(pod, others, &host).is_some()
+        let room =
+            Room { pods: 110, cpu_milli: 2_000, memory_bytes: 1 << 30, disk_bytes: 1 << 30, node: None };
+        rejection(pod, others, &host, &room).is_some()
     }
 
     #[test]

@@ -37,6 +37,9 @@ pub struct Config {
     pub allowed_unsafe_sysctls: Vec<String>,
     /// Containers that name no seccomp profile get the runtime's own, not none.
     pub seccomp_default: bool,
+    /// The first of the IDs for pods with users of their own: [`crate::FIRST_USER`], unless nodes share a
+    /// machine.
+    pub first_user: u32,
     /// Without the leading `v`, such as `1.36.0+skiff`.
     pub version: String,
 }

@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime};
 use k8s_openapi::api::core::v1::{Container as Spec, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Preconditions;
 use skiff_client::DeleteOptions;
+use skiff_explain::start::Phase;
 use skiff_network::{HostPortConflict, Network, Protocol};
 use skiff_runtime::{ContainerId, Error as RuntimeError, SandboxId};
 use tracing::{debug, info, warn};
@@ -68,8 +69,10 @@ impl Worker {
 
     async fn mount_volumes(&mut self) {
         let part = if self.seen.tokens == TokenState::Settled { Part::All } else { Part::WithoutTokens };
+        let began = SystemTime::now();
         match self.set_up_volumes(part).await {
             Ok(()) => {
+                self.context.memory.mark(&self.uid, Phase::Volumes, began);
                 self.seen.volumes_ready = true;
                 self.pod_recovered();
             }
@@ -150,7 +153,12 @@ impl Worker {
     }
 
     async fn run_sandbox(&mut self, attempt: u32) {
-        let made = translate::sandbox(&self.pod, attempt, &self.context.config);
+        let began = SystemTime::now();
+        // Most pods' users are the node's.
+        let own_users = self.pod.spec.as_ref().is_some_and(|spec| spec.host_users == Some(false));
+        let users = own_users.then(|| self.context.users.take(&self.uid)).transpose();
+        let made =
+            users.and_then(|users| translate::sandbox(&self.pod, attempt, users, &self.context.config));
         let made = match made {
             Ok(config) => self.context.runtime.run_sandbox(config).await.map_err(|error| chain(&error)),
             Err(message) => Err(message),
@@ -164,6 +172,7 @@ impl Worker {
                 );
             }
         };
+        self.context.memory.mark(&self.uid, Phase::Sandbox, began);
         self.context.bells.learn(&sandbox.id, &self.uid);
         self.pod_recovered();
         self.seen.ip = None;
@@ -184,6 +193,7 @@ impl Worker {
     }
 
     async fn try_attach(&mut self, id: &SandboxId) -> Result<(), String> {
+        let began = SystemTime::now();
         let network = self.network().await?;
         let netns = self.seen.sandboxes.iter().find(|sandbox| sandbox.id == *id);
         let netns =
@@ -194,6 +204,7 @@ impl Worker {
             let conflicts = network.set_host_ports(&id.0, &ports).await.map_err(|error| chain(&error))?;
             conflicts.iter().for_each(|conflict| self.warn_of_conflict(conflict));
         }
+        self.context.memory.mark(&self.uid, Phase::Network, began);
         self.seen.ip = Some(attachment.ip);
         self.pod_recovered();
         Ok(())
@@ -234,8 +245,10 @@ impl Worker {
 
     async fn ensure_image(&mut self, name: &str) {
         let Some(container) = self.container(name) else { return };
+        let began = SystemTime::now();
         match self.context.puller.local(&self.pod, &container).await {
             Local::Ready => {
+                self.context.memory.mark(&self.uid, Phase::Image, began);
                 self.seen.images.insert(name.into(), ImageState::Ready);
             }
             Local::Failed(failure) => {
@@ -248,8 +261,12 @@ impl Worker {
                 };
                 self.seen.images.insert(name.into(), ImageState::Pulling { previous });
                 let (context, pod, name) = (self.context.clone(), self.pod.clone(), name.to_owned());
+                let uid = self.uid.clone();
                 self.background.spawn(async move {
                     let result = context.puller.pull(&pod, &container).await;
+                    if result.is_ok() {
+                        context.memory.mark(&uid, Phase::Image, began);
+                    }
                     Done::Pulled { container: name, result }
                 });
             }
@@ -282,6 +299,7 @@ impl Worker {
     }
 
     async fn try_start(&mut self, container: &Spec, attempt: u32) -> Result<(), (&'static str, String)> {
+        let asked = SystemTime::now();
         let config_error = |message: String| ("CreateContainerConfigError", message);
         let create_error = |message: String| ("CreateContainerError", message);
         let context = self.context.clone();
@@ -340,8 +358,11 @@ impl Worker {
             .map_err(|error| create_error(chain(&error)))?;
         context.events.pod(&pod, name, Kind::Normal, "Created", "Container created".into());
         let created = began.elapsed();
+        context.memory.mark(&self.uid, Phase::Create, asked);
+        let asked = SystemTime::now();
         match context.runtime.start_container(&id).await {
             Ok(()) => {
+                context.memory.mark(&self.uid, Phase::Start, asked);
                 context.events.pod(&pod, name, Kind::Normal, "Started", "Container started".into());
                 let (create_us, all_us) = (created.as_micros() as u64, began.elapsed().as_micros() as u64);
                 info!(pod = %plan_name(&pod), container = container.name, attempt, create_us, all_us, "container started");
@@ -447,6 +468,7 @@ impl Worker {
         removed.await.map_err(|error| error.to_string())?.map_err(|error: io::Error| chain(&error))?;
         self.context.references.release(&self.uid);
         self.context.tokens.release(&self.uid);
+        self.context.users.release(&self.uid);
         self.context.puller.forget(&self.uid);
         if self.seen.removed {
             return Ok(());

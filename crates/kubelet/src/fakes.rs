@@ -35,6 +35,7 @@ pub(crate) fn config() -> Config {
         listen: ([127, 0, 0, 1], 0).into(),
         allowed_unsafe_sysctls: Vec::new(),
         seccomp_default: false,
+        first_user: crate::FIRST_USER,
         serving: Serving { tls: None, allowed_names: Vec::new() },
         version: "1.36.0+skiff".into(),
     }
@@ -351,6 +352,13 @@ impl Network for FakeNetwork {
 
     async fn listener(&self, port: &HostPort) -> Result<Option<HostPortConflict>, skiff_network::Error> {
         Ok(conflict(port))
+    }
+
+    async fn walk(
+        &self,
+        _: skiff_network::walk::Asked,
+    ) -> Result<Vec<skiff_network::walk::Way>, skiff_network::Error> {
+        Ok(Vec::new())
     }
 }
 

@@ -61,12 +61,14 @@ use tracing::{info, warn};
 
 pub use config::{Config, Serving};
 pub use security::sysctls::check_allowed as check_allowed_sysctls;
+pub use security::users::FIRST as FIRST_USER;
 
 use crate::capacity::Capacity;
 use crate::images::{Puller, chain};
 use crate::node::NodeAgent;
 use crate::node_context::{Bells, Context};
 use crate::references::References;
+use crate::security::users::UserRanges;
 use crate::tokens::Tokens;
 use crate::worker::Worker;
 
@@ -105,6 +107,8 @@ pub async fn run(
     for dir in ["pods", "pods-log", security::SECCOMP_DIR] {
         std::fs::create_dir_all(config.data_dir.join(dir)).map_err(Error::DataDir)?;
     }
+    let users = UserRanges::read(config.data_dir.join("pods"), config.first_user, config.pods_max)
+        .map_err(Error::DataDir)?;
     let address = config.listen;
     let listener = TcpListener::bind(address).await.map_err(|source| Error::Listen { address, source })?;
     let port = listener.local_addr().map_err(|source| Error::Listen { address, source })?.port();
@@ -145,8 +149,10 @@ pub async fn run(
         pods: pods.clone(),
         services: services.clone(),
         capacity,
+        users,
         bells,
-        memory: explain::Memory::default(),
+        memory: Arc::default(),
+        nodes: nodes.clone(),
     });
 
     let mut parts: JoinSet<&'static str> = JoinSet::new();
@@ -246,8 +252,9 @@ fn remove_left_directories(context: &Context) {
         if context.bells.has(uid) {
             continue;
         }
-        if let Err(error) = volumes::tear_down(&entry.path()) {
-            warn!(uid, error = %chain(&error), "cannot remove what is left of a pod");
+        match volumes::tear_down(&entry.path()) {
+            Ok(()) => context.users.release(uid),
+            Err(error) => warn!(uid, error = %chain(&error), "cannot remove what is left of a pod"),
         }
     }
     let Ok(entries) = std::fs::read_dir(context.config.data_dir.join("pods-log")) else { return };

@@ -8,8 +8,8 @@ use std::time::{Duration, SystemTime};
 
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::api::core::v1::{
-    ContainerImage, DaemonEndpoint, Node, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeSpec,
-    NodeStatus, NodeSystemInfo,
+    ContainerImage, DaemonEndpoint, Node, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeFeatures,
+    NodeRuntimeHandler, NodeRuntimeHandlerFeatures, NodeSpec, NodeStatus, NodeSystemInfo,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Text;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
@@ -293,6 +293,14 @@ impl NodeAgent {
             }),
             images: Some(image_list(images)),
             node_info: Some(self.info()),
+            features: Some(NodeFeatures { supplemental_groups_policy: Some(true) }),
+            runtime_handlers: Some(vec![NodeRuntimeHandler {
+                name: Some(String::new()),
+                features: Some(NodeRuntimeHandlerFeatures {
+                    recursive_read_only_mounts: Some(false),
+                    user_namespaces: Some(true),
+                }),
+            }]),
             ..NodeStatus::default()
         }
     }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use parking_lot::Mutex;
 use skiff_client::{Cache, Client};
 use skiff_network::Network;
@@ -13,8 +13,10 @@ use tokio::sync::{Notify, watch};
 use crate::capacity::Capacity;
 use crate::config::Config;
 use crate::events::Recorder;
+use crate::explain::Memory;
 use crate::images::Puller;
 use crate::references::References;
+use crate::security::users::UserRanges;
 use crate::tokens::Tokens;
 
 /// The node's network, from when its range is known.
@@ -33,7 +35,11 @@ pub(crate) struct Context {
     pub(crate) pods: Cache<Pod>,
     pub(crate) services: Cache<Service>,
     pub(crate) capacity: Capacity,
+    pub(crate) users: UserRanges,
+    pub(crate) nodes: Cache<Node>,
     pub(crate) bells: Arc<Bells>,
+    /// For explanations.
+    pub(crate) memory: Arc<Memory>,
 }
 
 /// How to make a pod's worker look again.

@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
 use crate::events::{Kind, Recorder};
+use crate::explain::Memory;
 use crate::observed::Probed;
 use crate::probes::{probe, seconds};
 
@@ -20,6 +21,7 @@ pub(crate) type Verdict = (ContainerId, Probed);
 pub(crate) struct Prober {
     pub(crate) runtime: Arc<dyn Runtime>,
     pub(crate) events: Recorder,
+    pub(crate) memory: Arc<Memory>,
     pub(crate) pod: Arc<Pod>,
     pub(crate) container: Container,
     pub(crate) id: ContainerId,
@@ -129,6 +131,8 @@ impl Prober {
             Ok(()) => true,
             Err(why) => {
                 let message = format!("{kind} probe failed: {}", why.trim_end_matches('\0'));
+                let uid = self.pod.metadata.uid.as_deref().unwrap_or_default();
+                self.memory.probe_failed(uid, &self.container.name, &message);
                 self.events.pod(&self.pod, Some(&self.container.name), Kind::Warning, "Unhealthy", message);
                 false
             }

@@ -1,6 +1,7 @@
 //! The agent as a whole against honest fakes of the API, the runtime and the network.
 
 mod door;
+mod isolation;
 mod tokens;
 
 use std::sync::Arc;
@@ -23,6 +24,7 @@ struct Agent {
     stop: CancellationToken,
     task: Option<tokio::task::JoinHandle<Result<(), crate::Error>>>,
     serving: crate::Serving,
+    isolation: Arc<dyn crate::Isolation>,
 }
 
 impl Agent {
@@ -31,6 +33,14 @@ impl Agent {
     }
 
     fn with(serving: crate::Serving) -> Self {
+        Self::made_of(serving, Arc::new(crate::Unrestricted))
+    }
+
+    fn isolated_by(isolation: Arc<dyn crate::Isolation>) -> Self {
+        Self::made_of(config().serving, isolation)
+    }
+
+    fn made_of(serving: crate::Serving, isolation: Arc<dyn crate::Isolation>) -> Self {
         let api = FakeApi::default();
         // The control plane gives ranges when it sees the node; here it is there from the start.
         api.put(
@@ -52,6 +62,7 @@ impl Agent {
             stop: CancellationToken::new(),
             task: None,
             serving,
+            isolation,
         };
         agent.start();
         agent
@@ -68,6 +79,7 @@ impl Agent {
             Client::new(self.api.clone()),
             runtime,
             Box::new(move |_| Ok(network.clone())),
+            self.isolation.clone(),
             self.stop.clone(),
         );
         self.task = Some(tokio::spawn(run));
@@ -290,6 +302,30 @@ async fn what_must_not_run_as_root_waits_and_says_why() {
         "{message} {uid:?}"
     );
     assert!(agent.runtime.running().is_empty());
+}
+
+#[tokio::test]
+async fn a_pod_that_the_node_has_no_room_for_fails() {
+    let agent = Agent::new();
+    agent.apply(json!({"containers": [
+        {"name": "c", "image": "web:1", "resources": {"requests": {"cpu": "100000"}}},
+    ]}));
+    let status = agent.until("fails", |status| status["phase"] == "Failed").await;
+    assert_eq!(status["reason"], "OutOfcpu");
+    let capacity = std::thread::available_parallelism().expect("there are some").get() * 1_000;
+    let message =
+        format!("Node didn't have enough resource: cpu, requested: 100000000, used: 0, capacity: {capacity}");
+    assert_eq!(status["message"], format!("Pod was rejected: {message}"));
+    assert_eq!(agent.event("OutOfcpu").await, message);
+}
+
+#[tokio::test]
+async fn a_pod_that_means_other_nodes_fails() {
+    let agent = Agent::new();
+    agent.apply(json!({"nodeSelector": {"a": "b"}, "containers": [{"name": "c", "image": "web:1"}]}));
+    let status = agent.until("fails", |status| status["phase"] == "Failed").await;
+    assert_eq!(status["reason"], "NodeAffinity");
+    assert!(agent.runtime.calls().is_empty());
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
 use skiff_network::{HostPort, Protocol};
-use skiff_runtime::{ContainerConfig, Image, Mount, NamespaceMode, Propagation, SandboxConfig};
+use skiff_runtime::{ContainerConfig, Image, Mount, NamespaceMode, Propagation, SandboxConfig, UserRange};
 
 use crate::config::Config;
 use crate::env::expand_all;
@@ -13,7 +13,12 @@ use crate::security::{self, Defaults};
 use crate::{labels, names, resources};
 
 /// The sandbox of a pod.
-pub(crate) fn sandbox(pod: &Pod, attempt: u32, config: &Config) -> Result<SandboxConfig, String> {
+pub(crate) fn sandbox(
+    pod: &Pod,
+    attempt: u32,
+    users: Option<UserRange>,
+    config: &Config,
+) -> Result<SandboxConfig, String> {
     let spec = pod.spec.as_ref().ok_or("the pod has no specification")?;
     let own = |host: Option<bool>| match host {
         Some(true) => NamespaceMode::Node,
@@ -33,7 +38,7 @@ pub(crate) fn sandbox(pod: &Pod, attempt: u32, config: &Config) -> Result<Sandbo
         cgroup_parent: resources::cgroup_parent(spec, pod.metadata.uid.as_deref().unwrap_or_default()),
         resources: resources::of_pod(spec),
         sysctls: security::sysctls::of_pod(spec),
-        users: None,
+        users,
     })
 }
 
@@ -154,7 +159,7 @@ mod tests {
             (json!({"shareProcessNamespace": true}), (Own, Own, Own)),
             (json!({"hostNetwork": true, "hostPID": true, "hostIPC": true}), (Node, Node, Node)),
         ] {
-            let made = sandbox(&pod(spec), 0, &fakes::config()).expect("a sandbox");
+            let made = sandbox(&pod(spec), 0, None, &fakes::config()).expect("a sandbox");
             assert_eq!((made.network, made.pid, made.ipc), expected);
         }
     }

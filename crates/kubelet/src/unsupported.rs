@@ -70,10 +70,6 @@ pub(crate) fn unsupported(spec: &PodSpec, container: &Container) -> Option<Strin
 }
 
 fn pod_field(spec: &PodSpec) -> Option<String> {
-    // hostUsers defaults to true; only false asks for a user namespace.
-    if spec.host_users == Some(false) {
-        return Some("hostUsers".into());
-    }
     if let Some(field) = unmountable(spec) {
         return Some(field);
     }

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use k8s_openapi::api::core::v1::{Container as Spec, Pod, PodStatus};
+use k8s_openapi::api::core::v1::{Container as Spec, Node, Pod, PodStatus};
 use skiff_client::ObjectKey;
 use skiff_explain::start::Phase;
 use skiff_runtime::{Container, ContainerId, ContainerState};
@@ -15,13 +15,13 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
-use crate::admission;
+use crate::admission::{self, Room};
 use crate::events::Kind;
 use crate::given::Given;
 use crate::labels;
 use crate::node_context::Context;
 use crate::observed::{Failure, ImageFailure, ImageState, Observed, Probed, TokenState, is_over};
-use crate::plan::{self, Plan, Step};
+use crate::plan::{self, Plan, Step, Waiting};
 use crate::prober::{Prober, Verdict, is_probed};
 use crate::references::Objects;
 use crate::security::admission::Host;
@@ -34,6 +34,8 @@ const RETRY_MIN: Duration = Duration::from_millis(500);
 const RETRY_MAX: Duration = Duration::from_secs(20);
 /// As upstream waits at most between two attempts to mount.
 const POD_RETRY_MAX: Duration = Duration::from_secs(122);
+/// How long a new pod waits for the copy of the node's own object.
+const NODE_KNOWN_TIMEOUT: Duration = Duration::from_secs(5);
 const MESSAGE_BYTES_MAX: usize = 4_096;
 const MESSAGE_LOG_BYTES_MAX: usize = 2_048;
 const MESSAGE_LOG_LINES_MAX: usize = 80;
@@ -119,8 +121,7 @@ impl Worker {
 
     /// Works until the pod is gone from the node.
     pub(crate) async fn run(mut self) {
-        let host = Host::read(&self.context.config.allowed_unsafe_sysctls);
-        self.seen.rejected = admission::rejection(&self.pod, &self.context.pods.list(), &host);
+        self.seen.rejected = self.rejection().await;
         loop {
             if let Err(error) = self.observe().await {
                 warn!(pod = %self.key, error = %crate::images::chain(&error), "cannot list what runs, retrying");
@@ -165,6 +166,38 @@ impl Worker {
                 self.refresh_volumes().await;
                 self.wait(plan.wake_at.into_iter().chain(due).min(), false).await;
             }
+        }
+    }
+
+    /// Why the node does not take the pod.
+    async fn rejection(&self) -> Option<Waiting> {
+        if admission::is_started(&self.pod) {
+            return None;
+        }
+        let context = &self.context;
+        // Where the node can't be read, what depends on its labels is left to the scheduler's word.
+        let _ = tokio::time::timeout(NODE_KNOWN_TIMEOUT, context.nodes.synced()).await;
+        let node = context.nodes.get(&ObjectKey::new("", &context.config.node_name));
+        let host = Host::read(&context.config.allowed_unsafe_sysctls);
+        let bytes = |amount: u64| i64::try_from(amount).unwrap_or(i64::MAX);
+        let judge = |node: Option<&Node>| {
+            let room = Room {
+                pods: context.config.pods_max,
+                cpu_milli: context.capacity.cpu_milli,
+                memory_bytes: bytes(context.capacity.memory_bytes),
+                disk_bytes: bytes(context.capacity.disk_bytes),
+                node,
+            };
+            admission::rejection(&self.pod, &context.pods.list(), &host, &room)
+        };
+        let refused = judge(node.as_deref())?;
+        if refused.reason != "NodeAffinity" {
+            return Some(refused);
+        }
+        // The scheduler may have seen labels that the copy here has not.
+        match context.client.get::<Node>("", &context.config.node_name).await {
+            Ok(fresh) => judge(Some(&*fresh)),
+            Err(_) => Some(refused),
         }
     }
 
@@ -325,6 +358,7 @@ impl Worker {
             let prober = Prober {
                 runtime: self.context.runtime.clone(),
                 events: self.context.events.clone(),
+                memory: self.context.memory.clone(),
                 pod: self.pod.clone(),
                 container: container.clone(),
                 id: running.id.clone(),

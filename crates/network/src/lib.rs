@@ -9,6 +9,7 @@ mod listeners;
 mod local;
 mod schema;
 mod state;
+pub mod walk;
 
 use std::net::Ipv4Addr;
 use std::path::Path;
@@ -111,4 +112,6 @@ pub trait Network: Send + Sync + 'static {
     async fn set_routes(&self, routes: &[Route]) -> Result<(), Error>;
     /// Which process listens on a port of the node, if any: for pods that use the node's network.
     async fn listener(&self, port: &HostPort) -> Result<Option<HostPortConflict>, Error>;
+    /// Follows a packet through this node without sending one.
+    async fn walk(&self, asked: walk::Asked) -> Result<Vec<walk::Way>, Error>;
 }

@@ -20,6 +20,7 @@ use skiff_sys::nft::{self, Contents, Ruleset};
 
 use crate::schema::{self, Ranges};
 use crate::state::{PortKey, State, key};
+use crate::walk::{self, Asked, SandboxAt, Walk, Way};
 use crate::{Attachment, Cidr, Error, HostPort, HostPortConflict, Network, Protocol, Route, listeners};
 
 /// What the network of a node is made of.
@@ -136,6 +137,10 @@ impl Network for LocalNetwork {
         self.with(move |inner| inner.set_routes(&routes)).await
     }
 
+    async fn walk(&self, asked: Asked) -> Result<Vec<Way>, Error> {
+        self.with(move |inner| inner.walk(&asked)).await
+    }
+
     async fn listener(&self, port: &HostPort) -> Result<Option<HostPortConflict>, Error> {
         let port = *port;
         self.with(move |_| Ok(listeners::find(&port))).await
@@ -238,6 +243,25 @@ fn set_up_bridge(links: &Connection, config: &Config, gateway: Ipv4Addr, mtu: u3
 }
 
 impl Inner {
+    fn walk(&self, asked: &Asked) -> Result<Vec<Way>, Error> {
+        let attached = self.lock().state.sandboxes.clone();
+        let sandboxes: Vec<SandboxAt> = attached
+            .into_iter()
+            .filter_map(|(id, sandbox)| {
+                let (name, netns) = asked.sandboxes.get(&id)?.clone();
+                Some(SandboxAt { name, ip: sandbox.ip, host_link: sandbox.host_link, netns })
+            })
+            .collect();
+        let walk = Walk {
+            node: walk::Namespace::open()?,
+            name: &asked.node,
+            bridge: &self.config.bridge,
+            sandboxes: &sandboxes,
+            conversations: asked.conversations.clone(),
+        };
+        walk.follow(&asked.start, &asked.packets)
+    }
+
     fn lock(&self) -> MutexGuard<'_, Kernel> {
         // Every change is written down before it is made, so what a panic left can be gone on with.
         self.kernel.lock().unwrap_or_else(PoisonError::into_inner)

@@ -6,6 +6,7 @@
 
 mod flows;
 pub mod plan;
+pub mod policy;
 mod schema;
 mod table;
 

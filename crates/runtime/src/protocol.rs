@@ -14,6 +14,8 @@ use std::time::SystemTime;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::types::UserRange;
+
 pub(crate) const VERSION: u32 = 1;
 const FRAME_MAX: usize = 1 << 20;
 
@@ -72,6 +74,9 @@ pub(crate) struct Boot {
     pub(crate) own_ipc: bool,
     pub(crate) shared_pid: bool,
     pub(crate) sysctls: Vec<(String, String)>,
+    /// `None`: users are the node's own.
+    #[serde(default)]
+    pub(crate) users: Option<UserRange>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -167,7 +172,10 @@ pub(crate) fn frame<T: Serialize>(message: &T) -> io::Result<Vec<u8>> {
     let mut bytes = vec![0; 4];
     serde_json::to_writer(&mut bytes, message)?;
     let length = bytes.len() - 4;
-    assert!(length <= FRAME_MAX, "messages are small");
+    // A command may be as long as whoever asks for it likes.
+    if length > FRAME_MAX {
+        return Err(io::Error::other(format!("a message of {length} bytes, more than {FRAME_MAX}")));
+    }
     bytes[..4].copy_from_slice(&(length as u32).to_le_bytes());
     Ok(bytes)
 }
@@ -211,5 +219,62 @@ mod tests {
     #[test]
     fn a_length_out_of_bounds_is_refused() {
         assert!(frame_length(u32::MAX.to_le_bytes()).is_err());
+        let (here, _there) = UnixStream::pair().unwrap();
+        let message = "x".repeat(FRAME_MAX);
+        assert!(send(&here, &Reply::Failed(Failure::new(1, message)), &[]).is_err());
+    }
+
+    /// Bytes as a peer would read them, to their end.
+    fn read_all<T: DeserializeOwned>(bytes: &[u8]) -> (Vec<T>, io::Result<()>) {
+        let (here, there) = UnixStream::pair().unwrap();
+        let bytes = bytes.to_vec();
+        let writer = std::thread::spawn(move || {
+            // The reader hangs up at the first fault.
+            let _ = io::Write::write_all(&mut &here, &bytes);
+        });
+        let mut messages = Vec::new();
+        let end = loop {
+            match receive(&there) {
+                Ok(Some((message, _))) => messages.push(message),
+                Ok(None) => break Ok(()),
+                Err(error) => break Err(error),
+            }
+        };
+        drop(there);
+        writer.join().unwrap();
+        (messages, end)
+    }
+
+    #[test]
+    fn random_bytes_are_refused_and_cut_streams_end() {
+        use rand::{RngExt, SeedableRng};
+        let seed = std::env::var("SKIFF_SEED").map_or_else(|_| rand::random(), |seed| seed.parse().unwrap());
+        println!("SKIFF_SEED={seed}");
+        let mut random = rand::rngs::SmallRng::seed_from_u64(seed);
+        for _ in 0..2_000 {
+            let length = random.random_range(1..64);
+            let mut bytes: Vec<u8> = (0..length).map(|_| random.random()).collect();
+            if random.random() {
+                // A length that is believed, before what is no message.
+                let body = u32::try_from(length).unwrap().to_le_bytes();
+                bytes = [&body[..], &bytes].concat();
+            }
+            let (calls, end) = read_all::<Call>(&bytes);
+            assert!(calls.is_empty() && end.is_err(), "{bytes:?}");
+
+            let replies = [Reply::Running { pid: random.random() }, Reply::Exited { code: random.random() }];
+            let whole: Vec<u8> = replies.iter().flat_map(|reply| frame(reply).unwrap()).collect();
+            let cut = random.random_range(0..=whole.len());
+            let (read, end) = read_all::<Reply>(&whole[..cut]);
+            assert!(replies.starts_with(&read), "{read:?} of {replies:?}");
+            let at_a_border = cut == whole.len() || cut == 0 || cut == frame(&replies[0]).unwrap().len();
+            assert_eq!(end.is_ok(), at_a_border, "cut at {cut} of {}", whole.len());
+
+            let mut changed = whole.clone();
+            changed[random.random_range(0..whole.len())] = random.random();
+            // Whatever comes of it, it comes to an end.
+            let (read, _) = read_all::<Reply>(&changed);
+            assert!(read.len() <= replies.len());
+        }
     }
 }

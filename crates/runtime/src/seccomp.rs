@@ -2,6 +2,8 @@
 //! `excludes` that container engines ship).
 
 use std::fs;
+use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use serde::Deserialize;
@@ -12,6 +14,8 @@ use crate::types::{Error, Seccomp};
 
 const EPERM: u16 = nix::libc::EPERM as u16;
 const ENOSYS: u16 = nix::libc::ENOSYS as u16;
+/// Those of container engines have 15 KiB.
+const PROFILE_BYTES_MAX: u64 = 1 << 20;
 
 /// `None`: nothing is filtered.
 pub(crate) fn filter(wanted: &Seccomp, caps: Caps) -> Result<Option<Filter>, Error> {
@@ -175,12 +179,31 @@ struct JsonWhen {
     min_kernel: Option<String>,
 }
 
+/// The messages are containerd's.
 fn read(path: &Path, caps: Caps) -> Result<Profile, Error> {
-    let wrong = |error: &dyn std::fmt::Display| {
-        Error::Invalid(format!("cannot load seccomp profile {}: {error}", path.display()))
-    };
-    let text = fs::read(path).map_err(|error| wrong(&error))?;
-    parse(&text, caps).map_err(|error| wrong(&error))
+    let text = read_bounded(path).map_err(|error| {
+        let why = match error.raw_os_error() {
+            Some(number) => nix::Error::from_raw(number).desc().to_lowercase(),
+            None => error.to_string(),
+        };
+        Error::Invalid(format!("cannot load seccomp profile {path:?}: open {}: {why}", path.display()))
+    })?;
+    let profile = parse(&text, caps);
+    profile.map_err(|error| Error::Invalid(format!("decoding seccomp profile failed {path:?}: {error}")))
+}
+
+fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
+    // A FIFO would keep whoever opens it waiting.
+    let file = fs::File::options().read(true).custom_flags(nix::libc::O_NONBLOCK).open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::other("not a regular file"));
+    }
+    let mut text = Vec::new();
+    file.take(PROFILE_BYTES_MAX + 1).read_to_end(&mut text)?;
+    if text.len() as u64 > PROFILE_BYTES_MAX {
+        return Err(io::Error::other(format!("more than {PROFILE_BYTES_MAX} bytes")));
+    }
+    Ok(text)
 }
 
 fn parse(text: &[u8], caps: Caps) -> Result<Profile, String> {
@@ -247,7 +270,9 @@ fn action(name: &str, errno: Option<u16>) -> Result<Action, String> {
         "SCMP_ACT_TRAP" => Action::Trap,
         "SCMP_ACT_LOG" => Action::Log,
         "SCMP_ACT_TRACE" => Action::Trace(errno.unwrap_or(EPERM)),
-        other => return Err(format!("the action {other:?} is not supported")),
+        // It is for an agent that nobody here is.
+        "SCMP_ACT_NOTIFY" => return Err("SCMP_ACT_NOTIFY is not supported".to_owned()),
+        other => return Err(format!("string {other} is not a valid action for seccomp")),
     })
 }
 
@@ -261,7 +286,7 @@ fn condition(json: &JsonCondition) -> Result<Condition, String> {
         "SCMP_CMP_GT" => (Compare::Greater, json.value),
         // The first value is the mask.
         "SCMP_CMP_MASKED_EQ" => (Compare::Masked(json.value), json.value_two),
-        other => return Err(format!("the comparison {other:?} is not known")),
+        other => return Err(format!("string {other} is not a valid operator for seccomp")),
     };
     Ok(Condition { argument: json.index, compare, value })
 }
@@ -302,6 +327,55 @@ mod tests {
         let names: Vec<&str> = profile.rules.iter().map(|rule| &*rule.names[0]).collect();
         assert_eq!(names, ["read", "clone"]);
         assert_eq!(profile.rules[1].conditions[0].compare, Compare::Masked(7));
-        assert!(parse(br#"{"defaultAction":"SCMP_ACT_NOTIFY"}"#, Caps::NONE).is_err());
+    }
+
+    #[test]
+    fn what_a_profile_must_not_say() {
+        let rule = |rule: &str| format!(r#"{{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{rule}]}}"#);
+        let table = [
+            (r#"{"defaultAction":"SCMP_ACT_NOTIFY"}"#.to_owned(), "SCMP_ACT_NOTIFY is not supported"),
+            (r#"{"defaultAction":"ALLOW"}"#.to_owned(), "string ALLOW is not a valid action for seccomp"),
+            ("{}".to_owned(), "missing field `defaultAction`"),
+            (rule(r#"{"names":["read"],"action":"X"}"#), "string X is not a valid action for seccomp"),
+            (
+                rule(
+                    r#"{"names":["read"],"action":"SCMP_ACT_LOG","args":[{"index":0,"value":1,"op":"SCMP_CMP_IS"}]}"#,
+                ),
+                "string SCMP_CMP_IS is not a valid operator for seccomp",
+            ),
+            (rule(r#"{"names":["read"]}"#), "missing field `action`"),
+        ];
+        for (text, expected) in table {
+            let error = parse(text.as_bytes(), Caps::NONE).unwrap_err();
+            assert!(error.contains(expected), "{text}: {error}");
+        }
+        // The argument's number is judged when it is compiled.
+        let seventh =
+            r#"{"names":["read"],"action":"SCMP_ACT_LOG","args":[{"index":6,"value":1,"op":"SCMP_CMP_EQ"}]}"#;
+        assert!(parse(rule(seventh).as_bytes(), Caps::NONE).unwrap().compile().is_err());
+        // Names of kernels to come are passed over, as every runtime does.
+        parse(rule(r#"{"names":["of_no_kernel"],"action":"SCMP_ACT_LOG"}"#).as_bytes(), Caps::NONE).unwrap();
+    }
+
+    #[test]
+    fn files_that_are_no_profiles() {
+        let dir = tempfile::tempdir().unwrap();
+        let said = |name: &str| read(&dir.path().join(name), Caps::NONE).unwrap_err().to_string();
+        let path = dir.path().join("none");
+        assert_eq!(
+            said("none"),
+            format!(
+                "cannot load seccomp profile {path:?}: open {}: no such file or directory",
+                path.display()
+            )
+        );
+        assert!(said("").contains("not a regular file"), "{}", said(""));
+        nix::unistd::mkfifo(&dir.path().join("fifo"), nix::sys::stat::Mode::from_bits_truncate(0o600))
+            .unwrap();
+        assert!(said("fifo").contains("not a regular file"));
+        fs::write(dir.path().join("large"), vec![b' '; (1 << 20) + 1]).unwrap();
+        assert!(said("large").contains("more than 1048576 bytes"));
+        fs::write(dir.path().join("broken"), "{").unwrap();
+        assert!(said("broken").starts_with("decoding seccomp profile failed"));
     }
 }

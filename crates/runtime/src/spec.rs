@@ -38,6 +38,9 @@ pub(crate) struct Spec {
     /// The sandbox's `/dev/shm`.
     pub(crate) shm: PathBuf,
     pub(crate) pid: PidSpace,
+    /// The sandbox has a user namespace of its own.
+    #[serde(default)]
+    pub(crate) own_users: bool,
     /// Joined from `pause`.
     pub(crate) join_net: bool,
     pub(crate) join_ipc: bool,
@@ -62,6 +65,9 @@ pub(crate) struct Rootfs {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct DeviceNode {
     pub(crate) path: PathBuf,
+    /// On the node; the same path where this is empty.
+    #[serde(default)]
+    pub(crate) source: PathBuf,
     pub(crate) block: bool,
     pub(crate) major: u32,
     pub(crate) minor: u32,
@@ -129,6 +135,7 @@ pub(crate) fn spec(
         unmasked: security.privileged || security.unmasked_proc,
         shm: places.shm,
         pid,
+        own_users: sandbox.users.is_some(),
         join_net: sandbox.network != NamespaceMode::Node,
         join_ipc: sandbox.ipc != NamespaceMode::Node,
         join_uts: sandbox.network != NamespaceMode::Node,

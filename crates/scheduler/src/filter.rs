@@ -30,38 +30,42 @@ pub struct Refusal {
 
 type Filter = fn(&PodInfo, &NodeInfo) -> Option<Refusal>;
 
-/// One row a filter.
-pub(crate) const FILTERS: &[Filter] = &[
-    node_unschedulable::refuses,
-    node_name::refuses,
-    taints::refuses,
-    node_affinity::refuses,
-    node_ports::refuses,
-    node_resources::refuses,
+/// One row a filter, under the name that its refusals bear.
+pub(crate) const FILTERS: &[(&str, Filter)] = &[
+    ("NodeUnschedulable", node_unschedulable::refuses),
+    ("NodeName", node_name::refuses),
+    ("TaintToleration", taints::refuses),
+    ("NodeAffinity", node_affinity::refuses),
+    ("NodePorts", node_ports::refuses),
+    ("NodeResourcesFit", node_resources::refuses),
 ];
 
 pub(crate) use node_affinity::{matches as matches_node_affinity, pinned_nodes};
 
-/// The first refusal, with the node's nominated pods of the same or higher priority counted as if
-/// they were there already.
+/// The first refusal, on the node as [`crowded`] has it.
 pub(crate) fn refusal(pod: &PodInfo, node: &NodeInfo, neighbours: &Neighbours) -> Option<Refusal> {
+    first_refusal(pod, &crowded(pod, node), neighbours)
+}
+
+/// The node with its nominated pods of the same or higher priority counted as if they were there already.
+pub(crate) fn crowded<'a>(pod: &PodInfo, node: &'a NodeInfo) -> Cow<'a, NodeInfo> {
     let mut expected = node
         .nominated
         .values()
         .filter(|other| other.priority >= pod.priority && other.key != pod.key && other.uid() != pod.uid())
         .peekable();
     if expected.peek().is_none() {
-        return first_refusal(pod, node, neighbours);
+        return Cow::Borrowed(node);
     }
     let mut crowded = node.clone();
     for other in expected {
         crowded.add_pod(other.clone());
     }
-    first_refusal(pod, &crowded, neighbours)
+    Cow::Owned(crowded)
 }
 
 fn first_refusal(pod: &PodInfo, node: &NodeInfo, neighbours: &Neighbours) -> Option<Refusal> {
-    FILTERS.iter().find_map(|refuses| refuses(pod, node)).or_else(|| neighbours.refusal(node))
+    FILTERS.iter().find_map(|(_, refuses)| refuses(pod, node)).or_else(|| neighbours.refusal(node))
 }
 
 impl Refusal {

@@ -5,6 +5,7 @@
 //! placed, in the words that `kubectl describe` users know.
 
 mod decide;
+mod explain;
 mod filter;
 mod fit_error;
 mod neighbours;
@@ -22,6 +23,7 @@ mod writes;
 mod testing;
 
 pub use decide::{Choice, NodeVerdict, schedule};
+pub use explain::Questions;
 pub use filter::Refusal;
 pub use fit_error::FitError;
 pub use run::{Config, run};

@@ -62,6 +62,16 @@ impl Requires {
         self.affinity.is_empty() && self.anti_affinity.is_empty() && self.spread.is_empty()
     }
 
+    /// How many constraints of spreading there are.
+    pub(crate) fn spreads(&self) -> usize {
+        self.spread.len()
+    }
+
+    /// How many terms of affinity and anti-affinity there are.
+    pub(crate) fn affinities(&self) -> usize {
+        self.affinity.len() + self.anti_affinity.len()
+    }
+
     pub(crate) fn keeps_others_away(&self) -> bool {
         !self.anti_affinity.is_empty()
     }
@@ -192,6 +202,10 @@ impl Neighbours {
     }
 
     pub(crate) fn refusal(&self, node: &NodeInfo) -> Option<Refusal> {
+        self.spread_refusal(node).or_else(|| self.affinity_refusal(node))
+    }
+
+    pub(crate) fn spread_refusal(&self, node: &NodeInfo) -> Option<Refusal> {
         for counts in &self.spread {
             const REASON: &str = "node(s) didn't match pod topology spread constraints";
             const NO_LABEL: &str =
@@ -207,6 +221,10 @@ impl Neighbours {
                 return Refusal::of("PodTopologySpread", REASON, true, detail);
             }
         }
+        None
+    }
+
+    pub(crate) fn affinity_refusal(&self, node: &NodeInfo) -> Option<Refusal> {
         let missing = |(key, places): &&(String, HashSet<String>)| {
             topology(node, key).is_none_or(|value| !places.contains(value) && !self.may_be_first)
         };

@@ -1,15 +1,18 @@
 //! The scheduler's loop: changes in, one decision at a time, writes beside it.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use futures_util::FutureExt;
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
 use skiff_client::{Cache, Change, Changes, Client, EventRecorder, ListParams, ObjectKey};
+use skiff_explain::start::{Phase, Starts};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
+use crate::explain::{Asked, Question, Questions, explain};
 use crate::snapshot::PodInfo;
 use crate::state::{Action, State};
 use crate::verdicts::{Verdict, Verdicts};
@@ -27,11 +30,21 @@ pub struct Config {
     pub writes_max: usize,
     /// Where the verdicts go.
     pub verdicts: Verdicts,
+    /// Who asks why a pod has no node.
+    pub questions: Questions,
+    /// Where queue, decision, binding and the news of readiness are marked.
+    pub starts: Starts,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { scheduler_name: "default-scheduler".to_owned(), writes_max: 64, verdicts: Verdicts::default() }
+        Self {
+            scheduler_name: "default-scheduler".to_owned(),
+            writes_max: 64,
+            verdicts: Verdicts::default(),
+            questions: Questions::default(),
+            starts: Starts::default(),
+        }
     }
 }
 
@@ -67,18 +80,21 @@ pub async fn run(config: Config, client: Client, shutdown: CancellationToken) {
     state.resync_pods(&pods.list());
     info!(nodes = nodes.len(), pods = pods.len(), "scheduler is ready");
     let mut writes: JoinSet<Done> = JoinSet::new();
+    let mut asked = config.questions.answering().await;
     loop {
         drain(&mut node_changes, |change| node_changed(&mut state, &nodes, change));
-        drain(&mut pod_changes, |change| pod_changed(&mut state, &pods, &config.verdicts, change));
+        drain(&mut pod_changes, |change| pod_changed(&mut state, &pods, &config, change));
         while let Some(done) = writes.try_join_next() {
             finish(&mut state, done);
         }
         let mut decided = 0;
         while decided < DECISIONS_AT_ONCE && writes.len() < config.writes_max {
+            let began = SystemTime::now();
             let Some(action) = state.next(Instant::now()) else { break };
             decided += 1;
+            mark_decision(&config.starts, &action, began);
             keep_verdict(&config.verdicts, &action);
-            writes.spawn(writes::write(client.clone(), events.clone(), action));
+            writes.spawn(writes::write(client.clone(), events.clone(), config.starts.clone(), action));
         }
         if decided == DECISIONS_AT_ONCE {
             tokio::task::yield_now().await;
@@ -89,7 +105,12 @@ pub async fn run(config: Config, client: Client, shutdown: CancellationToken) {
         tokio::select! {
             change = namespace_changes.next() => namespace_changed(&mut state, &namespaces, change),
             change = node_changes.next() => node_changed(&mut state, &nodes, change),
-            change = pod_changes.next() => pod_changed(&mut state, &pods, &config.verdicts, change),
+            change = pod_changes.next() => pod_changed(&mut state, &pods, &config, change),
+            Some(question) = next_question(&mut asked) => {
+                let told = explain(&state.snapshot, &config.verdicts, question.pod);
+                // Who asked may have gone.
+                let _ = question.answer.send(told);
+            }
             Some(done) = writes.join_next() => finish(&mut state, done),
             () = async {
                 match wake_at {
@@ -143,12 +164,44 @@ fn node_changed(state: &mut State, nodes: &Cache<Node>, change: Change<Node>) {
     }
 }
 
-fn pod_changed(state: &mut State, pods: &Cache<Pod>, verdicts: &Verdicts, change: Change<Pod>) {
+/// Cancel-safe, as the channel is.
+async fn next_question(asked: &mut Option<Asked>) -> Option<Question> {
+    match asked {
+        Some(asked) => asked.recv().await,
+        None => None,
+    }
+}
+
+/// Only of a decision for a node: what came before it was waiting.
+fn mark_decision(starts: &Starts, action: &Action, began: SystemTime) {
+    if let Action::Bind { pod, .. } = action {
+        starts.mark_since(pod.uid(), Phase::Queue, Phase::Write, began);
+        starts.mark(pod.uid(), Phase::Decision, began, SystemTime::now());
+    }
+}
+
+/// The scheduler watches pods as any watcher does: when it hears of readiness, others do.
+fn mark_watched(starts: &Starts, old: Option<&Pod>, new: &Pod) {
+    let ready = |pod: &Pod| {
+        let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
+        conditions.into_iter().any(|own| own.type_ == "Ready" && own.status == "True")
+    };
+    let uid = new.metadata.uid.as_deref().unwrap_or_default();
+    if ready(new) && !old.is_some_and(ready) && starts.has(uid, Phase::Write) {
+        let now = SystemTime::now();
+        starts.mark(uid, Phase::Watched, now, now);
+    }
+}
+
+fn pod_changed(state: &mut State, pods: &Cache<Pod>, config: &Config, change: Change<Pod>) {
     match change {
-        Change::Applied { new, .. } => state.pod_applied(&new),
+        Change::Applied { old, new } => {
+            mark_watched(&config.starts, old.as_deref(), &new);
+            state.pod_applied(&new);
+        }
         Change::Deleted(pod) => {
             let key = ObjectKey::of(&*pod);
-            verdicts.forget(&key);
+            config.verdicts.forget(&key);
             state.pod_gone(&key);
         }
         Change::Resync => state.resync_pods(&pods.list()),

@@ -143,7 +143,7 @@ impl NodeInfo {
         info
     }
 
-    fn set_node(&mut self, node: Arc<Node>) {
+    pub(crate) fn set_node(&mut self, node: Arc<Node>) {
         let status = node.status.as_ref();
         let allocatable = status.and_then(|status| status.allocatable.as_ref());
         self.allocatable = Resources::of(allocatable);

@@ -1,22 +1,26 @@
 //! Writes of what was decided: bindings, conditions, nominations, evictions and events.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use k8s_openapi::api::core::v1::{Binding, ObjectReference, Pod, PodCondition};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Preconditions};
 use k8s_openapi::jiff::Timestamp;
 use serde_json::{Map, Value, json};
 use skiff_client::{Client, DeleteOptions, Error, EventRecorder, EventType, Patch, now, reference};
+use skiff_explain::start::{Phase, Starts};
 use tracing::{debug, info, warn};
 
 use crate::run::Done;
 use crate::snapshot::PodInfo;
 use crate::state::{Action, Nomination};
 
-pub(crate) async fn write(client: Client, events: EventRecorder, action: Action) -> Done {
+pub(crate) async fn write(client: Client, events: EventRecorder, starts: Starts, action: Action) -> Done {
+    let began = SystemTime::now();
     match action {
         Action::Bind { pod, node } => match bind(&client, &pod, &node).await {
             Ok(()) => {
+                starts.mark(pod.uid(), Phase::Bind, began, SystemTime::now());
                 let message = format!("Successfully assigned {} to {node}", pod.key);
                 events.record(reference(&*pod.pod), EventType::Normal, "Scheduled", message);
                 debug!(pod = %pod.key, node, "bound");

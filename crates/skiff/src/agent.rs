@@ -92,6 +92,13 @@ pub(crate) struct AgentConfig {
     pub(crate) control_plane: bool,
     #[serde(default)]
     pub(crate) pods: PodPolicy,
+    /// Where the IDs for pods with users of their own begin.
+    #[serde(default = "first_user")]
+    pub(crate) first_user: u32,
+}
+
+pub(crate) fn first_user() -> u32 {
+    skiff_kubelet::FIRST_USER
 }
 
 impl AgentConfig {
@@ -129,6 +136,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         pod_cidr: None,
         control_plane: false,
         pods: args.pods.clone(),
+        first_user: first_user(),
     };
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start")?;
@@ -276,6 +284,7 @@ fn kubelet_config(config: &AgentConfig, membership: &Membership) -> anyhow::Resu
         },
         allowed_unsafe_sysctls: config.pods.allowed_unsafe_sysctls.clone(),
         seccomp_default: config.pods.seccomp_default,
+        first_user: config.first_user,
         version: "1.36.0+skiff".to_owned(),
     })
 }

@@ -167,6 +167,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
             pod_cidr: None,
             control_plane: false,
             pods: args.pods.clone(),
+            first_user: crate::agent::first_user(),
         };
         let agent_path = config.data_dir.join("agent.json");
         write_private(&agent_path, &serde_json::to_vec_pretty(&agent).context("cannot encode")?)?;
@@ -261,7 +262,14 @@ async fn serve(config: &ServerConfig) -> anyhow::Result<()> {
     let service_ip = config.service_cidr.nth(1).context("the service range is too narrow")?;
     let names: Vec<AltName> = server_names(&[config.advertise.into()], service_ip.into(), DOMAIN);
     let tls = pki.server_tls(&names).context("cannot make the server's certificate")?;
+    let scheduler = skiff_scheduler::Config::default();
+    let questions = scheduler.questions.clone();
     let server_config = Config {
+        starts: scheduler.starts.clone(),
+        pending: Some(Arc::new(move |pod| {
+            let questions = questions.clone();
+            Box::pin(async move { questions.pending(pod).await })
+        })),
         service_cidr: range(config.service_cidr),
         cluster_cidr: range(config.pod_cidr),
         cluster_dns: config.dns,
@@ -286,7 +294,7 @@ async fn serve(config: &ServerConfig) -> anyhow::Result<()> {
     let client = in_process(&server, Identity::new("system:kube-scheduler", &[]));
     let stop = shutdown.clone();
     parts.spawn(async move {
-        skiff_scheduler::run(skiff_scheduler::Config::default(), client, stop).await;
+        skiff_scheduler::run(scheduler, client, stop).await;
         "the scheduler"
     });
     let accounts = server.clone();

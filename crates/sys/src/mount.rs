@@ -15,6 +15,7 @@ pub const NO_SUID: u64 = 0x2;
 pub const NO_DEV: u64 = 0x4;
 pub const NO_EXEC: u64 = 0x8;
 
+const MOUNT_ATTR_IDMAP: u64 = 0x0010_0000;
 const MOVE_MOUNT_F_EMPTY_PATH: libc::c_uint = 0x4;
 const MOVE_MOUNT_T_EMPTY_PATH: libc::c_uint = 0x40;
 const FSOPEN_CLOEXEC: libc::c_uint = 1;
@@ -72,6 +73,31 @@ pub fn set_attributes(
             tree.as_raw_fd(),
             c"".as_ptr(),
             flags,
+            &raw const attr,
+            size_of::<MountAttr>(),
+        ))?;
+    }
+    Ok(())
+}
+
+/// Shows the files of a detached mount, not of those below it, as the users see them whose namespace that
+/// is: what belongs to 0 on the disk belongs to their 0, and the other way round. EINVAL: the file system
+/// can't do that.
+pub fn map_ids(tree: BorrowedFd<'_>, users: BorrowedFd<'_>) -> io::Result<()> {
+    let attr = MountAttr {
+        attr_set: MOUNT_ATTR_IDMAP,
+        attr_clr: 0,
+        propagation: 0,
+        userns_fd: users.as_raw_fd() as u64,
+    };
+    // SAFETY: `attr` is laid out as struct mount_attr, and its size is passed with it; both descriptors are
+    // open for as long as they are borrowed.
+    unsafe {
+        check(libc::syscall(
+            libc::SYS_mount_setattr,
+            tree.as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_EMPTY_PATH,
             &raw const attr,
             size_of::<MountAttr>(),
         ))?;

@@ -8,15 +8,19 @@
 //! Rules are written with [`Rule`], which knows registers and the kernel's expressions. What a rule says
 //! is up to those who write the schemas.
 
+pub mod listing;
 mod monitor;
+pub mod passage;
 mod rule;
 mod ruleset;
 mod wire;
+pub mod words;
 
 pub use rule::{
-    Address, CONNTRACK_DESTINATION_TRANSLATED, Comparison, Field, Register, Reject, Rule, Verdict,
+    Address, CONNTRACK_DESTINATION_TRANSLATED, CONNTRACK_STRAY, Comparison, Field, Register, Reject, Rule,
+    Verdict,
 };
-pub use ruleset::{Change, Contents, Elements, Ruleset};
+pub use ruleset::{Change, Contents, Elements, Ruleset, Step};
 
 use std::net::Ipv4Addr;
 

@@ -3,6 +3,7 @@
 
 mod changing;
 mod helm;
+mod in_cluster;
 mod kube_crate;
 mod lacking;
 mod nodes;

@@ -54,6 +54,36 @@ fn exec_passes_codes_and_streams() {
 }
 
 #[test]
+fn no_output_of_a_short_command_is_lost() {
+    let namespace = Cluster::shared().namespace("s-short");
+    let short = |name: &str, script: &str, input: &str| {
+        let mut command = namespace.cluster.command("KUBECTL");
+        command.args([
+            "-n",
+            "s-short",
+            "run",
+            "-i",
+            "--rm",
+            "--restart=Never",
+            "--image=alpine",
+            "--quiet",
+            name,
+        ]);
+        piped(command.args(["--", "sh", "-c", script]), input)
+    };
+    for round in 0..30 {
+        // It has ended before anybody can attach.
+        let ended = short(&format!("a{round}"), "echo out; echo err >&2", "");
+        assert_eq!((ended.code, ended.stdout.as_str()), (0, "out\n"), "{ended:?}");
+        assert!(!ended.stderr.contains("couldn't attach"), "{ended:?}");
+        assert!(ended.stderr.contains("err\n"), "{ended:?}");
+        // It waits for its input, having said something before.
+        let waits = short(&format!("b{round}"), "echo early; cat; exit 3", "typed\n");
+        assert_eq!((waits.code, waits.stdout.as_str()), (3, "early\ntyped\n"), "{waits:?}");
+    }
+}
+
+#[test]
 fn attach_reaches_the_running_process() {
     let namespace = Cluster::shared().namespace("s-attach");
     for (which, name) in BOTH.into_iter().zip(["a", "b"]) {

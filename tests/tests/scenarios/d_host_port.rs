@@ -2,6 +2,9 @@
 
 use skiff_tests::{Cluster, fixed_ports, http_get, refused, wait_until};
 
+/// What a node says to a pod that names it and asks for a port that another has.
+const REJECTED: &str = "Pod was rejected: Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports";
+
 #[test]
 fn d1_a_host_port_leads_to_the_pod_on_its_node_alone() {
     let _ports = fixed_ports();
@@ -146,11 +149,8 @@ spec:
     namespace.apply(&pod("second")).ok();
     wait_until("the node refuses it", || namespace.pod("second")["status"]["phase"] == "Failed");
     let status = namespace.pod("second")["status"].clone();
-    assert_eq!(
-        (status["reason"].as_str(), status["message"].as_str()),
-        (Some("NodePorts"), Some("Pod was rejected: Predicate NodePorts failed"))
-    );
-    namespace.event("second", "NodePorts", "Predicate NodePorts failed");
+    assert_eq!((status["reason"].as_str(), status["message"].as_str()), (Some("NodePorts"), Some(REJECTED)));
+    namespace.event("second", "NodePorts", REJECTED.trim_start_matches("Pod was rejected: "));
     let answer =
         http_get(&format!("{}:18930", cluster.node_ip(&cluster.worker(2)))).expect("the first has the port");
     assert_eq!(answer, "You've hit first\n");

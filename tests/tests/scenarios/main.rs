@@ -8,4 +8,5 @@ mod d_host_port;
 mod e_services;
 mod f_host_pid_ipc;
 mod g_kubectl;
+mod h1_contexts;
 mod h_security;

@@ -25,7 +25,7 @@ const DEFAULT_PORT: u16 = 10250;
 /// What is read of an answer that refuses.
 const REFUSAL_BYTES_MAX: usize = 64 << 10;
 
-pub(super) struct Agent<'a> {
+pub(crate) struct Agent<'a> {
     server: &'a Inner,
     node: String,
     ip: String,
@@ -46,7 +46,7 @@ fn dialing(cause: impl std::fmt::Display) -> StatusError {
 }
 
 impl<'a> Agent<'a> {
-    pub(super) fn of(server: &'a Inner, node: &str) -> Result<Self, StatusError> {
+    pub(crate) fn of(server: &'a Inner, node: &str) -> Result<Self, StatusError> {
         let nodes = find("", "nodes").expect("nodes are in the table");
         let object =
             server.caches.of(nodes).get(&nodes.key("", node)).ok_or_else(|| {
@@ -79,7 +79,7 @@ impl<'a> Agent<'a> {
     }
 
     /// A request for this path and query, without body.
-    pub(super) fn request(&self, path: &str) -> Result<http::Request<()>, StatusError> {
+    pub(crate) fn request(&self, path: &str) -> Result<http::Request<()>, StatusError> {
         http::Request::builder()
             .method(Method::GET)
             .uri(path)
@@ -89,7 +89,7 @@ impl<'a> Agent<'a> {
     }
 
     /// Sends a request as it is; the answer's body streams.
-    pub(super) async fn send(
+    pub(crate) async fn send(
         &self,
         mut request: Request,
     ) -> Result<http::Response<hyper::body::Incoming>, StatusError> {

@@ -3,7 +3,7 @@
 //! Whatever protocol the client speaks, an agent is asked over a WebSocket of its own, by mutual TLS. The
 //! agent is asked before the client's connection is upgraded, so that a refusal is still a plain answer.
 
-mod agent;
+pub(crate) mod agent;
 mod command;
 mod forward;
 mod log;

@@ -4,11 +4,13 @@ mod node;
 mod pending;
 mod pod;
 mod start;
+mod trace;
 
 pub use node::node;
 pub use pending::pending;
 pub use pod::pod;
 pub use start::start;
+pub use trace::{comparison, trace};
 
 use crate::Missing;
 

@@ -4,6 +4,7 @@
 
 mod door;
 mod log_stream;
+mod replay;
 mod skiff;
 mod streams;
 
@@ -31,6 +32,7 @@ use tracing::debug;
 use self::door::{Door, Peer};
 use crate::labels;
 use crate::node_context::Context;
+use crate::observed::is_over;
 
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// The API server has one connection for each stream.
@@ -147,14 +149,18 @@ impl Server {
                 streams::exec(&self.context, id, &query, request)
             }
             (_, ["attach", namespace, pod, container]) => {
-                let found = self.running(namespace, pod, container).await.map_err(|refusal| match refusal {
-                    Refusal(status @ StatusCode::NOT_FOUND, _) => {
-                        Refusal(status, format!("container {container} not found in pod {pod}_{namespace}"))
+                let newest = self.history(namespace, pod, container).await?.into_iter().next();
+                let has_one_user = self.has_one_user(namespace, pod, container);
+                match newest {
+                    Some(runs) if runs.state == ContainerState::Running => {
+                        streams::attach(&self.context, runs, has_one_user, &query, request)
                     }
-                    refusal => refusal,
-                });
-                let id = found?.id;
-                streams::attach(&self.context, id, &query, request)
+                    Some(ended) if is_over(&ended) && has_one_user => streams::replay(ended, &query, request),
+                    _ => Err(Refusal(
+                        StatusCode::NOT_FOUND,
+                        format!("container {container} not found in pod {pod}_{namespace}"),
+                    )),
+                }
             }
             (_, ["portForward", namespace, pod]) => {
                 let sandbox = self.sandbox(namespace, pod).await?;
@@ -172,6 +178,10 @@ impl Server {
                 )
             }
             (&Method::GET, ["skiff", "ps"]) => skiff::ps(&self.context).await,
+            (&Method::GET, ["skiff", "explain", of @ ..]) => {
+                crate::explain::answer(&self.context, of, &query).await
+            }
+            (&Method::GET, ["metrics"]) => crate::explain::metrics(&self.context),
             (_, ["skiff", "images"]) => {
                 let answer = skiff::images(&self.context, &query, request).await;
                 self.images_changed.notify_one();
@@ -188,6 +198,14 @@ impl Server {
             let message = format!("container not found (\"{name}\")");
             Refusal(StatusCode::NOT_FOUND, message)
         })
+    }
+
+    /// Whether the container's input is for one client alone.
+    fn has_one_user(&self, namespace: &str, pod: &str, name: &str) -> bool {
+        let pod = self.context.pods.get(&skiff_client::ObjectKey::new(namespace, pod));
+        let spec = pod.as_ref().and_then(|pod| pod.spec.as_ref());
+        let mut containers = spec.into_iter().flat_map(|spec| &spec.containers);
+        containers.any(|each| each.name == name && each.stdin_once.unwrap_or(false))
     }
 
     async fn history(&self, namespace: &str, pod: &str, name: &str) -> Result<Vec<Container>, Refusal> {

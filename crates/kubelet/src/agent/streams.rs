@@ -7,14 +7,15 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use skiff_client::BoxError;
-use skiff_runtime::{ContainerId, ExecConfig, Process, SandboxId};
+use skiff_runtime::{Container, ContainerId, ExecConfig, Process, SandboxId};
 use skiff_streams::{Forward, Outcome, Session, UpgradeError, Wants, command, forward};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tracing::debug;
 
-use super::{Answer, Query, Refusal};
+use super::{Answer, Query, Refusal, replay};
 use crate::images::chain;
 use crate::node_context::Context;
+use crate::observed::is_over;
 
 /// What the caller's query asks for; both the agent's and the API's own names are taken.
 fn wants(query: &Query) -> Wants {
@@ -57,7 +58,7 @@ pub(super) fn exec(
     let runtime = context.runtime.clone();
     serve_command(request, wants, move |session| async move {
         match runtime.exec(&id, config).await {
-            Ok(process) => join(session, process).await,
+            Ok(process) => join(session, process, of_command).await,
             Err(error) => {
                 let message = format!("error executing command in container: {}", chain(&error));
                 session.exit.send(&Outcome::Failed(message)).await;
@@ -66,17 +67,30 @@ pub(super) fn exec(
     })
 }
 
+/// As [`attach`], for a container of one user that has ended.
+pub(super) fn replay(ended: Container, query: &Query, request: Request<Incoming>) -> Answer {
+    serve_command(request, wants(query), move |session| replay::tell(session, ended))
+}
+
 pub(super) fn attach(
     context: &Arc<Context>,
-    id: ContainerId,
+    container: Container,
+    has_one_user: bool,
     query: &Query,
     request: Request<Incoming>,
 ) -> Answer {
     let wants = wants(query);
     let runtime = context.runtime.clone();
     serve_command(request, wants, move |session| async move {
-        match runtime.attach(&id, wants.stdin).await {
-            Ok(process) => join(session, process).await,
+        match runtime.attach(&container.id, wants.stdin).await {
+            // How it ended is in the pod's status; here it is only told that it has, as upstream does.
+            Ok(process) => join(session, process, |_| Outcome::Success).await,
+            // It ended just now.
+            Err(skiff_runtime::Error::NotRunning(_)) if has_one_user => {
+                let now = runtime.list_containers().await.unwrap_or_default();
+                let ended = now.into_iter().find(|now| now.id == container.id && is_over(now));
+                replay::tell(session, ended.unwrap_or(container)).await;
+            }
             Err(error) => {
                 let message = format!("error attaching to container: {}", chain(&error));
                 session.exit.send(&Outcome::Failed(message)).await;
@@ -107,8 +121,15 @@ where
     switching(response)
 }
 
+fn of_command(code: i32) -> Outcome {
+    match code {
+        0 => Outcome::Success,
+        code => Outcome::ExitCode(code),
+    }
+}
+
 /// Joins a session to a process until the process has ended and its output is told.
-async fn join(session: Session, process: Process) {
+async fn join(session: Session, process: Process, outcome: impl FnOnce(i32) -> Outcome) {
     let Session { stdin, stdout, stderr, resize, exit } = session;
     let Process { stdin: to, stdout: out, stderr: err, resize: sizes, exit: code } = process;
     let input = async {
@@ -138,8 +159,7 @@ async fn join(session: Session, process: Process) {
         () = input => return,
     };
     let outcome = match code {
-        Ok(0) => Outcome::Success,
-        Ok(code) => Outcome::ExitCode(code),
+        Ok(code) => outcome(code),
         Err(_) => Outcome::Failed("the process was lost".into()),
     };
     exit.send(&outcome).await;

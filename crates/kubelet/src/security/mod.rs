@@ -5,6 +5,7 @@
 
 pub(crate) mod admission;
 pub(crate) mod sysctls;
+pub(crate) mod users;
 
 use std::path::Path;
 

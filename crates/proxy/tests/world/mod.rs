@@ -30,6 +30,16 @@ pub fn range(address: &str, prefix: u8) -> Range {
     Range { address: ip(address), prefix }
 }
 
+/// What the node of that number is told.
+pub fn config(index: usize) -> Config {
+    Config {
+        node_name: format!("node-{index}"),
+        cluster_cidr: range("10.244.0.0", 16),
+        service_cidr: range("10.96.0.0", 16),
+        local_addresses: vec![ip(DNS)],
+    }
+}
+
 pub struct World {
     pub lab: Lab,
     pub services: Cache<core::Service>,
@@ -53,14 +63,12 @@ impl World {
     /// Starts serving on all nodes, and returns when they do.
     pub fn start(&mut self) {
         for (index, node) in self.lab.nodes.iter().enumerate() {
-            let config = Config {
-                node_name: format!("node-{index}"),
-                cluster_cidr: range("10.244.0.0", 16),
-                service_cidr: range("10.96.0.0", 16),
-                local_addresses: vec![ip(DNS)],
-            };
-            let follow =
-                skiff_proxy::follow(config, self.services.clone(), self.slices.clone(), node.ruleset.clone());
+            let follow = skiff_proxy::follow(
+                config(index),
+                self.services.clone(),
+                self.slices.clone(),
+                node.ruleset.clone(),
+            );
             self.running.push(node.spawn(follow));
         }
         self.settle();

@@ -6,6 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 use nix::sched::CloneFlags;
+use skiff_sys::namespaces::take_root;
 use skiff_sys::process::set_dumpable;
 
 use super::process::{Console, Setup, load, raise_files_limit, session};
@@ -15,7 +16,7 @@ use crate::protocol::{Failure, send};
 const EXEC: &str = "OCI runtime exec failed: exec failed: unable to start container process: ";
 
 /// Becomes `command` in the container of `dir`, whose first process that handle is of. The PID namespace has
-/// been joined by whoever forked.
+/// been joined by whoever forked; the user namespace is joined here, with all the others.
 pub(crate) fn exec(
     dir: &Path,
     container: BorrowedFd<'_>,
@@ -44,7 +45,11 @@ fn join(
     which.set(CloneFlags::CLONE_NEWNET, spec.join_net);
     which.set(CloneFlags::CLONE_NEWIPC, spec.join_ipc);
     which.set(CloneFlags::CLONE_NEWUTS, spec.join_uts);
+    which.set(CloneFlags::CLONE_NEWUSER, spec.own_users);
     join_namespaces(container, which)?;
+    if spec.own_users {
+        take_root().map_err(Failure::doing("become root of the user namespace"))?;
+    }
     if tty && !spec.env.iter().any(|entry| entry.starts_with("TERM=")) {
         spec.env.push("TERM=xterm".to_owned());
     }

@@ -12,7 +12,7 @@ mod users;
 
 use std::convert::Infallible;
 use std::fs;
-use std::io;
+use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -20,19 +20,23 @@ use std::path::PathBuf;
 
 use nix::sched::{CloneFlags, setns, unshare};
 use serde::{Deserialize, Serialize};
+use skiff_sys::namespaces::become_root_of;
 use skiff_sys::process::{Fork, close_others, dup_onto, exit_now, fork};
 
 use crate::protocol::Failure;
 
 pub(crate) use exec::exec;
-pub(crate) use pause::pause;
-pub(crate) use process::create;
+pub(crate) use pause::{pause, prepare as prepare_pause};
+pub(crate) use process::{create, prepare};
+pub(crate) use rootfs::Users;
 
 /// From child to shim.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Note {
     /// Something was not possible, and the container can do without.
     Warning(String),
+    /// The child has made a child, which goes on in its place.
+    Forked(u32),
     /// All but executing the program is done. With a terminal, its master comes along.
     Ready,
     Failed(Failure),
@@ -49,14 +53,28 @@ pub(crate) enum ChildPid {
     Same,
 }
 
-/// Forks. The child keeps the standard streams, its end of the socket and `keep`, and runs `act`, which
+/// What a new child is given.
+pub(crate) struct Birth<'a> {
+    pub(crate) pid: ChildPid,
+    pub(crate) streams: [BorrowedFd<'a>; 3],
+    /// What else stays open in it.
+    pub(crate) keep: Option<BorrowedFd<'a>>,
+    /// The user namespace whose root it becomes between its two acts.
+    pub(crate) users: Option<BorrowedFd<'a>>,
+}
+
+/// Forks. The child keeps the standard streams, its end of the socket and what else it is given. It runs
+/// `outside` with the node's rights, then `inside` with those that the container will have at most; that
 /// answers only if it failed. The PID is that of the caller's namespace.
-pub(crate) fn spawn(
-    pid: ChildPid,
-    streams: [BorrowedFd<'_>; 3],
-    keep: Option<BorrowedFd<'_>>,
-    act: impl FnOnce(&UnixStream) -> Result<Infallible, Failure>,
+pub(crate) fn spawn<T>(
+    birth: Birth<'_>,
+    outside: impl FnOnce(&UnixStream) -> Result<T, Failure>,
+    inside: impl FnOnce(T, &UnixStream) -> Result<Infallible, Failure>,
 ) -> Result<(u32, UnixStream), Failure> {
+    let Birth { pid, streams, keep, users } = birth;
+    // A PID namespace belongs to the user namespace of who makes it, which this process must not leave.
+    let twice = users.is_some() && matches!(pid, ChildPid::New);
+    let pid = if twice { ChildPid::Same } else { pid };
     let (ours, theirs) = UnixStream::pair().map_err(Failure::doing("make a socket pair"))?;
     let own = fs::File::open("/proc/self/ns/pid").map_err(Failure::doing("open the PID namespace"))?;
     // Both only say where the next child goes.
@@ -74,9 +92,16 @@ pub(crate) fn spawn(
             for (at, stream) in streams.iter().enumerate() {
                 dup_onto(*stream, at as i32).map_err(Failure::doing("connect the standard streams"))?;
             }
-            let kept: Vec<_> = keep.into_iter().chain([theirs.as_fd()]).collect();
+            let kept: Vec<_> = keep.into_iter().chain(users).chain([theirs.as_fd()]).collect();
             close_others(&kept).map_err(Failure::doing("close inherited files"))?;
-            act(&theirs)
+            let prepared = outside(&theirs)?;
+            if let Some(users) = users {
+                become_root_of(users).map_err(Failure::doing("join the user namespace"))?;
+            }
+            if twice {
+                fork_again(&theirs)?;
+            }
+            inside(prepared, &theirs)
         }));
         let failure = match done {
             Ok(Err(failure)) => failure,
@@ -90,7 +115,48 @@ pub(crate) fn spawn(
         return Err(Failure::new(128, "a child went astray"));
     };
     back.map_err(|e| Failure::new(128, format!("cannot return to the own PID namespace: {e}")))?;
-    Ok((child, ours))
+    if !twice {
+        return Ok((child, ours));
+    }
+    let grandchild = await_grandchild(&ours);
+    let _ = nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(child as i32), None);
+    Ok((grandchild?, ours))
+}
+
+/// Goes on in a child, the first of a PID namespace that the present user namespace owns.
+fn fork_again(socket: &UnixStream) -> Result<(), Failure> {
+    let (mut orphaned, parent) = io::pipe().map_err(Failure::doing("make a pipe"))?;
+    unshare(CloneFlags::CLONE_NEWPID).map_err(failed("make a PID namespace"))?;
+    match fork().map_err(Failure::doing("fork"))? {
+        Fork::Parent(child) => {
+            let told = crate::protocol::send(socket, &Note::Forked(child), &[]);
+            // Without the shim's knowledge of it the child would outlive its container.
+            if told.is_err() {
+                let _ = nix::sys::signal::kill(
+                    nix::unistd::Pid::from_raw(child as i32),
+                    nix::sys::signal::Signal::SIGKILL,
+                );
+            }
+            exit_now(0)
+        }
+        Fork::Child => {
+            drop(parent);
+            // The end of the stream is the parent's: from then on the shim is the parent.
+            let _ = orphaned.read(&mut [0]);
+            Ok(())
+        }
+    }
+}
+
+fn await_grandchild(socket: &UnixStream) -> Result<u32, Failure> {
+    loop {
+        match crate::protocol::receive::<Note>(socket) {
+            Ok(Some((Note::Forked(pid), _))) => return Ok(pid),
+            Ok(Some((Note::Warning(warning), _))) => eprintln!("warning: {warning}"),
+            Ok(Some((Note::Failed(failure), _))) => return Err(failure),
+            _ => return Err(Failure::new(128, "the set-up was killed")),
+        }
+    }
 }
 
 /// Puts this process into control groups.

@@ -3,15 +3,17 @@
 use std::convert::Infallible;
 use std::fs;
 use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::{
-    Gid, Uid, chdir, execve, pivot_root, setgroups, sethostname, setresgid, setresuid, setsid,
+    Gid, Uid, chdir, execve, fchdir, pivot_root, setgroups, sethostname, setresgid, setresuid, setsid,
 };
 use skiff_sys::caps::{self, Caps};
+use skiff_sys::mount::{NO_DEV, NO_SUID, Propagation, READ_ONLY, open_tree, set_attributes};
 use skiff_sys::process::{reset_signals, set_dumpable, set_no_new_privs};
 
 use super::{failed, join_cgroups, set_oom_score_adj};
@@ -22,10 +24,21 @@ const OOM_SCORE_ADJ: i32 = -998;
 /// Nobody's, and not 0: what holds the namespaces needs no rights.
 const USER: u32 = 65535;
 
-pub(crate) fn pause(boot: &Boot, socket: &UnixStream) -> Result<Infallible, Failure> {
+/// The first act, with the node's rights; answers the directory that will be all that `pause` sees.
+pub(crate) fn prepare(boot: &Boot, socket: &UnixStream) -> Result<OwnedFd, Failure> {
     set_dumpable(false).map_err(Failure::doing("protect the set-up from tracing"))?;
     set_oom_score_adj(OOM_SCORE_ADJ, socket)?;
     join_cgroups(&boot.join)?;
+    let root = || {
+        let root = open_tree(&boot.pause_root, false)?;
+        set_attributes(root.as_fd(), READ_ONLY | NO_SUID | NO_DEV, Some(Propagation::Private), false)?;
+        Ok(root)
+    };
+    root().map_err(Failure::doing("copy the mount of pause's directory"))
+}
+
+/// The second act.
+pub(crate) fn pause(boot: &Boot, root: OwnedFd) -> Result<Infallible, Failure> {
     setsid().map_err(failed("lead a session"))?;
     let mut own = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWCGROUP;
     own.set(CloneFlags::CLONE_NEWNET, boot.own_net);
@@ -40,7 +53,7 @@ pub(crate) fn pause(boot: &Boot, socket: &UnixStream) -> Result<Infallible, Fail
             .and_then(|file| fs::write(file, value))
             .map_err(Failure::doing(format_args!("set the kernel parameter {name} to {value:?}")))?;
     }
-    enter(&boot.pause_root)?;
+    enter(&root)?;
     caps::limit_bounding(Caps::NONE).map_err(Failure::doing("drop capabilities"))?;
     setgroups(&[]).map_err(failed("leave all groups"))?;
     let (user, group) = (Uid::from_raw(USER), Gid::from_raw(USER));
@@ -68,16 +81,13 @@ fn sysctl_file(name: &str) -> io::Result<PathBuf> {
     Ok(Path::new("/proc/sys").join(path))
 }
 
-/// Makes `root`, read-only, all that can be seen.
-fn enter(root: &Path) -> Result<(), Failure> {
+/// Makes `root` all that can be seen.
+fn enter(root: &OwnedFd) -> Result<(), Failure> {
     let none = None::<&str>;
     let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
     mount(none, "/", none, private, none).map_err(failed("make mounts private"))?;
-    mount(Some(root), root, none, MsFlags::MS_BIND, none).map_err(failed("mount pause's directory"))?;
-    let flags =
-        MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
-    mount(none, root, none, flags, none).map_err(failed("make pause's directory read-only"))?;
-    chdir(root).map_err(failed("enter pause's directory"))?;
+    super::rootfs::cover(root).map_err(Failure::doing("mount pause's directory"))?;
+    fchdir(root).map_err(failed("enter pause's directory"))?;
     pivot_root(".", ".").map_err(failed("change the root to pause's directory"))?;
     umount2(".", MntFlags::MNT_DETACH).map_err(failed("leave the node's mounts"))?;
     chdir("/").map_err(failed("enter /"))

@@ -15,6 +15,7 @@ use skiff_sys::process::{dup_onto, reset_signals, set_dumpable, set_keep_caps, s
 use skiff_sys::seccomp::Filter;
 use skiff_sys::tty;
 
+use super::rootfs::Users;
 use super::users::{self, Identity, Wanted};
 use super::{Go, Note, failed, join_cgroups, join_namespaces, rootfs, set_oom_score_adj, warn};
 use crate::files::read_json;
@@ -26,18 +27,48 @@ const FILES_MAX: u64 = 1 << 20;
 const START: &str = "failed to create containerd task: failed to create shim task: OCI runtime create failed: \
                      runc create failed: unable to start container process: error during container init: ";
 
-/// Becomes the first process of the container in `dir`. `pause` is a handle on the process whose namespaces it joins.
-pub(crate) fn create(dir: &Path, pause: BorrowedFd<'_>, socket: &UnixStream) -> Result<Infallible, Failure> {
-    prepare(dir, pause, socket)
-        .map_err(|failure| Failure { message: format!("{START}{}", failure.message), ..failure })
+/// A container on its way, with all that only the node's root can lay hold of.
+pub(crate) struct Prepared {
+    spec: Spec,
+    filter: Option<Filter>,
+    parts: rootfs::Parts,
 }
 
-fn prepare(dir: &Path, pause: BorrowedFd<'_>, socket: &UnixStream) -> Result<Infallible, Failure> {
-    let (spec, filter) = load(dir)?;
-    set_dumpable(false).map_err(Failure::doing("protect the set-up from tracing"))?;
-    set_oom_score_adj(spec.oom_score_adj, socket)?;
-    raise_files_limit().map_or(Ok(()), |warning| warn(socket, warning))?;
-    join_cgroups(&spec.join)?;
+/// The first act of a container's first process, with the node's rights. `users` is the sandbox's own user
+/// namespace, if it has one.
+pub(crate) fn prepare(
+    dir: &Path,
+    users: Option<Users<'_>>,
+    socket: &UnixStream,
+) -> Result<Prepared, Failure> {
+    let prepare = || {
+        let (spec, filter) = load(dir)?;
+        set_dumpable(false).map_err(Failure::doing("protect the set-up from tracing"))?;
+        set_oom_score_adj(spec.oom_score_adj, socket)?;
+        raise_files_limit().map_or(Ok(()), |warning| warn(socket, warning))?;
+        join_cgroups(&spec.join)?;
+        let parts = rootfs::gather(&spec, users)?;
+        Ok(Prepared { spec, filter, parts })
+    };
+    prepare().map_err(in_words)
+}
+
+/// The second act: becomes the container's program. `pause` is a handle on the process whose namespaces it
+/// joins.
+pub(crate) fn create(
+    prepared: Prepared,
+    pause: BorrowedFd<'_>,
+    socket: &UnixStream,
+) -> Result<Infallible, Failure> {
+    start(prepared, pause, socket).map_err(in_words)
+}
+
+fn in_words(failure: Failure) -> Failure {
+    Failure { message: format!("{START}{}", failure.message), ..failure }
+}
+
+fn start(prepared: Prepared, pause: BorrowedFd<'_>, socket: &UnixStream) -> Result<Infallible, Failure> {
+    let Prepared { spec, filter, parts } = prepared;
     let mut join = CloneFlags::empty();
     join.set(CloneFlags::CLONE_NEWNET, spec.join_net);
     join.set(CloneFlags::CLONE_NEWIPC, spec.join_ipc);
@@ -45,7 +76,7 @@ fn prepare(dir: &Path, pause: BorrowedFd<'_>, socket: &UnixStream) -> Result<Inf
     join_namespaces(pause, join)?;
     unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWCGROUP)
         .map_err(failed("make the container's namespaces"))?;
-    rootfs::enter(&spec)?;
+    rootfs::enter(&spec, parts)?;
     let setup = Setup::new(&spec)?;
     rootfs::seal(&spec)?;
     session(spec.tty.then_some(Console::Own), socket)?;

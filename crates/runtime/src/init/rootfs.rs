@@ -8,16 +8,19 @@
 use std::ffi::CString;
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::OFlag;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sched::{CloneFlags, unshare};
 use nix::sys::stat::{FchmodatFlags, Mode, SFlag, fchmodat, makedev, mkdirat, mknodat};
-use nix::unistd::{Gid, Uid, chdir, fchdir, fchownat, pivot_root};
+use nix::unistd::{Gid, Uid, chdir, fchdir, fchownat, pivot_root, setfsgid, setfsuid};
+use skiff_sys::caps;
 use skiff_sys::mount::{
-    NO_DEV, NO_EXEC, NO_SUID, READ_ONLY, move_mount, new_filesystem, open_in_root, open_tree, set_attributes,
+    NO_DEV, NO_EXEC, NO_SUID, READ_ONLY, map_ids, move_mount, new_filesystem, open_in_root, open_tree,
+    set_attributes,
 };
 
 use super::failed;
@@ -58,20 +61,65 @@ const TTY_GROUP: &str = "5";
 /// mount(2) takes a page of options.
 const OPTIONS_MAX: usize = 4000;
 
-/// Builds the root and makes it this process's.
-pub(super) fn enter(spec: &Spec) -> Result<(), Failure> {
-    let mut trees = Vec::new();
+/// Users of the sandbox's own.
+#[derive(Clone, Copy)]
+pub(crate) struct Users<'a> {
+    pub(crate) namespace: BorrowedFd<'a>,
+    /// Who its root is on the node.
+    pub(crate) root: u32,
+}
+
+/// What the node gives to the container: detached trees.
+pub(super) struct Parts {
+    mounts: Vec<OwnedFd>,
+    shm: OwnedFd,
+    /// For users of the container's own: its root, and the node's devices, which these can't make.
+    theirs: Option<(OwnedFd, Vec<(DeviceNode, OwnedFd)>)>,
+}
+
+/// Takes hold of all that lies outside of the container. With a user namespace everything is shown as its
+/// users see it, and the root is mounted: only the node's root can do either.
+pub(super) fn gather(spec: &Spec, users: Option<Users<'_>>) -> Result<Parts, Failure> {
+    let mut mounts = Vec::new();
     for wanted in &spec.mounts {
-        trees.push(source(wanted)?);
+        let tree = source(wanted)?;
+        if let Some(users) = users {
+            show_to(users.namespace, &tree, &wanted.source)?;
+        }
+        mounts.push(tree);
     }
     let shm = open_tree(&spec.shm, false).map_err(doing("copy the mount", &spec.shm))?;
-    let none = None::<&str>;
-    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)
-        .map_err(failed("make mounts private"))?;
-    overlay(&spec.rootfs)?;
-    let target = &spec.rootfs.target;
-    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-    let root = nix::fcntl::open(target, flags, Mode::empty()).map_err(failed("open the container's root"))?;
+    let Some(users) = users else { return Ok(Parts { mounts, shm, theirs: None }) };
+    // Before Linux 6.3 a tmpfs can't; its top then belongs to nobody, and works.
+    let _ = map_ids(shm.as_fd(), users.namespace);
+    let mut devices = Vec::new();
+    for node in wanted_devices(spec) {
+        let source = if node.source.as_os_str().is_empty() { &node.path } else { &node.source };
+        let tree = open_tree(source, false).map_err(doing("copy the device", source))?;
+        devices.push((node, tree));
+    }
+    unshare(CloneFlags::CLONE_NEWNS).map_err(failed("make a mount namespace"))?;
+    make_private()?;
+    let root = overlay_for(users, &spec.rootfs)?;
+    Ok(Parts { mounts, shm, theirs: Some((root, devices)) })
+}
+
+/// Builds the root and makes it this process's.
+pub(super) fn enter(spec: &Spec, parts: Parts) -> Result<(), Failure> {
+    let Parts { mounts, shm, theirs } = parts;
+    make_private()?;
+    let (root, given) = match theirs {
+        Some((root, devices)) => {
+            cover(&root).map_err(Failure::doing("mount the container's root"))?;
+            (root, Some(devices))
+        }
+        None => {
+            overlay(&spec.rootfs)?;
+            let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+            let root = nix::fcntl::open(&spec.rootfs.target, flags, Mode::empty());
+            (root.map_err(failed("open the container's root"))?, None)
+        }
+    };
     let root = Root { fd: root };
 
     root.attach_new("proc", &[], NO_SUID | NO_DEV | NO_EXEC, "/proc")?;
@@ -84,8 +132,8 @@ pub(super) fn enter(spec: &Spec) -> Result<(), Failure> {
     let sysfs = if spec.privileged { 0 } else { READ_ONLY };
     root.attach_new("sysfs", &[], sysfs | NO_SUID | NO_DEV | NO_EXEC, "/sys")?;
     cgroups(&root, sysfs)?;
-    devices(&root, spec)?;
-    for (wanted, tree) in spec.mounts.iter().zip(trees) {
+    devices(&root, spec, given)?;
+    for (wanted, tree) in spec.mounts.iter().zip(mounts) {
         let is_dir = wanted.source.as_os_str().is_empty() || wanted.source.is_dir();
         let target = root.mount_point(&wanted.target, is_dir)?;
         move_mount(tree.as_fd(), target.as_fd()).map_err(doing("mount on", &wanted.target))?;
@@ -94,6 +142,30 @@ pub(super) fn enter(spec: &Spec) -> Result<(), Failure> {
     pivot_root(".", ".").map_err(failed("change the root"))?;
     umount2(".", MntFlags::MNT_DETACH).map_err(failed("leave the node's mounts"))?;
     chdir("/").map_err(failed("enter /"))
+}
+
+/// Attaches a tree on top of this process's root, which goes on to see what is below.
+pub(super) fn cover(tree: &OwnedFd) -> io::Result<()> {
+    move_mount(tree.as_fd(), open_path(Path::new("/"))?.as_fd())
+}
+
+fn make_private() -> Result<(), Failure> {
+    let none = None::<&str>;
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).map_err(failed("make mounts private"))
+}
+
+/// In the words that runc has for it.
+fn show_to(users: BorrowedFd<'_>, tree: &OwnedFd, path: &Path) -> Result<(), Failure> {
+    map_ids(tree.as_fd(), users).map_err(|error| {
+        let path = path.display();
+        Failure::new(
+            128,
+            format!(
+                "failed to set MOUNT_ATTR_IDMAP on {path}: {error} (maybe the filesystem used doesn't support \
+                 idmap mounts on this kernel?)"
+            ),
+        )
+    })
 }
 
 /// Masks what must not be seen and makes read-only what must not be written: the last step, after the
@@ -203,6 +275,48 @@ fn overlay(rootfs: &Rootfs) -> Result<(), Failure> {
     move_mount(tree.as_fd(), target.as_fd()).map_err(Failure::doing(complain))
 }
 
+/// The same for users of the container's own: layers, and what is written over them, are shown to these
+/// users. The layers are mounted below the target first, so that the options stay short.
+fn overlay_for(users: Users<'_>, rootfs: &Rootfs) -> Result<OwnedFd, Failure> {
+    let target = &rootfs.target;
+    let none = MsFlags::empty();
+    mount(Some("tmpfs"), target, Some("tmpfs"), none, Some("size=1m"))
+        .map_err(failed("mount a place for the image's layers"))?;
+    chdir(target).map_err(failed("enter the place for the image's layers"))?;
+    let attach = |path: &Path, name: &str| {
+        let tree = open_tree(path, false).map_err(doing("copy the mount", path))?;
+        show_to(users.namespace, &tree, path)?;
+        let act = || {
+            fs::create_dir(name)?;
+            move_mount(tree.as_fd(), open_path(Path::new(name))?.as_fd())
+        };
+        act().map_err(doing("mount", path))
+    };
+    let mut lower = Vec::new();
+    for (number, layer) in rootfs.layers.iter().enumerate().rev() {
+        let name = number.to_string();
+        attach(layer, &name)?;
+        lower.push(name);
+    }
+    let own = rootfs.upper.parent().unwrap_or(Path::new("/"));
+    attach(own, "own")?;
+    let options = format!("lowerdir={},upperdir=own/upper,workdir=own/work", lower.join(":"));
+    // The overlay makes things of its own as who mounts it, who has to be somebody to the mapped layers.
+    let held = caps::permitted().map_err(Failure::doing("ask for capabilities"))?;
+    let act_as = |id: u32| {
+        setfsgid(Gid::from_raw(id));
+        setfsuid(Uid::from_raw(id));
+        // The capabilities about files went with root's ID.
+        caps::set(held, held).map_err(Failure::doing("set capabilities"))
+    };
+    act_as(users.root)?;
+    let mounted = mount(Some("overlay"), target, Some("overlay"), none, Some(options.as_str()));
+    act_as(0)?;
+    mounted.map_err(failed("mount the image's layers"))?;
+    chdir("/").map_err(failed("enter /"))?;
+    open_tree(target, false).map_err(doing("copy the mount", target))
+}
+
 /// The node's control groups as this container's: its own is the top of each.
 fn cgroups(root: &Root, attributes: u64) -> Result<(), Failure> {
     const AT: &str = "/sys/fs/cgroup";
@@ -241,21 +355,38 @@ fn cgroups(root: &Root, attributes: u64) -> Result<(), Failure> {
     Ok(())
 }
 
-fn devices(root: &Root, spec: &Spec) -> Result<(), Failure> {
-    for (name, major, minor) in DEFAULT_DEVICES {
-        let path = Path::new("/dev").join(name);
-        root.device(&DeviceNode { path, block: false, major, minor, mode: 0o666, uid: 0, gid: 0 })?;
-    }
-    for (target, path) in LINKS {
-        root.link(target, path)?;
-    }
-    spec.devices.iter().try_for_each(|node| root.device(node))?;
-    if spec.privileged {
-        for node in node_devices(Path::new("/dev")) {
-            root.device(&node)?;
+fn devices(root: &Root, spec: &Spec, given: Option<Vec<(DeviceNode, OwnedFd)>>) -> Result<(), Failure> {
+    match given {
+        None => wanted_devices(spec).iter().try_for_each(|node| root.device(node))?,
+        Some(given) => {
+            for (node, tree) in given {
+                let target = root.mount_point(&node.path, false)?;
+                move_mount(tree.as_fd(), target.as_fd()).map_err(doing("mount on", &node.path))?;
+            }
         }
     }
-    Ok(())
+    LINKS.iter().try_for_each(|(target, path)| root.link(target, path))
+}
+
+/// All devices of the container, each once.
+fn wanted_devices(spec: &Spec) -> Vec<DeviceNode> {
+    let default = DEFAULT_DEVICES.map(|(name, major, minor)| DeviceNode {
+        path: Path::new("/dev").join(name),
+        source: PathBuf::new(),
+        block: false,
+        major,
+        minor,
+        mode: 0o666,
+        uid: 0,
+        gid: 0,
+    });
+    let mut wanted: Vec<DeviceNode> = default.into_iter().chain(spec.devices.iter().cloned()).collect();
+    if spec.privileged {
+        wanted.extend(node_devices(Path::new("/dev")));
+    }
+    let mut seen = std::collections::BTreeSet::new();
+    wanted.retain(|node| seen.insert(node.path.clone()));
+    wanted
 }
 
 /// The node's own devices, but for terminals and what containers have anyway.
@@ -277,6 +408,7 @@ fn node_devices(top: &Path) -> Vec<DeviceNode> {
                 }
                 found.push(DeviceNode {
                     path,
+                    source: PathBuf::new(),
                     block: kind.file_type().is_block_device(),
                     major: nix::libc::major(kind.rdev()),
                     minor: nix::libc::minor(kind.rdev()),
@@ -417,7 +549,8 @@ impl Root {
     }
 
     fn borrow_device(&self, node: &DeviceNode) -> io::Result<()> {
-        let tree = open_tree(&node.path, false)?;
+        let source = if node.source.as_os_str().is_empty() { &node.path } else { &node.source };
+        let tree = open_tree(source, false)?;
         let target =
             self.mount_point(&node.path, false).map_err(|failure| io::Error::other(failure.message))?;
         move_mount(tree.as_fd(), target.as_fd())

@@ -313,6 +313,7 @@ fn device(device: &Device) -> Result<DeviceNode, Error> {
     }
     Ok(DeviceNode {
         path: if device.target.as_os_str().is_empty() { path.clone() } else { device.target.clone() },
+        source: path.clone(),
         block,
         major: nix::libc::major(found.rdev()),
         minor: nix::libc::minor(found.rdev()),

@@ -69,6 +69,7 @@ impl Inner {
             own_ipc: config.ipc != NamespaceMode::Node,
             shared_pid: config.pid == NamespaceMode::Pod,
             sysctls: config.sysctls.clone().into_iter().collect(),
+            users: config.users,
         })
         .map_err(|error| match error {
             Error::Start { message, .. } => Error::Invalid(format!("failed to create sandbox: {message}")),

@@ -13,7 +13,7 @@ use skiff_sys::process::{pidfd_open, pidfd_send_signal};
 use super::log::{Log, Stream};
 use super::output::{Output, Sink};
 use crate::files::write_json;
-use crate::init::{self, ChildPid, Go, Note};
+use crate::init::{self, Birth, ChildPid, Go, Note, Users};
 use crate::protocol::{Create, Failure, PidSpace, Progress, Reply, send};
 
 pub(super) const STATE: &str = "state.json";
@@ -63,6 +63,7 @@ impl Container {
         create: Create,
         group: Group,
         pause: u32,
+        users: Option<Users<'_>>,
         caller: u64,
     ) -> Result<Container, Failure> {
         let log = create.log_path.map(Log::open).transpose().map_err(Failure::doing("open the log"))?;
@@ -86,7 +87,12 @@ impl Container {
             false => (null()?, None),
         };
         let output = |fd: Option<OwnedFd>, stream| {
-            fd.map(|fd| Output::new(fd, stream)).transpose().map_err(Failure::doing("configure a pipe"))
+            let output = fd.map(|fd| Output::new(fd, stream)).transpose();
+            let output = output.map_err(Failure::doing("configure a pipe"))?;
+            Ok::<_, Failure>(match create.stdin_once {
+                true => output.map(Output::keep_early),
+                false => output,
+            })
         };
         let outputs = [output(ours_out, Stream::Stdout)?, output(ours_err, Stream::Stderr)?];
         let space = match create.pid {
@@ -97,8 +103,13 @@ impl Container {
         let streams = [stdin.as_fd(), theirs[0].as_fd(), theirs[1].as_fd()];
         let process = pidfd_open(pause).map_err(Failure::doing("find pause"))?;
         let process = process.as_fd();
-        let (pid, setup) =
-            init::spawn(space, streams, Some(process), |socket| init::create(&create.dir, process, socket))?;
+        let birth =
+            Birth { pid: space, streams, keep: Some(process), users: users.map(|users| users.namespace) };
+        let (pid, setup) = init::spawn(
+            birth,
+            |socket| init::prepare(&create.dir, users, socket),
+            |prepared, socket| init::create(prepared, process, socket),
+        )?;
         Ok(Container {
             id: create.id,
             dir: create.dir,
@@ -191,7 +202,8 @@ impl Container {
 
     fn take_terminal(&mut self, master: OwnedFd) -> io::Result<()> {
         self.input = Some(master.try_clone()?);
-        self.outputs[0] = Some(Output::new(master, Stream::Stdout)?);
+        let output = Output::new(master, Stream::Stdout)?;
+        self.outputs[0] = Some(if self.stdin_once { output.keep_early() } else { output });
         Ok(())
     }
 
@@ -250,7 +262,10 @@ impl Container {
             return;
         }
         let stream = output.stream;
-        self.outputs[at] = None;
+        output.ended = true;
+        if output.is_over() {
+            self.outputs[at] = None;
+        }
         if let Some(log) = &mut self.log
             && let Err(error) = log.close(stream)
         {
@@ -261,7 +276,15 @@ impl Container {
     pub(super) fn flush(&mut self, at: usize, connection: u64) {
         if let Some(output) = &mut self.outputs[at] {
             output.sinks.retain_mut(|sink| sink.connection != connection || sink.flush());
+            if output.is_over() {
+                self.outputs[at] = None;
+            }
         }
+    }
+
+    /// Somebody attached has not read all yet.
+    pub(super) fn is_read(&self) -> bool {
+        self.outputs.iter().flatten().any(|output| output.sinks.iter().any(Sink::waits))
     }
 
     /// `fds` are where the client reads; its input is answered.
@@ -276,7 +299,7 @@ impl Container {
         }
         for (output, pipe) in self.outputs.iter_mut().zip(fds) {
             if let Some(output) = output {
-                output.sinks.push(Sink::new(client, pipe).map_err(Failure::doing("configure a pipe"))?);
+                output.attach(Sink::new(client, pipe).map_err(Failure::doing("configure a pipe"))?);
             }
         }
         if !stdin && !self.tty {
@@ -289,9 +312,19 @@ impl Container {
         self.input.as_ref().map(OwnedFd::try_clone).transpose().map_err(Failure::doing("share the input"))
     }
 
+    /// A client's connection is gone. Once the container has ended that is a client that knows so, and may
+    /// still read: its pipe says when it is gone.
     pub(super) fn detach(&mut self, client: u64) {
-        for output in self.outputs.iter_mut().flatten() {
-            output.sinks.retain(|sink| sink.connection != client);
+        if matches!(self.phase, Phase::Exited) {
+            return;
+        }
+        for output in &mut self.outputs {
+            if let Some(each) = output {
+                each.sinks.retain(|sink| sink.connection != client);
+                if each.is_over() {
+                    *output = None;
+                }
+            }
         }
     }
 

@@ -13,7 +13,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
@@ -23,11 +23,12 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, setsid};
 use skiff_sys::cgroup::Hierarchy;
+use skiff_sys::namespaces::new_users;
 use skiff_sys::process::{
     Fork, close_others, dup_onto, exit_now, fork, inherited_fd, pidfd_open, set_child_subreaper, set_name,
 };
 
-use crate::init::{self, ChildPid, Note};
+use crate::init::{self, Birth, ChildPid, Note, Users};
 use crate::protocol::{Boot, Call, Exec, Failure, PidSpace, Reply, Request, Status, VERSION, receive, send};
 use container::{Container, Phase};
 
@@ -41,6 +42,8 @@ const SHM_OPTIONS: &str = "mode=1777,size=67108864";
 const BUFFER: usize = 32 << 10;
 /// Whoever calls is trusted, but may be stopped in the middle of a message.
 const CALLER_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long those who are attached may read when all else has ended.
+const READERS_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Runs in a process of its own, whose standard input is the socket of [`Request::Boot`].
 pub(crate) fn main() -> ExitCode {
@@ -93,12 +96,16 @@ struct Shim {
     signals: SignalFd,
     /// 0 once it is gone.
     pause: u32,
+    /// The sandbox's own user namespace, and who its root is here.
+    users: Option<(OwnedFd, u32)>,
     containers: Vec<Container>,
     execs: Vec<Running>,
     connections: Vec<Connection>,
     next: u64,
     /// The caller wants it all to end.
     stopping: bool,
+    /// Since when nothing is left but readers.
+    ended: Option<Instant>,
 }
 
 /// A command in a container.
@@ -165,7 +172,17 @@ impl Shim {
         let null = fs::File::options().read(true).write(true).open("/dev/null");
         let null = null.map_err(Failure::doing("open /dev/null"))?;
         let streams = [null.as_fd(); 3];
-        let (pause, setup) = init::spawn(pid, streams, None, |socket| init::pause(&boot, socket))?;
+        let users = boot
+            .users
+            .map(|range| Ok((new_users(range.first, range.length)?, range.first)))
+            .transpose()
+            .map_err(Failure::doing("make the sandbox's user namespace"))?;
+        let birth = Birth { pid, streams, keep: None, users: users.as_ref().map(|(users, _)| users.as_fd()) };
+        let (pause, setup) = init::spawn(
+            birth,
+            |socket| init::prepare_pause(&boot, socket),
+            |root, _| init::pause(&boot, root),
+        )?;
         loop {
             match receive::<Note>(&setup) {
                 Ok(None) => break,
@@ -183,11 +200,13 @@ impl Shim {
             listener,
             signals,
             pause,
+            users,
             containers: Vec::new(),
             execs: Vec::new(),
             connections: Vec::new(),
             next: 0,
             stopping: false,
+            ended: None,
         })
     }
 
@@ -218,7 +237,16 @@ impl Shim {
         Ok(())
     }
 
-    fn is_over(&self) -> bool {
+    /// All has ended; readers have a while for what is left of it.
+    fn is_over(&mut self) -> bool {
+        if !self.has_ended() {
+            return false;
+        }
+        let since = self.ended.get_or_insert_with(Instant::now);
+        since.elapsed() >= READERS_TIMEOUT || !self.containers.iter().any(Container::is_read)
+    }
+
+    fn has_ended(&self) -> bool {
         self.stopping
             && self.pause == 0
             && self.execs.is_empty()
@@ -247,8 +275,10 @@ impl Shim {
             }
             for (at, output) in container.outputs.iter().enumerate() {
                 let Some(output) = output else { continue };
-                sources.push(Source::Output(container.id.clone(), at));
-                fds.push((output.as_fd(), PollFlags::POLLIN));
+                if !output.ended {
+                    sources.push(Source::Output(container.id.clone(), at));
+                    fds.push((output.as_fd(), PollFlags::POLLIN));
+                }
                 for sink in output.sinks.iter().filter(|sink| sink.waits()) {
                     sources.push(Source::Sink(container.id.clone(), at, sink.connection));
                     fds.push((sink.as_fd(), PollFlags::POLLOUT));
@@ -256,7 +286,11 @@ impl Shim {
             }
         }
         let mut polled: Vec<PollFd<'_>> = fds.iter().map(|(fd, events)| PollFd::new(*fd, *events)).collect();
-        match poll(&mut polled, PollTimeout::NONE) {
+        let timeout = self.ended.map_or(PollTimeout::NONE, |since| {
+            let left = READERS_TIMEOUT.saturating_sub(since.elapsed());
+            PollTimeout::try_from(left).unwrap_or(PollTimeout::ZERO)
+        });
+        match poll(&mut polled, timeout) {
             Err(Errno::EINTR) => return Ok(Vec::new()),
             answer => answer?,
         };
@@ -345,7 +379,10 @@ impl Shim {
                     return Err(Failure::new(128, "the sandbox has stopped"));
                 }
                 let group = self.hierarchy.group(&create.cgroup);
-                let container = Container::create(create, group, self.pause, caller)?;
+                let users = self.users.as_ref();
+                let users =
+                    users.map(|(namespace, root)| Users { namespace: namespace.as_fd(), root: *root });
+                let container = Container::create(create, group, self.pause, users, caller)?;
                 self.containers.push(container);
                 Ok(None)
             }
@@ -416,9 +453,13 @@ impl Shim {
         };
         let process = pidfd_open(pid).map_err(Failure::doing("find the container"))?;
         let process = process.as_fd();
-        let (child, setup) = init::spawn(child, streams, Some(process), |socket| {
-            init::exec(&dir, process, &exec.command, exec.tty, socket)
-        })?;
+        // It joins the container's namespaces itself, all at once.
+        let birth = Birth { pid: child, streams, keep: Some(process), users: None };
+        let (child, setup) = init::spawn(
+            birth,
+            |_| Ok(()),
+            |(), socket| init::exec(&dir, process, &exec.command, exec.tty, socket),
+        )?;
         self.become_role(caller, Role::Exec);
         self.execs.push(Running { pid: child, connection: caller, setup: Some(setup), master: None });
         Ok(())
@@ -430,7 +471,7 @@ impl Shim {
         let Some(setup) = &exec.setup else { return };
         let caller = exec.connection;
         match receive::<Note>(setup) {
-            Ok(Some((Note::Warning(_), _))) => {}
+            Ok(Some((Note::Warning(_) | Note::Forked(_), _))) => {}
             Ok(Some((Note::Ready, mut fds))) => exec.master = fds.pop(),
             Ok(Some((Note::Failed(failure), _))) => {
                 exec.setup = None;

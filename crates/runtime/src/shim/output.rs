@@ -1,7 +1,8 @@
 //! One output stream of a container: into the log, and to whoever is attached.
 //!
 //! The container never waits for a reader. Someone attached who doesn't keep up has a bounded backlog, and
-//! is dropped when it overflows.
+//! is dropped when it overflows. The first to attach to a container that reads its input once (`kubectl run
+//! -i`) is its user: what it printed before is kept for them.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -11,11 +12,17 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use super::log::{Log, Stream};
 
 const BACKLOG_MAX: usize = 1 << 20;
+/// The newest of what a container printed before its user attached.
+const EARLY_MAX: usize = 64 << 10;
 
 pub(crate) struct Output {
     source: File,
     pub(crate) stream: Stream,
     pub(crate) sinks: Vec<Sink>,
+    /// What was printed so far, until somebody attaches, where that is kept.
+    early: Option<VecDeque<u8>>,
+    /// Nothing more comes; who is attached may still have to read.
+    pub(crate) ended: bool,
 }
 
 /// Where one attached client reads.
@@ -29,7 +36,27 @@ pub(crate) struct Sink {
 impl Output {
     pub(crate) fn new(source: OwnedFd, stream: Stream) -> io::Result<Output> {
         skiff_sys::tty::set_nonblocking(&source)?;
-        Ok(Output { source: source.into(), stream, sinks: Vec::new() })
+        Ok(Output { source: source.into(), stream, sinks: Vec::new(), early: None, ended: false })
+    }
+
+    /// Keeps what is printed for the first who attaches.
+    pub(crate) fn keep_early(mut self) -> Output {
+        self.early = Some(VecDeque::new());
+        self
+    }
+
+    /// Lets a client read, what was kept first.
+    pub(crate) fn attach(&mut self, mut sink: Sink) {
+        let early = self.early.take().unwrap_or_default();
+        let (front, back) = early.as_slices();
+        if sink.push(front) && sink.push(back) {
+            self.sinks.push(sink);
+        }
+    }
+
+    /// Nothing comes and nobody has to read.
+    pub(crate) fn is_over(&self) -> bool {
+        self.ended && !self.sinks.iter().any(Sink::waits)
     }
 
     /// Takes one buffer full. `false` at the end of the stream.
@@ -50,6 +77,10 @@ impl Output {
             eprintln!("warning: cannot write the log: {error}");
         }
         self.sinks.retain_mut(|sink| sink.push(&buffer[..length]));
+        if let Some(early) = &mut self.early {
+            early.extend(&buffer[..length]);
+            early.drain(..early.len().saturating_sub(EARLY_MAX));
+        }
         true
     }
 

@@ -7,11 +7,11 @@ use skiff_runtime::*;
 
 use crate::node::{LONG, Node};
 
-fn namespace(pid: u32, kind: &str) -> PathBuf {
+pub(crate) fn namespace(pid: u32, kind: &str) -> PathBuf {
     fs::read_link(format!("/proc/{pid}/ns/{kind}")).unwrap()
 }
 
-fn status(pid: u32, field: &str) -> String {
+pub(crate) fn status(pid: u32, field: &str) -> String {
     let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     text.lines().find_map(|line| line.strip_prefix(&format!("{field}:"))).unwrap().trim().to_owned()
 }

@@ -5,3 +5,4 @@ mod isolation;
 mod node;
 mod restart;
 mod streams;
+mod users;

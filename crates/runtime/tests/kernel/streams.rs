@@ -157,6 +157,106 @@ async fn attaching_to_a_container_that_reads() {
 }
 
 #[tokio::test]
+async fn who_attaches_first_to_a_container_of_one_user_misses_nothing() {
+    let node = Node::new().await;
+    let sandbox = node.sandbox().await;
+    for tty in [false, true] {
+        let id = node
+            .run_with(&sandbox, "echo early; read line; echo got $line", |config| {
+                config.stdin = true;
+                config.stdin_once = true;
+                config.tty = tty;
+            })
+            .await;
+        while !node.logged().contains("early") {
+            tokio::task::yield_now().await;
+        }
+        let mut process = node.runtime.attach(&id, true).await.unwrap();
+        let mut out = process.stdout.take().unwrap();
+        assert!(read_until(&mut out, "early").await.starts_with("early"));
+        process.stdin.take().unwrap().write_all(b"it\n").await.unwrap();
+        assert!(read_until(&mut out, "got it").await.contains("got it"));
+        assert_eq!(tokio::time::timeout(LONG, process.exit).await.unwrap().unwrap(), 0);
+        node.finished(&id).await;
+        node.runtime.remove_container(&id).await.unwrap();
+        fs::remove_file(node.log_path()).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_slow_reader_gets_all_of_a_container_that_has_ended() {
+    let node = Node::new().await;
+    let sandbox = node.sandbox().await;
+    let id = node
+        .run_with(&sandbox, "read line; yes | head -c 500000; echo the end", |config| {
+            config.stdin = true;
+            config.stdin_once = true;
+        })
+        .await;
+    let mut process = node.runtime.attach(&id, true).await.unwrap();
+    process.stdin.take().unwrap().write_all(b"go\n").await.unwrap();
+    // Far more than a pipe takes, and nothing is read before it has ended.
+    node.finished(&id).await;
+    let mut text = String::new();
+    let mut out = process.stdout.take().unwrap();
+    tokio::time::timeout(LONG, out.read_to_string(&mut text)).await.unwrap().unwrap();
+    assert_eq!(text.len(), 500_008);
+    assert!(text.ends_with("the end\n"));
+}
+
+#[tokio::test]
+async fn a_shim_survives_whatever_is_said_to_it() {
+    use rand::{RngExt, SeedableRng};
+    use std::io::{Read, Write};
+    let seed = std::env::var("SKIFF_SEED").map_or_else(|_| rand::random(), |seed| seed.parse().unwrap());
+    println!("SKIFF_SEED={seed}");
+    let mut random = rand::rngs::SmallRng::seed_from_u64(seed);
+    let node = Node::new().await;
+    let sandbox = node.sandbox().await;
+    let id = node.run(&sandbox, "sleep 1000").await;
+    let run_dirs = fs::read_dir(node.dir.path().join("run")).unwrap();
+    let mut sockets = run_dirs.flatten().map(|entry| entry.path().join("s"));
+    let socket = sockets.find(|path| path.exists()).expect("the shim listens");
+    let calls = [
+        r#"{"version":1,"request":"Watch"}"#.to_owned(),
+        r#"{"version":9,"request":"Stop"}"#.to_owned(),
+        r#"{"version":1,"request":{"Attach":{"id":"none","stdin":true}}}"#.to_owned(),
+        r#"{"version":1,"request":{"Signal":{"id":"none","signal":9}}}"#.to_owned(),
+        r#"{"version":1,"request":{"Forget":{"id":"none"}}}"#.to_owned(),
+        format!(r#"{{"version":1,"request":{{"Signal":{{"id":"{}","signal":4096}}}}}}"#, id.0),
+        format!(r#"{{"version":1,"request":{{"Forget":{{"id":"{}"}}}}}}"#, id.0),
+        format!(r#"{{"version":1,"request":{{"Start":{{"id":"{}"}}}}}}"#, id.0),
+    ];
+    for round in 0..300 {
+        let mut stream = std::os::unix::net::UnixStream::connect(&socket).unwrap();
+        stream.set_read_timeout(Some(LONG)).unwrap();
+        let call = calls[round % calls.len()].as_bytes();
+        let mut bytes = [&u32::try_from(call.len()).unwrap().to_le_bytes()[..], call].concat();
+        let is_whole = round < calls.len();
+        if !is_whole {
+            match random.random_range(0..3) {
+                0 => bytes.truncate(random.random_range(0..bytes.len())),
+                1 => bytes = (0..random.random_range(1..200)).map(|_| random.random()).collect(),
+                _ => {
+                    let at = random.random_range(0..4);
+                    bytes[at] = random.random();
+                }
+            }
+        }
+        stream.write_all(&bytes).unwrap();
+        stream.shutdown(std::net::Shutdown::Write).unwrap();
+        if is_whole {
+            // It answers, if only by a refusal.
+            let mut length = [0; 4];
+            stream.read_exact(&mut length).unwrap();
+        }
+    }
+    assert_eq!(node.exec(&id, "echo here").await, "here");
+    let left = node.runtime.list_containers().await.unwrap();
+    assert_eq!((left.len(), left[0].state), (1, ContainerState::Running));
+}
+
+#[tokio::test]
 async fn attaching_to_a_terminal() {
     let node = Node::new().await;
     let sandbox = node.sandbox().await;

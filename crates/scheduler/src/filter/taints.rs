@@ -39,7 +39,7 @@ pub(crate) fn tolerates(tolerations: &[Toleration], taint: &Taint) -> bool {
     })
 }
 
-fn describe(taint: &Taint) -> String {
+pub(crate) fn describe(taint: &Taint) -> String {
     match taint.value.as_deref().filter(|value| !value.is_empty()) {
         Some(value) => format!("{}={value}:{}", taint.key, taint.effect),
         None => format!("{}:{}", taint.key, taint.effect),

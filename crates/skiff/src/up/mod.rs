@@ -34,6 +34,9 @@ use crate::server::{API_PORT, ServerConfig};
 /// A file that says that a directory is a cluster's data, and may be deleted as such.
 const MARKER: &str = "skiff-data";
 
+/// More than a node has pods; all nodes' together fit into 32 bits.
+const USER_RANGES: u32 = 128;
+
 /// Start a cluster on this machine
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -210,12 +213,7 @@ fn plan(args: &Args, port: u16) -> anyhow::Result<Record> {
     })
 }
 
-fn make(
-    record: &Record,
-    stock: &Stock,
-    listener: TcpListener,
-    pods: &PodPolicy,
-) -> anyhow::Result<()> {
+fn make(record: &Record, stock: &Stock, listener: TcpListener, pods: &PodPolicy) -> anyhow::Result<()> {
     fs::create_dir_all(&record.data_dir)
         .with_context(|| format!("cannot create {}", record.data_dir.display()))?;
     write_private(&record.data_dir.join(MARKER), b"")?;
@@ -255,6 +253,8 @@ fn make(
             pod_cidr: Some(node.pods),
             control_plane,
             pods: pods.clone(),
+            // Of one machine's IDs, each node has its own.
+            first_user: crate::agent::first_user() * (1 + USER_RANGES * index as u32),
             data_dir: data_dir.clone(),
         };
         let agent_path = data_dir.join("agent.json");

@@ -34,9 +34,13 @@ const BR_MCAST_SNOOPING: u16 = 23;
 const BRPORT_ISOLATED: u16 = 33;
 
 const RTA_DST: u16 = 1;
+const RTA_SRC: u16 = 2;
+const RTA_IIF: u16 = 3;
 const RTA_OIF: u16 = 4;
 const RTA_GATEWAY: u16 = 5;
 const RTA_PREFSRC: u16 = 7;
+/// Asks for the table's entry instead of the outcome (RTM_F_FIB_MATCH).
+const FIB_MATCH: u32 = 0x2000;
 
 /// Routes that Skiff wrote carry this originator number, so that it can find them again
 /// (rtnetlink(7), rtm_protocol; 88 is not assigned in linux/rtnetlink.h).
@@ -69,6 +73,8 @@ pub struct Link {
     pub index: u32,
     pub name: String,
     pub up: bool,
+    /// The other end is there and up too.
+    pub carrier: bool,
     pub mtu: u32,
     pub address: Vec<u8>,
     /// The index of the bridge that it is a port of.
@@ -93,6 +99,20 @@ pub struct Route {
     pub via: Option<Ipv4Addr>,
     pub link: Option<u32>,
     pub source: Option<Ipv4Addr>,
+}
+
+/// What the kernel says of a packet's way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Found {
+    /// To this machine itself.
+    pub local: bool,
+    /// It is delivered or sent on; otherwise a route forbids it.
+    pub passes: bool,
+    pub via: Option<Ipv4Addr>,
+    pub link: Option<u32>,
+    pub source: Option<Ipv4Addr>,
+    /// Destination of the table's entry.
+    pub entry: (Ipv4Addr, u8),
 }
 
 /// One end of a veth pair to be made.
@@ -285,6 +305,45 @@ impl Connection {
         Ok(routes)
     }
 
+    /// Asks the kernel where a packet goes: one of this machine's own where `input` is none, else one that
+    /// came in by that link. The error number where it goes nowhere.
+    pub fn look_up(&self, to: Ipv4Addr, from: Option<Ipv4Addr>, input: Option<u32>) -> Result<Found> {
+        let action = || format!("look up the route to {to}");
+        let ask = |flags: u32| {
+            let mut request = Writer::new();
+            let mut header = [0u8; 12];
+            header[0] = libc::AF_INET as u8;
+            header[1] = 32;
+            header[2] = if from.is_some() { 32 } else { 0 };
+            header[8..12].copy_from_slice(&flags.to_ne_bytes());
+            request.message(GETROUTE, 0, 1, &header).attribute(RTA_DST, &to.octets());
+            if let Some(from) = from {
+                request.attribute(RTA_SRC, &from.octets());
+            }
+            if let Some(input) = input {
+                request.u32(RTA_IIF, input);
+            }
+            request.end();
+            self.socket.send(request.as_bytes()).map_err(|e| Error::new(action(), e))?;
+            let mut buffer = Vec::new();
+            let datagram = self.socket.receive(&mut buffer, true).map_err(|e| Error::new(action(), e))?;
+            let Some(message) = super::messages(datagram).next() else {
+                return Err(Error::new(action(), io::ErrorKind::UnexpectedEof.into()));
+            };
+            match message.error() {
+                Some(error) => Err(Error::new(action(), io::Error::from_raw_os_error(error))),
+                None => read_found(message.body)
+                    .ok_or_else(|| Error::new(action(), io::ErrorKind::InvalidData.into())),
+            }
+        };
+        let mut found = ask(0)?;
+        // The entry of the table that it was found by, where the kernel tells it.
+        if let Ok(entry) = ask(FIB_MATCH) {
+            found.entry = entry.entry;
+        }
+        Ok(found)
+    }
+
     /// Adds the route, or replaces the one to the same destination.
     pub fn add_route(&self, route: &Route, origin: u8) -> Result<()> {
         let request = route_request(NEWROUTE, ACK | CREATE | REPLACE, route, origin);
@@ -328,6 +387,7 @@ impl Connection {
 }
 
 const UP: u32 = libc::IFF_UP as u32;
+const LOWER_UP: u32 = 1 << 16;
 
 /// struct ifinfomsg
 fn link_header(index: u32, flags: u32, change: u32) -> [u8; 16] {
@@ -345,6 +405,7 @@ fn read_link(body: &[u8]) -> Option<Link> {
         index: number(&header[4..8])?,
         name: String::new(),
         up: number(&header[8..12])? & UP != 0,
+        carrier: number(&header[8..12])? & LOWER_UP != 0,
         mtu: 0,
         address: Vec::new(),
         master: None,
@@ -433,6 +494,24 @@ fn route_request(kind: u16, flags: u16, route: &Route, origin: u8) -> Writer {
     request
 }
 
+fn read_found(body: &[u8]) -> Option<Found> {
+    const UNICAST: u8 = 1;
+    const LOCAL: u8 = 2;
+    let (header, rest) = body.split_at_checked(12)?;
+    let address = |kind| {
+        let value: [u8; 4] = attribute(rest, kind)?.try_into().ok()?;
+        Some(Ipv4Addr::from(value))
+    };
+    Some(Found {
+        local: header[7] == LOCAL,
+        passes: matches!(header[7], UNICAST | LOCAL),
+        via: address(RTA_GATEWAY),
+        link: attribute(rest, RTA_OIF).and_then(|value| value.try_into().ok()).map(u32::from_ne_bytes),
+        source: address(RTA_PREFSRC),
+        entry: (address(RTA_DST).unwrap_or(Ipv4Addr::UNSPECIFIED), header[1]),
+    })
+}
+
 fn read_route(body: &[u8], origin: Option<u8>) -> Option<Route> {
     let (header, rest) = body.split_at_checked(12)?;
     let (table, protocol, kind) = (header[4], header[5], header[7]);
@@ -459,7 +538,7 @@ mod tests {
     #[test]
     fn random_answers_never_panic() {
         crate::netlink::random::bodies(16, |body| {
-            let _ = (read_link(body), read_address(body), read_route(body, None));
+            let _ = (read_link(body), read_address(body), read_route(body, None), read_found(body));
         });
     }
 }

@@ -28,6 +28,17 @@ pub enum Field {
     /// Bits: see `CONNTRACK_*`.
     ConnectionStatus,
     ConnectionState,
+    ConnectionMark,
+    /// One byte: 0 in a packet of the side that began the connection, 1 in one of the other's.
+    ConnectionDirection,
+    /// The connection's protocol; a packet that reports an error of it is of another.
+    ConnectionProtocol,
+    /// Who began the connection, as it was before any translation.
+    Initiator,
+    /// Who really answers: where the connection leads after translation.
+    Answerer,
+    /// The port of who really answers.
+    AnswererPort,
 }
 
 /// The connection's destination was translated (linux/netfilter/nf_conntrack_common.h).
@@ -37,7 +48,14 @@ pub const CONNTRACK_DESTINATION_TRANSLATED: u32 = 1 << 5;
 pub enum Comparison {
     Equal = 0,
     Unequal = 1,
+    /// As bytes in network order, like all of these.
+    AtMost = 3,
+    AtLeast = 5,
 }
+
+/// The connection tracking state of a packet that belongs to no connection, or whose connections are not
+/// tracked (linux/netfilter/nf_conntrack_common.h).
+pub const CONNTRACK_STRAY: u32 = 1 | 1 << 6;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Address {
@@ -74,7 +92,12 @@ struct Expression {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Rule {
     expressions: Vec<Expression>,
+    /// For who lists the table.
+    comment: String,
 }
+
+/// The longest comment that `nft` takes, without the zero byte at its end.
+const COMMENT_BYTES_MAX: usize = 127;
 
 impl Rule {
     pub fn new() -> Rule {
@@ -96,6 +119,12 @@ impl Rule {
             w.be32(register, into.number()).be32(key, number);
             Expression { name, attributes: w.as_bytes().to_vec() }
         };
+        // Directions of a connection: original, reply.
+        let of = |direction: u8, key: u32| {
+            let mut w = Writer::new();
+            w.be32(1, into.number()).be32(2, key).u8(3, direction);
+            Expression { name: "ct", attributes: w.as_bytes().to_vec() }
+        };
         self.push(match field {
             Field::SourceAddress => payload(NETWORK, 12, 4),
             Field::DestinationAddress => payload(NETWORK, 16, 4),
@@ -106,6 +135,12 @@ impl Rule {
             Field::OutputName => keyed("meta", 1, 2, 7),
             Field::ConnectionState => keyed("ct", 1, 2, 0),
             Field::ConnectionStatus => keyed("ct", 1, 2, 2),
+            Field::ConnectionMark => keyed("ct", 1, 2, 3),
+            Field::ConnectionDirection => keyed("ct", 1, 2, 1),
+            Field::ConnectionProtocol => of(0, 10),
+            Field::Initiator => of(0, 19),
+            Field::Answerer => of(1, 19),
+            Field::AnswererPort => of(1, 11),
         })
     }
 
@@ -170,12 +205,7 @@ impl Rule {
     #[must_use]
     pub fn range(self, address: Address, comparison: Comparison, base: Ipv4Addr, prefix: u8) -> Rule {
         let register = Register(0);
-        let mask = u32::MAX.checked_shl(32 - u32::from(prefix)).unwrap_or(0);
-        self.load(address.field(), register).mask(register, &mask.to_be_bytes()).compare(
-            register,
-            comparison,
-            &(u32::from(base) & mask).to_be_bytes(),
-        )
+        self.load(address.field(), register).in_range(register, comparison, base, prefix)
     }
 
     /// Matches where the address is one of this machine's.
@@ -212,6 +242,45 @@ impl Rule {
             Comparison::Unequal,
             &[0; 4],
         )
+    }
+
+    /// Matches packets in one of these tracking states (bits).
+    #[must_use]
+    pub fn connection_state(self, bits: u32) -> Rule {
+        let register = Register(0);
+        self.load(Field::ConnectionState, register).mask(register, &bits.to_ne_bytes()).compare(
+            register,
+            Comparison::Unequal,
+            &[0; 4],
+        )
+    }
+
+    /// Matches where the address in the register is in the range, or is not.
+    #[must_use]
+    pub fn in_range(self, register: Register, comparison: Comparison, base: Ipv4Addr, prefix: u8) -> Rule {
+        let mask = u32::MAX.checked_shl(32 - u32::from(prefix)).unwrap_or(0);
+        self.mask(register, &mask.to_be_bytes()).compare(
+            register,
+            comparison,
+            &(u32::from(base) & mask).to_be_bytes(),
+        )
+    }
+
+    /// Marks the connection with what the register holds.
+    #[must_use]
+    pub fn mark_connection(self, from: Register) -> Rule {
+        const MARK: u32 = 3;
+        let mut w = Writer::new();
+        w.be32(2, MARK).be32(4, from.number());
+        self.add("ct", w)
+    }
+
+    /// What `nft list` shows beside the rule; cut off where it is too long.
+    #[must_use]
+    pub fn comment(mut self, text: &str) -> Rule {
+        let end = (0..=text.len().min(COMMENT_BYTES_MAX)).rev().find(|end| text.is_char_boundary(*end));
+        self.comment = text[..end.unwrap_or(0)].to_owned();
+        self
     }
 
     #[must_use]
@@ -260,8 +329,11 @@ impl Rule {
         self.add("immediate", w)
     }
 
-    pub(super) fn write(&self, w: &mut Writer, kind: u16) {
-        let list = w.open(kind);
+    /// The rule's attributes.
+    pub(super) fn write(&self, w: &mut Writer) {
+        const EXPRESSIONS: u16 = 4;
+        const USER_DATA: u16 = 7;
+        let list = w.open(EXPRESSIONS);
         for expression in &self.expressions {
             let element = w.open(1);
             w.string(1, expression.name);
@@ -270,6 +342,12 @@ impl Rule {
             w.close(data).close(element);
         }
         w.close(list);
+        if !self.comment.is_empty() {
+            // Of user data, `nft` knows entries of a kind, a length and that many bytes (libnftnl, udata.h).
+            let text = self.comment.as_bytes();
+            let entry = [&[0, text.len() as u8 + 1], text, &[0]].concat();
+            w.attribute(USER_DATA, &entry);
+        }
     }
 
     fn lookup(self, set: &str, key: Register, into: Option<u32>) -> Rule {

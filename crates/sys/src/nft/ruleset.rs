@@ -39,6 +39,16 @@ pub struct Contents {
     pub elements: Elements,
 }
 
+/// A transaction on a part: chains come, elements change, chains go.
+#[derive(Debug, Default)]
+pub struct Step {
+    /// See [`Ruleset::add_chains`].
+    pub chains: Vec<Chain>,
+    pub changes: Vec<Change>,
+    /// The names of chains that nothing but each other leads to after the changes.
+    pub idle: Vec<String>,
+}
+
 /// The one owner of the table `ip skiff` in the network namespace where it was opened. Parts are named;
 /// each is defined once and then changed.
 #[derive(Debug)]
@@ -83,17 +93,28 @@ impl Ruleset {
         match inner.adopt(part, &schema)? {
             Some(adopted) => {
                 inner.parts.insert(part, adopted);
-                inner.add_chains(part, contents.chains)?;
-                inner.replace(part, contents.elements)?;
-                inner.sweep(part)
+                let idle = inner.leftover(part, &contents.chains)?;
+                let changes = inner.differences(part, contents.elements);
+                inner.apply(part, Step { chains: contents.chains, changes, idle })
             }
             None => {
                 let extra = contents.chains.into_iter().map(|chain| (chain.name.clone(), chain)).collect();
                 let elements = contents.elements.into_iter().collect();
                 inner.parts.insert(part, Part { schema, extra, elements });
-                inner.write_all()
+                inner.write_part(part)
             }
         }
+    }
+
+    /// Takes a part out of the table again, also one that an earlier process left. The other parts must
+    /// not need it.
+    pub fn withdraw(&self, part: &'static str, schema: &Schema) -> Result<(), Error> {
+        self.lock().withdraw(part, schema)
+    }
+
+    /// Applies a step as one transaction: no packet sees half of it.
+    pub fn apply(&self, part: &'static str, step: Step) -> Result<(), Error> {
+        self.lock().apply(part, step)
     }
 
     /// Makes sure that these chains exist in a part, for maps to lead to: those that come and go by need.
@@ -178,38 +199,70 @@ impl Inner {
     }
 
     fn add_chains(&mut self, part: &'static str, chains: Vec<Chain>) -> Result<(), Error> {
-        let known = &self.part(part).extra;
-        let new: Vec<Chain> = chains.into_iter().filter(|chain| !known.contains_key(&chain.name)).collect();
-        if new.is_empty() {
-            return Ok(());
-        }
-        let mut batch = Batch::new();
-        new.iter().for_each(|chain| batch.chain(chain));
-        new.iter().for_each(|chain| batch.rules(chain, true));
-        self.part(part).extra.extend(new.into_iter().map(|chain| (chain.name.clone(), chain)));
-        self.commit(batch, || format!("chains of {part}"))
+        self.apply(part, Step { chains, ..Step::default() })
     }
 
     fn remove_chains(&mut self, part: &'static str, names: &[String]) -> Result<(), Error> {
-        let mut batch = Batch::new();
-        for name in names {
-            self.part(part).extra.remove(name);
-            batch.delete_chain(name);
-        }
-        self.commit(batch, || format!("chains of {part}"))
+        self.apply(part, Step { idle: names.to_vec(), ..Step::default() })
     }
 
-    /// Removes chains that an earlier process had need of.
-    fn sweep(&mut self, part: &'static str) -> Result<(), Error> {
-        let Some(passing) = self.part(part).schema.passing else { return Ok(()) };
-        let present = wire::chains(&self.socket).map_err(|source| Error::Read { what: "chains", source })?;
-        let extra = &self.part(part).extra;
-        let idle = present.into_keys().filter(|name| name.starts_with(passing) && !extra.contains_key(name));
-        let idle: Vec<String> = idle.collect();
-        self.remove_chains(part, &idle)
+    fn change(&mut self, part: &'static str, changes: Vec<Change>) -> Result<(), Error> {
+        self.apply(part, Step { changes, ..Step::default() })
     }
 
     fn replace(&mut self, part: &'static str, wanted: Elements) -> Result<(), Error> {
+        let changes = self.differences(part, wanted);
+        self.change(part, changes)
+    }
+
+    fn apply(&mut self, part: &'static str, step: Step) -> Result<(), Error> {
+        let mut batch = Batch::new();
+        let known = &mut self.part(part).extra;
+        let new: Vec<Chain> =
+            step.chains.into_iter().filter(|chain| !known.contains_key(&chain.name)).collect();
+        new.iter().for_each(|chain| batch.chain(chain));
+        new.iter().for_each(|chain| batch.rules(chain, true));
+        known.extend(new.into_iter().map(|chain| (chain.name.clone(), chain)));
+        self.stage(part, step.changes, &mut batch);
+        let known = &mut self.part(part).extra;
+        step.idle.iter().for_each(|name| drop(known.remove(name)));
+        if step.idle.len() > 1 {
+            step.idle.iter().for_each(|name| batch.clear_chain(name));
+        }
+        step.idle.iter().for_each(|name| batch.delete_chain(name));
+        self.commit(batch, || format!("rules of {part}"))
+    }
+
+    /// The chains that an earlier process had need of, and this one has not.
+    fn leftover(&mut self, part: &'static str, wanted: &[Chain]) -> Result<Vec<String>, Error> {
+        let Some(passing) = self.part(part).schema.passing else { return Ok(Vec::new()) };
+        let present = wire::chains(&self.socket).map_err(|source| Error::Read { what: "chains", source })?;
+        let names = present.into_keys().filter(|name| name.starts_with(passing));
+        Ok(names.filter(|name| wanted.iter().all(|chain| chain.name != *name)).collect())
+    }
+
+    fn withdraw(&mut self, part: &'static str, schema: &Schema) -> Result<(), Error> {
+        self.parts.remove(part);
+        let present = wire::chains(&self.socket).map_err(|source| Error::Read { what: "chains", source })?;
+        let chains: Vec<String> = present.into_keys().filter(|name| schema.owns(part, name)).collect();
+        if chains.is_empty() {
+            return Ok(());
+        }
+        let mut batch = Batch::new();
+        chains.iter().for_each(|name| batch.clear_chain(name));
+        schema.maps.iter().for_each(|map| batch.delete_map(map.name));
+        chains.iter().for_each(|name| batch.delete_chain(name));
+        match batch.commit(&self.socket) {
+            Ok(()) => Ok(()),
+            // An earlier program's maps were others, say.
+            Err(source) => {
+                tracing::warn!(table = TABLE, part, %source, "cannot take out a part, writing the whole table");
+                self.write_all()
+            }
+        }
+    }
+
+    fn differences(&mut self, part: &'static str, wanted: Elements) -> Vec<Change> {
         let mut changes = Vec::new();
         for (map, wanted) in wanted {
             let present = self.part(part).elements.get(map);
@@ -217,10 +270,11 @@ impl Inner {
             changes.extend(gone.map(|(key, _)| Change::Remove { map, key: *key }));
             changes.extend(wanted.into_iter().map(|(key, datum)| Change::Insert { map, key, datum }));
         }
-        self.change(part, changes)
+        changes
     }
 
-    fn change(&mut self, part: &'static str, changes: Vec<Change>) -> Result<(), Error> {
+    /// Takes changes into what is wanted, and those that change anything into the transaction.
+    fn stage(&mut self, part: &'static str, changes: Vec<Change>, batch: &mut Batch) {
         let elements = &mut self.part(part).elements;
         let mut removed: BTreeMap<&str, Vec<Key>> = BTreeMap::new();
         let mut inserted: BTreeMap<&str, HashMap<Key, Datum>> = BTreeMap::new();
@@ -246,14 +300,12 @@ impl Inner {
                 }
             }
         }
-        let mut batch = Batch::new();
         for (map, keys) in &removed {
             batch.remove(map, keys.iter());
         }
         for (map, elements) in &inserted {
             batch.insert(map, elements.iter());
         }
-        self.commit(batch, || format!("elements of {part}"))
     }
 
     /// Sends a transaction; if the table is not what we believe it is, writes all of it instead.
@@ -269,23 +321,28 @@ impl Inner {
         })
     }
 
+    /// Writes a part that is new, without touching the others. Where something of its name is left from
+    /// another program, everything is written anew.
+    fn write_part(&mut self, name: &'static str) -> Result<(), Error> {
+        let Some(part) = self.parts.get(name).filter(|_| self.installed) else { return self.write_all() };
+        let present = wire::chains(&self.socket).map_err(|source| Error::Read { what: "chains", source })?;
+        if present.keys().any(|chain| part.schema.owns(name, chain)) {
+            return self.write_all();
+        }
+        let mut batch = Batch::new();
+        part.create(name, &mut batch);
+        part.fill(&mut batch);
+        self.commit(batch, || format!("rules of {name}"))
+    }
+
     fn write_all(&mut self) -> Result<(), Error> {
         let mut batch = Batch::new();
         // Created so that it can be deleted, whether it was there or not.
         batch.table();
         batch.delete_table();
         batch.table();
-        for (name, part) in &self.parts {
-            part.schema.maps.iter().for_each(|map| batch.map(map));
-            part.chains().for_each(|chain| batch.chain(chain));
-            batch.chain(&Chain::plain(marker(name, &part.schema), Vec::new()));
-        }
-        for part in self.parts.values() {
-            part.chains().for_each(|chain| batch.rules(chain, false));
-            for (map, elements) in &part.elements {
-                batch.insert(map, elements.iter());
-            }
-        }
+        self.parts.iter().for_each(|(name, part)| part.create(name, &mut batch));
+        self.parts.values().for_each(|part| part.fill(&mut batch));
         batch.commit(&self.socket).map_err(|source| Error::Write { what: "whole table".into(), source })?;
         self.installed = true;
         Ok(())
@@ -331,6 +388,33 @@ impl Part {
 
     fn chains(&self) -> impl Iterator<Item = &Chain> {
         self.schema.chains.iter().chain(self.extra.values())
+    }
+
+    /// Maps and chains, which rules and elements can lead to then.
+    fn create(&self, name: &str, batch: &mut Batch) {
+        self.schema.maps.iter().for_each(|map| batch.map(map));
+        self.chains().for_each(|chain| batch.chain(chain));
+        batch.chain(&Chain::plain(marker(name, &self.schema), Vec::new()));
+    }
+
+    fn fill(&self, batch: &mut Batch) {
+        self.chains().for_each(|chain| batch.rules(chain, false));
+        for (map, elements) in &self.elements {
+            batch.insert(map, elements.iter());
+        }
+    }
+}
+
+impl Schema {
+    /// Whether a chain of that name is this part's, as far as its name tells.
+    fn owns(&self, part: &str, chain: &str) -> bool {
+        let is_marker = chain
+            .strip_prefix(part)
+            .and_then(|rest| rest.strip_prefix('-'))
+            .is_some_and(|hash| hash.len() == 16 && hash.bytes().all(|byte| byte.is_ascii_hexdigit()));
+        is_marker
+            || self.chains.iter().any(|this| this.name == chain)
+            || self.passing.is_some_and(|passing| chain.starts_with(passing))
     }
 }
 

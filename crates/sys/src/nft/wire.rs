@@ -11,14 +11,16 @@ const SUBSYSTEM: u16 = 10 << 8;
 const NEW_TABLE: u16 = SUBSYSTEM;
 const DELETE_TABLE: u16 = SUBSYSTEM | 2;
 const NEW_CHAIN: u16 = SUBSYSTEM | 3;
-const GET_CHAIN: u16 = SUBSYSTEM | 4;
+pub(super) const GET_CHAIN: u16 = SUBSYSTEM | 4;
 const DELETE_CHAIN: u16 = SUBSYSTEM | 5;
 const NEW_RULE: u16 = SUBSYSTEM | 6;
-const GET_RULE: u16 = SUBSYSTEM | 7;
+pub(super) const GET_RULE: u16 = SUBSYSTEM | 7;
 const DELETE_RULE: u16 = SUBSYSTEM | 8;
 const NEW_SET: u16 = SUBSYSTEM | 9;
+pub(super) const GET_SET: u16 = SUBSYSTEM | 10;
+const DELETE_SET: u16 = SUBSYSTEM | 11;
 const NEW_ELEMENTS: u16 = SUBSYSTEM | 12;
-const GET_ELEMENTS: u16 = SUBSYSTEM | 13;
+pub(super) const GET_ELEMENTS: u16 = SUBSYSTEM | 13;
 const DELETE_ELEMENTS: u16 = SUBSYSTEM | 14;
 const NEW_GENERATION: u16 = SUBSYSTEM | 15;
 const BATCH_BEGIN: u16 = 0x10;
@@ -65,6 +67,16 @@ impl Batch {
         w.end();
     }
 
+    /// Nothing leads from it any more.
+    pub(super) fn clear_chain(&mut self, name: &str) {
+        self.message(DELETE_RULE, 0).string(1, TABLE).string(2, name).end();
+    }
+
+    /// With its elements; no rule may look into it any more.
+    pub(super) fn delete_map(&mut self, name: &str) {
+        self.message(DELETE_SET, 0).string(1, TABLE).string(2, name).end();
+    }
+
     /// With its rules; nothing may lead to it any more.
     pub(super) fn delete_chain(&mut self, name: &str) {
         self.message(DELETE_CHAIN, 0).string(1, TABLE).string(3, name).end();
@@ -73,12 +85,12 @@ impl Batch {
     /// Replaces the chain's rules.
     pub(super) fn rules(&mut self, chain: &Chain, exists: bool) {
         if exists {
-            self.message(DELETE_RULE, 0).string(1, TABLE).string(2, &chain.name).end();
+            self.clear_chain(&chain.name);
         }
         for rule in &chain.rules {
             let w = self.message(NEW_RULE, CREATE | APPEND);
             w.string(1, TABLE).string(2, &chain.name);
-            rule.write(w, 4);
+            rule.write(w);
             w.end();
         }
     }
@@ -191,7 +203,7 @@ pub(super) fn write_verdict(w: &mut Writer, verdict: &Verdict) {
     w.close(nest);
 }
 
-fn read_verdict(verdict: &[u8]) -> Option<Verdict> {
+pub(super) fn read_verdict(verdict: &[u8]) -> Option<Verdict> {
     let code = i32::from_be_bytes(attribute(verdict, 1)?.try_into().ok()?);
     let chain = || attribute(verdict, 2).map(text);
     Some(match code {

@@ -1,0 +1,196 @@
+//! The API group `explain.skiff.dev`: what a pod shares, why it waits, how its start went.
+//!
+//! Nothing of it is stored. The kernel's facts come from the agents of nodes, the filters' verdicts from the
+//! scheduler; here it is decided who may ask, whom to ask, and what is left out of the answer. A node that
+//! does not answer makes an answer poorer, never late.
+
+mod nodes;
+mod pending;
+mod pods;
+mod start;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use http::{Method, StatusCode};
+use http_body_util::{BodyExt, Limited};
+use k8s_openapi::api::core::v1::Pod;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use skiff_api::status::{GroupResource, StatusError};
+use skiff_explain::pending::PendingExplanation;
+
+use crate::auth::{Attributes, Identity};
+use crate::discovery::Listed;
+use crate::http_body::{Response, empty, full};
+use crate::render;
+use crate::request::Address;
+use crate::resources::{Resource, Subresource, find};
+use crate::server::{Inner, authorize};
+use crate::streaming::agent::Agent;
+
+/// How long an agent may take; the whole answer then comes within three seconds.
+const AGENT_TIMEOUT: Duration = Duration::from_millis(2_500);
+/// A node has a few hundred pods at most, each explained in some kilobytes.
+const ANSWER_BYTES_MAX: usize = 16 << 20;
+
+/// Says why a pod has no node; nothing where no scheduler runs that could.
+pub type PendingSource =
+    Arc<dyn Fn(Arc<Pod>) -> BoxFuture<'static, Option<PendingExplanation>> + Send + Sync>;
+
+/// Whether this is the group's business.
+pub(crate) fn serves(address: &Address) -> bool {
+    address.group == skiff_explain::GROUP && address.version == skiff_explain::VERSION
+}
+
+const fn sub(name: &'static str, kind: &'static str) -> Subresource {
+    Subresource { name, group: "", version: "", kind, verbs: &["get"] }
+}
+
+static OF_PODS: &[Subresource] = &[sub("pending", "PendingExplanation"), sub("start", "StartExplanation")];
+
+/// What discovery lists.
+pub(crate) fn listed() -> impl Iterator<Item = Listed> {
+    let row = |plural, singular, kind, namespaced, verbs, subresources| Listed {
+        plural,
+        singular,
+        kind,
+        namespaced,
+        verbs,
+        short_names: &[],
+        categories: &[],
+        subresources,
+    };
+    [
+        row("nodes", "node", "NodeExplanation", false, &["get"] as &[_], &[] as &[_]),
+        row("pods", "pod", "PodExplanation", true, &["get", "list"], OF_PODS),
+    ]
+    .into_iter()
+}
+
+/// One question, understood.
+struct Question<'a> {
+    server: &'a Arc<Inner>,
+    who: &'a Identity,
+    address: &'a Address,
+    /// What the request would be asked of authorizers as.
+    base: &'a Attributes<'a>,
+}
+
+/// Answers a request to the group.
+pub(crate) async fn answer(
+    server: &Arc<Inner>,
+    who: &Identity,
+    address: &Address,
+    base: &Attributes<'_>,
+    method: &Method,
+) -> Result<Response, StatusError> {
+    let question = Question { server, who, address, base };
+    let name = address.name.as_str();
+    let of_namespace = !address.namespace.is_empty();
+    let resource = address.resource.as_str();
+    if !matches!(resource, "pods" | "nodes") {
+        authorize(server, who, base)?;
+        return Ok(render::page_not_found());
+    }
+    let node = if resource == "nodes" { name } else { "" };
+    question.check(resource, &address.namespace, if node.is_empty() { name } else { node })?;
+    if !matches!(*method, Method::GET | Method::HEAD) {
+        return Err(StatusError::method_not_allowed());
+    }
+    match (resource, name, address.subresource.as_str()) {
+        ("pods", "", "") => json(&pods::list(&question).await?),
+        ("pods", _, "") if of_namespace => json(&pods::one(&question).await?),
+        ("pods", _, "pending") if of_namespace => json(&pending::answer(&question).await?),
+        ("pods", _, "start") if of_namespace => json(&start::answer(&question).await?),
+        ("nodes", name, "") if !name.is_empty() && !of_namespace => json(&nodes::answer(&question).await?),
+        _ => Ok(render::page_not_found()),
+    }
+}
+
+fn json(value: &impl Serialize) -> Result<Response, StatusError> {
+    let text = serde_json::to_string(value).map_err(|error| StatusError::internal(error.to_string()))?;
+    Ok(render::json_response(StatusCode::OK, full(text)))
+}
+
+impl Question<'_> {
+    /// Refuses who may not `get pods/explain` (or `nodes/explain`). A role may name the subresource in the
+    /// core group, as it names `pods/log`, or in this group.
+    fn check(&self, resource: &str, namespace: &str, name: &str) -> Result<(), StatusError> {
+        let what =
+            Attributes { verb: "get", resource, subresource: "explain", namespace, name, ..*self.base };
+        match authorize(self.server, self.who, &Attributes { group: "", ..what }) {
+            Ok(()) => Ok(()),
+            Err(refused) => {
+                let here = Attributes { group: skiff_explain::GROUP, ..what };
+                authorize(self.server, self.who, &here).map_err(|_| refused)
+            }
+        }
+    }
+
+    /// Whether the asker may see this node's processes by name.
+    fn may_see_node(&self, node: &str) -> bool {
+        self.check("nodes", "", node).is_ok()
+    }
+
+    fn row() -> &'static Resource {
+        find("", "pods").expect("pods are in the table")
+    }
+
+    /// The pod that is asked about.
+    fn pod(&self) -> Result<Value, StatusError> {
+        let row = Self::row();
+        let key = row.key(&self.address.namespace, &self.address.name);
+        match self.server.caches.of(row).get(&key) {
+            Some(object) => Ok(object.value(row)),
+            None => Err(StatusError::not_found(row.group_resource(), &self.address.name)),
+        }
+    }
+
+    fn node_exists(&self, name: &str) -> Result<(), StatusError> {
+        let row = find("", "nodes").expect("nodes are in the table");
+        match self.server.caches.of(row).get(&row.key("", name)) {
+            Some(_) => Ok(()),
+            None => Err(StatusError::not_found(GroupResource { group: "", resource: "nodes" }, name)),
+        }
+    }
+
+    /// Asks a node's agent, for as long as an answer may take. Why it gave none is in words.
+    async fn agent<T: DeserializeOwned>(&self, node: &str, path: &str) -> Result<T, String> {
+        ask(self.server, node, path).await
+    }
+}
+
+async fn ask<T: DeserializeOwned>(server: &Inner, node: &str, path: &str) -> Result<T, String> {
+    let asking = async {
+        let agent = Agent::of(server, node)?;
+        let request = agent.request(&format!("/skiff/explain/{path}"))?.map(|()| empty());
+        let response = agent.send(request).await?;
+        let status = response.status();
+        let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
+        let body = body.map_err(|error| StatusError::internal(error.to_string()))?.to_bytes();
+        Ok::<_, StatusError>((status, body))
+    };
+    let (status, body) = match tokio::time::timeout(AGENT_TIMEOUT, asking).await {
+        Err(_) => return Err(format!("node {node} did not answer within {} s", AGENT_TIMEOUT.as_secs_f32())),
+        Ok(Err(error)) => return Err(format!("node {node} cannot be asked: {}", error.message())),
+        Ok(Ok(answer)) => answer,
+    };
+    if !status.is_success() {
+        let text = String::from_utf8_lossy(&body);
+        return Err(format!("node {node} answered {}: {}", status.as_u16(), text.trim_end()));
+    }
+    serde_json::from_slice(&body).map_err(|error| format!("node {node} answered what can't be read: {error}"))
+}
+
+/// Where the pod is, if it is anywhere.
+fn node_of(pod: &Value) -> Option<&str> {
+    pod["spec"]["nodeName"].as_str().filter(|node| !node.is_empty())
+}
+
+fn metadata(pod: &Value) -> skiff_explain::Metadata {
+    let text = |name: &str| pod["metadata"][name].as_str().unwrap_or_default().to_owned();
+    skiff_explain::Metadata { name: text("name"), namespace: text("namespace"), uid: text("uid") }
+}

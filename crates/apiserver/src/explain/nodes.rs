@@ -1,0 +1,21 @@
+//! A node's own namespaces, and which pods are in them.
+
+use skiff_api::status::StatusError;
+use skiff_explain::Missing;
+use skiff_explain::namespaces::Inodes;
+use skiff_explain::node::{NodeExplanation, node};
+
+use super::Question;
+
+pub(super) async fn answer(question: &Question<'_>) -> Result<NodeExplanation, StatusError> {
+    let name = question.address.name.as_str();
+    question.node_exists(name)?;
+    Ok(match question.agent::<NodeExplanation>(name, "node").await {
+        Ok(told) => told,
+        Err(why) => {
+            let mut told = node(name, Inodes::default(), 0, &[]);
+            told.missing.push(Missing::new("facts of the node", why));
+            told
+        }
+    })
+}

@@ -1,0 +1,156 @@
+//! Why a pod does not run: the scheduler says it of one that has no node, the node's agent of one that has.
+
+use std::sync::Arc;
+
+use futures_util::future::join_all;
+use k8s_openapi::api::core::v1::Pod;
+use serde_json::Value;
+use skiff_api::status::StatusError;
+use skiff_explain::pending::{PendingExplanation, PortHolder};
+use skiff_explain::waits::Wait;
+use skiff_explain::{Missing, redact};
+
+use super::{Question, ask, metadata, node_of};
+
+/// Nodes that are asked who listens on a port.
+const NODES_ASKED_MAX: usize = 32;
+
+pub(super) async fn answer(question: &Question<'_>) -> Result<PendingExplanation, StatusError> {
+    let pod = question.pod()?;
+    match (ended(&pod), node_of(&pod)) {
+        (Some((state, summary)), node) => {
+            let mut told = PendingExplanation::new(metadata(&pod), state, summary);
+            told.node = node.unwrap_or_default().to_owned();
+            Ok(told)
+        }
+        (None, Some(node)) => Ok(on_node(question, &pod, node).await),
+        (None, None) => nowhere(question, pod).await,
+    }
+}
+
+/// A pod that waits for nothing any more.
+fn ended(pod: &Value) -> Option<(&'static str, String)> {
+    if !pod["metadata"]["deletionTimestamp"].is_null() {
+        return Some(("ending", "it is being deleted".into()));
+    }
+    let reason = |field: &str| pod["status"][field].as_str().unwrap_or_default();
+    match reason("phase") {
+        "Succeeded" => Some(("ended", "it has ended, successfully".into())),
+        "Failed" => {
+            let why = [reason("reason"), reason("message")].into_iter().filter(|text| !text.is_empty());
+            let why = why.collect::<Vec<_>>().join(": ");
+            let why = if why.is_empty() { String::new() } else { format!(" ({why})") };
+            Some(("ended", format!("it has failed{why}, and will not run again")))
+        }
+        _ => None,
+    }
+}
+
+async fn on_node(question: &Question<'_>, pod: &Value, node: &str) -> PendingExplanation {
+    let own = metadata(pod);
+    let path = format!("waits/{}/{}", own.namespace, own.name);
+    let conditions = pod["status"]["conditions"].as_array();
+    let ready = conditions.into_iter().flatten().any(|own| own["type"] == "Ready" && own["status"] == "True");
+    let (waits, missing) = match question.agent::<Vec<Wait>>(node, &path).await {
+        Ok(waits) => (waits, None),
+        Err(why) => (told_before(pod), Some(Missing::new("what its node knows of it", why))),
+    };
+    let (state, summary) = match (waits.first(), ready, &missing) {
+        (None, true, _) => ("running", format!("it runs on {node} and is ready")),
+        (None, false, None) => ("running", format!("it is on {node}, which waits for nothing of it")),
+        (None, false, Some(_)) => ("unknown", format!("it is on {node}, and what it waits for is not known")),
+        (Some(first), _, _) => {
+            let of = first.container.as_ref().map(|name| format!(" of container {name}")).unwrap_or_default();
+            let what = &first.what;
+            ("waiting on its node", format!("it is on {node} and waits for the {what}{of}: {}", first.reason))
+        }
+    };
+    let mut told = PendingExplanation::new(own, state, summary);
+    told.node = node.to_owned();
+    told.waits = waits;
+    told.missing.extend(missing);
+    told
+}
+
+/// What the pod's status says where its node is silent.
+fn told_before(pod: &Value) -> Vec<Wait> {
+    let lists = ["initContainerStatuses", "containerStatuses"];
+    let statuses = lists.iter().filter_map(|list| pod["status"][*list].as_array()).flatten();
+    let waiting = statuses.filter_map(|status| {
+        let waiting = &status["state"]["waiting"];
+        let reason = waiting["reason"].as_str()?;
+        Some(Wait {
+            what: if reason.contains("Image") { "image".into() } else { "container".into() },
+            container: status["name"].as_str().map(str::to_owned),
+            reason: reason.to_owned(),
+            since: None,
+            last_error: waiting["message"].as_str().map(str::to_owned),
+            next_try: None,
+        })
+    });
+    waiting.collect()
+}
+
+async fn nowhere(question: &Question<'_>, pod: Value) -> Result<PendingExplanation, StatusError> {
+    let own = metadata(&pod);
+    let gates = pod["spec"]["schedulingGates"].as_array().map(Vec::as_slice).unwrap_or_default();
+    if !gates.is_empty() {
+        let names: Vec<&str> = gates.iter().filter_map(|gate| gate["name"].as_str()).collect();
+        let summary = format!("no node is looked for while it has scheduling gates: {}", names.join(", "));
+        return Ok(PendingExplanation::new(own, "gated", summary));
+    }
+    let scheduler = pod["spec"]["schedulerName"].as_str().unwrap_or("default-scheduler");
+    if scheduler != "default-scheduler" {
+        let summary = format!("it waits for scheduler {scheduler:?}, which is not Skiff's");
+        return Ok(PendingExplanation::new(own, "waiting for another scheduler", summary));
+    }
+    let ports = host_ports(&pod);
+    let typed: Pod = serde_json::from_value(pod).map_err(|error| StatusError::internal(error.to_string()))?;
+    let asked = match &question.server.config.pending {
+        Some(source) => source(Arc::new(typed)).await,
+        None => None,
+    };
+    let Some(mut told) = asked else {
+        let mut told = PendingExplanation::new(own, "waiting for a node", "it waits for a node");
+        told.missing.push(Missing::new("the filters' verdicts", "the scheduler does not answer"));
+        return Ok(told);
+    };
+    if !ports.is_empty() {
+        name_holders(question, &mut told, &ports).await;
+    }
+    Ok(told)
+}
+
+/// The processes of nodes that listen on the pod's ports: no filter counts them, and its server would find
+/// the port taken.
+async fn name_holders(question: &Question<'_>, told: &mut PendingExplanation, ports: &[String]) {
+    let query: Vec<String> = ports.iter().map(|port| format!("port={port}")).collect();
+    let path = format!("ports?{}", query.join("&"));
+    let (seen, hidden): (Vec<_>, Vec<_>) =
+        told.nodes.iter_mut().take(NODES_ASKED_MAX).partition(|node| question.may_see_node(&node.node));
+    let asked = seen.iter().map(|node| ask::<Vec<PortHolder>>(question.server, &node.node, &path));
+    let answers = join_all(asked).await;
+    let hides = !hidden.is_empty();
+    for (node, answer) in seen.into_iter().zip(answers) {
+        match answer {
+            Ok(holders) => node.port_holders = holders,
+            Err(why) => {
+                told.missing.push(Missing::new(format!("processes that hold a port on {}", node.node), why));
+            }
+        }
+    }
+    if hides {
+        redact::waits(&mut told.missing);
+    }
+}
+
+/// The host ports that the pod asks for, `TCP/8080`.
+fn host_ports(pod: &Value) -> Vec<String> {
+    let containers = pod["spec"]["containers"].as_array().into_iter().flatten();
+    let ports = containers.flat_map(|container| container["ports"].as_array().into_iter().flatten());
+    let named = ports.filter_map(|port| {
+        let number = port["hostPort"].as_u64().filter(|number| *number > 0)?;
+        Some(format!("{}/{number}", port["protocol"].as_str().unwrap_or("TCP")))
+    });
+    named.collect()
+}

@@ -1,0 +1,107 @@
+//! Questions to the API group, and what an unknown name is answered with.
+
+use anyhow::{Context, bail};
+use http::{Request, StatusCode};
+use http_body_util::BodyExt;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use skiff_client::kubeconfig::Kubeconfig;
+use skiff_client::{Client, empty};
+use skiff_explain::nearest::nearest;
+
+use super::OfPod;
+use crate::Clusters;
+
+/// One pod's explanation; `part` is the subresource, empty for the explanation of the pod itself.
+pub(super) async fn pod<T: DeserializeOwned>(
+    of: &OfPod,
+    part: &str,
+    clusters: &Clusters,
+) -> anyhow::Result<T> {
+    let client = of.connection.client(clusters)?;
+    let namespace = match &of.namespace {
+        Some(namespace) => namespace.clone(),
+        None => Kubeconfig::read(&of.connection.kubeconfig(clusters)?)?
+            .namespace()
+            .unwrap_or("default")
+            .to_owned(),
+    };
+    let mut path = format!("namespaces/{}/pods/{}", encoded(&namespace), encoded(&of.name));
+    if !part.is_empty() {
+        path = format!("{path}/{part}");
+    }
+    match get(&client, &path).await? {
+        Answer::Told(told) => Ok(told),
+        Answer::Unknown => {
+            let list = format!("/api/v1/namespaces/{}/pods", encoded(&namespace));
+            let what = format!("pod {:?} does not exist in namespace {namespace:?}", of.name);
+            unknown(&client, &list, &of.name, &what).await
+        }
+    }
+}
+
+/// A node's explanation.
+pub(super) async fn node<T: DeserializeOwned>(client: &Client, name: &str) -> anyhow::Result<T> {
+    match get(client, &format!("nodes/{}", encoded(name))).await? {
+        Answer::Told(told) => Ok(told),
+        Answer::Unknown => {
+            unknown(client, "/api/v1/nodes", name, &format!("node {name:?} does not exist")).await
+        }
+    }
+}
+
+enum Answer<T> {
+    Told(T),
+    Unknown,
+}
+
+async fn get<T: DeserializeOwned>(client: &Client, path: &str) -> anyhow::Result<Answer<T>> {
+    let (status, value) = fetch(client, &format!("/apis/{}/{path}", skiff_explain::API_VERSION)).await?;
+    if status.is_success() {
+        return serde_json::from_value(value).map(Answer::Told).context("cannot decode the answer");
+    }
+    // Only an object that is absent is unknown; a server that lacks the group says so itself.
+    if status == StatusCode::NOT_FOUND && value["details"]["name"].is_string() {
+        return Ok(Answer::Unknown);
+    }
+    bail!("{}", value["message"].as_str().unwrap_or("the server gave no reason"))
+}
+
+async fn fetch(client: &Client, path: &str) -> anyhow::Result<(StatusCode, Value)> {
+    let request = Request::get(path).header("accept", "application/json").body(empty());
+    let response = client.send(request.context("cannot make the request")?).await?;
+    let status = response.status();
+    let body = response.into_body().collect().await.map_err(|error| anyhow::anyhow!(error));
+    let bytes = body.context("the server stopped sending")?.to_bytes();
+    Ok((status, serde_json::from_slice(&bytes).unwrap_or_default()))
+}
+
+/// Says that it does not exist, and which name may have been meant.
+async fn unknown<T>(client: &Client, list: &str, name: &str, what: &str) -> anyhow::Result<T> {
+    // Who may not list gets no hint.
+    let others = fetch(client, list).await.map(|(_, value)| value).unwrap_or_default();
+    let names = others["items"].as_array().into_iter().flatten();
+    let names = names.filter_map(|item| item["metadata"]["name"].as_str());
+    match nearest(name, names) {
+        Some(near) => bail!("{what}: the nearest name is {near:?}"),
+        None => bail!("{what}"),
+    }
+}
+
+/// A part of a path.
+fn encoded(text: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+    let each = |byte: u8| if plain(byte) { (byte as char).to_string() } else { format!("%{byte:02X}") };
+    text.bytes().map(each).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_stay_one_part_of_a_path() {
+        assert_eq!(encoded("web-1.a"), "web-1.a");
+        assert_eq!(encoded("a/b ?"), "a%2Fb%20%3F");
+    }
+}

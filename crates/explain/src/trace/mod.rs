@@ -1,0 +1,145 @@
+//! Which way a connection goes: every hop, rule, translation and verdict on it, and the answer's way back.
+//!
+//! Each node's agent tells what its kernel would do with a packet ([`walk`]); [`Follow`] asks one node
+//! after the other and joins what they say. It decides whom to ask next and does no asking itself.
+
+mod advice;
+mod follow;
+mod target;
+pub mod walk;
+mod world;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{API_VERSION, Missing};
+
+pub use follow::{Ask, Follow};
+pub use target::{Protocol, Request, Target, TraceError};
+pub use walk::Hop;
+pub use world::{Endpoint, Node, Pod, PodPort, Service, ServicePort, World};
+
+/// The answer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TraceExplanation {
+    pub api_version: String,
+    pub kind: String,
+    /// Who begins the connection, in words.
+    pub from: String,
+    /// Where it is meant to go, in words.
+    pub to: String,
+    pub protocol: String,
+    pub ways: Vec<Way>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub missing: Vec<Missing>,
+    /// What became of a real connection.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub live: Option<Live>,
+}
+
+/// What decides a way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Verdict {
+    /// A process takes it.
+    Delivered,
+    /// It is answered that nobody is there.
+    Refused,
+    /// It vanishes: the sender waits in vain.
+    Dropped,
+    /// No route, or a link that is down.
+    Unreachable,
+    /// It leaves the cluster, where nothing is known.
+    Left,
+    /// A node could not be asked.
+    Unknown,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Way {
+    /// From 0 to 1.
+    pub chance: f64,
+    pub verdict: Verdict,
+    /// One sentence.
+    pub summary: String,
+    /// What would let it pass.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub advice: Option<String>,
+    /// Who takes it: `pod NAMESPACE/NAME` or `node NAME`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub receiver: Option<String>,
+    /// The address and port that it was led to in the end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub destination: Option<String>,
+    /// The address that the receiver sees as the sender's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source_seen: Option<String>,
+    pub hops: Vec<Hop>,
+    /// The way of the answer.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub answer: Vec<Hop>,
+    /// How the answer ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answer_verdict: Option<String>,
+}
+
+/// One real connection, beside what was said.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Live {
+    /// `answered`, `refused`, `silent` or an error's text.
+    pub outcome: String,
+    /// Each device of the way, and whether the packet was seen there.
+    pub seen: Vec<Sighting>,
+    /// Where what was said and what was seen are not the same: a fault of this program.
+    pub differences: Vec<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Sighting {
+    pub place: String,
+    pub device: String,
+    pub seen: bool,
+    /// Source and destination, as seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub packet: Option<String>,
+}
+
+/// The ways to one pod side by side.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TraceComparison {
+    pub api_version: String,
+    pub kind: String,
+    pub pod: String,
+    pub from: String,
+    pub rows: Vec<ComparedWay>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ComparedWay {
+    /// `pod`, `hostPort`, `ClusterIP` or `NodePort`.
+    pub by: String,
+    /// Address and port that the client uses.
+    pub address: String,
+    /// On which nodes that address leads to the pod.
+    pub opens_on: String,
+    pub trace: TraceExplanation,
+}
+
+impl TraceExplanation {
+    pub fn new(from: String, to: String, protocol: Protocol, ways: Vec<Way>, missing: Vec<Missing>) -> Self {
+        Self {
+            api_version: API_VERSION.into(),
+            kind: "TraceExplanation".into(),
+            from,
+            to,
+            protocol: protocol.name().into(),
+            ways,
+            missing,
+            live: None,
+        }
+    }
+}

@@ -1,0 +1,287 @@
+//! The two ends of a trace, as a person writes them: `pod/web`, `svc/web:http`, `node/n1:30080`,
+//! `10.244.1.7:80/udp`, `external`.
+
+use std::net::Ipv4Addr;
+
+use super::world::{Pod, Service, World};
+use crate::nearest::nearest;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Protocol {
+    Tcp,
+    Udp,
+}
+
+impl Protocol {
+    /// As objects write it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Protocol::Tcp => "TCP",
+            Protocol::Udp => "UDP",
+        }
+    }
+
+    pub fn number(self) -> u8 {
+        match self {
+            Protocol::Tcp => 6,
+            Protocol::Udp => 17,
+        }
+    }
+}
+
+/// What is wrong with a question, in one sentence that names it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct TraceError(pub String);
+
+type Result<T> = std::result::Result<T, TraceError>;
+
+fn wrong<T>(message: impl Into<String>) -> Result<T> {
+    Err(TraceError(message.into()))
+}
+
+/// One end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Target {
+    Pod {
+        namespace: String,
+        name: String,
+    },
+    Service {
+        namespace: String,
+        name: String,
+    },
+    Node {
+        name: String,
+    },
+    Address(Ipv4Addr),
+    /// Somebody outside the cluster.
+    External,
+}
+
+/// A whole question.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Request {
+    pub from: Target,
+    pub to: Target,
+    /// A number or a name.
+    pub port: Option<String>,
+    pub protocol: Protocol,
+}
+
+impl Request {
+    /// Reads both ends; names without a kind are pods' or services' of the namespace.
+    pub fn read(from: &str, to: &str, namespace: &str, world: &World) -> Result<Self> {
+        const KINDS: [&str; 9] = ["pod", "pods", "po", "svc", "service", "services", "node", "nodes", "no"];
+        let (to, protocol) = match to.rsplit_once('/') {
+            Some((rest, "udp")) if !KINDS.contains(&rest) => (rest, Protocol::Udp),
+            Some((rest, "tcp")) if !KINDS.contains(&rest) => (rest, Protocol::Tcp),
+            _ => (to, Protocol::Tcp),
+        };
+        let (to, port) = match to.rsplit_once(':') {
+            Some((_, "")) => return wrong(format!("{to}: no port after the colon")),
+            Some((rest, port)) => (rest, Some(port.to_owned())),
+            None => (to, None),
+        };
+        if let Some((_, other)) = port.as_ref().and_then(|port| port.split_once('/')) {
+            return wrong(format!("no protocol {other:?} (tcp or udp)"));
+        }
+        let from_target = Target::read(from, namespace, world)?;
+        let to = Target::read(to, namespace, world)?;
+        if to == Target::External {
+            return wrong("external can begin a connection, but not be its goal: name an address");
+        }
+        Ok(Self { from: from_target, to, port, protocol })
+    }
+}
+
+impl Target {
+    fn read(text: &str, namespace: &str, world: &World) -> Result<Self> {
+        if text == "external" {
+            return Ok(Self::External);
+        }
+        if let Ok(ip) = text.parse::<Ipv4Addr>() {
+            return Ok(Self::Address(ip));
+        }
+        let (kind, name) = match text.split_once('/') {
+            Some((kind, name)) => (Some(kind), name),
+            None => (None, text),
+        };
+        if name.is_empty() {
+            return wrong(format!("{text:?} names nothing"));
+        }
+        let (namespace, name) = (namespace.to_owned(), name.to_owned());
+        match kind {
+            Some("pod" | "pods" | "po") => {
+                world
+                    .pod(&namespace, &name)
+                    .map(drop)
+                    .ok_or_else(|| missing("pod", &name, &namespace, pods(world, &namespace)))?;
+                Ok(Self::Pod { namespace, name })
+            }
+            Some("svc" | "service" | "services") => {
+                world
+                    .service(&namespace, &name)
+                    .map(drop)
+                    .ok_or_else(|| missing("service", &name, &namespace, services(world, &namespace)))?;
+                Ok(Self::Service { namespace, name })
+            }
+            Some("node" | "nodes" | "no") => {
+                let names = world.nodes.iter().map(|node| node.name.as_str());
+                world.node(&name).map(drop).ok_or_else(|| missing("node", &name, "", names))?;
+                Ok(Self::Node { name })
+            }
+            Some(other) => wrong(format!(
+                "{text}: no kind {other:?} (pod/NAME, svc/NAME, node/NAME, an address or external)"
+            )),
+            None => match (world.pod(&namespace, &name), world.service(&namespace, &name)) {
+                (Some(_), Some(_)) => wrong(format!(
+                    "{name} is a pod and a service in namespace {namespace}: say pod/{name} or svc/{name}"
+                )),
+                (Some(_), None) => Ok(Self::Pod { namespace, name }),
+                (None, Some(_)) => Ok(Self::Service { namespace, name }),
+                (None, None) => {
+                    let names = pods(world, &namespace).chain(services(world, &namespace));
+                    Err(missing("pod or service", &name, &namespace, names))
+                }
+            },
+        }
+    }
+
+    /// In words, with the address.
+    pub fn words(&self, world: &World) -> String {
+        match self {
+            Self::Pod { namespace, name } => match world.pod(namespace, name) {
+                Some(Pod { ip: Some(ip), node, host_network, .. }) => {
+                    let network = if *host_network { ", in the node's network" } else { "" };
+                    format!("pod {namespace}/{name} ({ip} on {node}{network})")
+                }
+                _ => format!("pod {namespace}/{name}"),
+            },
+            Self::Service { namespace, name } => {
+                match world.service(namespace, name).and_then(|service| service.cluster_ip) {
+                    Some(ip) => format!("service {namespace}/{name} ({ip})"),
+                    None => format!("service {namespace}/{name} (headless)"),
+                }
+            }
+            Self::Node { name } => match world.node(name) {
+                Some(node) => format!("node {name} ({})", node.ip),
+                None => format!("node {name}"),
+            },
+            Self::Address(ip) => match world.who(*ip) {
+                words if words == ip.to_string() => words,
+                words => format!("{ip} ({words})"),
+            },
+            Self::External => "outside the cluster".into(),
+        }
+    }
+}
+
+fn pods<'a>(world: &'a World, namespace: &'a str) -> impl Iterator<Item = &'a str> {
+    world.pods.iter().filter(move |pod| pod.namespace == namespace).map(|pod| pod.name.as_str())
+}
+
+fn services<'a>(world: &'a World, namespace: &'a str) -> impl Iterator<Item = &'a str> {
+    world.services.iter().filter(move |this| this.namespace == namespace).map(|this| this.name.as_str())
+}
+
+fn missing<'a>(kind: &str, name: &str, namespace: &str, names: impl Iterator<Item = &'a str>) -> TraceError {
+    let place = if namespace.is_empty() { String::new() } else { format!(" in namespace {namespace}") };
+    let near = nearest(name, names).map(|near| format!("; did you mean {near}?")).unwrap_or_default();
+    TraceError(format!("there is no {kind} {name}{place}{near}"))
+}
+
+/// Where a connection is really addressed to: one address, or several that the client chooses from.
+pub(super) fn addresses(request: &Request, world: &World) -> Result<Vec<(Ipv4Addr, u16)>> {
+    let protocol = request.protocol.name();
+    let number = request.port.as_deref().map(str::parse::<u16>);
+    match &request.to {
+        Target::Pod { namespace, name } => {
+            let pod = world.pod(namespace, name).expect("found when it was read");
+            let ip =
+                pod.ip.ok_or_else(|| TraceError(format!("pod {namespace}/{name} has no address yet")))?;
+            let mut ports = pod.ports.iter().filter(|port| port.protocol == protocol);
+            let port = match (&request.port, number) {
+                (_, Some(Ok(port))) if port > 0 => port,
+                (Some(wanted), _) => match ports.find(|port| port.name == *wanted) {
+                    Some(port) => port.port,
+                    None => return wrong(format!("pod {namespace}/{name} has no {protocol} port {wanted}")),
+                },
+                (None, _) => match ports.next() {
+                    Some(port) => port.port,
+                    None => {
+                        return wrong(format!(
+                            "pod {namespace}/{name} names no {protocol} port: say pod/{name}:PORT"
+                        ));
+                    }
+                },
+            };
+            Ok(vec![(ip, port)])
+        }
+        Target::Service { namespace, name } => {
+            let service = world.service(namespace, name).expect("found when it was read");
+            let mut ports = service.ports.iter().filter(|port| port.protocol == protocol);
+            let port = match (&request.port, number) {
+                (None, _) => ports.next(),
+                (_, Some(Ok(number))) => {
+                    let found = ports.find(|port| port.port == number);
+                    // A port that it does not have is still an address to try.
+                    if found.is_none()
+                        && let Some(ip) = service.cluster_ip
+                    {
+                        return Ok(vec![(ip, number)]);
+                    }
+                    found
+                }
+                (Some(wanted), _) => ports.find(|port| port.name == *wanted),
+            };
+            let Some(port) = port else {
+                let wanted = request.port.as_deref().map(|port| format!(" {port}")).unwrap_or_default();
+                return wrong(format!("service {namespace}/{name} has no {protocol} port{wanted}"));
+            };
+            match service.cluster_ip {
+                Some(ip) => Ok(vec![(ip, port.port)]),
+                None if port.endpoints.is_empty() => wrong(format!(
+                    "service {namespace}/{name} is headless and has no ready endpoint: its name has no address"
+                )),
+                None => Ok(port.endpoints.iter().map(|endpoint| (endpoint.ip, endpoint.port)).collect()),
+            }
+        }
+        Target::Node { .. } | Target::Address(_) => {
+            let ip = match &request.to {
+                Target::Node { name } => world.node(name).expect("found when it was read").ip,
+                Target::Address(ip) => *ip,
+                _ => unreachable!("these two alone"),
+            };
+            match (&request.port, number) {
+                (_, Some(Ok(port))) if port > 0 => Ok(vec![(ip, port)]),
+                (Some(port), _) => wrong(format!("{port:?} is no port (1 to 65535)")),
+                (None, _) => wrong(format!("say which port: {ip}:PORT")),
+            }
+        }
+        Target::External => wrong("external can begin a connection, but not be its goal"),
+    }
+}
+
+/// The pods that stand for one end: a service's are those behind it.
+pub(super) fn senders<'a>(from: &'a Target, world: &'a World) -> Result<Vec<&'a Pod>> {
+    match from {
+        Target::Pod { namespace, name } => Ok(world.pod(namespace, name).into_iter().collect()),
+        Target::Service { namespace, name } => {
+            let service: &Service = world.service(namespace, name).expect("found when it was read");
+            let mut ips: Vec<Ipv4Addr> = service
+                .ports
+                .iter()
+                .flat_map(|port| port.endpoints.iter().map(|endpoint| endpoint.ip))
+                .collect();
+            ips.sort();
+            ips.dedup();
+            let pods: Vec<&Pod> = ips.into_iter().filter_map(|ip| world.pod_at(ip)).collect();
+            if pods.is_empty() {
+                return wrong(format!("service {namespace}/{name} has no pod that could begin a connection"));
+            }
+            Ok(pods)
+        }
+        _ => Ok(Vec::new()),
+    }
+}

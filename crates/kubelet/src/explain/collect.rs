@@ -1,0 +1,342 @@
+//! Reads the facts about pods off the kernel, and has them judged.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::{Pod, Service};
+use skiff_client::ObjectKey;
+use skiff_explain::facts::{self as told, Holder, Protocol};
+use skiff_explain::namespaces::{Inodes, Kind};
+use skiff_explain::node::{NodeExplanation, node as explain_node};
+use skiff_explain::pod::{HostPort, Interface, PodExplanation, Route, Security, WritablePath};
+use skiff_explain::{Metadata, Missing, judge};
+use skiff_network::facts as network;
+use skiff_runtime::facts as processes;
+use skiff_runtime::{Container, ContainerState};
+
+use super::scan::Scan;
+use super::services::services;
+use crate::agent::{Refusal, internal};
+use crate::config::Config;
+use crate::labels;
+use crate::node_context::Context;
+use crate::observed::exit_code;
+use crate::translate;
+
+/// The pods of this node that are `wanted`, explained.
+pub(super) async fn pods(
+    context: &Arc<Context>,
+    wanted: impl Fn(&ObjectKey) -> bool,
+) -> Result<Vec<PodExplanation>, Refusal> {
+    let pods: Vec<Arc<Pod>> =
+        context.pods.list().into_iter().filter(|pod| wanted(&ObjectKey::of(&**pod))).collect();
+    if pods.is_empty() {
+        return Ok(Vec::new());
+    }
+    let scan = context.memory.scan(context).await?;
+    let services = context.services.list();
+    let config = context.config.clone();
+    let explained = tokio::task::spawn_blocking(move || {
+        let reader = Reader::new(&scan, &config, &services);
+        pods.iter().map(|pod| judge::pod(&reader.facts(pod))).collect::<Vec<_>>()
+    });
+    let mut explained = explained.await.map_err(internal)?;
+    context.memory.forget_scan();
+    for pod in &mut explained {
+        let key = ObjectKey::new(&pod.metadata.namespace, &pod.metadata.name);
+        let now = context.pods.get(&key);
+        let same = now.is_some_and(|now| now.metadata.uid.as_deref() == Some(pod.metadata.uid.as_str()));
+        if !same && pod.past.is_none() {
+            pod.past = Some("the pod was deleted while it was being looked at".into());
+        }
+    }
+    Ok(explained)
+}
+
+/// The node, with all its pods.
+pub(super) async fn node(context: &Arc<Context>) -> Result<NodeExplanation, Refusal> {
+    let pods = pods(context, |_| true).await?;
+    let scan = context.memory.scan(context).await?;
+    let told = explain_node(&scan.node_name, scan.inodes, scan.processes.len(), &pods);
+    context.memory.forget_scan();
+    Ok(told)
+}
+
+/// All listening sockets of the node's own network.
+pub(super) fn node_sockets(scan: &Scan) -> Vec<told::Socket> {
+    let found = network::sockets(std::process::id());
+    sockets(scan, scan.inodes.of(Kind::Net), &found)
+}
+
+fn sockets(scan: &Scan, net: u64, found: &[network::SocketFact]) -> Vec<told::Socket> {
+    let owners = network::owners(scan.members(Kind::Net, net).iter().copied(), found);
+    let found = found.iter().filter_map(|socket| {
+        let protocol = match socket.protocol {
+            skiff_network::Protocol::Tcp => Protocol::Tcp,
+            skiff_network::Protocol::Udp => Protocol::Udp,
+            skiff_network::Protocol::Sctp => return None,
+        };
+        let process = owners.get(&socket.inode).map(|pid| scan.process(*pid));
+        Some(told::Socket { protocol, address: socket.address, port: socket.port, process })
+    });
+    found.collect()
+}
+
+/// What is the same for all pods of one look.
+struct Reader<'a> {
+    scan: &'a Scan,
+    config: &'a Config,
+    services: &'a [Arc<Service>],
+    node: told::Node,
+    node_network: network::Facts,
+    mounts: Vec<processes::MountFact>,
+}
+
+impl<'a> Reader<'a> {
+    fn new(scan: &'a Scan, config: &'a Config, services: &'a [Arc<Service>]) -> Self {
+        let own = std::process::id();
+        let node_network = network::read(own).unwrap_or_default();
+        let objects = |name: &str| {
+            let text = std::fs::read_to_string(format!("/proc/sysvipc/{name}")).unwrap_or_default();
+            text.lines().skip(1).count()
+        };
+        let node = told::Node {
+            name: scan.node_name.clone(),
+            inodes: scan.inodes,
+            processes: scan.processes.len(),
+            links: node_network.links.len(),
+            ipc_objects: ["shm", "sem", "msg"].iter().map(|name| objects(name)).sum(),
+        };
+        Self {
+            scan,
+            config,
+            services,
+            node,
+            node_network,
+            mounts: processes::mounts(own).unwrap_or_default(),
+        }
+    }
+
+    fn facts(&self, pod: &Pod) -> told::Pod {
+        let metadata = &pod.metadata;
+        let uid = metadata.uid.clone().unwrap_or_default();
+        let mut facts = told::Pod {
+            metadata: Metadata {
+                name: metadata.name.clone().unwrap_or_default(),
+                namespace: metadata.namespace.clone().unwrap_or_default(),
+                uid: uid.clone(),
+            },
+            node: self.node.clone(),
+            node_ip: self.config.node_ip().to_string(),
+            services: services(pod, self.services.iter().map(|service| &**service)),
+            ..told::Pod::default()
+        };
+        let mut sandboxes: Vec<_> =
+            self.scan.sandboxes.iter().filter(|own| labels::uid(&own.config.labels) == uid).collect();
+        sandboxes.sort_by_key(|own| std::cmp::Reverse((labels::attempt(&own.config.labels), own.created_at)));
+        let sandbox = sandboxes.first().filter(|own| own.pid != 0);
+        facts.sandbox = sandbox.and_then(|own| holder("pause", own.pid));
+        facts.containers = self.containers(pod, &uid);
+        facts.outsiders = self.outsiders(&facts, &uid);
+        match facts.sandbox.as_ref().map(|holder| (holder.pid, holder.inodes.of(Kind::Net))) {
+            None => {
+                let why = match sandboxes.is_empty() {
+                    true => "the pod has no sandbox yet",
+                    false => "the pod's sandbox has ended",
+                };
+                facts.missing.push(Missing::new("namespaces, network and listening sockets", why));
+            }
+            Some((pid, net)) => self.network(&mut facts, pod, pid, net),
+        }
+        // What was read of a process may be another's by now, if it ended meanwhile.
+        let gone = facts
+            .sandbox
+            .as_ref()
+            .is_some_and(|own| processes::namespaces(own.pid).is_none_or(|now| Inodes(now) != own.inodes));
+        if gone {
+            facts.past = Some("the pod's sandbox ended while it was being looked at".into());
+        }
+        facts
+    }
+
+    fn containers(&self, pod: &Pod, uid: &str) -> Vec<told::Container> {
+        let Some(spec) = &pod.spec else { return Vec::new() };
+        let latest = |name: &str| {
+            let own = self.scan.containers.iter().filter(|container| {
+                labels::uid(&container.labels) == uid && labels::container_name(container) == name
+            });
+            own.max_by_key(|container| (container.created_at, labels::attempt(&container.labels)))
+        };
+        let init = spec
+            .init_containers
+            .iter()
+            .flatten()
+            .filter(|init| latest(&init.name).is_some_and(|own| own.state == ContainerState::Running));
+        init.chain(&spec.containers)
+            .map(|container| {
+                let asked = host_path_targets(pod, container);
+                self.container(&container.name, latest(&container.name), uid, &asked)
+            })
+            .collect()
+    }
+
+    fn container(
+        &self,
+        name: &str,
+        found: Option<&Container>,
+        uid: &str,
+        asked: &[PathBuf],
+    ) -> told::Container {
+        let state = match found {
+            None => "not created yet".to_owned(),
+            Some(own) => match own.state {
+                ContainerState::Created => "created, not started yet".to_owned(),
+                ContainerState::Running => "running".to_owned(),
+                ContainerState::Exited => format!("ended with exit code {}", exit_code(own)),
+                ContainerState::Unknown => "ended; how is not known".to_owned(),
+            },
+        };
+        let pid = found
+            .filter(|own| own.state == ContainerState::Running)
+            .map(|own| own.pid)
+            .filter(|pid| *pid != 0);
+        let holder = pid.and_then(|pid| holder(name, pid));
+        // A PID may be another's by now; its control group can't be.
+        let holder = holder.filter(|own| self.scan.pod_uid(own.pid).as_deref() == Some(uid));
+        let privileges = holder.as_ref().and_then(|own| processes::privileges(own.pid).ok());
+        let mounts = holder.as_ref().and_then(|own| processes::mounts(own.pid).ok());
+        let own_dirs = [self.config.pod_dir(uid), self.config.data_dir.join("runtime")];
+        let paths =
+            mounts.map(|mounts| processes::writable_node_paths(&mounts, &self.mounts, &own_dirs, asked));
+        let shown = |path: PathBuf| path.display().to_string();
+        let paths = paths.unwrap_or_default().into_iter();
+        told::Container {
+            name: name.to_owned(),
+            state,
+            holder,
+            security: privileges.map(security),
+            writable_paths: paths
+                .map(|(mount, path)| WritablePath { mount: shown(mount), path: shown(path) })
+                .collect(),
+        }
+    }
+
+    /// Who is in the pod's namespaces and not of the pod.
+    fn outsiders(&self, facts: &told::Pod, uid: &str) -> BTreeMap<(Kind, u64), Vec<told::Process>> {
+        let held = facts.sandbox.iter().chain(facts.containers.iter().filter_map(|own| own.holder.as_ref()));
+        let held: Vec<&Holder> = held.collect();
+        let mut outsiders = BTreeMap::new();
+        let mut of_pod: HashMap<u32, bool> = held.iter().map(|holder| (holder.pid, true)).collect();
+        for holder in &held {
+            for kind in Kind::ALL {
+                let inode = holder.inodes.of(kind);
+                if inode == 0 || inode == self.node.inodes.of(kind) || outsiders.contains_key(&(kind, inode))
+                {
+                    continue;
+                }
+                let foreign = self.scan.members(kind, inode).iter().filter(|pid| {
+                    !*of_pod.entry(**pid).or_insert_with(|| {
+                        // One that has ended since is in no namespace any more.
+                        let gone =
+                            || processes::namespaces(**pid).is_none_or(|now| Inodes(now).of(kind) != inode);
+                        self.scan.pod_uid(**pid).as_deref() == Some(uid) || gone()
+                    })
+                });
+                let foreign: Vec<told::Process> = foreign.map(|pid| self.scan.process(*pid)).collect();
+                outsiders.insert((kind, inode), foreign);
+            }
+        }
+        outsiders
+    }
+
+    fn network(&self, facts: &mut told::Pod, pod: &Pod, pid: u32, net: u64) {
+        let on_node = net == self.node.inodes.of(Kind::Net);
+        let read;
+        let found = match on_node {
+            true => &self.node_network,
+            false => match network::read(pid) {
+                Ok(found) => {
+                    read = found;
+                    &read
+                }
+                Err(error) => {
+                    let why = crate::images::chain(&error);
+                    return facts.missing.push(Missing::new("network and listening sockets", why));
+                }
+            },
+        };
+        facts.interfaces = found.links.iter().map(interface).collect();
+        facts.routes = found.routes.iter().map(route).collect();
+        facts.sockets = sockets(self.scan, net, &found.sockets);
+        if on_node {
+            facts.pod_ip = Some(facts.node_ip.clone());
+            return;
+        }
+        let eth0 = found.links.iter().find(|link| link.name == "eth0");
+        let four = eth0.and_then(|link| link.addresses.iter().find(|(ip, _)| ip.is_ipv4()));
+        facts.pod_ip = four.map(|(ip, _)| ip.to_string());
+        facts.host_ports = translate::host_ports(pod)
+            .into_iter()
+            .map(|port| HostPort {
+                host_ip: port.host_ip.to_string(),
+                host_port: port.host_port,
+                protocol: match port.protocol {
+                    skiff_network::Protocol::Tcp => "TCP".into(),
+                    skiff_network::Protocol::Udp => "UDP".into(),
+                    skiff_network::Protocol::Sctp => "SCTP".into(),
+                },
+                container_port: port.container_port,
+            })
+            .collect();
+    }
+}
+
+fn holder(name: &str, pid: u32) -> Option<Holder> {
+    let inodes = Inodes(processes::namespaces(pid)?);
+    Some(Holder { name: name.to_owned(), pid, inodes })
+}
+
+fn security(found: processes::Privileges) -> Security {
+    let owned = |names: Vec<&'static str>| names.into_iter().map(str::to_owned).collect();
+    Security {
+        effective_user: found.effective_user,
+        effective_group: found.effective_group,
+        capabilities: owned(found.capabilities),
+        beyond_default: owned(found.beyond_default),
+        seccomp: match found.seccomp {
+            0 => "disabled".into(),
+            1 => "strict".into(),
+            _ => "filter".into(),
+        },
+        no_new_privileges: found.no_new_privileges,
+    }
+}
+
+fn interface(link: &network::LinkFact) -> Interface {
+    Interface {
+        name: link.name.clone(),
+        up: link.up,
+        mtu: link.mtu,
+        kind: link.kind.clone(),
+        addresses: link.addresses.iter().map(|(ip, prefix)| format!("{ip}/{prefix}")).collect(),
+    }
+}
+
+fn route(route: &network::RouteFact) -> Route {
+    let destination = match route.prefix {
+        0 => "default".to_owned(),
+        prefix => format!("{}/{prefix}", route.destination),
+    };
+    Route { destination, via: route.via.map(|via| via.to_string()), device: route.link.clone() }
+}
+
+/// Where a container has paths of the node mounted by wish.
+fn host_path_targets(pod: &Pod, container: &k8s_openapi::api::core::v1::Container) -> Vec<PathBuf> {
+    let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
+    let names: Vec<&str> =
+        volumes.filter(|volume| volume.host_path.is_some()).map(|volume| volume.name.as_str()).collect();
+    let mounts = container.volume_mounts.iter().flatten();
+    let wished = mounts.filter(|mount| names.contains(&mount.name.as_str()));
+    wished.map(|mount| PathBuf::from(&mount.mount_path)).collect()
+}

@@ -1,0 +1,125 @@
+//! What a pod of this node waits for, from what its worker knows: a plain function.
+
+use std::time::SystemTime;
+
+use k8s_openapi::api::core::v1::{Container as Spec, Pod};
+use skiff_explain::waits::Wait;
+use skiff_runtime::ContainerState;
+
+use crate::observed::{ImageState, Observed, exit_code, is_over};
+use crate::plan::Plan;
+use crate::time::timestamp;
+
+/// Everything that is waited for; nothing of a pod that is ready or has come to its end.
+pub(crate) fn waits(pod: &Pod, seen: &Observed, plan: &Plan) -> Vec<Wait> {
+    let Some(spec) = pod.spec.as_ref().filter(|_| !plan.terminal) else { return Vec::new() };
+    if let Some(failure) = &seen.pod_failure {
+        let what = match failure.reason.as_str() {
+            "FailedMount" => "volume",
+            _ if failure.message.contains("network") => "network",
+            _ => "sandbox",
+        };
+        let told = wait(what, None, &failure.reason);
+        return vec![Wait {
+            last_error: Some(failure.message.clone()),
+            next_try: Some(time(failure.retry_at)),
+            ..told
+        }];
+    }
+    if !seen.volumes_ready {
+        return vec![wait("volume", None, "volumes are being set up")];
+    }
+    if !seen.sandbox().is_some_and(|sandbox| sandbox.ready) {
+        return vec![wait("sandbox", None, "the sandbox is being made")];
+    }
+    let init = spec.init_containers.iter().flatten();
+    let unfinished = init.clone().find(|init| {
+        let restarts = init.restart_policy.as_deref() == Some("Always");
+        let latest = seen.latest(&init.name);
+        !restarts && !latest.is_some_and(|latest| is_over(latest) && exit_code(latest) == 0)
+    });
+    match unfinished {
+        Some(init) => {
+            let own = of_container(init, seen, plan);
+            let runs =
+                || wait("container", Some(&init.name), "the init container runs; the others wait for it");
+            vec![own.unwrap_or_else(runs)]
+        }
+        None => spec.containers.iter().filter_map(|container| of_container(container, seen, plan)).collect(),
+    }
+}
+
+fn of_container(container: &Spec, seen: &Observed, plan: &Plan) -> Option<Wait> {
+    let name = container.name.as_str();
+    if let Some(latest) = seen.latest(name).filter(|latest| latest.state == ContainerState::Running) {
+        return unready(container, seen, latest);
+    }
+    let reason = plan.waiting.get(name);
+    if let Some(failure) = seen.failures.get(name) {
+        return Some(Wait {
+            last_error: Some(failure.message.clone()),
+            next_try: Some(time(failure.retry_at)),
+            ..wait("container", Some(name), &failure.reason)
+        });
+    }
+    match seen.images.get(name) {
+        Some(ImageState::Pulling { previous }) => {
+            let image = container.image.as_deref().unwrap_or_default();
+            let told = wait("image", Some(name), &format!("pulling {image}"));
+            return Some(Wait { last_error: previous.as_ref().map(|before| before.message.clone()), ..told });
+        }
+        Some(ImageState::Failed(failure)) => {
+            let reason = reason.map_or(failure.reason.as_str(), |waiting| waiting.reason.as_str());
+            return Some(Wait {
+                last_error: Some(failure.message.clone()),
+                next_try: Some(time(failure.at + failure.backoff)),
+                ..wait("image", Some(name), reason)
+            });
+        }
+        Some(ImageState::Ready) | None => {}
+    }
+    let latest = seen.latest(name);
+    if let Some(waiting) = reason {
+        let until = latest
+            .and_then(|latest| seen.crashes.get(name).and_then(|crash| crash.until(latest.finished_at?)));
+        let ended = latest.filter(|latest| is_over(latest)).map(|latest| {
+            let why = latest.reason.as_deref().unwrap_or("Error");
+            let said = latest.message.as_deref().map(|said| format!(": {}", said.trim())).unwrap_or_default();
+            format!("its last run ended with exit code {} ({why}){said}", exit_code(latest))
+        });
+        return Some(Wait {
+            last_error: ended.or_else(|| waiting.message.clone()),
+            next_try: until.map(time),
+            ..wait("container", Some(name), &waiting.reason)
+        });
+    }
+    // One that has ended for good is not waited for.
+    (!latest.is_some_and(is_over)).then(|| wait("container", Some(name), "it is being created"))
+}
+
+fn unready(container: &Spec, seen: &Observed, latest: &skiff_runtime::Container) -> Option<Wait> {
+    let name = Some(container.name.as_str());
+    let probed = seen.probes.get(&latest.id);
+    if container.startup_probe.is_some() && !probed.is_some_and(|probed| probed.started) {
+        return Some(wait("probe", name, "its startup probe has not succeeded yet"));
+    }
+    if container.readiness_probe.is_some() && !probed.is_some_and(|probed| probed.ready) {
+        return Some(wait("probe", name, "its readiness probe does not succeed"));
+    }
+    None
+}
+
+fn wait(what: &str, container: Option<&str>, reason: &str) -> Wait {
+    Wait {
+        what: what.into(),
+        container: container.map(str::to_owned),
+        reason: reason.into(),
+        since: None,
+        last_error: None,
+        next_try: None,
+    }
+}
+
+fn time(at: SystemTime) -> String {
+    timestamp(at).to_string()
+}

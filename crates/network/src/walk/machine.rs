@@ -1,0 +1,165 @@
+//! One network namespace as a packet meets it: links, addresses, routes, filter and sockets.
+
+use std::fs::File;
+use std::io;
+use std::net::Ipv4Addr;
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+
+use skiff_sys::netlink::route::{self, Connection, Link};
+use skiff_sys::netlink::{Family, Socket, in_netns};
+use skiff_sys::nft::listing::Listing;
+use skiff_sys::nft::passage::Machine;
+
+use crate::{Error, HostPort, Protocol, listeners};
+
+/// A sandbox on the bridge.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SandboxAt {
+    /// How it is to be called.
+    pub name: String,
+    pub ip: Ipv4Addr,
+    pub host_link: String,
+    /// Its network namespace.
+    pub netns: PathBuf,
+}
+
+pub struct Namespace {
+    routes: Connection,
+    links: Vec<Link>,
+    addresses: Vec<route::Address>,
+    pub(super) filter: Listing,
+    /// None is the calling thread's.
+    netns: Option<File>,
+}
+
+impl Namespace {
+    /// The calling thread's.
+    pub fn open() -> Result<Namespace, Error> {
+        let filter = Listing::open().map_err(|source| failed("read the packet filter", source))?;
+        let routes = Connection::open().map_err(|source| failed("read routes", source))?;
+        Namespace::read(routes, filter, None)
+    }
+
+    pub(super) fn of(sandbox: &SandboxAt) -> Result<Namespace, Error> {
+        let netns = File::open(&sandbox.netns)
+            .map_err(|source| failed(format!("open the network namespace of {}", sandbox.name), source))?;
+        let socket = Socket::open_in(netns.as_fd(), Family::Netfilter)
+            .map_err(|source| failed("open a netfilter socket", source))?;
+        let filter = Listing::read(&socket).map_err(|source| failed("read the packet filter", source))?;
+        let routes = Connection::open_in(netns.as_fd()).map_err(|source| failed("read routes", source))?;
+        Namespace::read(routes, filter, Some(netns))
+    }
+
+    fn read(routes: Connection, filter: Listing, netns: Option<File>) -> Result<Namespace, Error> {
+        let links = routes.links().map_err(|source| failed("list links", source))?;
+        let addresses = routes.addresses().map_err(|source| failed("list addresses", source))?;
+        Ok(Namespace { routes, links, addresses, filter, netns })
+    }
+
+    pub(super) fn look_up(
+        &self,
+        to: Ipv4Addr,
+        from: Option<Ipv4Addr>,
+        input: Option<&str>,
+    ) -> Result<route::Found, route::Error> {
+        let input = input.and_then(|name| self.link(name)).map(|link| link.index);
+        self.routes.look_up(to, from, input)
+    }
+
+    pub(super) fn link_name(&self, index: u32) -> Option<String> {
+        self.links.iter().find(|link| link.index == index).map(|link| link.name.clone())
+    }
+
+    /// The link over which the neighbour is reached.
+    pub(super) fn link_towards(&self, neighbour: Ipv4Addr) -> Result<Option<String>, Error> {
+        match self.look_up(neighbour, None, None) {
+            Ok(found) => Ok(found.link.and_then(|index| self.link_name(index))),
+            Err(error) if error.errno().is_some() => Ok(None),
+            Err(error) => Err(failed(format!("look up {neighbour}"), error)),
+        }
+    }
+
+    /// The link of the default route and the router there.
+    pub(super) fn outside(&self) -> Option<(String, Ipv4Addr)> {
+        let routes = self.routes.routes(None).ok()?;
+        let default = routes.into_iter().find(|route| route.prefix == 0)?;
+        Some((self.link_name(default.link?)?, default.via?))
+    }
+
+    /// Why nothing leaves by the link, if so.
+    pub(super) fn down(&self, name: &str) -> Option<&'static str> {
+        match self.link(name) {
+            None => Some("is gone"),
+            Some(link) if !link.up => Some("is down"),
+            Some(link) if !link.carrier => Some("has no carrier: its other end is down"),
+            Some(_) => None,
+        }
+    }
+
+    /// The source that the kernel would choose.
+    pub(super) fn source_for(&self, link: &str, to: Ipv4Addr) -> Result<Ipv4Addr, Error> {
+        if let Ok(found) = self.look_up(to, None, None)
+            && let Some(source) = found.source
+        {
+            return Ok(source);
+        }
+        self.address_of(link, to).ok_or_else(|| Error::Invalid(format!("link {link} has no address")))
+    }
+
+    /// Who listens there.
+    pub(super) fn listener(&self, protocol: u8, address: Ipv4Addr, port: u16) -> Option<String> {
+        let protocol = match protocol {
+            6 => Protocol::Tcp,
+            17 => Protocol::Udp,
+            _ => return None,
+        };
+        let wanted = HostPort { host_ip: address, host_port: port, protocol, container_port: port };
+        let found = match &self.netns {
+            None => listeners::find(&wanted),
+            Some(netns) => in_netns(netns.as_fd(), || listeners::find(&wanted)).ok().flatten(),
+        }?;
+        Some(match found.pid {
+            0 => "a process that can't be looked into".into(),
+            pid => format!("process {pid} ({})", found.command),
+        })
+    }
+
+    fn link(&self, name: &str) -> Option<&Link> {
+        self.links.iter().find(|link| link.name == name)
+    }
+}
+
+impl Machine for Namespace {
+    fn is_local(&self, address: Ipv4Addr) -> bool {
+        self.routes.look_up(address, None, None).is_ok_and(|found| found.local)
+    }
+
+    fn address_of(&self, link: &str, towards: Ipv4Addr) -> Option<Ipv4Addr> {
+        let index = self.link(link)?.index;
+        let own = || self.addresses.iter().filter(|address| address.link == index);
+        let near = |address: &&route::Address| {
+            let mask = u32::MAX.checked_shl(32 - u32::from(address.prefix)).unwrap_or(0);
+            address.ip.to_bits() & mask == towards.to_bits() & mask
+        };
+        own().find(near).or_else(|| own().next()).map(|address| address.ip)
+    }
+}
+
+/// The kernel's refusal of a way, in words.
+pub(super) fn route_error(error: &route::Error, to: Ipv4Addr, input: Option<&str>) -> String {
+    match error.errno() {
+        Some(libc::ENETUNREACH) => format!("no route to {to}"),
+        Some(libc::EHOSTUNREACH) => format!("the host {to} is unreachable by the routes"),
+        Some(libc::EXDEV) => format!(
+            "the reverse path filter: answers to this sender would not leave by {}",
+            input.unwrap_or("this link")
+        ),
+        Some(errno) => format!("no way to {to}: {}", io::Error::from_raw_os_error(errno)),
+        None => format!("no way to {to}: {error}"),
+    }
+}
+
+fn failed(action: impl Into<String>, source: impl std::error::Error + Send + Sync + 'static) -> Error {
+    Error::Kernel { action: action.into(), source: Box::new(source) }
+}

@@ -1,0 +1,163 @@
+//! What a walk tells is what packets do: every way here is also gone by a real connection.
+
+mod lab;
+
+use std::net::Ipv4Addr;
+
+use lab::{Lab, Netns, Node, ip};
+use skiff_network::walk::{End, Namespace, Packets, SandboxAt, Start, Tuple, Walk, Way};
+use skiff_network::{HostPort, Network, Protocol};
+
+const TCP: u8 = 6;
+
+fn to(destination: &str, reply: bool) -> Packets {
+    let (address, port) = destination.split_once(':').unwrap();
+    let tuple = Tuple {
+        source: Ipv4Addr::UNSPECIFIED,
+        source_port: 40_000,
+        destination: ip(address),
+        destination_port: port.parse().unwrap(),
+    };
+    Packets { protocol: TCP, tuple, reply }
+}
+
+fn walk(node: &Node, sandboxes: &[SandboxAt], start: &Start, packets: &Packets) -> Vec<Way> {
+    node.netns.run(|| {
+        let walk = Walk {
+            node: Namespace::open().unwrap(),
+            name: "node",
+            bridge: "cbr0",
+            sandboxes,
+            conversations: Vec::new(),
+        };
+        walk.follow(start, packets).unwrap()
+    })
+}
+
+#[track_caller]
+fn one(ways: Vec<Way>) -> Way {
+    assert_eq!(ways.len(), 1, "{ways:#?}");
+    ways.into_iter().next().unwrap()
+}
+
+fn sandbox(node: &Node, name: &str) -> (Netns, SandboxAt) {
+    let (netns, ip) = node.sandbox(name);
+    let attachments = node.block_on(node.network.attachments()).unwrap();
+    let host_link = attachments.into_iter().find(|this| this.ip == ip).unwrap().host_link;
+    let at = SandboxAt { name: format!("pod {name}"), ip, host_link, netns: netns.path() };
+    (netns, at)
+}
+
+fn kinds(way: &Way) -> Vec<&str> {
+    way.hops.iter().map(|hop| hop.kind.as_str()).collect()
+}
+
+#[test]
+fn from_sandbox_to_sandbox_over_the_bridge() {
+    let lab = Lab::new(1);
+    let node = &lab.nodes[0];
+    let ((client, a), (server, b)) = (sandbox(node, "a"), sandbox(node, "b"));
+    let _server = server.serve_tcp("0.0.0.0:8080", "b");
+    let target = format!("{}:8080", b.ip);
+    assert_eq!(client.tcp(&target), format!("b {}", a.ip));
+    let sandboxes = [a.clone(), b.clone()];
+    let way = one(walk(node, &sandboxes, &Start::Sandbox { ip: a.ip }, &to(&target, false)));
+    assert!(matches!(&way.end, End::Delivered { place, .. } if place == "pod b"), "{way:#?}");
+    assert_eq!(way.tuple.source, a.ip);
+    let devices: Vec<&str> = way.hops.iter().filter_map(|hop| hop.device.as_deref()).collect();
+    for device in ["eth0", a.host_link.as_str(), "cbr0", b.host_link.as_str()] {
+        assert!(devices.contains(&device), "{device} in {devices:?}");
+    }
+    // Nobody listens there, and a connection finds the same.
+    let closed = format!("{}:8081", b.ip);
+    client.refused(&closed);
+    let way = one(walk(node, &sandboxes, &Start::Sandbox { ip: a.ip }, &to(&closed, false)));
+    let End::Refused { why, .. } = &way.end else { panic!("{way:#?}") };
+    assert_eq!(why, &format!("nothing listens on {closed}/tcp in pod b"));
+    // There is no such sandbox.
+    let way = one(walk(node, &sandboxes, &Start::Sandbox { ip: a.ip }, &to("10.244.1.200:80", false)));
+    assert!(matches!(&way.end, End::Unroutable { why, .. } if why.contains("10.244.1.200")), "{way:#?}");
+}
+
+#[test]
+fn a_host_port_is_translated_and_its_answer_back() {
+    let lab = Lab::new(2);
+    let node = &lab.nodes[0];
+    let (server, b) = sandbox(node, "b");
+    let _server = server.serve_tcp("0.0.0.0:8080", "b");
+    let port = HostPort {
+        host_ip: Ipv4Addr::UNSPECIFIED,
+        host_port: 9000,
+        protocol: Protocol::Tcp,
+        container_port: 8080,
+    };
+    node.block_on(node.network.set_host_ports("b", &[port])).unwrap();
+    let sandboxes = [b.clone()];
+    // From the other node, which sees only that it leaves.
+    let other = &lab.nodes[1];
+    assert_eq!(other.netns.tcp(&format!("{}:9000", node.ip)), format!("b {}", other.ip));
+    let way = one(walk(other, &[], &Start::Node, &to(&format!("{}:9000", node.ip), false)));
+    assert_eq!(way.end, End::Leaves { link: "eth0".into(), next_hop: node.ip });
+    assert_eq!(way.tuple.source, other.ip);
+    let arriving = Packets { protocol: TCP, tuple: way.tuple, reply: false };
+    let way = one(walk(node, &sandboxes, &Start::Link { next_hop: other.ip }, &arriving));
+    assert!(matches!(&way.end, End::Delivered { place, .. } if place == "pod b"), "{way:#?}");
+    assert_eq!((way.tuple.source, way.tuple.destination), (other.ip, b.ip));
+    let translated = way.hops.iter().find(|hop| hop.chain.as_deref() == Some("host-ports-any")).unwrap();
+    assert!(translated.rule.as_ref().unwrap().contains("map @host-ports"), "{translated:?}");
+    assert_eq!(translated.destination, format!("{}:8080", b.ip));
+    // The answer has the node's address again where it leaves.
+    let known = way.conversations.clone();
+    let answer = Packets { protocol: TCP, tuple: way.tuple.turned(), reply: true };
+    let ways = node.netns.run(|| {
+        let walk = Walk {
+            node: Namespace::open().unwrap(),
+            name: "node",
+            bridge: "cbr0",
+            sandboxes: &sandboxes,
+            conversations: known,
+        };
+        walk.follow(&Start::Sandbox { ip: b.ip }, &answer).unwrap()
+    });
+    let way = one(ways);
+    assert_eq!((way.tuple.source, way.tuple.source_port), (node.ip, 9000), "{way:#?}");
+    assert!(kinds(&way).contains(&"conntrack"));
+    // From the node's own loopback the sandbox sees its gateway.
+    assert_eq!(node.netns.tcp("127.0.0.1:9000"), "b 10.244.1.1");
+    let way = one(walk(node, &sandboxes, &Start::Node, &to("127.0.0.1:9000", false)));
+    assert!(matches!(way.end, End::Delivered { .. }), "{way:#?}");
+    assert_eq!(way.tuple.source, ip("10.244.1.1"));
+}
+
+#[test]
+fn damage_is_named() {
+    let lab = Lab::new(2);
+    let node = &lab.nodes[0];
+    let ((client, a), (server, b)) = (sandbox(node, "a"), sandbox(node, "b"));
+    let _server = server.serve_tcp("0.0.0.0:8080", "b");
+    let target = format!("{}:8080", b.ip);
+    let sandboxes = [a.clone(), b.clone()];
+    let look = || one(walk(node, &sandboxes, &Start::Sandbox { ip: a.ip }, &to(&target, false))).end;
+    assert!(matches!(look(), End::Delivered { .. }));
+    // A foreign rule.
+    node.netns.command("nft", &["add", "table", "ip", "foreign"]);
+    let hook = "{ type filter hook forward priority 0; }";
+    node.netns.command("nft", &["add", "chain", "ip", "foreign", "stop", hook]);
+    let rule = ["add", "rule", "ip", "foreign", "stop", "tcp", "dport", "8000-8100", "drop"];
+    node.netns.command("nft", &rule);
+    client.silent(&target);
+    let End::Dropped { by, .. } = look() else { panic!("{:?}", look()) };
+    assert!(by.starts_with("chain stop of table foreign, rule `"), "{by}");
+    node.netns.command("nft", &["delete", "table", "ip", "foreign"]);
+    assert!(matches!(look(), End::Delivered { .. }));
+    // A link that is down.
+    node.netns.command("ip", &["link", "set", &b.host_link, "down"]);
+    assert!(matches!(look(), End::Down { device, .. } if device == b.host_link));
+    node.netns.command("ip", &["link", "set", &b.host_link, "up"]);
+    assert!(matches!(look(), End::Delivered { .. }));
+    // A route that is gone: there is no default route to take its place.
+    node.netns.command("ip", &["route", "del", "default"]);
+    node.netns.command("ip", &["route", "del", "10.244.2.0/24"]);
+    let way = one(walk(node, &sandboxes, &Start::Sandbox { ip: a.ip }, &to("10.244.2.2:80", false)));
+    assert!(matches!(&way.end, End::Unroutable { why, .. } if why.contains("10.244.2.2")), "{way:#?}");
+}

@@ -1,0 +1,97 @@
+//! A change of a pod's manifest as a JSON patch: applied here to try it, and told as a command that makes
+//! the very same change.
+
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::Pod;
+use serde_json::{Value, json};
+
+use crate::snapshot::PodInfo;
+
+/// Operations of RFC 6902: of its six kinds `add`, `replace` and `remove`.
+#[derive(Debug, Clone)]
+pub(super) struct Edit(Vec<Value>);
+
+impl Edit {
+    pub(super) fn new() -> Self {
+        Self(Vec::new())
+    }
+
+    pub(super) fn add(mut self, path: impl Into<String>, value: Value) -> Self {
+        self.0.push(json!({"op": "add", "path": path.into(), "value": value}));
+        self
+    }
+
+    pub(super) fn replace(mut self, path: impl Into<String>, value: Value) -> Self {
+        self.0.push(json!({"op": "replace", "path": path.into(), "value": value}));
+        self
+    }
+
+    pub(super) fn remove(mut self, path: impl Into<String>) -> Self {
+        self.0.push(json!({"op": "remove", "path": path.into()}));
+        self
+    }
+
+    /// The pod after it.
+    pub(super) fn of(&self, pod: &PodInfo) -> Option<PodInfo> {
+        let mut value = serde_json::to_value(&*pod.pod).ok()?;
+        for operation in &self.0 {
+            apply(&mut value, operation)?;
+        }
+        let changed: Pod = serde_json::from_value(value).ok()?;
+        Some(PodInfo::new(Arc::new(changed)))
+    }
+
+    /// For what may change in a pod that exists.
+    pub(super) fn patch(&self, pod: &PodInfo) -> String {
+        format!(
+            "kubectl -n {} patch pod {} --type=json -p {}",
+            pod.key.namespace,
+            pod.key.name,
+            self.quoted()
+        )
+    }
+
+    /// For what may not: the pod is made anew.
+    pub(super) fn replacement(&self, pod: &PodInfo) -> String {
+        format!(
+            "{} --dry-run=client -o json | kubectl -n {} replace --force -f -",
+            self.patch(pod),
+            pod.key.namespace
+        )
+    }
+
+    fn quoted(&self) -> String {
+        let text = Value::from(self.0.clone()).to_string();
+        format!("'{}'", text.replace('\'', r"'\''"))
+    }
+}
+
+fn apply(value: &mut Value, operation: &Value) -> Option<()> {
+    let (parent, last) = operation["path"].as_str()?.rsplit_once('/')?;
+    let last = unescaped(last);
+    let new = &operation["value"];
+    match (operation["op"].as_str()?, value.pointer_mut(parent)?) {
+        ("add", Value::Array(items)) if last == "-" => items.push(new.clone()),
+        ("add" | "replace", Value::Array(items)) => {
+            *items.get_mut(last.parse::<usize>().ok()?)? = new.clone()
+        }
+        ("add" | "replace", Value::Object(fields)) => drop(fields.insert(last, new.clone())),
+        ("remove", Value::Object(fields)) => drop(fields.remove(&last)?),
+        ("remove", Value::Array(items)) => {
+            let index = last.parse::<usize>().ok().filter(|index| *index < items.len())?;
+            items.remove(index);
+        }
+        _ => return None,
+    }
+    Some(())
+}
+
+/// One part of a JSON pointer (RFC 6901).
+pub(super) fn escaped(part: &str) -> String {
+    part.replace('~', "~0").replace('/', "~1")
+}
+
+fn unescaped(part: &str) -> String {
+    part.replace("~1", "/").replace("~0", "~")
+}

@@ -1,0 +1,201 @@
+//! For every filter a pod that fails it: what is said, and what would let the pod in.
+
+use std::sync::Arc;
+
+use expect_test::{Expect, expect};
+use serde_json::{Value, json};
+use skiff_explain::pending::PendingExplanation;
+
+use super::explain;
+use crate::snapshot::Snapshot;
+use crate::testing::{info, node, pod, three_nodes};
+use crate::verdicts::Verdicts;
+
+fn place(snapshot: &mut Snapshot, name: &str, spec: Value, on: &str) {
+    snapshot.place(Arc::new(info(name, spec)), on);
+}
+
+fn told(snapshot: &Snapshot, spec: Value) -> PendingExplanation {
+    explain(snapshot, &Verdicts::default(), Arc::new(pod("p", spec)))
+}
+
+/// The refusals on each node, and the change.
+fn check(snapshot: &Snapshot, spec: Value, expected: Expect) {
+    let told = told(snapshot, spec);
+    let mut text = format!("{}\n", told.summary);
+    for node in &told.nodes {
+        for filter in node.filters.iter().filter(|filter| !filter.passes) {
+            text += &format!("{}: {}: {}\n", node.node, filter.filter, filter.compared);
+            for used in &filter.used_by {
+                text += &format!("  {} takes {}\n", used.pod, used.amount);
+            }
+        }
+    }
+    match &told.smallest_change {
+        Some(change) => {
+            text += &format!("{} on {}: {}\n{}\n", change.of, change.node, change.text, change.how)
+        }
+        None => text += "no change\n",
+    }
+    if let Some(preemption) = &told.preemption {
+        let victims = preemption.victims.join(" ");
+        text += &format!("considered {}: {} {victims}", preemption.considered, preemption.why);
+    }
+    expected.assert_eq(&format!("{}\n", text.trim_end()));
+}
+
+#[test]
+fn a_taint() {
+    let mut snapshot = Snapshot::default();
+    let taint = json!({"taints": [{"key": "for", "value": "db", "effect": "NoSchedule"}]});
+    snapshot.set_node(node("n", taint, json!({})));
+    check(
+        &snapshot,
+        json!({}),
+        expect![[r#"
+            it waits for a node; the one node refuses it
+            n: TaintToleration: taint for=db:NoSchedule is not tolerated; this toleration would do: {key: for, value: db, effect: NoSchedule}
+            pod on n: let the pod tolerate taint for=db:NoSchedule
+            kubectl -n default patch pod p --type=json -p '[{"op":"add","path":"/spec/tolerations","value":[{"effect":"NoSchedule","key":"for","value":"db"}]}]'
+            considered true: 0/1 nodes are available: 1 Preemption is not helpful for scheduling
+        "#]],
+    );
+}
+
+#[test]
+fn a_port_that_is_held() {
+    let mut snapshot = three_nodes();
+    let port = json!({"containers": [{"name": "main", "ports": [{"containerPort": 8080, "hostPort": 8080, "protocol": "TCP"}]}]});
+    place(&mut snapshot, "one", port.clone(), "w1");
+    place(&mut snapshot, "two", port.clone(), "w2");
+    check(
+        &snapshot,
+        port,
+        expect![[r#"
+            it waits for a node; all 3 nodes refuse it
+            cp: TaintToleration: taint node-role.kubernetes.io/control-plane:NoSchedule is not tolerated; this toleration would do: {key: node-role.kubernetes.io/control-plane, operator: Exists, effect: NoSchedule}
+            w1: NodePorts: 0.0.0.0:8080/TCP is held by pod default/one (on 0.0.0.0)
+            w2: NodePorts: 0.0.0.0:8080/TCP is held by pod default/two (on 0.0.0.0)
+            pod on cp: let the pod tolerate taint node-role.kubernetes.io/control-plane:NoSchedule
+            kubectl -n default patch pod p --type=json -p '[{"op":"add","path":"/spec/tolerations","value":[{"effect":"NoSchedule","key":"node-role.kubernetes.io/control-plane","operator":"Exists"}]}]'
+            considered true: 0/3 nodes are available: 1 Preemption is not helpful for scheduling, 2 No preemption victims found for incoming pod
+        "#]],
+    );
+}
+
+#[test]
+fn what_is_asked_and_what_is_free() {
+    let mut snapshot = Snapshot::default();
+    snapshot.set_node(node("n", json!({}), json!({})));
+    let asks = |cpu: &str| json!({"priority": 5, "containers": [{"name": "main", "resources": {"requests": {"cpu": cpu, "memory": "1Gi"}}}]});
+    place(&mut snapshot, "big", asks("3"), "n");
+    place(&mut snapshot, "small", asks("500m"), "n");
+    check(
+        &snapshot,
+        asks("2"),
+        expect![[r#"
+            it waits for a node; the one node refuses it
+            n: NodeResourcesFit: cpu: asks 2, free 500m of 4; memory: asks 1Gi, free 6Gi of 8Gi; pods: 2 of 110
+              default/big takes 3 of cpu
+              default/small takes 500m of cpu
+            pod on n: let container main ask for 500m of cpu
+            kubectl -n default patch pod p --type=json -p '[{"op":"replace","path":"/spec/containers/0/resources/requests/cpu","value":"500m"}]' --dry-run=client -o json | kubectl -n default replace --force -f -
+            considered true: 0/1 nodes are available: 1 No preemption victims found for incoming pod
+        "#]],
+    );
+}
+
+#[test]
+fn lower_pods_would_end() {
+    let mut snapshot = Snapshot::default();
+    snapshot.set_node(node("n", json!({}), json!({})));
+    let asks = |priority: i32| json!({"priority": priority, "containers": [{"name": "main", "resources": {"requests": {"cpu": "3"}}}]});
+    place(&mut snapshot, "low", asks(1), "n");
+    let told = told(&snapshot, asks(9));
+    let preemption = told.preemption.unwrap();
+    assert!(preemption.considered);
+    assert_eq!(preemption.victims, ["default/low"]);
+}
+
+#[test]
+fn labels_that_the_node_lacks() {
+    let mut snapshot = Snapshot::default();
+    snapshot.set_node(node("n", json!({}), json!({"disk": "hdd"})));
+    check(
+        &snapshot,
+        json!({"nodeSelector": {"disk": "ssd"}}),
+        expect![[r#"
+            it waits for a node; the one node refuses it
+            n: NodeAffinity: label disk must be "ssd", the node has "hdd"
+            node on n: label n with disk=ssd
+            kubectl label node n --overwrite disk=ssd
+            considered true: 0/1 nodes are available: 1 Preemption is not helpful for scheduling
+        "#]],
+    );
+    let zone = json!([{"matchExpressions": [{"key": "zone", "operator": "In", "values": ["a", "b"]}]}]);
+    check(
+        &snapshot,
+        json!({"affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": zone}}}}),
+        expect![[r#"
+            it waits for a node; the one node refuses it
+            n: NodeAffinity: zone must be one of "a", "b", the node has none
+            node on n: label n with zone=a
+            kubectl label node n --overwrite zone=a
+            considered true: 0/1 nodes are available: 1 Preemption is not helpful for scheduling
+        "#]],
+    );
+}
+
+#[test]
+fn a_cordoned_node() {
+    let mut snapshot = Snapshot::default();
+    snapshot.set_node(node("n", json!({"unschedulable": true}), json!({})));
+    check(
+        &snapshot,
+        json!({}),
+        expect![[r#"
+            it waits for a node; the one node refuses it
+            n: NodeUnschedulable: the node is cordoned; a toleration of node.kubernetes.io/unschedulable:NoSchedule would do
+            node on n: uncordon n
+            kubectl uncordon n
+            considered true: 0/1 nodes are available: 1 Preemption is not helpful for scheduling
+        "#]],
+    );
+}
+
+#[test]
+fn other_pods() {
+    let mut snapshot = Snapshot::default();
+    snapshot.set_node(node("n", json!({}), json!({"kubernetes.io/hostname": "n"})));
+    let apart = json!({"affinity": {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [
+        {"topologyKey": "kubernetes.io/hostname", "labelSelector": {}}]}}});
+    place(&mut snapshot, "here", json!({}), "n");
+    let told_apart = told(&snapshot, apart);
+    let change = told_apart.smallest_change.unwrap();
+    assert_eq!((change.text.as_str(), change.checked), ("drop the pod's podAntiAffinity", true));
+    let together = json!({"affinity": {"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [
+        {"topologyKey": "kubernetes.io/hostname", "labelSelector": {"matchLabels": {"app": "absent"}}}]}}});
+    let change = told(&snapshot, together).smallest_change.unwrap();
+    assert_eq!(change.text, "drop the pod's podAffinity");
+    let spread = json!({"topologySpreadConstraints": [{"maxSkew": 1, "topologyKey": "zone",
+        "whenUnsatisfiable": "DoNotSchedule", "labelSelector": {}}]});
+    let change = told(&snapshot, spread).smallest_change.unwrap();
+    assert_eq!(change.text, "let the pod's spreading over zone be a wish only");
+}
+
+#[test]
+fn two_faults_have_no_single_cure() {
+    let mut snapshot = Snapshot::default();
+    let taint = json!({"taints": [{"key": "for", "effect": "NoSchedule"}]});
+    snapshot.set_node(node("n", taint, json!({})));
+    let told = told(&snapshot, json!({"nodeSelector": {"disk": "ssd"}}));
+    assert_eq!(told.smallest_change, None);
+    assert_eq!(told.nodes[0].filters.iter().filter(|filter| !filter.passes).count(), 2);
+}
+
+#[test]
+fn a_pod_that_fits_waits_for_the_scheduler_alone() {
+    let told = told(&three_nodes(), json!({}));
+    assert_eq!(told.summary, "2 of 3 nodes take it; the scheduler has yet to try it again");
+    assert_eq!((told.smallest_change, told.preemption), (None, None));
+}

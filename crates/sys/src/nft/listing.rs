@@ -1,0 +1,410 @@
+//! The whole packet filter of a network namespace, as the kernel lists it: everybody's tables, not ours
+//! alone.
+//!
+//! What Skiff explains it reads from here, so that a rule which somebody else put in the way is found
+//! too. An expression that this program does not know is kept as [`Expression::Unknown`]: whoever works
+//! with the rule can then say that it can't know. Numbers are those of linux/netfilter/nf_tables.h.
+
+use std::collections::HashMap;
+use std::io;
+
+use super::wire::{GET_CHAIN, GET_ELEMENTS, GET_RULE, GET_SET, read_verdict};
+use super::{Error, Point, Verdict};
+use crate::netlink::{DUMP, Family, Socket, Writer, attribute, attributes, text};
+
+/// All chains and sets that IPv4 packets can meet.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Listing {
+    pub chains: Vec<ListedChain>,
+    /// By family, table and name.
+    pub sets: HashMap<(u8, String, String), ListedSet>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListedChain {
+    pub family: u8,
+    pub table: String,
+    pub name: String,
+    pub hook: Option<ListedHook>,
+    pub rules: Vec<ListedRule>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ListedHook {
+    pub at: Point,
+    pub priority: i32,
+    pub nat: bool,
+    /// What becomes of a packet that no rule decided on.
+    pub drops: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListedRule {
+    pub handle: u64,
+    pub comment: Option<String>,
+    pub expressions: Vec<Expression>,
+}
+
+/// Registers are numbered by four-byte words, as the kernel's `NFT_REG32_00` and on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Expression {
+    Payload {
+        base: u32,
+        offset: usize,
+        length: usize,
+        into: usize,
+    },
+    Meta {
+        key: u32,
+        into: usize,
+    },
+    Connection {
+        key: u32,
+        reply: Option<bool>,
+        into: usize,
+    },
+    /// The connection's mark becomes what the register holds.
+    SetMark {
+        from: usize,
+    },
+    Constant {
+        bytes: Vec<u8>,
+        into: usize,
+    },
+    Verdict(Verdict),
+    Compare {
+        from: usize,
+        operator: u32,
+        bytes: Vec<u8>,
+    },
+    Range {
+        from: usize,
+        unequal: bool,
+        first: Vec<u8>,
+        last: Vec<u8>,
+    },
+    Bitwise {
+        from: usize,
+        into: usize,
+        mask: Vec<u8>,
+        xor: Vec<u8>,
+    },
+    /// `into` is `None` for a set; a map of verdicts has [`VERDICT_REGISTER`].
+    Lookup {
+        set: String,
+        from: usize,
+        into: Option<usize>,
+        inverted: bool,
+    },
+    /// A random number, or the next in turn: below the modulus, plus the offset.
+    Number {
+        modulus: u32,
+        offset: u32,
+        into: usize,
+    },
+    /// What kind of address the route lookup finds: of this machine or not.
+    AddressType {
+        source: bool,
+        into: usize,
+    },
+    Translate {
+        source: bool,
+        address: Option<usize>,
+        port: Option<usize>,
+    },
+    Masquerade,
+    Redirect {
+        port: Option<usize>,
+    },
+    /// With a TCP reset, or with ICMP.
+    Reject {
+        reset: bool,
+    },
+    /// Counts, logs or notes, and decides nothing.
+    Aside(String),
+    Unknown(String),
+}
+
+/// Where verdicts go.
+pub const VERDICT_REGISTER: usize = usize::MAX;
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ListedSet {
+    /// The keys are the borders of ranges.
+    pub interval: bool,
+    pub elements: Vec<ListedElement>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListedElement {
+    pub key: Vec<u8>,
+    /// The last key of the range, for concatenated ranges.
+    pub key_end: Option<Vec<u8>>,
+    /// Where a range has ended, for ranges told by their borders.
+    pub end: bool,
+    pub value: ListedValue,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ListedValue {
+    Member,
+    Data(Vec<u8>),
+    Verdict(Verdict),
+}
+
+const INET: u8 = 1;
+const IPV4: u8 = libc::AF_INET as u8;
+
+impl Listing {
+    /// Reads the packet filter of the namespace that the socket belongs to.
+    pub fn read(socket: &Socket) -> Result<Listing, Error> {
+        let failed = |what| move |source| Error::Read { what, source };
+        let mut listing = Listing::default();
+        for family in [IPV4, INET] {
+            dump(socket, GET_CHAIN, family, &[], |body| listing.chains.extend(read_chain(body)))
+                .map_err(failed("chains"))?;
+        }
+        for family in [IPV4, INET] {
+            dump(socket, GET_RULE, family, &[], |body| listing.add_rule(body)).map_err(failed("rules"))?;
+            let mut names = Vec::new();
+            dump(socket, GET_SET, family, &[], |body| names.extend(read_set(body)))
+                .map_err(failed("sets"))?;
+            for (table, name, mut set) in names {
+                let element = |body: &[u8]| {
+                    let list = body.get(4..).and_then(|body| attribute(body, 3)).unwrap_or(&[]);
+                    let read = attributes(list).filter_map(|(_, element)| read_element(element));
+                    set.elements.extend(read);
+                };
+                match dump(socket, GET_ELEMENTS, family, &[(1, &table), (2, &name)], element) {
+                    // It went away while one looked.
+                    Err(error) if error.raw_os_error() == Some(libc::ENOENT) => continue,
+                    result => result.map_err(failed("elements"))?,
+                }
+                listing.sets.insert((family, table, name), set);
+            }
+        }
+        Ok(listing)
+    }
+
+    /// Of the calling thread's namespace.
+    pub fn open() -> Result<Listing, Error> {
+        Listing::read(&Socket::open(Family::Netfilter, 0).map_err(Error::Open)?)
+    }
+
+    pub fn chain(&self, family: u8, table: &str, name: &str) -> Option<&ListedChain> {
+        self.chains.iter().find(|chain| chain.family == family && chain.table == table && chain.name == name)
+    }
+
+    fn add_rule(&mut self, body: &[u8]) {
+        let Some((family, table, chain, rule)) = read_rule(body) else { return };
+        let found = self
+            .chains
+            .iter_mut()
+            .find(|this| this.family == family && this.table == table && this.name == chain);
+        if let Some(found) = found {
+            found.rules.push(rule);
+        }
+    }
+}
+
+fn dump(
+    socket: &Socket,
+    kind: u16,
+    family: u8,
+    names: &[(u16, &String)],
+    mut each: impl FnMut(&[u8]),
+) -> io::Result<()> {
+    let mut request = Writer::new();
+    request.message(kind, DUMP, 1, &[family, 0, 0, 0]);
+    for (number, name) in names {
+        request.string(*number, name);
+    }
+    request.end();
+    socket.dump(request.as_bytes(), |message| each(message.body))
+}
+
+fn be32(bytes: Option<&[u8]>) -> Option<u32> {
+    Some(u32::from_be_bytes(bytes?.try_into().ok()?))
+}
+
+fn read_chain(body: &[u8]) -> Option<ListedChain> {
+    const POLICY_DROP: u32 = 0;
+    let (header, rest) = body.split_at_checked(4)?;
+    let hook = attribute(rest, 4).and_then(|hook| {
+        let at = match be32(attribute(hook, 1))? {
+            0 => Point::Prerouting,
+            1 => Point::Input,
+            2 => Point::Forward,
+            3 => Point::Output,
+            4 => Point::Postrouting,
+            _ => return None,
+        };
+        Some(ListedHook {
+            at,
+            priority: be32(attribute(hook, 2))? as i32,
+            nat: attribute(rest, 7).map(text).as_deref() == Some("nat"),
+            drops: be32(attribute(rest, 5)) == Some(POLICY_DROP),
+        })
+    });
+    Some(ListedChain {
+        family: header[0],
+        table: text(attribute(rest, 1)?),
+        name: text(attribute(rest, 3)?),
+        hook,
+        rules: Vec::new(),
+    })
+}
+
+fn read_rule(body: &[u8]) -> Option<(u8, String, String, ListedRule)> {
+    let (header, rest) = body.split_at_checked(4)?;
+    let expressions = attributes(attribute(rest, 4).unwrap_or(&[])).map(|(_, expression)| {
+        let name = attribute(expression, 1).map(text).unwrap_or_default();
+        read_expression(&name, attribute(expression, 2).unwrap_or(&[])).unwrap_or(Expression::Unknown(name))
+    });
+    let rule = ListedRule {
+        handle: u64::from_be_bytes(attribute(rest, 3)?.try_into().ok()?),
+        comment: attribute(rest, 7).and_then(read_comment),
+        expressions: expressions.collect(),
+    };
+    Some((header[0], text(attribute(rest, 1)?), text(attribute(rest, 2)?), rule))
+}
+
+/// The comment among a rule's user data: triples of type, length and value, as `nft` writes them.
+pub(super) fn read_comment(mut data: &[u8]) -> Option<String> {
+    const COMMENT: u8 = 0;
+    while let [kind, length, rest @ ..] = data {
+        let (value, more) = rest.split_at_checked(usize::from(*length))?;
+        if *kind == COMMENT {
+            return Some(text(value));
+        }
+        data = more;
+    }
+    None
+}
+
+/// Registers of 16 bytes are numbered from one, those of four bytes from eight.
+fn register(bytes: Option<&[u8]>) -> Option<usize> {
+    match be32(bytes)? {
+        0 => Some(VERDICT_REGISTER),
+        wide @ 1..=4 => Some(4 * (wide as usize - 1)),
+        narrow @ 8..=23 => Some(narrow as usize - 8),
+        _ => None,
+    }
+}
+
+fn data(bytes: Option<&[u8]>) -> Option<Vec<u8>> {
+    attribute(bytes?, 1).map(<[u8]>::to_vec)
+}
+
+fn read_expression(name: &str, a: &[u8]) -> Option<Expression> {
+    let number = |kind| be32(attribute(a, kind));
+    let reg = |kind| register(attribute(a, kind));
+    Some(match name {
+        "payload" => Expression::Payload {
+            into: reg(1)?,
+            base: number(2)?,
+            offset: number(3)? as usize,
+            length: number(4)? as usize,
+        },
+        // Without a destination register it writes to the packet's metadata.
+        "meta" => Expression::Meta { into: reg(1)?, key: number(2)? },
+        // The register is its source.
+        "ct" if attribute(a, 4).is_some() && number(2)? == 3 => Expression::SetMark { from: reg(4)? },
+        "ct" => Expression::Connection {
+            into: reg(1)?,
+            key: number(2)?,
+            reply: attribute(a, 3).and_then(|direction| direction.first()).map(|reply| *reply == 1),
+        },
+        "immediate" => match reg(1)? {
+            VERDICT_REGISTER => Expression::Verdict(read_verdict(attribute(attribute(a, 2)?, 2)?)?),
+            into => Expression::Constant { into, bytes: data(attribute(a, 2))? },
+        },
+        "cmp" => Expression::Compare { from: reg(1)?, operator: number(2)?, bytes: data(attribute(a, 3))? },
+        "range" => Expression::Range {
+            from: reg(1)?,
+            unequal: number(2)? == 1,
+            first: data(attribute(a, 3))?,
+            last: data(attribute(a, 4))?,
+        },
+        "bitwise" if number(6).unwrap_or(0) == 0 => Expression::Bitwise {
+            from: reg(1)?,
+            into: reg(2)?,
+            mask: data(attribute(a, 4))?,
+            xor: data(attribute(a, 5))?,
+        },
+        "lookup" => Expression::Lookup {
+            set: text(attribute(a, 1)?),
+            from: reg(2)?,
+            into: reg(3),
+            inverted: number(5).unwrap_or(0) & 1 != 0,
+        },
+        "numgen" => Expression::Number { into: reg(1)?, modulus: number(2)?, offset: number(4).unwrap_or(0) },
+        "fib" => {
+            const ADDRESS_TYPE: u32 = 3;
+            const SOURCE: u32 = 1;
+            const DESTINATION: u32 = 2;
+            match (number(2)?, number(3)?) {
+                (ADDRESS_TYPE, SOURCE) => Expression::AddressType { source: true, into: reg(1)? },
+                (ADDRESS_TYPE, DESTINATION) => Expression::AddressType { source: false, into: reg(1)? },
+                _ => return None,
+            }
+        }
+        "nat" => Expression::Translate { source: number(1)? == 0, address: reg(3), port: reg(5) },
+        "masq" => Expression::Masquerade,
+        "redir" => Expression::Redirect { port: reg(1) },
+        "reject" => Expression::Reject { reset: number(1)? == 1 },
+        "counter" | "log" => Expression::Aside(name.into()),
+        _ => return None,
+    })
+}
+
+fn read_set(body: &[u8]) -> Option<(String, String, ListedSet)> {
+    const INTERVAL: u32 = 4;
+    let rest = body.get(4..)?;
+    let flags = be32(attribute(rest, 3)).unwrap_or(0);
+    let set = ListedSet { interval: flags & INTERVAL != 0, elements: Vec::new() };
+    Some((text(attribute(rest, 1)?), text(attribute(rest, 2)?), set))
+}
+
+fn read_element(element: &[u8]) -> Option<ListedElement> {
+    const INTERVAL_END: u32 = 1;
+    let value = match attribute(element, 2) {
+        None => ListedValue::Member,
+        Some(value) => match attribute(value, 2) {
+            Some(verdict) => ListedValue::Verdict(read_verdict(verdict)?),
+            None => ListedValue::Data(attribute(value, 1)?.to_vec()),
+        },
+    };
+    Some(ListedElement {
+        key: data(attribute(element, 1))?,
+        key_end: data(attribute(element, 10)),
+        end: be32(attribute(element, 3)).unwrap_or(0) & INTERVAL_END != 0,
+        value,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn random_answers_never_panic() {
+        const NAMES: [&str; 9] =
+            ["payload", "meta", "ct", "immediate", "cmp", "range", "bitwise", "lookup", "fib"];
+        crate::netlink::random::bodies(4, |body| {
+            let _ = (read_chain(body), read_rule(body), read_set(body));
+            let rest = body.get(4..).unwrap_or(&[]);
+            let _ = (read_element(rest), read_comment(rest));
+            for name in NAMES {
+                let _ = read_expression(name, rest);
+            }
+        });
+    }
+
+    #[test]
+    fn comments_are_found_among_user_data() {
+        assert_eq!(read_comment(&[1, 1, 9, 0, 3, b'h', b'i', 0]).as_deref(), Some("hi"));
+        assert_eq!(read_comment(&[0, 9, b'h']), None);
+        assert_eq!(read_comment(&[]), None);
+    }
+}

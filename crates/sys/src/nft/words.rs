@@ -1,0 +1,299 @@
+//! Listed rules in words: near to how `nft list ruleset` prints them, so that a reader finds them there.
+
+use std::net::Ipv4Addr;
+
+use super::Verdict;
+use super::listing::{Expression, ListedRule, VERDICT_REGISTER};
+use super::passage::{End, Packet};
+
+const REGISTERS: usize = 32;
+
+/// What a register holds, in words, with how to print a constant that it is compared with.
+#[derive(Clone, Default)]
+struct Held {
+    words: String,
+    kind: Kind,
+}
+
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum Kind {
+    Address,
+    Port,
+    Protocol,
+    Name,
+    AddressType,
+    State,
+    Status,
+    /// In host order.
+    Number,
+    #[default]
+    Bytes,
+}
+
+/// The rule in one line.
+pub fn rule(rule: &ListedRule) -> String {
+    let mut held: Vec<Held> = vec![Held::default(); REGISTERS];
+    let mut words: Vec<String> = Vec::new();
+    for expression in &rule.expressions {
+        if let Some(said) = say(expression, &mut held) {
+            words.push(said);
+        }
+    }
+    words.join(" ")
+}
+
+fn say(expression: &Expression, held: &mut [Held]) -> Option<String> {
+    let mut put = |into: usize, words: &str, kind: Kind| {
+        if let Some(place) = held.get_mut(into) {
+            *place = Held { words: words.into(), kind };
+        }
+        None
+    };
+    match expression {
+        Expression::Payload { base, offset, length, into } => {
+            let (words, kind) = field(*base, *offset, *length);
+            put(*into, &words, kind)
+        }
+        Expression::Meta { key, into } => match key {
+            3 => put(*into, "meta mark", Kind::Number),
+            4 => put(*into, "iif", Kind::Number),
+            5 => put(*into, "oif", Kind::Number),
+            6 => put(*into, "iifname", Kind::Name),
+            7 => put(*into, "oifname", Kind::Name),
+            15 => put(*into, "meta nfproto", Kind::Number),
+            16 => put(*into, "meta l4proto", Kind::Protocol),
+            other => put(*into, &format!("meta {other}"), Kind::Bytes),
+        },
+        Expression::Connection { key, reply, into } => {
+            let side = match reply {
+                None => "",
+                Some(false) => " original",
+                Some(true) => " reply",
+            };
+            let (name, kind) = match key {
+                0 => ("state", Kind::State),
+                1 => ("direction", Kind::Number),
+                2 => ("status", Kind::Status),
+                3 => ("mark", Kind::Number),
+                8 | 19 => ("ip saddr", Kind::Address),
+                9 | 20 => ("ip daddr", Kind::Address),
+                10 => ("protocol", Kind::Protocol),
+                11 => ("proto-src", Kind::Port),
+                12 => ("proto-dst", Kind::Port),
+                _ => ("?", Kind::Bytes),
+            };
+            put(*into, &format!("ct{side} {name}"), kind)
+        }
+        Expression::Constant { bytes, into } => {
+            let kind = if bytes.len() == 4 { Kind::Address } else { Kind::Bytes };
+            put(*into, &value(kind, bytes), Kind::Bytes)
+        }
+        Expression::Number { modulus, offset, into } => {
+            let offset = if *offset == 0 { String::new() } else { format!(" offset {offset}") };
+            put(*into, &format!("numgen random mod {modulus}{offset}"), Kind::Number)
+        }
+        Expression::AddressType { source, into } => {
+            let side = if *source { "saddr" } else { "daddr" };
+            put(*into, &format!("fib {side} type"), Kind::AddressType)
+        }
+        Expression::SetMark { from } => Some(format!("ct mark set {}", held.get(*from)?.words)),
+        Expression::Verdict(verdict) => Some(verdict_words(verdict)),
+        Expression::Compare { from, operator, bytes } => {
+            let this = held.get(*from)?;
+            let operator = ["", "!= ", "< ", "<= ", "> ", ">= "].get(*operator as usize).unwrap_or(&"? ");
+            // A mask leaves its own words, to which the constant is the rest.
+            match (this.words.split_once(" & "), this.kind) {
+                (Some((words, mask)), Kind::Address) => {
+                    Some(format!("{words} {operator}{}/{}", value(Kind::Address, bytes), prefix(mask)))
+                }
+                (Some((words, mask)), Kind::Status) if bytes.iter().all(|byte| *byte == 0) => {
+                    Some(format!("{words} {mask}"))
+                }
+                (Some((words, mask)), Kind::State) if bytes.iter().all(|byte| *byte == 0) => {
+                    Some(format!("{words} {mask}"))
+                }
+                _ => Some(format!("{} {operator}{}", this.words, value(this.kind, bytes))),
+            }
+        }
+        Expression::Range { from, unequal, first, last } => {
+            let this = held.get(*from)?;
+            let not = if *unequal { "!= " } else { "" };
+            Some(format!("{} {not}{}-{}", this.words, value(this.kind, first), value(this.kind, last)))
+        }
+        Expression::Bitwise { from, into, mask, .. } => {
+            let this = held.get(*from)?.clone();
+            let words = format!("{} & {}", this.words, value(this.kind, mask));
+            if let Some(place) = held.get_mut(*into) {
+                *place = Held { words, kind: this.kind };
+            }
+            None
+        }
+        Expression::Lookup { set, from, into, inverted } => {
+            // The neighbours that were loaded make up the key.
+            let parts: Vec<&str> = held[*from..]
+                .iter()
+                .map(|this| this.words.as_str())
+                .take_while(|words| !words.is_empty())
+                .collect();
+            let key = parts.join(" . ");
+            match into {
+                None => Some(format!("{key} {}@{set}", if *inverted { "!= " } else { "" })),
+                Some(VERDICT_REGISTER) => Some(format!("{key} vmap @{set}")),
+                Some(into) => {
+                    let words = format!("{key} map @{set}");
+                    if let Some(place) = held.get_mut(*into) {
+                        *place = Held { words, kind: Kind::Bytes };
+                    }
+                    None
+                }
+            }
+        }
+        Expression::Translate { source, address, port } => {
+            let name = if *source { "snat" } else { "dnat" };
+            let to = address.or(*port).and_then(|register| held.get(register)).map(|this| this.words.clone());
+            Some(format!("{name} to {}", to.unwrap_or_default()))
+        }
+        Expression::Masquerade => Some("masquerade".into()),
+        Expression::Redirect { .. } => Some("redirect".into()),
+        Expression::Reject { reset: true } => Some("reject with tcp reset".into()),
+        Expression::Reject { reset: false } => Some("reject".into()),
+        Expression::Aside(name) => Some(name.clone()),
+        Expression::Unknown(name) => Some(format!("[{name}: not known here]")),
+    }
+}
+
+fn field(base: u32, offset: usize, length: usize) -> (String, Kind) {
+    let (name, kind) = match (base, offset, length) {
+        (1, 12, 4) => ("ip saddr", Kind::Address),
+        (1, 16, 4) => ("ip daddr", Kind::Address),
+        (1, 9, 1) => ("ip protocol", Kind::Protocol),
+        (2, 0, 2) => ("th sport", Kind::Port),
+        (2, 2, 2) => ("th dport", Kind::Port),
+        _ => return (format!("@{base},{offset},{length}"), Kind::Bytes),
+    };
+    (name.into(), kind)
+}
+
+fn value(kind: Kind, bytes: &[u8]) -> String {
+    let word = <[u8; 4]>::try_from(bytes).ok();
+    let bits = |names: &[(u32, &str)]| {
+        let number = u32::from_ne_bytes(word.unwrap_or_default());
+        let set: Vec<&str> =
+            names.iter().filter(|(bit, _)| number & bit != 0).map(|(_, name)| *name).collect();
+        set.join(",")
+    };
+    match (kind, word, bytes) {
+        (Kind::Address, Some(word), _) => Ipv4Addr::from(word).to_string(),
+        (Kind::Port, _, [high, low]) => u16::from_be_bytes([*high, *low]).to_string(),
+        (Kind::Protocol, _, [number]) => protocol(*number).into(),
+        (Kind::Name, ..) => format!("\"{}\"", String::from_utf8_lossy(bytes).trim_end_matches('\0')),
+        (Kind::AddressType, Some(word), _) => match u32::from_ne_bytes(word) {
+            1 => "unicast".into(),
+            2 => "local".into(),
+            other => other.to_string(),
+        },
+        (Kind::State, Some(_), _) => {
+            bits(&[(1, "invalid"), (2, "established"), (4, "related"), (8, "new"), (64, "untracked")])
+        }
+        (Kind::Status, Some(_), _) => bits(&[
+            (1, "expected"),
+            (2, "seen-reply"),
+            (4, "assured"),
+            (8, "confirmed"),
+            (16, "snat"),
+            (32, "dnat"),
+        ]),
+        (Kind::Number, Some(word), _) => u32::from_ne_bytes(word).to_string(),
+        (Kind::Number, _, [number]) => number.to_string(),
+        _ => {
+            let digits: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+            format!("0x{digits}")
+        }
+    }
+}
+
+/// The number of leading ones of a mask in words.
+fn prefix(mask: &str) -> String {
+    match mask.parse::<Ipv4Addr>() {
+        Ok(mask) => mask.to_bits().leading_ones().to_string(),
+        Err(_) => mask.into(),
+    }
+}
+
+/// The usual name of an IP protocol number.
+pub fn protocol(number: u8) -> &'static str {
+    match number {
+        1 => "icmp",
+        6 => "tcp",
+        17 => "udp",
+        132 => "sctp",
+        _ => "other",
+    }
+}
+
+fn verdict_words(verdict: &Verdict) -> String {
+    match verdict {
+        Verdict::Accept => "accept".into(),
+        Verdict::Drop => "drop".into(),
+        Verdict::Return => "return".into(),
+        Verdict::Jump(chain) => format!("jump {chain}"),
+        Verdict::Goto(chain) => format!("goto {chain}"),
+    }
+}
+
+/// What a rule did to the packet.
+pub(super) fn effect(before: &Packet, after: &Packet, end: Option<End>) -> Option<String> {
+    match end {
+        Some(End::Dropped) => return Some("dropped".into()),
+        Some(End::Reset) => return Some("refused with a TCP reset".into()),
+        Some(End::Unreachable) => return Some("refused with ICMP port unreachable".into()),
+        _ => {}
+    }
+    if (before.destination, before.destination_port) != (after.destination, after.destination_port) {
+        return Some(format!(
+            "destination {}:{} becomes {}:{}",
+            before.destination, before.destination_port, after.destination, after.destination_port
+        ));
+    }
+    if before.connection.source_translated != after.connection.source_translated {
+        return Some(if before.source == after.source {
+            format!("source stays {}", after.source)
+        } else {
+            format!("source {} becomes {}", before.source, after.source)
+        });
+    }
+    (end == Some(End::Accepted)).then(|| "accepted".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rules_are_said_as_nft_says_them() {
+        let held = |expressions| rule(&ListedRule { handle: 1, comment: None, expressions });
+        let to_pods = held(vec![
+            Expression::Payload { base: 1, offset: 16, length: 4, into: 0 },
+            Expression::Bitwise { from: 0, into: 0, mask: vec![255, 255, 0, 0], xor: vec![0; 4] },
+            Expression::Compare { from: 0, operator: 1, bytes: vec![10, 244, 0, 0] },
+            Expression::Verdict(Verdict::Accept),
+        ]);
+        assert_eq!(to_pods, "ip daddr != 10.244.0.0/16 accept");
+        let looked_up = held(vec![
+            Expression::Payload { base: 1, offset: 16, length: 4, into: 0 },
+            Expression::Meta { key: 16, into: 1 },
+            Expression::Payload { base: 2, offset: 2, length: 2, into: 2 },
+            Expression::Lookup { set: "host-ports".into(), from: 0, into: Some(4), inverted: false },
+            Expression::Translate { source: false, address: Some(4), port: Some(5) },
+        ]);
+        assert_eq!(looked_up, "dnat to ip daddr . meta l4proto . th dport map @host-ports");
+        let status = held(vec![
+            Expression::Connection { key: 2, reply: None, into: 0 },
+            Expression::Bitwise { from: 0, into: 0, mask: 32u32.to_ne_bytes().to_vec(), xor: vec![0; 4] },
+            Expression::Compare { from: 0, operator: 1, bytes: vec![0; 4] },
+            Expression::Masquerade,
+        ]);
+        assert_eq!(status, "ct status dnat masquerade");
+        assert_eq!(held(vec![Expression::Unknown("osf".into())]), "[osf: not known here]");
+    }
+}
