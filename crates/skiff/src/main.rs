@@ -2,6 +2,7 @@
 
 mod agent;
 mod join;
+mod security;
 mod server;
 mod supervise;
 mod up;

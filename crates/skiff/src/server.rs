@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::agent::{AgentConfig, PodPolicy};
+use crate::security;
 use crate::supervise::{self, Child};
 use crate::up::node::component;
 use crate::up::record::write_private;
@@ -57,6 +58,8 @@ pub(crate) struct Args {
     #[arg(long)]
     no_agent: bool,
     #[command(flatten)]
+    security: security::Args,
+    #[command(flatten)]
     pods: PodPolicy,
 }
 
@@ -72,6 +75,8 @@ pub(crate) struct ServerConfig {
     pub(crate) node_prefix: u8,
     pub(crate) service_cidr: Cidr,
     pub(crate) dns: Ipv4Addr,
+    #[serde(default)]
+    pub(crate) security: security::Args,
     /// The node that this runs on, where nodes have roles.
     #[serde(default)]
     pub(crate) control_plane_node: Option<String>,
@@ -84,7 +89,7 @@ pub(crate) struct Authority {
     pub(crate) admin_key_pem: String,
 }
 
-fn pki_dir(data_dir: &Path) -> PathBuf {
+pub(crate) fn pki_dir(data_dir: &Path) -> PathBuf {
     data_dir.join("pki")
 }
 
@@ -130,8 +135,11 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         node_prefix: 24,
         service_cidr: args.service_cidr,
         dns: args.service_cidr.nth(10).context("--service-cidr is too narrow")?,
+        security: args.security.absolute()?,
         control_plane_node: None,
     };
+    config.security.check()?;
+    config.security.prepare(&pki_dir(&config.data_dir))?;
     let authority = authority(&config.data_dir)?;
     let kubeconfig = config.data_dir.join("kubeconfig");
     let mut document = Kubeconfig::empty(&kubeconfig);
@@ -259,6 +267,7 @@ async fn serve(config: &ServerConfig) -> anyhow::Result<()> {
         .context("cannot open the store")?;
     let pki =
         Arc::new(Pki::open(&pki_dir(&config.data_dir)).context("cannot open the certificate authority")?);
+    let settings = config.security.settings(&pki_dir(&config.data_dir))?;
     let service_ip = config.service_cidr.nth(1).context("the service range is too narrow")?;
     let names: Vec<AltName> = server_names(&[config.advertise.into()], service_ip.into(), DOMAIN);
     let tls = pki.server_tls(&names).context("cannot make the server's certificate")?;
@@ -275,6 +284,9 @@ async fn serve(config: &ServerConfig) -> anyhow::Result<()> {
         cluster_dns: config.dns,
         cluster_domain: DOMAIN.to_owned(),
         advertise: (config.advertise, config.port),
+        pod_security: settings.pod_security,
+        at_rest: settings.at_rest,
+        audit: settings.audit,
         agent_tls: Some(pki.agent_client_config().context("cannot make the certificate for agents")?),
         pki: Some(pki),
         account_keys: Some(pki_dir(&config.data_dir).join("account-keys")),

@@ -29,7 +29,8 @@ use self::ranges::{NODE_POD_PREFIX, Taken, Wanted};
 use self::record::{NodeRecord, Record, check_name, lock, write_private};
 use self::stock::Stock;
 use crate::agent::{AgentConfig, PodPolicy};
-use crate::server::{API_PORT, ServerConfig};
+use crate::security;
+use crate::server::{API_PORT, ServerConfig, pki_dir};
 
 /// A file that says that a directory is a cluster's data, and may be deleted as such.
 const MARKER: &str = "skiff-data";
@@ -74,6 +75,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "CIDR")]
     node_cidr: Option<Cidr>,
     #[command(flatten)]
+    security: security::Args,
+    #[command(flatten)]
     pods: PodPolicy,
 }
 
@@ -101,6 +104,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
             args.name
         );
     }
+    let security = args.security.absolute()?;
+    security.check()?;
     let stock = Stock::take();
     let ranges = record::lock_ranges()?;
     let (listener, record) = match prepare(args) {
@@ -112,7 +117,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     };
     record.write()?;
     drop(ranges);
-    if let Err(error) = make(&record, &stock, listener, &args.pods) {
+    if let Err(error) = make(&record, &stock, listener, &args.pods, security) {
         eprintln!("Starting failed; removing what was made.");
         down::remove(&record.name, Some(&record)).context("cannot clean up: run `skiff down`")?;
         guard.remove();
@@ -213,7 +218,13 @@ fn plan(args: &Args, port: u16) -> anyhow::Result<Record> {
     })
 }
 
-fn make(record: &Record, stock: &Stock, listener: TcpListener, pods: &PodPolicy) -> anyhow::Result<()> {
+fn make(
+    record: &Record,
+    stock: &Stock,
+    listener: TcpListener,
+    pods: &PodPolicy,
+    security: security::Args,
+) -> anyhow::Result<()> {
     fs::create_dir_all(&record.data_dir)
         .with_context(|| format!("cannot create {}", record.data_dir.display()))?;
     write_private(&record.data_dir.join(MARKER), b"")?;
@@ -231,8 +242,10 @@ fn make(record: &Record, stock: &Stock, listener: TcpListener, pods: &PodPolicy)
         node_prefix: NODE_POD_PREFIX,
         service_cidr: record.ranges.service,
         dns: record.ranges.dns(),
+        security,
         control_plane_node: (record.nodes.len() > 1).then(|| record.nodes[0].name.clone()),
     };
+    server.security.prepare(&pki_dir(&server.data_dir))?;
     let authority = crate::server::authority(&record.server_dir())?;
     write_kubeconfig(record, &authority)?;
     let token = fs::read_to_string(crate::server::token_path(&record.server_dir()))
