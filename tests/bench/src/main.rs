@@ -3,10 +3,12 @@
 //! `skiff-bench RESULT.json [NAME]` runs all measurements, or those whose name contains NAME, against
 //! clusters that it starts itself with `$SKIFF`, and appends each figure to the result.
 
+mod access;
 mod api;
 mod cluster;
 mod idle;
 mod pods;
+mod services;
 mod stats;
 mod wire;
 
@@ -43,6 +45,10 @@ fn main() -> anyhow::Result<()> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         add(runtime.block_on(api::watch(&cluster))?);
     }
+    if wanted("access") {
+        let cluster = cluster::Cluster::start("bench-access", &[])?;
+        add(runtime.block_on(access::measure(&cluster))?);
+    }
     if wanted("schedule") {
         let cluster = cluster::Cluster::start("bench-schedule", &[])?;
         add(runtime.block_on(api::schedule(&cluster))?);
@@ -50,6 +56,10 @@ fn main() -> anyhow::Result<()> {
     if wanted("pods") {
         let cluster = cluster::Cluster::start("bench-pods", &["--images"])?;
         add(runtime.block_on(pods::measure(&cluster))?);
+    }
+    if wanted("services") {
+        let cluster = cluster::Cluster::start("bench-services", &["--images"])?;
+        add(runtime.block_on(services::measure(&cluster))?);
     }
     if wanted("idle") {
         let cluster = cluster::Cluster::start("bench-idle", &["--images"])?;

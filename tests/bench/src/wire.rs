@@ -23,6 +23,8 @@ pub(crate) struct Target {
     authority: Arc<str>,
     name: ServerName<'static>,
     tls: TlsConnector,
+    /// Lines that every request has besides.
+    headers: Arc<str>,
 }
 
 impl Target {
@@ -53,20 +55,28 @@ impl Target {
             name: ServerName::try_from(host)?,
             authority: authority.into(),
             tls: TlsConnector::from(Arc::new(tls)),
+            headers: "".into(),
         })
+    }
+
+    /// With these header lines in every request.
+    pub(crate) fn with_headers(self, headers: &str) -> Self {
+        Self { headers: headers.into(), ..self }
     }
 
     pub(crate) async fn connect(&self) -> anyhow::Result<Wire> {
         let socket = TcpStream::connect(&*self.authority).await?;
         socket.set_nodelay(true)?;
         let stream = self.tls.connect(self.name.clone(), socket).await?;
-        Ok(Wire { stream, buffer: Vec::with_capacity(64 << 10), begin: 0 })
+        let headers = Arc::clone(&self.headers);
+        Ok(Wire { stream, headers, buffer: Vec::with_capacity(64 << 10), begin: 0 })
     }
 }
 
 /// One connection. Bytes before `begin` have been read.
 pub(crate) struct Wire {
     stream: TlsStream<TcpStream>,
+    headers: Arc<str>,
     buffer: Vec<u8>,
     begin: usize,
 }
@@ -131,6 +141,7 @@ impl Wire {
         if !media.is_empty() {
             request += &format!("content-type: {media}\r\ncontent-length: {}\r\n", body.len());
         }
+        request += &self.headers;
         request += "\r\n";
         request += body;
         self.stream.write_all(request.as_bytes()).await?;

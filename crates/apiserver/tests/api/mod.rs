@@ -64,6 +64,19 @@ impl Api {
         self.answer(self.request(method, path, &body)).await
     }
 
+    /// As this user.
+    pub(crate) async fn call_as(
+        &self,
+        who: &Identity,
+        method: Method,
+        path: &str,
+        body: Value,
+    ) -> (StatusCode, Value) {
+        let mut request = self.request(method, path, &body);
+        request.extensions_mut().insert(who.clone());
+        self.answer(request).await
+    }
+
     /// As a client that shows a bearer token and nothing else.
     pub(crate) async fn with_token(
         &self,

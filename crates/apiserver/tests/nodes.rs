@@ -1,0 +1,164 @@
+//! What an agent may do to objects that are its node's, and to those of others.
+
+mod api;
+
+use api::{Api, PODS, pod};
+use http::Method;
+use serde_json::{Value, json};
+use skiff_apiserver::Identity;
+
+const NODES: &str = "/api/v1/nodes";
+const SECRETS: &str = "/api/v1/namespaces/default/secrets";
+const ACCOUNTS: &str = "/api/v1/namespaces/default/serviceaccounts";
+
+fn agent(node: &str) -> Identity {
+    Identity::new(&format!("system:node:{node}"), &["system:nodes"])
+}
+
+/// Nodes `a` and `b`; on `a` the pod `p` of account `default`, which mounts the secret `s`.
+async fn cluster() -> (Api, String) {
+    let api = Api::new().await;
+    for node in ["a", "b"] {
+        api.ok(Method::POST, NODES, json!({"metadata": {"name": node}})).await;
+    }
+    for secret in ["s", "t"] {
+        api.ok(Method::POST, SECRETS, json!({"metadata": {"name": secret}})).await;
+    }
+    let mut own = pod("p");
+    own["spec"]["nodeName"] = "a".into();
+    own["spec"]["volumes"] = json!([{"name": "v", "secret": {"secretName": "s"}}]);
+    let made = api.ok(Method::POST, PODS, own).await;
+    (api, made["metadata"]["uid"].as_str().expect("a UID").to_owned())
+}
+
+async fn code(api: &Api, node: &str, method: Method, path: &str, body: Value) -> (u16, String) {
+    let (code, answer) = api.call_as(&agent(node), method, path, body).await;
+    (code.as_u16(), answer["message"].as_str().unwrap_or_default().to_owned())
+}
+
+#[tokio::test]
+async fn an_agent_reads_the_secrets_of_its_pods_by_name() {
+    let (api, _) = cluster().await;
+    let one = |name: &str| format!("{SECRETS}/{name}");
+    let list = |name: &str| format!("{SECRETS}?fieldSelector=metadata.name%3D{name}");
+    assert_eq!(code(&api, "a", Method::GET, &one("s"), Value::Null).await.0, 200);
+    assert_eq!(code(&api, "a", Method::GET, &list("s"), Value::Null).await.0, 200);
+    assert_eq!(
+        code(&api, "a", Method::GET, &one("t"), Value::Null).await,
+        (
+            403,
+            "secrets \"t\" is forbidden: User \"system:node:a\" cannot get resource \"secrets\" in API group \
+             \"\" in the namespace \"default\": no relationship found between node 'a' and this object"
+                .to_owned()
+        )
+    );
+    assert_eq!(code(&api, "b", Method::GET, &one("s"), Value::Null).await.0, 403);
+    assert_eq!(code(&api, "a", Method::GET, &list("t"), Value::Null).await.0, 403);
+    assert_eq!(code(&api, "a", Method::GET, SECRETS, Value::Null).await.0, 403);
+    assert_eq!(code(&api, "a", Method::GET, "/api/v1/secrets", Value::Null).await.0, 403);
+    // Gone with the pod.
+    api.ok(Method::DELETE, &format!("{PODS}/p"), json!({"gracePeriodSeconds": 0})).await;
+    assert_eq!(code(&api, "a", Method::GET, &one("s"), Value::Null).await.0, 403);
+}
+
+#[tokio::test]
+async fn an_agent_gets_tokens_bound_to_its_own_pods() {
+    let (api, uid) = cluster().await;
+    let path = format!("{ACCOUNTS}/default/token");
+    let bound = |name: &str, uid: &str| {
+        json!({"spec": {"audiences": [], "boundObjectRef":
+            {"apiVersion": "v1", "kind": "Pod", "name": name, "uid": uid}}})
+    };
+    assert_eq!(code(&api, "a", Method::POST, &path, bound("p", &uid)).await.0, 201);
+    let free = json!({"spec": {"audiences": []}});
+    let (refusal, message) = code(&api, "a", Method::POST, &path, free).await;
+    assert_eq!(refusal, 403);
+    assert!(message.ends_with("node requested token not bound to a pod"), "{message}");
+    let (refusal, message) = code(&api, "a", Method::POST, &path, bound("p", "")).await;
+    assert_eq!(refusal, 403);
+    assert!(message.ends_with("node requested token with a pod binding without a uid"), "{message}");
+    let (refusal, message) = code(&api, "a", Method::POST, &path, bound("p", "other")).await;
+    assert_eq!(refusal, 403);
+    assert!(message.contains("does not match the UID in record"), "{message}");
+    assert_eq!(code(&api, "b", Method::POST, &path, bound("p", &uid)).await.0, 403, "no pod of its own");
+    let mut other = pod("q");
+    other["spec"]["nodeName"] = "b".into();
+    api.ok(Method::POST, PODS, other).await;
+    let (refusal, message) = code(&api, "b", Method::POST, &path, bound("p", &uid)).await;
+    assert_eq!(refusal, 403);
+    assert!(
+        message.ends_with("node requested token bound to a pod scheduled on a different node"),
+        "{message}"
+    );
+}
+
+#[tokio::test]
+async fn an_agent_writes_its_own_node_and_pods() {
+    let (api, _) = cluster().await;
+    let node = |name: &str| json!({"metadata": {"name": name}, "status": {"phase": ""}});
+    let status = |name: &str| format!("{NODES}/{name}/status");
+    assert_eq!(code(&api, "a", Method::PUT, &status("a"), node("a")).await.0, 200);
+    let (refusal, message) = code(&api, "a", Method::PUT, &status("b"), node("b")).await;
+    assert_eq!(refusal, 403);
+    assert_eq!(message, "nodes \"b\" is forbidden: node \"a\" is not allowed to modify node \"b\"");
+    assert_eq!(code(&api, "a", Method::DELETE, &format!("{NODES}/a"), Value::Null).await.0, 403);
+
+    let present = api.ok(Method::GET, &format!("{PODS}/p"), Value::Null).await;
+    let path = format!("{PODS}/p/status");
+    assert_eq!(code(&api, "a", Method::PUT, &path, present.clone()).await.0, 200);
+    let (refusal, message) = code(&api, "b", Method::PUT, &path, present).await;
+    assert_eq!(refusal, 403);
+    assert!(
+        message.contains("can only update pod status for pods with spec.nodeName set to itself"),
+        "{message}"
+    );
+    let eviction = json!({"metadata": {"name": "p"}});
+    let (refusal, message) = code(&api, "b", Method::POST, &format!("{PODS}/p/eviction"), eviction).await;
+    assert_eq!(refusal, 403);
+    assert!(message.ends_with("node b can only evict pods with spec.nodeName set to itself"), "{message}");
+    let now = json!({"gracePeriodSeconds": 0});
+    assert_eq!(code(&api, "b", Method::DELETE, &format!("{PODS}/p"), now.clone()).await.0, 403);
+    assert_eq!(code(&api, "a", Method::DELETE, &format!("{PODS}/p"), now).await.0, 200);
+    assert_eq!(code(&api, "a", Method::POST, PODS, pod("free")).await.0, 403);
+}
+
+#[tokio::test]
+async fn an_agent_cant_label_itself_into_trust() {
+    let api = Api::new().await;
+    let node = |labels: Value| json!({"metadata": {"name": "c", "labels": labels}});
+    assert_eq!(
+        code(&api, "c", Method::POST, NODES, node(json!({"node-restriction.kubernetes.io/x": "y"}))).await,
+        (
+            403,
+            "nodes \"c\" is forbidden: is not allowed to set the following labels: \
+             node-restriction.kubernetes.io/x"
+                .to_owned()
+        )
+    );
+    assert_eq!(
+        code(&api, "c", Method::POST, NODES, node(json!({"kubernetes.io/hostname": "c"}))).await.0,
+        201
+    );
+    let mut present = api.ok(Method::GET, &format!("{NODES}/c"), Value::Null).await;
+    present["metadata"]["labels"]["node-role.kubernetes.io/control-plane"] = "".into();
+    let (refusal, message) = code(&api, "c", Method::PUT, &format!("{NODES}/c"), present.clone()).await;
+    assert_eq!(refusal, 403);
+    assert!(
+        message.ends_with("is not allowed to modify labels: node-role.kubernetes.io/control-plane"),
+        "{message}"
+    );
+    let labels = present["metadata"]["labels"].as_object_mut().expect("labels");
+    labels.remove("node-role.kubernetes.io/control-plane");
+    present["spec"]["taints"] = json!([{"key": "k", "effect": "NoSchedule"}]);
+    let (refusal, message) = code(&api, "c", Method::PUT, &format!("{NODES}/c"), present).await;
+    assert_eq!(refusal, 403);
+    assert!(message.ends_with("node \"c\" is not allowed to modify taints"), "{message}");
+}
+
+#[tokio::test]
+async fn who_bears_a_nodes_name_outside_of_their_group_is_nobody() {
+    let (api, _) = cluster().await;
+    let impostor = Identity::new("system:node:a", &[]);
+    let (code, _) = api.call_as(&impostor, Method::GET, &format!("{SECRETS}/s"), Value::Null).await;
+    assert_eq!(code, 403);
+}
