@@ -347,7 +347,7 @@ async fn resource(inner: Arc<Inner>, address: Address, request: Request) -> Resu
         false => Some(enter(&inner, &request, &who)?),
     };
     if explain::serves(&address) {
-        return explain::answer(&inner, &who, &address, &attributes, request.method()).await;
+        return explain::answer(&inner, &who, &address, &attributes, request.method(), &query).await;
     }
     authorize(&inner, &who, &attributes)?;
     // A stream may be asked for by GET, and does something to the pod all the same.
