@@ -99,6 +99,8 @@ pub struct Config {
     pub starts: skiff_explain::start::Starts,
     /// Who says why a pod has no node. `None`: nobody.
     pub pending: Option<crate::explain::PendingSource>,
+    /// Whether what leaves the cluster gets anywhere. `None`: not known, as on real machines.
+    pub uplink: Option<bool>,
     /// For the answer to `/version`, as `v1.36.0`.
     pub version: String,
 }
@@ -123,6 +125,7 @@ impl Default for Config {
             audit: None,
             starts: skiff_explain::start::Starts::default(),
             pending: None,
+            uplink: None,
             version: "v1.36.0".into(),
         }
     }

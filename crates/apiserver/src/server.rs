@@ -424,7 +424,7 @@ async fn resource(
     };
     audit::note_decision(&inner, &request, &who, &attributes);
     if explain::serves(&address) {
-        return explain::answer(&inner, &who, &address, &attributes, request.method()).await;
+        return explain::answer(&inner, &who, &address, &attributes, request.method(), &query).await;
     }
     authorize(&inner, &who, &attributes)?;
     // A stream may be asked for by GET, and does something to the pod all the same.

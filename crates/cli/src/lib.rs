@@ -27,6 +27,7 @@ pub enum Command {
     Explain(explain::Args),
     Image(image::Args),
     Kubectl(kubectl::Args),
+    Trace(explain::trace::Args),
     Version(version::Args),
 }
 
@@ -36,6 +37,7 @@ pub fn run(command: Command, clusters: &Clusters) -> anyhow::Result<ExitCode> {
         Command::Ps(args) => block_on(ps::run(&args, clusters)),
         Command::Explain(args) => block_on(explain::run(&args, clusters)),
         Command::Image(args) => block_on(image::run(&args, clusters)),
+        Command::Trace(args) => block_on(explain::trace::run(&args, clusters)),
         Command::Kubectl(args) => kubectl::run(&args, clusters),
         Command::Version(args) => version::run(&args),
     }

@@ -42,7 +42,7 @@ impl Worker {
             Step::MountVolumes => self.mount_volumes().await,
             Step::MountTokens => self.mount_tokens().await,
             Step::RunSandbox { attempt } => self.run_sandbox(attempt).await,
-            Step::Attach { sandbox } => self.attach(&sandbox).await,
+            Step::Attach { sandbox } => self.attach(&sandbox, None).await,
             Step::EnsureImage { container } => self.ensure_image(&container).await,
             Step::Start { container, attempt, crash } => self.start(&container, attempt, crash).await,
             Step::Stop { id, container, grace, why } => self.stop(id, &container, grace, &why),
@@ -157,10 +157,15 @@ impl Worker {
         // Most pods' users are the node's.
         let own_users = self.pod.spec.as_ref().is_some_and(|spec| spec.host_users == Some(false));
         let users = own_users.then(|| self.context.users.take(&self.uid)).transpose();
+        let mut required = None;
         let made =
             users.and_then(|users| translate::sandbox(&self.pod, attempt, users, &self.context.config));
         let made = match made {
-            Ok(config) => self.context.runtime.run_sandbox(config).await.map_err(|error| chain(&error)),
+            Ok(config) => {
+                let (made, version) = tokio::join!(self.context.runtime.run_sandbox(config), self.required());
+                required = Some(version);
+                made.map_err(|error| chain(&error))
+            }
             Err(message) => Err(message),
         };
         let sandbox = match made {
@@ -182,23 +187,41 @@ impl Worker {
         if node_network {
             self.warn_of_listeners().await;
         } else {
-            self.attach(&id).await;
+            self.attach(&id, required).await;
         }
     }
 
-    async fn attach(&mut self, id: &SandboxId) {
-        if let Err(message) = self.try_attach(id).await {
+    async fn attach(&mut self, id: &SandboxId, required: Option<Result<u64, String>>) {
+        if let Err(message) = self.try_attach(id, required).await {
             self.pod_failure("FailedCreatePodSandBox", format!("Failed to create pod sandbox: {message}"));
         }
     }
 
-    async fn try_attach(&mut self, id: &SandboxId) -> Result<(), String> {
+    /// The version of what restricts pods that this one must find in force.
+    async fn required(&self) -> Result<u64, String> {
+        let namespace = self.pod.metadata.namespace.as_deref().unwrap_or_default();
+        self.context.isolation.required(namespace).await.map_err(|error| chain(&*error))
+    }
+
+    async fn try_attach(
+        &mut self,
+        id: &SandboxId,
+        required: Option<Result<u64, String>>,
+    ) -> Result<(), String> {
         let began = SystemTime::now();
         let network = self.network().await?;
         let netns = self.seen.sandboxes.iter().find(|sandbox| sandbox.id == *id);
         let netns =
             netns.and_then(|sandbox| sandbox.netns.clone()).ok_or("the sandbox has no network namespace")?;
         let attachment = network.attach(&id.0, &netns).await.map_err(|error| chain(&error))?;
+        let runs = self.seen.containers.iter().any(|container| container.sandbox == *id);
+        let required = match required {
+            _ if runs => None,
+            Some(required) => Some(required?),
+            None => Some(self.required().await?),
+        };
+        let admitted = self.context.isolation.admit(&self.pod, attachment.ip, required).await;
+        admitted.map_err(|error| chain(&*error))?;
         let ports = translate::host_ports(&self.pod);
         if !ports.is_empty() {
             let conflicts = network.set_host_ports(&id.0, &ports).await.map_err(|error| chain(&error))?;
@@ -441,7 +464,13 @@ impl Worker {
     async fn detach(&self, id: &SandboxId) -> Result<(), String> {
         let network = self.context.network.borrow().clone();
         match network {
-            Some(network) => network.detach(&id.0).await.map_err(|error| chain(&error)),
+            Some(network) => {
+                let attached = network.attachments().await.map_err(|error| chain(&error))?;
+                for attachment in attached.iter().filter(|this| this.sandbox == id.0) {
+                    self.context.isolation.release(attachment.ip);
+                }
+                network.detach(&id.0).await.map_err(|error| chain(&error))
+            }
             None => Ok(()),
         }
     }

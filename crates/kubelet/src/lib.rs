@@ -20,6 +20,7 @@ mod explain;
 mod fakes;
 mod given;
 mod images;
+mod isolation;
 mod labels;
 mod logs;
 mod names;
@@ -60,6 +61,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 pub use config::{Config, Serving};
+pub use isolation::{BoxError, Isolation, Unrestricted};
 pub use security::sysctls::check_allowed as check_allowed_sysctls;
 pub use security::users::FIRST as FIRST_USER;
 
@@ -102,6 +104,7 @@ pub async fn run(
     client: Client,
     runtime: Arc<dyn Runtime>,
     make_network: NetworkFactory,
+    isolation: Arc<dyn Isolation>,
     shutdown: CancellationToken,
 ) -> Result<(), Error> {
     for dir in ["pods", "pods-log", security::SECCOMP_DIR] {
@@ -142,17 +145,18 @@ pub async fn run(
         client: client.clone(),
         runtime,
         network: network.clone(),
+        isolation,
         events,
         references,
         tokens: Tokens::new(client.clone()),
         puller,
         pods: pods.clone(),
         services: services.clone(),
+        nodes: nodes.clone(),
         capacity,
         users,
         bells,
         memory: Arc::default(),
-        nodes: nodes.clone(),
     });
 
     let mut parts: JoinSet<&'static str> = JoinSet::new();

@@ -15,6 +15,7 @@ use crate::config::Config;
 use crate::events::Recorder;
 use crate::explain::Memory;
 use crate::images::Puller;
+use crate::isolation::Isolation;
 use crate::references::References;
 use crate::security::users::UserRanges;
 use crate::tokens::Tokens;
@@ -28,15 +29,16 @@ pub(crate) struct Context {
     pub(crate) client: Client,
     pub(crate) runtime: Arc<dyn Runtime>,
     pub(crate) network: NetworkSlot,
+    pub(crate) isolation: Arc<dyn Isolation>,
     pub(crate) events: Recorder,
     pub(crate) references: References,
     pub(crate) tokens: Tokens,
     pub(crate) puller: Puller,
     pub(crate) pods: Cache<Pod>,
     pub(crate) services: Cache<Service>,
+    pub(crate) nodes: Cache<Node>,
     pub(crate) capacity: Capacity,
     pub(crate) users: UserRanges,
-    pub(crate) nodes: Cache<Node>,
     pub(crate) bells: Arc<Bells>,
     /// For explanations.
     pub(crate) memory: Arc<Memory>,

@@ -7,6 +7,7 @@ mod cidr;
 pub mod facts;
 mod listeners;
 mod local;
+pub mod probe;
 mod schema;
 mod state;
 pub mod walk;

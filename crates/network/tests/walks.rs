@@ -5,6 +5,7 @@ mod lab;
 use std::net::Ipv4Addr;
 
 use lab::{Lab, Netns, Node, ip};
+use skiff_network::probe::{self, Ear, Heard};
 use skiff_network::walk::{End, Namespace, Packets, SandboxAt, Start, Tuple, Walk, Way};
 use skiff_network::{HostPort, Network, Protocol};
 
@@ -160,4 +161,42 @@ fn damage_is_named() {
     node.netns.command("ip", &["route", "del", "10.244.2.0/24"]);
     let way = one(walk(node, &sandboxes, &Start::Sandbox { ip: a.ip }, &to("10.244.2.2:80", false)));
     assert!(matches!(&way.end, End::Unroutable { why, .. } if why.contains("10.244.2.2")), "{way:#?}");
+}
+
+#[test]
+fn a_real_connection_is_seen_at_each_device() {
+    let lab = Lab::new(1);
+    let node = &lab.nodes[0];
+    let ((_client, a), (server, b)) = (sandbox(node, "a"), sandbox(node, "b"));
+    let _server = server.serve_tcp("0.0.0.0:8080", "b");
+    let ears = [
+        Ear { place: "node".into(), netns: Some(node.netns.path()) },
+        Ear { place: "pod a".into(), netns: Some(a.netns.clone()) },
+        Ear { place: "pod b".into(), netns: Some(b.netns.clone()) },
+    ];
+    let heard = Heard { protocol: Protocol::Tcp, token: 0 };
+    let target = std::net::SocketAddrV4::new(b.ip, 8080);
+    let mut outcome = None;
+    let (ready, go) = std::sync::mpsc::channel();
+    let sights = std::thread::scope(|scope| {
+        let (from, to) = (&a.netns, target);
+        let sender = scope.spawn(move || {
+            go.recv().unwrap();
+            probe::connect(Some(from), to, heard, lab::PATIENCE)
+        });
+        let sights = probe::listen(&ears, heard, lab::PATIENCE, || ready.send(()).unwrap()).unwrap();
+        outcome = Some(sender.join().unwrap());
+        sights
+    });
+    let outcome = outcome.unwrap();
+    assert_eq!(outcome.outcome, "answered");
+    let seen = |place: &str, device: &str| {
+        let source = outcome.source.unwrap();
+        sights.iter().any(|sight| sight.place == place && sight.device == device && sight.source == source)
+    };
+    for (place, device) in
+        [("pod a", "eth0"), ("node", a.host_link.as_str()), ("node", b.host_link.as_str()), ("pod b", "eth0")]
+    {
+        assert!(seen(place, device), "{place} {device}: {sights:#?}");
+    }
 }

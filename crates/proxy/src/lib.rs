@@ -1,4 +1,5 @@
-//! Services: each node leads connections to a service's address to one of its endpoints.
+//! Services: each node leads connections to a service's address to one of its endpoints. Network
+//! policies: it lets only those through to its pods, and from them, that may be ([`policy`]).
 //!
 //! [`plan`] decides, from Services and EndpointSlices, what this node has to do; [`run`] follows the API
 //! server and puts it into the node's nftables table, changing only what changed. What leaves the node
@@ -19,6 +20,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::networking::v1::NetworkPolicy;
 use skiff_client::{Cache, Change, Changes, Client, ListParams, ObjectKey};
 use skiff_sys::nft::{self, Ruleset};
 use tokio::task::{JoinError, JoinSet, unconstrained};
@@ -26,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::flows::Flows;
 use crate::plan::{Node, State};
+use crate::policy::Policies;
 use crate::table::{Step, Table};
 
 /// How long to wait after the kernel refused, before everything is written anew.
@@ -69,7 +72,7 @@ pub struct Config {
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("cannot set up the rules for services")]
+    #[error("cannot set up the rules for services and policies")]
     Rules(#[from] nft::Error),
     #[error("cannot follow connections")]
     Flows(#[source] std::io::Error),
@@ -84,16 +87,22 @@ pub enum Error {
 pub async fn run(
     config: Config,
     client: Client,
+    policies: Policies,
     ruleset: Arc<Ruleset>,
     shutdown: CancellationToken,
 ) -> Result<(), Error> {
     let services = Cache::<Service>::new(client.clone(), ListParams::default());
-    let slices = Cache::<EndpointSlice>::new(client, ListParams::default());
+    let slices = Cache::<EndpointSlice>::new(client.clone(), ListParams::default());
+    let all_policies = Cache::<NetworkPolicy>::new(client.clone(), ListParams::default());
     let mut tasks = JoinSet::new();
     tasks.spawn(services.clone().run());
     tasks.spawn(slices.clone().run());
+    tasks.spawn(all_policies.clone().run());
+    let sources = move || policy::Sources::watch(&client);
+    let policies = policy::follow(config.clone(), policies, all_policies, sources, ruleset.clone());
     tokio::select! {
         result = follow(config, services, slices, ruleset) => result,
+        result = policies => result,
         Some(ended) = tasks.join_next() => Err(ended.err().map_or(Error::Ended, Error::Task)),
         () = shutdown.cancelled() => Ok(()),
     }

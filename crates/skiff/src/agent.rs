@@ -201,10 +201,12 @@ async fn serve(config: AgentConfig) -> anyhow::Result<()> {
         )?;
         Ok(Arc::new(network) as Arc<dyn skiff_network::Network>)
     });
+    let policies = skiff_proxy::policy::Policies::new(client.clone());
+    let isolation = Arc::new(crate::isolation::ByPolicies(policies.clone()));
     let (client_, stop) = (client.clone(), shutdown.clone());
     let kubelet = kubelet_config(&config, &membership)?;
     parts.spawn(async move {
-        if let Err(error) = skiff_kubelet::run(kubelet, client_, runtime, make_network, stop).await {
+        if let Err(error) = skiff_kubelet::run(kubelet, client_, runtime, make_network, isolation, stop).await {
             tracing::error!(error = &error as &dyn std::error::Error, "the kubelet failed");
         }
         "the kubelet"
@@ -217,7 +219,7 @@ async fn serve(config: AgentConfig) -> anyhow::Result<()> {
     };
     let (client_, stop) = (client.clone(), shutdown.clone());
     parts.spawn(async move {
-        if let Err(error) = skiff_proxy::run(proxy, client_, ruleset, stop).await {
+        if let Err(error) = skiff_proxy::run(proxy, client_, policies, ruleset, stop).await {
             tracing::error!(error = &error as &dyn std::error::Error, "the service proxy failed");
         }
         "the service proxy"

@@ -10,6 +10,7 @@ pub mod mount;
 pub mod namespaces;
 pub mod netlink;
 pub mod nft;
+pub mod packets;
 pub mod process;
 pub mod seccomp;
 mod syscalls;

@@ -8,6 +8,7 @@ mod nodes;
 mod pending;
 mod pods;
 mod start;
+mod traces;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,7 +27,7 @@ use crate::auth::{Attributes, Identity};
 use crate::discovery::Listed;
 use crate::http_body::{Response, empty, full};
 use crate::render;
-use crate::request::Address;
+use crate::request::{Address, Query};
 use crate::resources::{Resource, Subresource, find};
 use crate::server::{Inner, authorize};
 use crate::streaming::agent::Agent;
@@ -66,6 +67,7 @@ pub(crate) fn listed() -> impl Iterator<Item = Listed> {
     [
         row("nodes", "node", "NodeExplanation", false, &["get"] as &[_], &[] as &[_]),
         row("pods", "pod", "PodExplanation", true, &["get", "list"], OF_PODS),
+        row("traces", "trace", "TraceExplanation", true, &["list"], &[]),
     ]
     .into_iter()
 }
@@ -86,17 +88,19 @@ pub(crate) async fn answer(
     address: &Address,
     base: &Attributes<'_>,
     method: &Method,
+    query: &Query,
 ) -> Result<Response, StatusError> {
     let question = Question { server, who, address, base };
     let name = address.name.as_str();
     let of_namespace = !address.namespace.is_empty();
     let resource = address.resource.as_str();
-    if !matches!(resource, "pods" | "nodes") {
+    if !matches!(resource, "pods" | "nodes" | "traces") {
         authorize(server, who, base)?;
         return Ok(render::page_not_found());
     }
     let node = if resource == "nodes" { name } else { "" };
-    question.check(resource, &address.namespace, if node.is_empty() { name } else { node })?;
+    let kind = if resource == "traces" { "pods" } else { resource };
+    question.check(kind, &address.namespace, if node.is_empty() { name } else { node })?;
     if !matches!(*method, Method::GET | Method::HEAD) {
         return Err(StatusError::method_not_allowed());
     }
@@ -105,6 +109,7 @@ pub(crate) async fn answer(
         ("pods", _, "") if of_namespace => json(&pods::one(&question).await?),
         ("pods", _, "pending") if of_namespace => json(&pending::answer(&question).await?),
         ("pods", _, "start") if of_namespace => json(&start::answer(&question).await?),
+        ("traces", "", "") if of_namespace => traces::answer(&question, query).await,
         ("nodes", name, "") if !name.is_empty() && !of_namespace => json(&nodes::answer(&question).await?),
         _ => Ok(render::page_not_found()),
     }

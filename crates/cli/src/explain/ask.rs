@@ -10,7 +10,7 @@ use skiff_client::{Client, empty};
 use skiff_explain::nearest::nearest;
 
 use super::OfPod;
-use crate::Clusters;
+use crate::{Clusters, Connection};
 
 /// One pod's explanation; `part` is the subresource, empty for the explanation of the pod itself.
 pub(super) async fn pod<T: DeserializeOwned>(
@@ -19,14 +19,8 @@ pub(super) async fn pod<T: DeserializeOwned>(
     clusters: &Clusters,
 ) -> anyhow::Result<T> {
     let client = of.connection.client(clusters)?;
-    let namespace = match &of.namespace {
-        Some(namespace) => namespace.clone(),
-        None => Kubeconfig::read(&of.connection.kubeconfig(clusters)?)?
-            .namespace()
-            .unwrap_or("default")
-            .to_owned(),
-    };
-    let mut path = format!("namespaces/{}/pods/{}", encoded(&namespace), encoded(&of.name));
+    let namespace = namespace(of.namespace.as_deref(), &of.connection, clusters)?;
+    let mut path = format!("namespaces/{}/pods/{}", encoded(&namespace), encoded(&of.pod));
     if !part.is_empty() {
         path = format!("{path}/{part}");
     }
@@ -34,10 +28,23 @@ pub(super) async fn pod<T: DeserializeOwned>(
         Answer::Told(told) => Ok(told),
         Answer::Unknown => {
             let list = format!("/api/v1/namespaces/{}/pods", encoded(&namespace));
-            let what = format!("pod {:?} does not exist in namespace {namespace:?}", of.name);
-            unknown(&client, &list, &of.name, &what).await
+            let what = format!("pod {:?} does not exist in namespace {namespace:?}", of.pod);
+            unknown(&client, &list, &of.pod, &what).await
         }
     }
+}
+
+/// The one given, else that of the kubeconfig's context.
+pub(super) fn namespace(
+    given: Option<&str>,
+    connection: &Connection,
+    clusters: &Clusters,
+) -> anyhow::Result<String> {
+    if let Some(namespace) = given {
+        return Ok(namespace.to_owned());
+    }
+    let config = Kubeconfig::read(&connection.kubeconfig(clusters)?)?;
+    Ok(config.namespace().unwrap_or("default").to_owned())
 }
 
 /// A node's explanation.
@@ -67,7 +74,7 @@ async fn get<T: DeserializeOwned>(client: &Client, path: &str) -> anyhow::Result
     bail!("{}", value["message"].as_str().unwrap_or("the server gave no reason"))
 }
 
-async fn fetch(client: &Client, path: &str) -> anyhow::Result<(StatusCode, Value)> {
+pub(super) async fn fetch(client: &Client, path: &str) -> anyhow::Result<(StatusCode, Value)> {
     let request = Request::get(path).header("accept", "application/json").body(empty());
     let response = client.send(request.context("cannot make the request")?).await?;
     let status = response.status();
@@ -89,7 +96,7 @@ async fn unknown<T>(client: &Client, list: &str, name: &str, what: &str) -> anyh
 }
 
 /// A part of a path.
-fn encoded(text: &str) -> String {
+pub(super) fn encoded(text: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
     let each = |byte: u8| if plain(byte) { (byte as char).to_string() } else { format!("%{byte:02X}") };
     text.bytes().map(each).collect()

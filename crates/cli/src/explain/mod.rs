@@ -6,6 +6,7 @@ mod node;
 mod pending;
 mod pod;
 mod start;
+pub(crate) mod trace;
 
 use std::io::{self, IsTerminal, Write};
 
@@ -36,7 +37,8 @@ enum Command {
 #[derive(Debug, clap::Args)]
 struct OfPod {
     /// Name of the pod
-    name: String,
+    #[arg(value_name = "NAME")]
+    pod: String,
     /// Its namespace [default: that of the kubeconfig's context]
     #[arg(short, long)]
     namespace: Option<String>,

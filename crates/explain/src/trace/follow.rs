@@ -28,6 +28,16 @@ pub struct Follow {
     open: VecDeque<Branch>,
     done: Vec<Way>,
     asked: usize,
+    origins: Vec<Origin>,
+}
+
+/// Where the connection may begin.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origin {
+    pub node: String,
+    pub start: Start,
+    /// What it is addressed to.
+    pub to: (Ipv4Addr, u16),
 }
 
 #[derive(Clone)]
@@ -52,11 +62,14 @@ struct Arrived {
 impl Follow {
     pub fn new(world: World, request: Request) -> Result<Self, TraceError> {
         let goals = target::addresses(&request, &world)?;
-        let mut this = Self { world, request, open: VecDeque::new(), done: Vec::new(), asked: 0 };
+        let mut this =
+            Self { world, request, open: VecDeque::new(), done: Vec::new(), asked: 0, origins: Vec::new() };
         let starts = this.starts(&goals)?;
         let chance = 1.0 / starts.len().max(1) as f64;
         for (node, start, tuple) in starts {
             let packets = Packets { protocol: this.request.protocol.number(), tuple, reply: false };
+            let to = (tuple.destination, tuple.destination_port);
+            this.origins.push(Origin { node: node.clone(), start: start.clone(), to });
             let question = Question { start, packets, conversations: Vec::new() };
             this.open.push_back(Branch {
                 ask: Ask { node, question },
@@ -68,6 +81,11 @@ impl Follow {
             });
         }
         Ok(this)
+    }
+
+    /// Where the connection may begin: one, but for services.
+    pub fn origins(&self) -> &[Origin] {
+        &self.origins
     }
 
     /// Whom to ask now. `None` when all ways are at their ends.

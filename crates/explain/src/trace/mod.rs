@@ -4,7 +4,9 @@
 //! after the other and joins what they say. It decides whom to ask next and does no asking itself.
 
 mod advice;
+mod compare;
 mod follow;
+pub mod live;
 mod target;
 pub mod walk;
 mod world;
@@ -13,8 +15,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::{API_VERSION, Missing};
 
-pub use follow::{Ask, Follow};
-pub use target::{Protocol, Request, Target, TraceError};
+pub use compare::{Compared, compared};
+pub use follow::{Ask, Follow, Origin};
+pub use target::{Protocol, Request, Target, TraceError, address};
 pub use walk::Hop;
 pub use world::{Endpoint, Node, Pod, PodPort, Service, ServicePort, World};
 
@@ -127,6 +130,24 @@ pub struct ComparedWay {
     /// On which nodes that address leads to the pod.
     pub opens_on: String,
     pub trace: TraceExplanation,
+}
+
+impl Way {
+    /// Nothing was followed: there is no way at all.
+    pub fn unreachable(summary: String) -> Self {
+        Self {
+            chance: 1.0,
+            verdict: Verdict::Unreachable,
+            summary,
+            advice: None,
+            receiver: None,
+            destination: None,
+            source_seen: None,
+            hops: Vec::new(),
+            answer: Vec::new(),
+            answer_verdict: None,
+        }
+    }
 }
 
 impl TraceExplanation {

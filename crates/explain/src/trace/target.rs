@@ -263,6 +263,17 @@ pub(super) fn addresses(request: &Request, world: &World) -> Result<Vec<(Ipv4Add
     }
 }
 
+/// The one address that the request is about, where it is one.
+pub fn address(request: &Request, world: &World) -> Option<Ipv4Addr> {
+    match &request.to {
+        Target::Pod { namespace, name } => world.pod(namespace, name)?.ip,
+        Target::Service { namespace, name } => world.service(namespace, name)?.cluster_ip,
+        Target::Node { name } => Some(world.node(name)?.ip),
+        Target::Address(ip) => Some(*ip),
+        Target::External => None,
+    }
+}
+
 /// The pods that stand for one end: a service's are those behind it.
 pub(super) fn senders<'a>(from: &'a Target, world: &'a World) -> Result<Vec<&'a Pod>> {
     match from {

@@ -95,6 +95,11 @@ impl World {
         })
     }
 
+    /// Whether it is nobody's of the cluster.
+    pub fn leads_outside(&self, ip: Ipv4Addr) -> bool {
+        !ip.is_loopback() && self.who(ip) == ip.to_string()
+    }
+
     /// An address in words.
     pub fn who(&self, ip: Ipv4Addr) -> String {
         if let Some(pod) = self.pod_at(ip) {

@@ -115,6 +115,11 @@ impl Policies {
         }
     }
 
+    /// The pod at this address runs already: nobody waits.
+    pub fn claim(&self, ip: Ipv4Addr, pod: Subject) {
+        self.tell(ip, Some(Arc::new(pod)));
+    }
+
     /// The address is nobody's any more.
     pub fn release(&self, ip: Ipv4Addr) {
         self.tell(ip, None);

@@ -1,0 +1,109 @@
+//! One real connection: listeners on the nodes first, then the probe, then what they heard.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{Ipv4Addr, SocketAddrV4};
+
+use futures_util::future::{join_all, try_join_all};
+use http_body_util::{BodyExt, Limited};
+use skiff_explain::trace::live::{Heard, Listen, Outcome, Probe, Sight, judge, sender};
+use skiff_explain::trace::{Live, Origin, Request, Way, World};
+
+use super::super::{ANSWER_BYTES_MAX, Question};
+use super::encoded;
+use crate::http_body::empty;
+use crate::streaming::agent::Agent;
+
+/// How long the sender waits for an answer. Listeners wait a little longer.
+const PROBE_MILLIS: u64 = 1_000;
+const LISTEN_MILLIS: u64 = 1_500;
+
+/// What became of it, or why none was made.
+pub(super) async fn answer(
+    question: &Question<'_>,
+    origins: &[Origin],
+    ways: &[Way],
+    world: &World,
+    request: &Request,
+) -> Result<Live, String> {
+    let origin = origins.first().ok_or("nobody begins it")?;
+    let Some(sandbox) = sender(&origin.start) else {
+        return Err("a connection is made from inside the cluster only: begin at a pod or node".into());
+    };
+    if world.leads_outside(origin.to.0) {
+        return Err(format!("{} is outside the cluster: nothing is sent there", origin.to.0));
+    }
+    let heard = Heard { protocol: request.protocol.into(), token: rand::random() };
+    let to = SocketAddrV4::new(origin.to.0, origin.to.1);
+    let mut places = places(ways, world);
+    places.entry(origin.node.clone()).or_default().extend(sandbox);
+    // What they hear comes when they have heard enough; that they listen they say at once.
+    let listening = places.iter().map(|(node, sandboxes)| {
+        let listen = Listen { sandboxes: sandboxes.iter().copied().collect(), heard, millis: LISTEN_MILLIS };
+        listen_on(question, node, listen)
+    });
+    let listening = try_join_all(listening).await?;
+    let probe = Probe { sandbox, to, heard, millis: PROBE_MILLIS };
+    let probe = serde_json::to_string(&probe).map_err(|error| error.to_string())?;
+    let outcome: Outcome = question.agent(&origin.node, &format!("probe?probe={}", encoded(&probe))).await?;
+    let mut sights: Vec<Sight> = Vec::new();
+    for heard in join_all(listening.into_iter().map(hear)).await {
+        sights.extend(heard?);
+    }
+    // The sender's own come first: by them the packet is known elsewhere.
+    let own = format!("node {}", origin.node);
+    sights.sort_by_key(|sight| (sight.place == own, order(ways, sight)));
+    Ok(judge(ways, to, &outcome, &sights))
+}
+
+/// Where on the ways a device comes.
+fn order(ways: &[Way], sight: &Sight) -> usize {
+    let at = |way: &Way| {
+        way.hops
+            .iter()
+            .position(|hop| hop.place == sight.place && hop.device.as_deref() == Some(&sight.device))
+    };
+    ways.iter().filter_map(at).max().unwrap_or(0)
+}
+
+/// The nodes on the ways, each with the addresses of its pods on them.
+fn places(ways: &[Way], world: &World) -> BTreeMap<String, BTreeSet<Ipv4Addr>> {
+    let mut places: BTreeMap<String, BTreeSet<Ipv4Addr>> = BTreeMap::new();
+    for hop in ways.iter().flat_map(|way| &way.hops) {
+        if let Some(node) = hop.place.strip_prefix("node ") {
+            places.entry(node.to_owned()).or_default();
+        } else if let Some((namespace, name)) =
+            hop.place.strip_prefix("pod ").and_then(|pod| pod.split_once('/'))
+            && let Some(pod) = world.pod(namespace, name).filter(|pod| !pod.host_network)
+        {
+            places.entry(pod.node.clone()).or_default().extend(pod.ip);
+        }
+    }
+    places
+}
+
+type Body = hyper::body::Incoming;
+
+async fn listen_on(question: &Question<'_>, node: &str, listen: Listen) -> Result<Body, String> {
+    let listen = serde_json::to_string(&listen).map_err(|error| error.to_string())?;
+    let asking = async {
+        let agent = Agent::of(question.server, node)?;
+        let path = format!("/skiff/explain/listen?listen={}", encoded(&listen));
+        agent.send(agent.request(&path)?.map(|()| empty())).await
+    };
+    let response = tokio::time::timeout(super::super::AGENT_TIMEOUT, asking)
+        .await
+        .map_err(|_| format!("node {node} did not answer"))?
+        .map_err(|error| format!("node {node} can't listen: {}", error.message()))?;
+    if !response.status().is_success() {
+        let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
+        let text = body.map(|body| String::from_utf8_lossy(&body.to_bytes()).trim_end().to_owned());
+        return Err(format!("node {node} can't listen: {}", text.unwrap_or_default()));
+    }
+    Ok(response.into_body())
+}
+
+async fn hear(body: Body) -> Result<Vec<Sight>, String> {
+    let body = Limited::new(body, ANSWER_BYTES_MAX).collect().await;
+    let bytes = body.map_err(|error| format!("a node stopped telling what it heard: {error}"))?.to_bytes();
+    serde_json::from_slice(&bytes).map_err(|error| format!("a node told what can't be read: {error}"))
+}

@@ -1,0 +1,114 @@
+//! Nodes, pods and services as a trace knows them, from the server's own copies.
+
+use std::net::Ipv4Addr;
+
+use serde_json::Value;
+use skiff_explain::trace::{Endpoint, Node, Pod, PodPort, Service, ServicePort, World};
+
+use crate::cache::in_namespace;
+use crate::resources::find;
+use crate::server::Inner;
+
+pub(super) fn of(server: &Inner) -> World {
+    let all = |group: &str, plural: &str| -> Vec<Value> {
+        let row = find(group, plural).expect("the table has it");
+        let view = server.caches.of(row).view(server.caches.applied());
+        in_namespace(&view.objects, row, "", None).map(|object| object.value(row)).collect()
+    };
+    let slices = all("discovery.k8s.io", "endpointslices");
+    World {
+        nodes: all("", "nodes").iter().filter_map(|node| self::node(node, server.config.uplink)).collect(),
+        pods: all("", "pods").iter().filter_map(pod).collect(),
+        services: all("", "services").iter().map(|service| self::service(service, &slices)).collect(),
+    }
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_default().to_owned()
+}
+
+fn ip(value: &Value) -> Option<Ipv4Addr> {
+    value.as_str()?.parse().ok()
+}
+
+fn port(value: &Value) -> Option<u16> {
+    value.as_u64().and_then(|port| u16::try_from(port).ok()).filter(|port| *port > 0)
+}
+
+fn each(value: &Value) -> impl Iterator<Item = &Value> {
+    value.as_array().into_iter().flatten()
+}
+
+fn protocol(value: &Value) -> String {
+    value.as_str().unwrap_or("TCP").to_owned()
+}
+
+fn node(node: &Value, uplink: Option<bool>) -> Option<Node> {
+    let mut addresses = each(&node["status"]["addresses"]);
+    let internal = addresses.find(|address| address["type"] == "InternalIP")?;
+    Some(Node { name: text(&node["metadata"]["name"]), ip: ip(&internal["address"])?, uplink })
+}
+
+/// Pods that have ended have no part in the network.
+fn pod(pod: &Value) -> Option<Pod> {
+    if matches!(pod["status"]["phase"].as_str(), Some("Succeeded" | "Failed")) {
+        return None;
+    }
+    let spec = &pod["spec"];
+    let containers = each(&spec["initContainers"]).chain(each(&spec["containers"]));
+    let ports = containers.flat_map(|container| each(&container["ports"])).filter_map(|own| {
+        let host_ip = ip(&own["hostIP"]).unwrap_or(Ipv4Addr::UNSPECIFIED);
+        Some(PodPort {
+            name: text(&own["name"]),
+            protocol: protocol(&own["protocol"]),
+            port: port(&own["containerPort"])?,
+            host_port: port(&own["hostPort"]).map(|port| (host_ip, port)),
+        })
+    });
+    Some(Pod {
+        namespace: text(&pod["metadata"]["namespace"]),
+        name: text(&pod["metadata"]["name"]),
+        ip: ip(&pod["status"]["podIP"]),
+        node: text(&spec["nodeName"]),
+        host_network: spec["hostNetwork"] == true,
+        ports: ports.collect(),
+    })
+}
+
+fn service(service: &Value, slices: &[Value]) -> Service {
+    let (namespace, name) = (text(&service["metadata"]["namespace"]), text(&service["metadata"]["name"]));
+    let own: Vec<&Value> = slices
+        .iter()
+        .filter(|slice| {
+            slice["metadata"]["namespace"] == service["metadata"]["namespace"]
+                && slice["metadata"]["labels"]["kubernetes.io/service-name"] == service["metadata"]["name"]
+                && slice["addressType"] == "IPv4"
+        })
+        .collect();
+    let ports = each(&service["spec"]["ports"]).filter_map(|this| {
+        let (name, protocol) = (text(&this["name"]), protocol(&this["protocol"]));
+        let mut endpoints: Vec<Endpoint> =
+            own.iter().flat_map(|slice| behind(slice, &name, &protocol)).collect();
+        endpoints.sort_by_key(|endpoint| (endpoint.ip, endpoint.port));
+        endpoints.dedup();
+        Some(ServicePort {
+            port: port(&this["port"])?,
+            node_port: port(&this["nodePort"]),
+            name,
+            protocol,
+            endpoints,
+        })
+    });
+    Service { cluster_ip: ip(&service["spec"]["clusterIP"]), ports: ports.collect(), namespace, name }
+}
+
+/// The ready endpoints of a slice for one port of its service.
+fn behind<'a>(slice: &'a Value, name: &'a str, protocol: &'a str) -> impl Iterator<Item = Endpoint> + 'a {
+    let numbers = each(&slice["ports"])
+        .filter(move |own| text(&own["name"]) == name && self::protocol(&own["protocol"]) == protocol)
+        .filter_map(|own| port(&own["port"]));
+    numbers.flat_map(move |port| {
+        let ready = each(&slice["endpoints"]).filter(|own| own["conditions"]["ready"] != false);
+        ready.filter_map(move |own| Some(Endpoint { ip: ip(&own["addresses"][0])?, port }))
+    })
+}

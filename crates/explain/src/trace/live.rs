@@ -1,0 +1,222 @@
+//! What was told beside what was seen: one real connection against the ways of the model.
+
+use std::net::{Ipv4Addr, SocketAddrV4};
+
+use serde::{Deserialize, Serialize};
+
+use super::walk::Start;
+use super::{Live, Protocol, Sighting, Verdict, Way};
+
+/// What agents listen for. They write and read these values as JSON.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Heard {
+    pub protocol: WireProtocol,
+    /// What a datagram carries.
+    pub token: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum WireProtocol {
+    Tcp,
+    Udp,
+}
+
+impl From<Protocol> for WireProtocol {
+    fn from(protocol: Protocol) -> Self {
+        match protocol {
+            Protocol::Tcp => Self::Tcp,
+            Protocol::Udp => Self::Udp,
+        }
+    }
+}
+
+/// Asks a node to listen, in itself and in these of its pods.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listen {
+    pub sandboxes: Vec<Ipv4Addr>,
+    pub heard: Heard,
+    pub millis: u64,
+}
+
+/// Asks a node to make the connection.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Probe {
+    pub sandbox: Option<Ipv4Addr>,
+    pub to: SocketAddrV4,
+    pub heard: Heard,
+    pub millis: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Outcome {
+    pub outcome: String,
+    pub source: Option<SocketAddrV4>,
+}
+
+/// A first packet on a device.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sight {
+    pub place: String,
+    pub device: String,
+    pub mark: u64,
+    pub source: SocketAddrV4,
+    pub destination: SocketAddrV4,
+}
+
+/// The pod that a start is in; `None` for a node. Nobody sends from outside.
+pub fn sender(start: &Start) -> Option<Option<Ipv4Addr>> {
+    match start {
+        Start::Node => Some(None),
+        Start::Sandbox { ip } => Some(Some(*ip)),
+        Start::Link { .. } | Start::Outside => None,
+    }
+}
+
+/// Judges one connection to `to`.
+pub fn judge(ways: &[Way], to: SocketAddrV4, outcome: &Outcome, sights: &[Sight]) -> Live {
+    let own = sights
+        .iter()
+        .find(|sight| sight.destination == to && outcome.source.is_none_or(|source| sight.source == source));
+    let sights: Vec<&Sight> = match own {
+        Some(own) => sights.iter().filter(|sight| sight.mark == own.mark).collect(),
+        None => Vec::new(),
+    };
+    let saw = |(place, device): &(String, String)| {
+        sights.iter().copied().find(|sight| sight.place == *place && sight.device == *device)
+    };
+    // The draw was the kernel's: the way that fits best is the one that was gone.
+    let fit = |way: &&Way| {
+        let (seen, missed): (Vec<_>, Vec<_>) = devices(way).into_iter().partition(|at| saw(at).is_some());
+        seen.len() as i64 - 2 * missed.len() as i64
+    };
+    let Some(way) = ways.iter().max_by_key(fit) else {
+        let outcome = outcome.outcome.clone();
+        return Live { outcome, seen: Vec::new(), differences: Vec::new() };
+    };
+    let expected = devices(way);
+    let seen: Vec<Sighting> = expected
+        .iter()
+        .map(|at| {
+            let sight = saw(at);
+            Sighting {
+                place: at.0.clone(),
+                device: at.1.clone(),
+                seen: sight.is_some(),
+                packet: sight.map(|sight| format!("{} to {}", sight.source, sight.destination)),
+            }
+        })
+        .collect();
+    let mut differences: Vec<String> = seen
+        .iter()
+        .filter(|sighting| !sighting.seen)
+        .map(|sighting| format!("it should have passed {} of {}", sighting.device, sighting.place))
+        .collect();
+    for sight in &sights {
+        let at = (sight.place.clone(), sight.device.clone());
+        let difference = format!("it was seen on {} of {}, where it should not come", at.1, at.0);
+        if at.1 != "lo" && !expected.contains(&at) && !differences.contains(&difference) {
+            differences.push(difference);
+        }
+    }
+    if !agrees(way.verdict, &outcome.outcome) {
+        differences.push(format!("told was {:?}, but the connection was {}", way.verdict, outcome.outcome));
+    }
+    if let (Some(told), Some(last)) = (&way.source_seen, sights.last().filter(|_| !expected.is_empty()))
+        && way.verdict == Verdict::Delivered
+        && *told != last.source.ip().to_string()
+    {
+        differences.push(format!("the receiver saw {} as the sender, not {told}", last.source.ip()));
+    }
+    Live { outcome: outcome.outcome.clone(), seen, differences }
+}
+
+fn agrees(verdict: Verdict, outcome: &str) -> bool {
+    match verdict {
+        // Whoever takes a datagram need not answer it.
+        Verdict::Delivered => matches!(outcome, "answered" | "silent"),
+        Verdict::Refused => outcome == "refused",
+        Verdict::Dropped => outcome == "silent",
+        Verdict::Unreachable => !matches!(outcome, "answered" | "refused"),
+        Verdict::Left | Verdict::Unknown => true,
+    }
+}
+
+/// The devices that a way passes, in their order.
+fn devices(way: &Way) -> Vec<(String, String)> {
+    let mut all: Vec<(String, String)> = Vec::new();
+    let last = way.hops.len().saturating_sub(1);
+    for (index, hop) in way.hops.iter().enumerate() {
+        let Some(device) = &hop.device else { continue };
+        // A device that is down ends the way, and nothing passes it.
+        let is_end = way.verdict == Verdict::Unreachable && index == last;
+        let at = (hop.place.clone(), device.clone());
+        if matches!(hop.kind.as_str(), "device" | "veth") && !is_end && !all.contains(&at) {
+            all.push(at);
+        }
+    }
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::trace::Hop;
+
+    fn way(verdict: Verdict, devices: &[(&str, &str)]) -> Way {
+        let hop = |(place, device): &(&str, &str)| Hop {
+            place: (*place).into(),
+            kind: "device".into(),
+            device: Some((*device).into()),
+            ..Hop::default()
+        };
+        Way {
+            chance: 1.0,
+            verdict,
+            summary: String::new(),
+            advice: None,
+            receiver: None,
+            destination: None,
+            source_seen: (verdict == Verdict::Delivered).then(|| "10.244.1.2".into()),
+            hops: devices.iter().map(hop).collect(),
+            answer: Vec::new(),
+            answer_verdict: None,
+        }
+    }
+
+    fn sight(place: &str, device: &str, to: &str) -> Sight {
+        Sight {
+            place: place.into(),
+            device: device.into(),
+            mark: 7,
+            source: "10.244.1.2:40000".parse().unwrap(),
+            destination: to.parse().unwrap(),
+        }
+    }
+
+    #[test]
+    fn the_way_that_was_gone_is_found_among_several_and_differences_are_told() {
+        let to = "10.96.0.9:80".parse().unwrap();
+        let one = way(Verdict::Delivered, &[("pod a", "eth0"), ("node n1", "veth1"), ("pod b", "eth0")]);
+        let other = way(Verdict::Delivered, &[("pod a", "eth0"), ("node n1", "veth1"), ("pod c", "eth0")]);
+        let outcome = |outcome: &str| Outcome { outcome: outcome.into(), source: None };
+        let sights = [
+            sight("pod a", "eth0", "10.96.0.9:80"),
+            sight("node n1", "veth1", "10.96.0.9:80"),
+            sight("pod c", "eth0", "10.244.1.9:8080"),
+            Sight { mark: 8, ..sight("node n1", "eth0", "10.0.0.1:1") },
+        ];
+        let live = judge(&[one.clone(), other], to, &outcome("answered"), &sights);
+        assert_eq!(live.differences, Vec::<String>::new());
+        assert!(live.seen.iter().all(|sighting| sighting.seen));
+        assert_eq!(live.seen[2].packet.as_deref(), Some("10.244.1.2:40000 to 10.244.1.9:8080"));
+        let live = judge(&[one], to, &outcome("silent"), &sights);
+        assert_eq!(
+            live.differences,
+            ["it should have passed eth0 of pod b", "it was seen on eth0 of pod c, where it should not come",]
+        );
+        let refused = way(Verdict::Refused, &[("pod a", "eth0"), ("node n1", "veth1")]);
+        let live = judge(&[refused], to, &outcome("answered"), &sights[..2]);
+        assert_eq!(live.differences, ["told was Refused, but the connection was answered"]);
+    }
+}

@@ -1,0 +1,113 @@
+//! One real connection for `trace --live`: the agent of the sender's node makes it, those of the nodes on
+//! the way listen for its first packet.
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::stream;
+use http::{Response, StatusCode};
+use http_body::Frame;
+use http_body_util::{BodyExt, StreamBody};
+use serde::Deserialize;
+use skiff_client::BoxError;
+use skiff_network::probe::{self, Ear, Heard};
+
+use crate::agent::{Answer, Query, Refusal, internal, json};
+use crate::labels;
+use crate::node_context::Context;
+
+/// The parameter `listen`, as JSON.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Listen {
+    /// Addresses of the pods of this node to listen in; in the node itself always.
+    sandboxes: Vec<Ipv4Addr>,
+    heard: Heard,
+    millis: u64,
+}
+
+/// The parameter `probe`, as JSON.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Probe {
+    /// The address of the pod that sends; none is the node.
+    sandbox: Option<Ipv4Addr>,
+    to: SocketAddrV4,
+    heard: Heard,
+    millis: u64,
+}
+
+fn read<'a, T: Deserialize<'a>>(query: &'a Query, name: &str) -> Result<T, Refusal> {
+    serde_json::from_str(query.get(name).unwrap_or_default())
+        .map_err(|error| Refusal(StatusCode::BAD_REQUEST, format!("{name}: {error}")))
+}
+
+/// Name and network namespace of each sandbox, by address.
+async fn namespaces(context: &Arc<Context>) -> Result<BTreeMap<Ipv4Addr, (String, PathBuf)>, Refusal> {
+    let network = context.network.borrow().clone().ok_or_else(|| {
+        let message = "this node has no range of pod addresses yet";
+        Refusal(StatusCode::SERVICE_UNAVAILABLE, message.into())
+    })?;
+    let attached = network.attachments().await.map_err(internal)?;
+    let sandboxes = context.runtime.list_sandboxes().await.map_err(internal)?;
+    let known = sandboxes.into_iter().filter(|sandbox| sandbox.pid > 0).filter_map(|sandbox| {
+        let label = |name: &str| sandbox.config.labels.get(name).cloned().unwrap_or_default();
+        let ip = attached.iter().find(|attached| attached.sandbox == sandbox.id.0)?.ip;
+        let name = format!("pod {}/{}", label(labels::POD_NAMESPACE), label(labels::POD_NAME));
+        Some((ip, (name, PathBuf::from(format!("/proc/{}/ns/net", sandbox.pid)))))
+    });
+    Ok(known.collect())
+}
+
+fn not_here(ip: Ipv4Addr) -> Refusal {
+    Refusal(StatusCode::NOT_FOUND, format!("no pod of this node has the address {ip}"))
+}
+
+/// Answers as soon as it listens; the body is what was heard.
+pub(super) async fn listen(context: &Arc<Context>, query: &Query) -> Answer {
+    let asked: Listen = read(query, "listen")?;
+    let known = namespaces(context).await?;
+    let node = Ear { place: format!("node {}", context.config.node_name), netns: None };
+    let mut ears = vec![node];
+    for ip in asked.sandboxes {
+        let (place, netns) = known.get(&ip).cloned().ok_or_else(|| not_here(ip))?;
+        ears.push(Ear { place, netns: Some(netns) });
+    }
+    let (ready, is_ready) = tokio::sync::oneshot::channel();
+    let patience = Duration::from_millis(asked.millis);
+    let hearing = tokio::task::spawn_blocking(move || {
+        probe::listen(&ears, asked.heard, patience, || {
+            // Who asked may have gone.
+            let _ = ready.send(());
+        })
+    });
+    if is_ready.await.is_err() {
+        let error = hearing.await.map_err(internal)?.err();
+        return Err(Refusal(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            error.map_or_else(|| "listening ended early".into(), |error| crate::images::chain(&error)),
+        ));
+    }
+    let frame = async move {
+        let heard = hearing.await.map_err(BoxError::from)?.map_err(BoxError::from)?;
+        Ok::<_, BoxError>(Frame::data(Bytes::from(serde_json::to_vec(&heard)?)))
+    };
+    Ok(Response::new(BodyExt::boxed_unsync(StreamBody::new(stream::once(frame)))))
+}
+
+pub(super) async fn connect(context: &Arc<Context>, query: &Query) -> Answer {
+    let asked: Probe = read(query, "probe")?;
+    let netns = match asked.sandbox {
+        None => None,
+        Some(ip) => Some(namespaces(context).await?.remove(&ip).ok_or_else(|| not_here(ip))?.1),
+    };
+    let patience = Duration::from_millis(asked.millis);
+    let sent = tokio::task::spawn_blocking(move || {
+        probe::connect(netns.as_deref(), asked.to, asked.heard, patience)
+    });
+    json(&sent.await.map_err(internal)?)
+}
