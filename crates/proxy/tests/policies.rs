@@ -7,11 +7,16 @@ mod lab;
 mod world;
 
 use std::collections::BTreeSet;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::time::Duration;
 
 use grid::probe::{Listeners, Probe, probe};
 use grid::{Grid, address};
 use lab::Netns;
 use serde_json::{Value, json};
+use skiff_network::Network;
+use world::Service;
 
 const TCP: [u16; 3] = [80, 81, 90];
 const UDP: [u16; 2] = [80, 81];
@@ -220,4 +225,325 @@ fn check_pods(grid: &Grid, name: &str) {
         grid.world.lab.nodes[0].netns.nft()
     );
     assert!(!wanted.is_empty());
+}
+
+/// Pods a/x and b/y on the first node, c/x on the second.
+fn small() -> Grid {
+    let mut grid = Grid::new(false);
+    for (namespace, name, node) in [("a", "x", 0), ("b", "y", 0), ("c", "x", 1)] {
+        grid.add_pod(namespace, name, node);
+    }
+    grid.settle();
+    grid
+}
+
+fn from_namespace(name: &str) -> Value {
+    json!({"podSelector": {}, "ingress": [{"from": [{"namespaceSelector": {"matchLabels": {"ns": name}}}]}]})
+}
+
+fn from_block(range: &str) -> Value {
+    json!({"podSelector": {}, "ingress": [{"from": [{"ipBlock": {"cidr": range}}]}]})
+}
+
+fn to_block(range: &str) -> Value {
+    json!({"podSelector": {}, "policyTypes": ["Egress"], "egress": [{"to": [{"ipBlock": {"cidr": range}}]}]})
+}
+
+fn deny() -> Value {
+    json!({"podSelector": {}, "policyTypes": ["Ingress", "Egress"]})
+}
+
+#[test]
+fn a_service_is_judged_by_who_really_answers() {
+    let mut grid = small();
+    let server = grid.pod("a", "x").netns.serve_tcp("0.0.0.0:8080", "a-x");
+    let target = grid.pod("a", "x").pod.ip;
+    grid.world.set(&Service::new("web", "10.96.0.5").port(80), &[(0, target, true)], 8080);
+    let at = "10.96.0.5:80";
+    grid.set(&[("a", "in", from_namespace("b"))]);
+    assert_eq!(grid.pod("b", "y").netns.tcp(at), format!("a-x {}", grid.pod("b", "y").pod.ip));
+    grid.pod("c", "x").netns.silent(at);
+    assert_eq!(grid.world.lab.nodes[0].netns.tcp(at), "a-x 10.100.0.2", "its own node");
+    grid.world.lab.nodes[1].netns.silent(at);
+
+    grid.set(&[("b", "out", to_block("10.244.1.0/24"))]);
+    grid.pod("b", "y").netns.tcp(at);
+    grid.set(&[("b", "out", to_block("10.96.0.0/16"))]);
+    grid.pod("b", "y").netns.silent(at);
+
+    // A pod reaches itself, also by way of its service, whatever its policies say.
+    grid.set(&[("a", "deny", deny())]);
+    assert_eq!(grid.pod("a", "x").netns.tcp(at), "a-x 10.244.1.1");
+    grid.pod("b", "y").netns.silent(at);
+    drop(server);
+}
+
+#[test]
+fn a_node_port_shows_the_policy_the_sender_that_the_pod_sees() {
+    let mut grid = small();
+    let _server = grid.pod("a", "x").netns.serve_tcp("0.0.0.0:8080", "a-x");
+    let target = grid.pod("a", "x").pod.ip;
+    let service = Service::new("web", "10.96.0.5").port(80).node_port(30080);
+    grid.world.set(&service, &[(0, target, true)], 8080);
+    let (own, other) = ("10.100.0.2:30080", "10.100.0.3:30080");
+    grid.set(&[("a", "in", from_block("10.100.0.1/32"))]);
+    assert_eq!(grid.world.lab.router.tcp(own), "a-x 10.100.0.1", "by its own node, the true sender");
+    grid.world.lab.router.silent(other);
+    grid.set(&[("a", "in", from_block("10.100.0.3/32"))]);
+    assert_eq!(grid.world.lab.router.tcp(other), "a-x 10.100.0.3", "by another node, that node");
+    grid.world.lab.router.silent(own);
+
+    // From a pod, its own node's port leads straight to the endpoint, and is judged as that.
+    grid.set(&[("a", "in", from_namespace("b")), ("b", "out", to_block("10.244.1.0/24"))]);
+    grid.pod("b", "y").netns.tcp(own);
+    // What another node's port leads to is not known where the pod is.
+    grid.pod("b", "y").netns.silent(other);
+    grid.set(&[("a", "in", from_block("10.100.0.3/32")), ("b", "out", to_block("10.100.0.3/32"))]);
+    grid.pod("b", "y").netns.tcp(other);
+}
+
+#[test]
+fn a_host_port_is_judged_like_the_pods_own() {
+    let mut grid = small();
+    let _server = grid.pod("a", "x").netns.serve_tcp("0.0.0.0:8080", "a-x");
+    let node = &grid.world.lab.nodes[0];
+    let port = skiff_network::HostPort {
+        host_ip: lab::ip("0.0.0.0"),
+        host_port: 9000,
+        protocol: skiff_network::Protocol::Tcp,
+        container_port: 8080,
+    };
+    node.block_on(node.network.set_host_ports("a-x", &[port])).unwrap();
+    let at = "10.100.0.2:9000";
+    grid.set(&[("a", "in", from_namespace("c"))]);
+    let lab = &grid.world.lab;
+    lab.router.silent(at);
+    grid.pod("b", "y").netns.silent(at);
+    assert_eq!(grid.pod("c", "x").netns.tcp(at), format!("a-x {}", grid.pod("c", "x").pod.ip));
+    for own in [at, "127.0.0.1:9000"] {
+        assert!(lab.nodes[0].netns.tcp(own).starts_with("a-x "), "its own node by {own}");
+    }
+    lab.nodes[1].netns.silent(at);
+    grid.set(&[("a", "in", from_block("10.100.0.1/32"))]);
+    assert_eq!(grid.world.lab.router.tcp(at), "a-x 10.100.0.1");
+    grid.pod("c", "x").netns.silent(at);
+    // On the way out it is the node's address: what it leads to is decided there.
+    grid.set(&[("c", "out", to_block("10.100.0.2/32"))]);
+    grid.pod("c", "x").netns.tcp(at);
+    grid.pod("c", "x").netns.silent(&format!("{}:8080", grid.pod("a", "x").pod.ip));
+}
+
+#[test]
+fn the_cluster_dns_is_the_pod_that_policies_are_written_for() {
+    let mut grid = small();
+    let mut servers = Vec::new();
+    for node in &grid.world.lab.nodes {
+        node.block_on(node.network.add_local_address(lab::ip(world::DNS))).unwrap();
+        servers.push(node.netns.serve_udp("10.96.0.10:53", "dns"));
+    }
+    let ask = |grid: &Grid| {
+        let socket = grid.pod("a", "x").netns.udp_socket();
+        socket.set_read_timeout(Some(std::time::Duration::from_millis(300))).unwrap();
+        lab::try_udp(&socket, "10.96.0.10:53").is_ok()
+    };
+    grid.label_namespace("kube-system", &json!({"kubernetes.io/metadata.name": "kube-system"}));
+    grid.set(&[("a", "deny", deny())]);
+    assert!(!ask(&grid));
+    let dns = json!({
+        "podSelector": {}, "policyTypes": ["Egress"],
+        "egress": [{
+            "to": [{
+                "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "kube-system"}},
+                "podSelector": {"matchLabels": {"k8s-app": "kube-dns"}},
+            }],
+            "ports": [{"protocol": "UDP", "port": 53}],
+        }],
+    });
+    grid.set(&[("a", "deny", deny()), ("a", "dns", dns)]);
+    assert!(ask(&grid));
+}
+
+/// Sends back what comes, until the other end closes.
+fn echo(netns: &Netns, address: &str) {
+    let listener = netns.run(|| TcpListener::bind(address).unwrap());
+    std::thread::spawn(move || {
+        let Ok((mut stream, _)) = listener.accept() else { return };
+        let mut buffer = [0; 16];
+        while let Ok(length @ 1..) = stream.read(&mut buffer) {
+            if stream.write_all(&buffer[..length]).is_err() {
+                return;
+            }
+        }
+    });
+}
+
+fn hear(stream: &mut TcpStream, patience: Duration) -> Result<u8, std::io::ErrorKind> {
+    let mut buffer = [0; 1];
+    stream.set_read_timeout(Some(patience)).unwrap();
+    stream.read_exact(&mut buffer).map(|()| buffer[0]).map_err(|error| error.kind())
+}
+
+#[test]
+fn what_a_new_policy_forbids_ends_and_what_it_allows_goes_on() {
+    const SHORT: Duration = Duration::from_millis(300);
+    let mut grid = small();
+    let server = grid.pod("a", "x");
+    let at = format!("{}:8080", server.pod.ip);
+    echo(&server.netns, "0.0.0.0:8080");
+    // From another node, so that both nodes have their say.
+    let mut stream = grid.pod("c", "x").netns.run(|| TcpStream::connect(&at).unwrap());
+    let mut told = 0;
+    let mut say = |stream: &mut TcpStream| {
+        told += 1;
+        stream.write_all(&[told]).unwrap();
+        told
+    };
+    for policies in [
+        vec![("a", "in", from_namespace("c"))],
+        vec![("a", "in", from_namespace("c")), ("c", "deny", json!({"podSelector": {}}))],
+        vec![("c", "out", to_block("10.244.1.0/24"))],
+    ] {
+        grid.set(&policies);
+        let word = say(&mut stream);
+        assert_eq!(hear(&mut stream, lab::PATIENCE), Ok(word), "{policies:?}");
+    }
+    for policies in [
+        vec![("a", "in", from_namespace("b"))],
+        vec![("c", "out", to_block("10.244.2.0/24"))],
+        vec![
+            ("a", "deny", deny()),
+            ("a", "web", json!({"podSelector": {}, "ingress": [{"ports": [{"port": 80}]}]})),
+        ],
+    ] {
+        grid.set(&policies);
+        let word = say(&mut stream);
+        assert_eq!(hear(&mut stream, SHORT), Err(std::io::ErrorKind::WouldBlock), "{policies:?}");
+        grid.set(&[]);
+        assert_eq!(hear(&mut stream, lab::PATIENCE), Ok(word), "once it may again");
+    }
+    // A label is enough.
+    grid.set(&[("a", "in", json!({"podSelector": {}, "ingress": [{"from": [{"namespaceSelector": {}, "podSelector": {"matchLabels": {"pod": "x"}}}]}]}))]);
+    let word = say(&mut stream);
+    assert_eq!(hear(&mut stream, lab::PATIENCE), Ok(word));
+    grid.label("c", "x", "pod", "other");
+    say(&mut stream);
+    assert_eq!(hear(&mut stream, SHORT), Err(std::io::ErrorKind::WouldBlock));
+}
+
+#[test]
+fn a_flow_of_datagrams_ends_where_it_is_forbidden() {
+    let mut grid = small();
+    let _server = grid.pod("a", "x").netns.serve_udp("0.0.0.0:53", "a-x");
+    let at = format!("{}:53", grid.pod("a", "x").pod.ip);
+    let client = grid.pod("b", "y").netns.udp_socket();
+    assert!(lab::try_udp(&client, &at).is_ok());
+    grid.set(&[("a", "in", from_namespace("c"))]);
+    client.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+    assert!(lab::try_udp(&client, &at).is_err(), "the same socket, and so the same flow");
+    grid.set(&[("a", "in", from_namespace("b"))]);
+    client.set_read_timeout(Some(lab::PATIENCE)).unwrap();
+    assert!(lab::try_udp(&client, &at).is_ok());
+}
+
+#[test]
+fn a_new_pod_is_filtered_once_it_is_admitted_before_the_api_knows_its_address() {
+    let mut grid = small();
+    grid.set(&[("b", "deny", deny())]);
+    let node = &grid.world.lab.nodes[0];
+    let (fresh, ip) = node.sandbox("fresh");
+    let _server = fresh.serve_tcp("0.0.0.0:8080", "fresh");
+    let subject = || skiff_proxy::policy::Subject {
+        pod: skiff_client::ObjectKey::new("b", "fresh"),
+        uid: "fresh".into(),
+        labels: std::collections::BTreeMap::new(),
+        ports: Vec::new(),
+        local: true,
+    };
+    node.block_on(grid.handles[0].admit(ip, subject(), 0)).unwrap();
+    let at = format!("{ip}:8080");
+    grid.pod("a", "x").netns.silent(&at);
+    assert!(fresh.run(|| {
+        let to = "10.100.0.1:80".parse().unwrap();
+        TcpStream::connect_timeout(&to, Duration::from_millis(300)).unwrap_err().kind()
+            == std::io::ErrorKind::TimedOut
+    }));
+    assert_eq!(node.netns.tcp(&at), format!("fresh {}", lab::ip("10.244.1.1")), "but for its node");
+    // Nobody else's once it is given back.
+    grid.handles[0].release(ip);
+    grid.settle();
+    grid.pod("a", "x").netns.tcp(&at);
+}
+
+#[test]
+fn a_pod_is_not_admitted_before_the_policies_of_its_time() {
+    let mut grid = small();
+    let node = &grid.world.lab.nodes[0];
+    let (_fresh, ip) = node.sandbox("fresh");
+    let handle = grid.handles[0].clone();
+    let subject = skiff_proxy::policy::Subject {
+        pod: skiff_client::ObjectKey::new("a", "fresh"),
+        uid: "fresh".into(),
+        labels: std::collections::BTreeMap::new(),
+        ports: Vec::new(),
+        local: true,
+    };
+    let next = grid.version() + 1;
+    let admitted = node.spawn(async move { handle.admit(ip, subject, next).await });
+    grid.settle();
+    assert!(!admitted.is_finished(), "version {next} is not there yet");
+    assert_eq!(grid.put(&[("a", "deny", deny())]), next);
+    let node = &grid.world.lab.nodes[0];
+    node.block_on(admitted).unwrap().unwrap();
+    let isolated = skiff_sys::nft::Key::EMPTY.address(ip);
+    assert!(node.ruleset.element("policy", "policy-isolated", &isolated).is_some());
+}
+
+#[test]
+fn without_policies_nothing_is_left_and_with_them_the_table_tells_who_decides() {
+    let mut grid = small();
+    let count = |grid: &Grid| grid.world.lab.nodes[0].netns.nft().matches("policy").count();
+    let before = count(&grid);
+    grid.set(&[(
+        "a",
+        "web",
+        json!({"podSelector": {}, "ingress": [{}, {"ports": [{"port": 80, "endPort": 90}]}]}),
+    )]);
+    let rules = grid.world.lab.nodes[0].netns.nft();
+    assert!(rules.contains("comment \"a/web ingress[1]\""), "{rules}");
+    assert!(rules.contains("comment \"ingress isolated by a/web\""), "{rules}");
+    assert!(grid.world.lab.nodes[0].ruleset.is_intact());
+    grid.set(&[]);
+    assert_eq!(before, count(&grid), "but for the word in \"policy accept\"");
+    assert!(!grid.world.lab.nodes[0].netns.nft().contains("np-"));
+    assert!(grid.world.lab.nodes[0].ruleset.is_intact());
+}
+
+#[test]
+fn policies_hold_while_the_agent_is_restarted_and_what_changed_meanwhile_holds_after() {
+    let mut grid = small();
+    let _server = grid.pod("a", "x").netns.serve_tcp("0.0.0.0:8080", "a-x");
+    let at = format!("{}:8080", grid.pod("a", "x").pod.ip);
+    grid.set(&[("a", "in", from_namespace("b")), ("c", "deny", deny())]);
+    grid.stop();
+    grid.world.stop();
+    grid.world.lab.nodes.iter_mut().for_each(lab::Node::restart);
+    grid.pod("b", "y").netns.tcp(&at);
+    grid.pod("c", "x").netns.silent(&at);
+    grid.put(&[("a", "in", from_namespace("c"))]);
+    grid.world.start();
+    grid.start();
+    grid.pod("c", "x").netns.tcp(&at);
+    grid.pod("b", "y").netns.silent(&at);
+    for node in &grid.world.lab.nodes {
+        assert!(node.ruleset.is_intact());
+    }
+    // And a restart after which there is none.
+    grid.stop();
+    grid.world.stop();
+    grid.world.lab.nodes.iter_mut().for_each(lab::Node::restart);
+    grid.put(&[]);
+    grid.world.start();
+    grid.start();
+    grid.pod("b", "y").netns.tcp(&at);
+    assert!(!grid.world.lab.nodes[0].netns.nft().contains("np-"));
 }

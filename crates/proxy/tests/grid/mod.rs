@@ -167,6 +167,11 @@ impl Grid {
         self.pods_seen.remove(&ObjectKey::new(namespace, name), None);
     }
 
+    /// The version of the last change.
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
     /// Puts these policies, and no others, in force; returns when they are.
     pub fn set(&mut self, policies: &[(&str, &str, Value)]) {
         self.put(policies);
