@@ -19,6 +19,7 @@ mod config;
 mod decode;
 mod delete;
 mod derived;
+mod descriptions;
 mod discovery;
 mod explain;
 mod host_ports;

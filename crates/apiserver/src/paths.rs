@@ -9,6 +9,7 @@ use skiff_api::status::StatusError;
 
 use crate::auth::Attributes;
 use crate::http_body::{Request, Response, full};
+use crate::request::Query;
 use crate::server::{Inner, authorize, enter, identity};
 use crate::{audit, clock, discovery, metrics, openapi, render, tokens};
 
@@ -43,7 +44,9 @@ pub(crate) async fn answer(server: &Arc<Inner>, request: Request) -> Result<Resp
             Ok(tokens::discovery::answer(server, &path).unwrap_or_else(render::page_not_found))
         }
         path if path.starts_with("/openapi/") => {
-            let answer = openapi::answer(&server.documents, path, &request)?;
+            let query = Query::parse(request.uri().query());
+            let headers = request.into_parts().0.headers;
+            let answer = openapi::answer(&server.openapi, path, headers, query).await?;
             Ok(answer.unwrap_or_else(render::page_not_found))
         }
         path => Ok(discovery::answer(server, path, &request)?.unwrap_or_else(render::page_not_found)),

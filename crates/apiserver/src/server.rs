@@ -59,7 +59,7 @@ pub(crate) struct Inner {
     pub(crate) node_ports: Claims<u16>,
     /// First and last address of nodes' pod ranges.
     pub(crate) pod_ranges: Claims<(u32, u32)>,
-    pub(crate) documents: skiff_api::openapi::Documents,
+    pub(crate) openapi: crate::openapi::OpenApi,
     pub(crate) agents: crate::agents::Agents,
     pub(crate) gate: Gate,
     pub(crate) requests: metrics::Requests,
@@ -192,7 +192,7 @@ impl ApiServer {
             cluster_ips: Claims::new(),
             node_ports: Claims::new(),
             pod_ranges: Claims::new(),
-            documents: crate::openapi::documents(),
+            openapi: crate::openapi::OpenApi::new(),
             stopping,
         };
         let server = Self { inner: Arc::new(inner) };

@@ -209,3 +209,30 @@ async fn unknown_paths_are_plain_text() {
         assert_eq!((code.as_u16(), body), (404, "404 page not found\n".into()), "{path}");
     }
 }
+
+#[tokio::test]
+async fn documents_say_what_fields_are_for() {
+    let api = Api::new().await;
+    let v2 = api.ok(Method::GET, "/openapi/v2", Value::Null).await;
+    let v3 = api.ok(Method::GET, "/openapi/v3/api/v1", Value::Null).await;
+    for definitions in [&v2["definitions"], &v3["components"]["schemas"]] {
+        let spec = &definitions["io.k8s.api.core.v1.PodSpec"];
+        let text = spec["properties"]["hostNetwork"]["description"].as_str().expect("a text");
+        assert!(text.starts_with("Host networking requested for this pod."), "{text}");
+        assert_eq!(spec["description"], "PodSpec is a description of a pod.");
+    }
+    // Lists, and the options of streams, are the few without.
+    let pods_own = v3["components"]["schemas"].as_object().expect("definitions");
+    let silent: Vec<&str> = pods_own
+        .iter()
+        .filter(|(name, _)| name.starts_with("io.k8s.api.core.v1."))
+        .filter(|(name, _)| !name.ends_with("List") && !name.ends_with("Options"))
+        .filter(|(_, schema)| {
+            schema["properties"].as_object().is_some_and(|properties| {
+                properties.values().any(|property| property.get("description").is_none())
+            })
+        })
+        .map(|(name, _)| name.as_str())
+        .collect();
+    assert_eq!(silent, Vec::<&str>::new());
+}

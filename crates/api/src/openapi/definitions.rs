@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value, json};
 
-use super::{Served, Spec};
+use super::{Served, Spec, Texts};
 use crate::schema::{self, Field, Kind, ListType, Shape, Type};
 
 const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.";
@@ -14,8 +14,8 @@ const EXTENSIONS: &str = "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.
 const COMMON: [&str; 2] = ["DeleteOptions", "Status"];
 
 /// Name → schema of everything that these resources' kinds and their lists reach.
-pub(crate) fn definitions(served: &[&Served], spec: Spec) -> Map<String, Value> {
-    let mut collector = Collector { spec, out: BTreeMap::new(), group_versions: BTreeSet::new() };
+pub(crate) fn definitions(served: &[&Served], spec: Spec, texts: &Texts<'_>) -> Map<String, Value> {
+    let mut collector = Collector { spec, texts, out: BTreeMap::new(), group_versions: BTreeSet::new() };
     for s in served {
         collector.group_versions.insert((s.group, s.version));
     }
@@ -44,13 +44,14 @@ pub(crate) fn reference(name: &str, spec: Spec) -> Value {
     }
 }
 
-struct Collector {
+struct Collector<'a> {
     spec: Spec,
+    texts: &'a Texts<'a>,
     out: BTreeMap<String, Value>,
     group_versions: BTreeSet<(&'static str, &'static str)>,
 }
 
-impl Collector {
+impl Collector<'_> {
     fn add(&mut self, ty: &'static Type) {
         if self.out.contains_key(ty.definition) {
             return;
@@ -60,16 +61,21 @@ impl Collector {
         let mut properties = Map::new();
         let mut required = Vec::new();
         if ty.meta {
-            properties.insert("apiVersion".into(), json!({"type": "string"}));
-            properties.insert("kind".into(), json!({"type": "string"}));
+            for name in ["apiVersion", "kind"] {
+                properties.insert(name.into(), self.described(json!({"type": "string"}), ty, name));
+            }
         }
         for field in ty.json_fields() {
-            properties.insert(field.name.into(), self.property(field));
+            let property = self.property(field);
+            properties.insert(field.name.into(), self.described(property, ty, field.name));
             if field.required() {
                 required.push(field.name);
             }
         }
         let mut out = json!({"type": "object"});
+        if let Some(text) = self.texts.of_type(ty.definition) {
+            out["description"] = text.into();
+        }
         if !properties.is_empty() {
             out["properties"] = properties.into();
         }
@@ -87,6 +93,17 @@ impl Collector {
             out["x-kubernetes-map-type"] = "atomic".into();
         }
         self.out.insert(ty.definition.to_owned(), out);
+    }
+
+    /// A property with what it is for. In v3 nothing stands beside a `$ref`, so one with a text is wrapped.
+    fn described(&self, property: Value, of: &Type, name: &str) -> Value {
+        let Some(text) = self.texts.of_field(of.definition, name) else { return property };
+        let mut out = match self.spec {
+            Spec::V3 if property.get("$ref").is_some() => json!({"allOf": [property]}),
+            _ => property,
+        };
+        out["description"] = text.into();
+        out
     }
 
     fn kinds_of(&self, ty: &'static Type) -> Vec<Value> {

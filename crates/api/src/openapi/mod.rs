@@ -2,23 +2,26 @@
 //!
 //! `/openapi/v2` as JSON and as gnostic's protobuf (kubectl up to 1.2x validates and explains with it),
 //! `/openapi/v3` as an index and one document a group version. Types, required fields and the
-//! `x-kubernetes-*` marks are there; texts that describe fields are not.
+//! `x-kubernetes-*` marks are there, and what fields are for as far as [`Texts`] say it.
 //!
-//! Each document is made when first asked for and kept.
+//! A document is made each time it is asked for: they are large, and whoever serves them keeps them as he
+//! likes. Only their hashes are kept here.
 //!
 //! ```
-//! use skiff_api::openapi::{Documents, Served};
-//! let documents = Documents::new(vec![Served {
+//! use skiff_api::openapi::{Documents, Served, Texts};
+//! let configmaps = Served {
 //!     group: "", version: "v1", resource: "configmaps", subresource: "", namespaced: true,
 //!     kind: ("", "v1", "ConfigMap"), verbs: &["create", "get", "list"],
-//! }]);
-//! let core = documents.v3("api/v1").unwrap();
+//! };
+//! let documents = Documents::new(vec![configmaps], 0);
+//! let core = documents.v3("api/v1", &Texts::default()).unwrap();
 //! assert!(core.text.contains("/api/v1/namespaces/{namespace}/configmaps/{name}"));
 //! ```
 
 mod definitions;
 mod gnostic;
 mod paths;
+mod texts;
 
 #[cfg(test)]
 mod tests;
@@ -27,6 +30,8 @@ use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
 use serde_json::{Map, Value, json};
+
+pub use texts::Texts;
 
 /// One resource or subresource, as discovery lists it.
 #[derive(Debug, Clone)]
@@ -62,92 +67,94 @@ pub struct Document {
 #[derive(Debug)]
 pub struct Documents {
     served: Vec<Served>,
-    v2: OnceLock<Document>,
-    v2_protobuf: OnceLock<Vec<u8>>,
-    v3: OnceLock<BTreeMap<String, Document>>,
-    index: OnceLock<Document>,
+    texts: u64,
+    v2_hash: OnceLock<String>,
+    v3_hashes: OnceLock<BTreeMap<String, String>>,
 }
 
 impl Documents {
-    pub fn new(served: Vec<Served>) -> Self {
-        Self {
-            served,
-            v2: OnceLock::new(),
-            v2_protobuf: OnceLock::new(),
-            v3: OnceLock::new(),
-            index: OnceLock::new(),
-        }
+    /// `texts` tells the texts that documents will be made with from others.
+    pub fn new(served: Vec<Served>, texts: u64) -> Self {
+        Self { served, texts, v2_hash: OnceLock::new(), v3_hashes: OnceLock::new() }
+    }
+
+    /// The hash of `/openapi/v2`.
+    pub fn v2_hash(&self) -> &str {
+        self.v2_hash.get_or_init(|| self.hash(&self.v2_value(&Texts::default())))
     }
 
     /// `/openapi/v2` as `application/json`.
-    pub fn v2(&self) -> &Document {
-        self.v2.get_or_init(|| Document::new(&self.v2_value()))
+    pub fn v2(&self, texts: &Texts<'_>) -> String {
+        self.v2_value(texts).to_string()
     }
 
     /// `/openapi/v2` as `application/com.github.proto-openapi.spec.v2.v1.0+protobuf`, which clients ask for
     /// with `@v1.0` too; the answer must not have the `@`, which is no legal media type.
-    pub fn v2_protobuf(&self) -> &[u8] {
-        self.v2_protobuf.get_or_init(|| gnostic::document(&self.v2_value()))
+    pub fn v2_protobuf(&self, texts: &Texts<'_>) -> Vec<u8> {
+        gnostic::document(&self.v2_value(texts))
     }
 
     /// `/openapi/v3`: where each group version's document is.
-    pub fn v3_index(&self) -> &Document {
-        self.index.get_or_init(|| {
-            let paths: Map<String, Value> = self
-                .v3_documents()
-                .iter()
-                .map(|(path, document)| {
-                    let url = format!("/openapi/v3/{path}?hash={}", document.hash);
-                    (path.clone(), json!({ "serverRelativeURL": url }))
-                })
-                .collect();
-            Document::new(&json!({ "paths": paths }))
-        })
+    pub fn v3_index(&self) -> Document {
+        let entry = |(path, hash): (&String, &String)| {
+            (path.clone(), json!({ "serverRelativeURL": format!("/openapi/v3/{path}?hash={hash}") }))
+        };
+        let paths: Map<String, Value> = self.v3_hashes().iter().map(entry).collect();
+        let value = json!({ "paths": paths });
+        Document { hash: self.hash(&value), text: value.to_string() }
     }
 
-    /// One document of v3, by its path in the index: `api/v1`, `apis/apps/v1`.
-    pub fn v3(&self, path: &str) -> Option<&Document> {
-        self.v3_documents().get(path)
+    /// The hash of one document of v3, by its path in the index: `api/v1`, `apis/apps/v1`.
+    pub fn v3_hash(&self, path: &str) -> Option<&str> {
+        self.v3_hashes().get(path).map(String::as_str)
     }
 
-    fn v2_value(&self) -> Value {
+    /// One document of v3.
+    pub fn v3(&self, path: &str, texts: &Texts<'_>) -> Option<String> {
+        let served: Vec<&Served> = self.served.iter().filter(|served| served.group_path() == path).collect();
+        (!served.is_empty()).then(|| v3_value(&served, texts).to_string())
+    }
+
+    fn v2_value(&self, texts: &Texts<'_>) -> Value {
         let all: Vec<&Served> = self.served.iter().collect();
         json!({
             "swagger": "2.0",
             "info": {"title": "Kubernetes", "version": "v1.36.0"},
             "paths": paths::paths(&all, Spec::V2),
-            "definitions": definitions::definitions(&all, Spec::V2),
+            "definitions": definitions::definitions(&all, Spec::V2, texts),
         })
     }
 
-    fn v3_documents(&self) -> &BTreeMap<String, Document> {
-        self.v3.get_or_init(|| {
+    fn v3_hashes(&self) -> &BTreeMap<String, String> {
+        self.v3_hashes.get_or_init(|| {
             let mut by_path: BTreeMap<String, Vec<&Served>> = BTreeMap::new();
             for served in &self.served {
                 by_path.entry(served.group_path()).or_default().push(served);
             }
-            let document = |served: &[&Served]| {
-                json!({
-                    "openapi": "3.0.0",
-                    "info": {"title": "Kubernetes", "version": "v1.36.0"},
-                    "paths": paths::paths(served, Spec::V3),
-                    "components": {"schemas": definitions::definitions(served, Spec::V3)},
-                })
-            };
-            by_path.into_iter().map(|(path, served)| (path, Document::new(&document(&served)))).collect()
+            let hash = |served: &[&Served]| self.hash(&v3_value(served, &Texts::default()));
+            by_path.into_iter().map(|(path, served)| (path, hash(&served))).collect()
         })
+    }
+
+    /// Of a document without its texts, and of these.
+    fn hash(&self, value: &Value) -> String {
+        // FNV-1a: the hash tells versions of one document apart, it protects nothing.
+        let hash = value
+            .to_string()
+            .bytes()
+            .chain(self.texts.to_le_bytes())
+            .fold(0xcbf2_9ce4_8422_2325u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3));
+        format!("{hash:016X}")
     }
 }
 
-impl Document {
-    fn new(value: &Value) -> Self {
-        let text = value.to_string();
-        // FNV-1a: the hash tells versions of one document apart, it protects nothing.
-        let hash = text
-            .bytes()
-            .fold(0xcbf2_9ce4_8422_2325u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3));
-        Self { text, hash: format!("{hash:016X}") }
-    }
+fn v3_value(served: &[&Served], texts: &Texts<'_>) -> Value {
+    json!({
+        "openapi": "3.0.0",
+        "info": {"title": "Kubernetes", "version": "v1.36.0"},
+        "paths": paths::paths(served, Spec::V3),
+        "components": {"schemas": definitions::definitions(served, Spec::V3, texts)},
+    })
 }
 
 impl Served {

@@ -27,7 +27,7 @@ fn everything() -> Documents {
             served.push(own);
         }
     }
-    Documents::new(served)
+    Documents::new(served, 0)
 }
 
 fn at<'a>(document: &'a Value, pointer: &str) -> &'a Value {
@@ -37,12 +37,13 @@ fn at<'a>(document: &'a Value, pointer: &str) -> &'a Value {
 #[test]
 fn every_reference_leads_somewhere() {
     let documents = everything();
-    let mut texts = vec![documents.v2().text.clone()];
+    let none = Texts::default();
+    let mut texts = vec![documents.v2(&none)];
     let index: Value = serde_json::from_str(&documents.v3_index().text).unwrap();
     for (path, entry) in index["paths"].as_object().unwrap() {
-        let document = documents.v3(path).unwrap();
-        assert_eq!(entry["serverRelativeURL"], format!("/openapi/v3/{path}?hash={}", document.hash));
-        texts.push(document.text.clone());
+        let hash = documents.v3_hash(path).unwrap();
+        assert_eq!(entry["serverRelativeURL"], format!("/openapi/v3/{path}?hash={hash}"));
+        texts.push(documents.v3(path, &none).unwrap());
     }
     assert!(texts.len() > 15);
     for text in texts {
@@ -64,7 +65,7 @@ fn every_reference_leads_somewhere() {
 
 #[test]
 fn definitions_carry_the_marks() {
-    let document: Value = serde_json::from_str(&everything().v2().text).unwrap();
+    let document: Value = serde_json::from_str(&everything().v2(&Texts::default())).unwrap();
     let pod = &document["definitions"]["io.k8s.api.core.v1.Pod"];
     expect![[r#"[{"group":"","kind":"Pod","version":"v1"}]"#]]
         .assert_eq(&pod["x-kubernetes-group-version-kind"].to_string());
@@ -77,9 +78,33 @@ fn definitions_carry_the_marks() {
 }
 
 #[test]
+fn fields_say_what_they_are_for() {
+    let lines = "@io.k8s.api.core.v1.Pod\tA pod.\nspec\tWhat is wanted.\nkind\tThe kind.\n\
+                 @io.k8s.api.core.v1.PodSpec\t\nhostNetwork\tThe node's \\\\ network.\n\
+                 securityContext\tOf all containers.\n";
+    let texts = Texts::read(lines);
+    let documents = everything();
+    let v2: Value = serde_json::from_str(&documents.v2(&texts)).unwrap();
+    let pod = at(&v2, "/definitions/io.k8s.api.core.v1.Pod");
+    assert_eq!(pod["description"], "A pod.");
+    assert_eq!(pod["properties"]["kind"]["description"], "The kind.");
+    expect![[r##"{"$ref":"#/definitions/io.k8s.api.core.v1.PodSpec","description":"What is wanted."}"##]]
+        .assert_eq(&pod["properties"]["spec"].to_string());
+    let v3: Value = serde_json::from_str(&documents.v3("api/v1", &texts).unwrap()).unwrap();
+    expect![[r##"{"allOf":[{"$ref":"#/components/schemas/io.k8s.api.core.v1.PodSpec"}],"default":{},"description":"What is wanted."}"##]]
+        .assert_eq(&at(&v3, "/components/schemas/io.k8s.api.core.v1.Pod/properties/spec").to_string());
+    let spec = at(&v3, "/components/schemas/io.k8s.api.core.v1.PodSpec");
+    assert_eq!(spec.get("description"), None);
+    expect![[r##"{"description":"The node's \\ network.","type":"boolean"}"##]]
+        .assert_eq(&spec["properties"]["hostNetwork"].to_string());
+    expect![[r##"{"allOf":[{"$ref":"#/components/schemas/io.k8s.api.core.v1.PodSecurityContext"}],"description":"Of all containers."}"##]]
+        .assert_eq(&spec["properties"]["securityContext"].to_string());
+}
+
+#[test]
 fn operations_name_their_kind_and_parameters() {
     let documents = everything();
-    let document: Value = serde_json::from_str(&documents.v3("api/v1").unwrap().text).unwrap();
+    let document: Value = serde_json::from_str(&documents.v3("api/v1", &Texts::default()).unwrap()).unwrap();
     let patch = at(&document, "/paths/~1api~1v1~1namespaces~1{namespace}~1pods~1{name}/patch");
     expect![[r#"{"group":"","kind":"Pod","version":"v1"}"#]]
         .assert_eq(&patch["x-kubernetes-group-version-kind"].to_string());
@@ -97,8 +122,9 @@ fn operations_name_their_kind_and_parameters() {
 #[test]
 fn protobuf_lists_all_definitions() {
     let documents = everything();
-    let json: Value = serde_json::from_str(&documents.v2().text).unwrap();
-    let definitions = fields(documents.v2_protobuf()).into_iter().find(|f| f.0 == 9).unwrap().1;
+    let json: Value = serde_json::from_str(&documents.v2(&Texts::default())).unwrap();
+    let protobuf = documents.v2_protobuf(&Texts::default());
+    let definitions = fields(&protobuf).into_iter().find(|f| f.0 == 9).unwrap().1;
     let names: Vec<String> = fields(definitions)
         .into_iter()
         .map(|(_, pair)| String::from_utf8(fields(pair)[0].1.to_vec()).unwrap())
