@@ -29,9 +29,14 @@ impl Api {
         api
     }
 
-    async fn on(config: Config, store: Arc<dyn Store>) -> Self {
+    /// A server on a store of the test's own.
+    pub(crate) async fn on(config: Config, store: Arc<dyn Store>) -> Self {
         let server = ApiServer::build(config, Arc::clone(&store)).await.expect("builds");
         Self { router: server.router(), store, server }
+    }
+
+    pub(crate) fn stop(&self) {
+        self.server.stop();
     }
 
     /// Another server on the same store, after the first one.
