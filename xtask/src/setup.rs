@@ -18,6 +18,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("nftables", "/usr/sbin/nft"),
     ("procps", "/bin/ps"),
     ("python3-pip", "/usr/bin/python3"),
+    ("runc", "/usr/sbin/runc"),
     ("tcpdump", "/usr/bin/tcpdump"),
     ("unzip", "/usr/bin/unzip"),
     ("util-linux", "/usr/bin/unshare"),

@@ -17,6 +17,7 @@ use skiff_pod_security::Configuration;
 /// Flags of `skiff server` and `skiff up`; as a whole what the control plane's process is told of them.
 #[derive(Debug, Clone, Default, clap::Args, Serialize, Deserialize)]
 #[serde(default)]
+#[group(id = "security")]
 pub(crate) struct Args {
     /// Defaults and exemptions of Pod Security: an AdmissionConfiguration of Kubernetes
     #[arg(long, value_name = "FILE")]

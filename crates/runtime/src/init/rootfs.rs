@@ -48,14 +48,15 @@ const READ_ONLY_PATHS: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc
 
 const DEFAULT_DEVICES: [(&str, u32, u32); 6] =
     [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
-const LINKS: [(&str, &str); 6] = [
+const LINKS: [(&str, &str); 5] = [
     ("/proc/self/fd", "/dev/fd"),
     ("/proc/self/fd/0", "/dev/stdin"),
     ("/proc/self/fd/1", "/dev/stdout"),
     ("/proc/self/fd/2", "/dev/stderr"),
     ("pts/ptmx", "/dev/ptmx"),
-    ("/proc/kcore", "/dev/core"),
 ];
+/// Not every kernel has it.
+const CORE: &str = "/proc/kcore";
 /// The group of terminals, on every distribution.
 const TTY_GROUP: &str = "5";
 /// mount(2) takes a page of options.
@@ -365,7 +366,8 @@ fn devices(root: &Root, spec: &Spec, given: Option<Vec<(DeviceNode, OwnedFd)>>) 
             }
         }
     }
-    LINKS.iter().try_for_each(|(target, path)| root.link(target, path))
+    LINKS.iter().try_for_each(|(target, path)| root.link(target, path))?;
+    if Path::new(CORE).exists() { root.link(CORE, "/dev/core") } else { Ok(()) }
 }
 
 /// All devices of the container, each once.

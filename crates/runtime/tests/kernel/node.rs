@@ -16,6 +16,8 @@ use skiff_sys::cgroup::Hierarchy;
 /// Long enough for a busy machine, and the end of a hung test.
 pub(crate) const LONG: Duration = Duration::from_secs(30);
 pub(crate) const IMAGE: &str = "box";
+pub(crate) const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\nweb:x:33:34::/srv:/bin/sh\n";
+pub(crate) const GROUP: &str = "root:x:0:\nlogs:x:4:web\nweb:x:34:\n";
 
 static COUNT: AtomicU32 = AtomicU32::new(0);
 
@@ -219,8 +221,8 @@ fn archive_of_busybox() -> Vec<u8> {
         .directory("etc", 0o755)
         .directory("root", 0o700)
         .directory("tmp", 0o1777)
-        .file("etc/passwd", 0o644, b"root:x:0:0:root:/root:/bin/sh\nweb:x:33:34::/srv:/bin/sh\n")
-        .file("etc/group", 0o644, b"root:x:0:\nlogs:x:4:web\nweb:x:34:\n")
+        .file("etc/passwd", 0o644, PASSWD.as_bytes())
+        .file("etc/group", 0o644, GROUP.as_bytes())
         .file("etc/plain", 0o644, b"no program\n")
         .symlink("escape", "/../../../../etc")
         .file("bin/busybox", 0o755, &busybox);
