@@ -9,4 +9,5 @@ mod e_services;
 mod f_host_pid_ipc;
 mod g_kubectl;
 mod h1_contexts;
+mod h3_policies;
 mod h_security;

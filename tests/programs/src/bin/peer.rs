@@ -3,6 +3,9 @@
 //! - `peer tcp PORT`, `peer udp PORT`: serve; each answer is `HOSTNAME PEER_IP`
 //! - `peer get ADDRESS:PORT [MILLISECONDS]`: print what a TCP server says; exit 1 on refusal, 2 on silence
 //! - `peer ask ADDRESS:PORT [MILLISECONDS]`: the same over UDP
+//! - `peer echo PORT`: send back what comes over a TCP connection
+//! - `peer beat ADDRESS:PORT`: say something over one connection to it ten times a second, until no answer
+//!   comes for a second; then exit 2
 //! - `peer shm-put KEY TEXT`, `peer shm-get KEY`: a System V segment
 //! - `peer sem-put KEY VALUE`, `peer sem-get KEY`: a System V semaphore
 //! - `peer msg-put KEY TEXT`, `peer msg-get KEY`: a System V queue
@@ -28,6 +31,8 @@ fn main() -> ExitCode {
         ["get", target, millis] => get(target, millis),
         ["ask", target] => ask(target, "3000"),
         ["ask", target, millis] => ask(target, millis),
+        ["echo", port] => serve_echo(port),
+        ["beat", target] => beat(target),
         ["shm-put", key, text] => shm(key, Some(text)),
         ["shm-get", key] => shm(key, None),
         ["sem-put", key, value] => sem(key, Some(value)),
@@ -73,6 +78,34 @@ fn serve_tcp(port: &str) -> Outcome {
         }
     }
     Ok(())
+}
+
+fn serve_echo(port: &str) -> Outcome {
+    end_on_sigterm();
+    let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, number(port)?)).map_err(io)?;
+    println!("listening on {port}");
+    for mut stream in listener.incoming().flatten() {
+        std::thread::spawn(move || {
+            let mut buffer = [0; 64];
+            while let Ok(length @ 1..) = stream.read(&mut buffer) {
+                if stream.write_all(&buffer[..length]).is_err() {
+                    return;
+                }
+            }
+        });
+    }
+    Ok(())
+}
+
+fn beat(to: &str) -> Outcome {
+    let mut stream = TcpStream::connect(self::target(to)?).map_err(io)?;
+    stream.set_read_timeout(Some(Duration::from_secs(1))).map_err(io)?;
+    loop {
+        stream.write_all(b"!").map_err(io)?;
+        stream.read_exact(&mut [0]).map_err(io)?;
+        println!("beat");
+        std::thread::sleep(Duration::from_millis(100));
+    }
 }
 
 fn serve_udp(port: &str) -> Outcome {
