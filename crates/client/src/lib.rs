@@ -17,6 +17,7 @@ pub use cache::{Cache, Change, Changes, ObjectKey};
 pub use client::{Client, DeleteOptions, List, ListParams, Object, Patch, WatchEvent, WatchStream};
 pub use error::Error;
 pub use events::{EventRecorder, EventType, now, reference};
+pub use queue::metrics::write as write_queue_metrics;
 pub use queue::{Requeue, WorkQueue, work};
 pub use remote::{Remote, RemoteConfig};
 pub use transport::{Body, BoxError, InProcess, Transport, empty, full};

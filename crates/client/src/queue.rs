@@ -3,6 +3,8 @@
 //! A key waits at most once, is worked on by one worker at a time, and comes back after its worker is
 //! done if it was added meanwhile. Retries back off from 5 ms to 60 s.
 
+pub mod metrics;
+
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, HashSet, VecDeque};
 use std::fmt::{Debug, Display};
@@ -33,6 +35,8 @@ struct State<T> {
     /// When each delayed key is due; what the heap says of it besides is out of date.
     due: HashMap<T, Instant>,
     failures: HashMap<T, u32>,
+    adds: u64,
+    retries: u64,
 }
 
 /// Keys to reconcile. Cheap to clone; clones share the queue.
@@ -53,6 +57,8 @@ impl<T: Clone + Eq + Hash + Ord> Default for WorkQueue<T> {
             delayed: BinaryHeap::new(),
             due: HashMap::new(),
             failures: HashMap::new(),
+            adds: 0,
+            retries: 0,
         };
         Self(Arc::new((Mutex::new(state), Notify::new())))
     }
@@ -62,7 +68,11 @@ impl<T: Clone + Eq + Hash + Ord> WorkQueue<T> {
     /// Queues a key now, unless it waits already.
     pub fn add(&self, key: T) {
         let mut state = self.0.0.lock();
-        if state.waiting.insert(key.clone()) && !state.working.contains(&key) {
+        if !state.waiting.insert(key.clone()) {
+            return;
+        }
+        state.adds += 1;
+        if !state.working.contains(&key) {
             state.ready.push_back(key);
             self.0.1.notify_one();
         }
@@ -85,6 +95,7 @@ impl<T: Clone + Eq + Hash + Ord> WorkQueue<T> {
     pub fn retry(&self, key: T) {
         let failures = {
             let mut state = self.0.0.lock();
+            state.retries += 1;
             let failures = state.failures.entry(key.clone()).or_default();
             *failures = failures.saturating_add(1);
             *failures
@@ -110,7 +121,11 @@ impl<T: Clone + Eq + Hash + Ord> WorkQueue<T> {
                         continue;
                     }
                     state.due.remove(&key);
-                    if state.waiting.insert(key.clone()) && !state.working.contains(&key) {
+                    if !state.waiting.insert(key.clone()) {
+                        continue;
+                    }
+                    state.adds += 1;
+                    if !state.working.contains(&key) {
                         state.ready.push_back(key);
                     }
                 }
@@ -149,6 +164,11 @@ impl<T: Clone + Eq + Hash + Ord> WorkQueue<T> {
         self.0.0.lock().ready.len()
     }
 
+    fn counts(&self) -> metrics::Counts {
+        let state = self.0.0.lock();
+        metrics::Counts { depth: state.waiting.len(), adds: state.adds, retries: state.retries }
+    }
+
     /// Whether none waits.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
@@ -163,12 +183,14 @@ where
     R: Future<Output = Result<Requeue, E>> + Send,
     E: std::error::Error + Send + Sync + 'static,
 {
+    let times = metrics::register(name, &queue);
     let mut tasks = JoinSet::new();
     for _ in 0..workers {
-        let (queue, reconcile) = (queue.clone(), reconcile.clone());
+        let (queue, reconcile, times) = (queue.clone(), reconcile.clone(), Arc::clone(&times));
         tasks.spawn(async move {
             loop {
                 let key = queue.next().await;
+                let begun = Instant::now();
                 match reconcile(key.clone()).await {
                     Ok(requeue) => {
                         queue.forget(&key);
@@ -187,6 +209,7 @@ where
                         queue.retry(key.clone());
                     }
                 }
+                times.observe(begun.elapsed());
                 queue.done(&key);
             }
         });
