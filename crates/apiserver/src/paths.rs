@@ -90,6 +90,7 @@ fn cluster(server: &Inner) -> Response {
     let config = &server.config;
     let body = json!({
         "ca": config.pki.as_ref().map(|pki| pki.ca()),
+        "caHash": config.pki.as_ref().map(|pki| pki.ca_hash()),
         "clusterCIDR": config.cluster_cidr.to_string(),
         "serviceCIDR": config.service_cidr.to_string(),
         "clusterDNS": config.cluster_dns.to_string(),

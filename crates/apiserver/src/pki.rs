@@ -35,6 +35,8 @@ use live::LiveCertificate;
 pub use signing::Grant;
 
 const DAY_S: i64 = 86_400;
+/// Of bootstrap tokens, as upstream has them.
+const TOKEN_ALPHABET: &[u8; 36] = b"abcdefghijklmnopqrstuvwxyz0123456789";
 const CA_DAYS: i64 = 3650;
 /// 2025-01-01. Authorities are valid from then on, whatever the clock says when they are made: machines
 /// without a clock of their own start long ago, and are set right later.
@@ -90,6 +92,7 @@ pub struct Pki {
     issuer: Issuer<'static, KeyPair>,
     ca: String,
     ca_der: CertificateDer<'static>,
+    ca_hash: String,
     join_token: String,
 }
 
@@ -153,9 +156,10 @@ impl Pki {
         let ca_der =
             CertificateDer::from_pem_slice(ca.as_bytes()).map_err(|_| PkiError::Pem { path: cert_path })?;
         let issuer = Issuer::from_ca_cert_pem(&ca, KeyPair::from_pem(&key)?)?;
-        let join_token = join_token(&dir.join("join-token"), &ca_der)?;
+        let ca_hash: String = Sha256::digest(&ca_der).iter().map(|byte| format!("{byte:02x}")).collect();
+        let join_token = join_token(&dir.join("join-token"), &ca_hash)?;
         let lives = Mutex::new(Life::of("ca", &ca).into_iter().collect());
-        Ok(Self { dir: dir.into(), clock, lives, issuer, ca, ca_der, join_token })
+        Ok(Self { dir: dir.into(), clock, lives, issuer, ca, ca_der, ca_hash, join_token })
     }
 
     /// The authority's certificate, PEM.
@@ -163,7 +167,17 @@ impl Pki {
         &self.ca
     }
 
-    /// `SHA256_OF_CA.SECRET`: pins the authority, and buys an agent its certificates.
+    /// SHA-256 of the authority's certificate, in hexadecimal: what join tokens pin.
+    pub fn ca_hash(&self) -> &str {
+        &self.ca_hash
+    }
+
+    /// ID and secret of the bootstrap token in [`Pki::join_token`].
+    pub(crate) fn own_bootstrap_token(&self) -> Option<(&str, &str)> {
+        self.join_token.split_once('.')?.1.split_once('.')
+    }
+
+    /// `SHA256_OF_CA.ID.SECRET`: pins the authority, and buys an agent its certificates.
     pub fn join_token(&self) -> &str {
         &self.join_token
     }
@@ -382,15 +396,22 @@ pub fn days_left(certificate: &str) -> Option<i64> {
     Some((parsed.validity().not_after.timestamp() - clock::now()) / DAY_S)
 }
 
-fn join_token(path: &Path, ca: &CertificateDer<'_>) -> Result<String, PkiError> {
+/// The token in the file, or a new one.
+fn join_token(path: &Path, ca_hash: &str) -> Result<String, PkiError> {
     match read(path) {
-        Ok(token) => return Ok(token.trim().to_owned()),
+        // A file of an earlier version, or of another authority, is of no use.
+        Ok(token) if token.split('.').count() == 3 && token.starts_with(ca_hash) => {
+            return Ok(token.trim().to_owned());
+        }
+        Ok(_) => {}
         Err(PkiError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(error),
     }
-    let hex = |bytes: &[u8]| bytes.iter().map(|b| format!("{b:02x}")).collect::<String>();
-    let secret: [u8; 16] = rand::rng().random();
-    let token = format!("{}.{}", hex(&Sha256::digest(ca)), hex(&secret));
+    let mut rng = rand::rng();
+    let mut random = |length: usize| -> String {
+        (0..length).map(|_| char::from(TOKEN_ALPHABET[rng.random_range(0..TOKEN_ALPHABET.len())])).collect()
+    };
+    let token = format!("{ca_hash}.{}.{}", random(6), random(16));
     write_private(path, &token)?;
     Ok(token)
 }

@@ -128,7 +128,8 @@ fn row(group: &str, plural: &str) -> &'static Resource {
     find(group, plural).expect("a seeded kind is in the table")
 }
 
-fn call(server: &Inner, row: &Resource, namespace: &str, name: &str) -> Call {
+/// A call of the server's own.
+pub(crate) fn call(server: &Inner, row: &Resource, namespace: &str, name: &str) -> Call {
     Call {
         who: server.own_identity.clone(),
         address: Address {

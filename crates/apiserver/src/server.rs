@@ -199,6 +199,7 @@ impl ApiServer {
         rbac::bootstrap::run(&server.inner).await.map_err(BuildError::Seed)?;
         seed::claims(&server.inner);
         seed::objects(&server.inner).await.map_err(BuildError::Seed)?;
+        authn::own_token::keep(&server.inner).await.map_err(BuildError::Seed)?;
         tokio::spawn(seed::keep_service(Arc::clone(&server.inner)));
         tokio::spawn(at_rest::rewrite(Arc::clone(&server.inner), stale));
         Ok(server)

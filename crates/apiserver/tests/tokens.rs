@@ -322,3 +322,126 @@ async fn reviews_tell_whose_a_token_is_and_why_it_is_not_taken() {
     let refusal = api.refused(Method::POST, TOKEN_REVIEW, json!({"spec": {}}), 400).await;
     assert_eq!(refusal, "token is required for TokenReview in authentication");
 }
+
+const SECRETS: &str = "/api/v1/namespaces/default/secrets";
+
+fn bytes(text: &str) -> Value {
+    json!(k8s_openapi::ByteString(text.as_bytes().to_vec()))
+}
+
+#[tokio::test]
+async fn a_kept_token_is_good_as_long_as_its_secret_holds_it() {
+    let (api, time) = at(1_800_000_000).await;
+    let account = api.ok(Method::GET, ACCOUNT, Value::Null).await;
+    let uid = account["metadata"]["uid"].as_str().expect("a UID");
+    let token = api.server().account_token("default", ("default", uid), "kept").expect("signed");
+    assert_eq!(claims(&token)["iss"], "kubernetes/serviceaccount");
+    assert_eq!(code(&api, &token).await, 401, "no secret holds it");
+    let secret = |token: &str| {
+        json!({"metadata": {"name": "kept", "annotations": {"kubernetes.io/service-account.name": "default"}},
+            "type": "kubernetes.io/service-account-token", "data": {"token": bytes(token)}})
+    };
+    api.ok(Method::POST, SECRETS, secret(&token)).await;
+    assert_eq!(code(&api, &token).await, 201);
+    time.store(2_800_000_000, Ordering::SeqCst);
+    assert_eq!(code(&api, &token).await, 201, "it has no end of its own");
+    api.ok(Method::PUT, &format!("{SECRETS}/kept"), secret("another")).await;
+    assert_eq!(code(&api, &token).await, 401);
+    api.ok(Method::PUT, &format!("{SECRETS}/kept"), secret(&token)).await;
+    assert_eq!(code(&api, &token).await, 201);
+    let (_, review) = api.with_token(&token, Method::POST, REVIEW, json!({})).await;
+    assert_eq!(review["status"]["userInfo"]["username"], "system:serviceaccount:default:default");
+    assert_eq!(review["status"]["userInfo"]["extra"], Value::Null);
+    api.ok(Method::DELETE, &format!("{SECRETS}/kept"), Value::Null).await;
+    assert_eq!(code(&api, &token).await, 401);
+}
+
+#[tokio::test]
+async fn a_secret_for_a_token_names_its_account() {
+    let (api, _) = at(1_800_000_000).await;
+    let secret = json!({"metadata": {"name": "s"}, "type": "kubernetes.io/service-account-token"});
+    let refusal = api.refused(Method::POST, SECRETS, secret, 422).await;
+    assert_eq!(
+        refusal,
+        "Secret \"s\" is invalid: metadata.annotations[kubernetes.io/service-account.name]: Required value"
+    );
+}
+
+#[tokio::test]
+async fn a_bootstrap_token_is_good_until_it_ends() {
+    let (api, time) = at(1_800_000_000).await;
+    let secrets = "/api/v1/namespaces/kube-system/secrets";
+    let secret = |end: &str| {
+        json!({"metadata": {"name": "bootstrap-token-abcdef"}, "type": "bootstrap.kubernetes.io/token", "data": {
+            "token-id": bytes("abcdef"), "token-secret": bytes("0123456789abcdef"),
+            "usage-bootstrap-authentication": bytes("true"), "expiration": bytes(end),
+            "auth-extra-groups": bytes("system:bootstrappers:example")}})
+    };
+    let token = "abcdef.0123456789abcdef";
+    assert_eq!(code(&api, token).await, 401);
+    api.ok(Method::POST, secrets, secret("2027-01-15T09:00:00Z")).await;
+    let (_, review) = api.with_token(token, Method::POST, REVIEW, json!({})).await;
+    assert_eq!(
+        review["status"]["userInfo"],
+        json!({"username": "system:bootstrap:abcdef", "groups":
+            ["system:bootstrappers", "system:bootstrappers:example", "system:authenticated"]})
+    );
+    assert_eq!(code(&api, "abcdef.0123456789abcdeg").await, 401);
+    time.store(1_800_003_600, Ordering::SeqCst);
+    assert_eq!(code(&api, token).await, 401);
+    api.ok(Method::PUT, &format!("{secrets}/bootstrap-token-abcdef"), secret("2027-02-15T09:00:00Z")).await;
+    assert_eq!(code(&api, token).await, 201);
+    api.ok(Method::DELETE, &format!("{secrets}/bootstrap-token-abcdef"), Value::Null).await;
+    assert_eq!(code(&api, token).await, 401);
+}
+
+#[tokio::test]
+async fn who_joins_may_ask_for_a_certificate_and_learn_of_the_cluster() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let pki = Arc::new(skiff_apiserver::pki::Pki::open(dir.path()).expect("an authority"));
+    let api = Api::with(Config { pki: Some(Arc::clone(&pki)), ..Config::default() }).await;
+    let (pin, token) = pki.join_token().split_once('.').expect("a join token");
+    let (code, cluster) = api.with_token(token, Method::GET, "/skiff/v1/cluster", Value::Null).await;
+    assert_eq!(code, StatusCode::OK, "{cluster}");
+    assert_eq!((&cluster["caHash"], &cluster["clusterDNS"]), (&json!(pin), &json!("10.96.0.10")));
+    let key = rcgen::KeyPair::generate().expect("a key");
+    let mut params = rcgen::CertificateParams::default();
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    params.distinguished_name.push(rcgen::DnType::OrganizationName, "system:nodes");
+    params.distinguished_name.push(rcgen::DnType::CommonName, "system:node:worker");
+    let pem = params.serialize_request(&key).expect("a request").pem().expect("PEM");
+    let csr = json!({"metadata": {"generateName": "node-csr-"}, "spec": {
+        "request": bytes(&pem), "signerName": "kubernetes.io/kube-apiserver-client-kubelet",
+        "usages": ["digital signature", "client auth"]}});
+    let requests = "/apis/certificates.k8s.io/v1/certificatesigningrequests";
+    let (code, made) = api.with_token(token, Method::POST, requests, csr).await;
+    assert_eq!(code, StatusCode::CREATED, "{made}");
+    let asked = json!({"spec": {"user": made["spec"]["username"], "groups": made["spec"]["groups"],
+        "resourceAttributes": {"group": "certificates.k8s.io", "resource": "certificatesigningrequests",
+            "subresource": "nodeclient", "verb": "create"}}});
+    let reviews = "/apis/authorization.k8s.io/v1/subjectaccessreviews";
+    assert_eq!(api.ok(Method::POST, reviews, asked).await["status"]["allowed"], true);
+    for path in ["/api/v1/nodes", "/api/v1/namespaces/kube-system/secrets", "/skiff/v1/certificates"] {
+        let (code, _) = api.with_token(token, Method::GET, path, Value::Null).await;
+        assert_eq!(code, StatusCode::FORBIDDEN, "{path}");
+    }
+    assert_eq!(api.with_token("x.y", Method::GET, "/skiff/v1/cluster", Value::Null).await.0.as_u16(), 401);
+}
+
+/// Bearer authentication costs microseconds once a token is known.
+#[tokio::test]
+#[ignore = "a measurement"]
+async fn what_a_known_token_costs() {
+    let api = Api::new().await;
+    let token = token(&api, json!({})).await;
+    for (name, shown) in [("token", Some(token.as_str())), ("in-process", None)] {
+        let start = std::time::Instant::now();
+        for _ in 0..20_000 {
+            match shown {
+                Some(token) => drop(api.with_token(token, Method::GET, "/version", Value::Null).await),
+                None => drop(api.ok(Method::GET, "/version", Value::Null).await),
+            }
+        }
+        println!("{name}: {:?} a request", start.elapsed() / 20_000);
+    }
+}

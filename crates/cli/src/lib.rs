@@ -11,6 +11,7 @@ mod kubectl;
 mod node;
 pub mod output;
 mod ps;
+mod token;
 mod version;
 
 use std::path::PathBuf;
@@ -27,6 +28,7 @@ pub enum Command {
     Explain(explain::Args),
     Image(image::Args),
     Kubectl(kubectl::Args),
+    Token(token::Args),
     Trace(explain::trace::Args),
     Version(version::Args),
 }
@@ -39,6 +41,7 @@ pub fn run(command: Command, clusters: &Clusters) -> anyhow::Result<ExitCode> {
         Command::Image(args) => block_on(image::run(&args, clusters)),
         Command::Trace(args) => block_on(explain::trace::run(&args, clusters)),
         Command::Kubectl(args) => kubectl::run(&args, clusters),
+        Command::Token(args) => block_on(token::run(&args, clusters)),
         Command::Version(args) => version::run(&args),
     }
 }

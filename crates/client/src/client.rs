@@ -150,6 +150,11 @@ impl Client {
         self.put(object, Some("status")).await
     }
 
+    /// Replaces the part of the object that a subresource stands for.
+    pub async fn update_subresource<K: Object>(&self, object: &K, subresource: &str) -> Result<Arc<K>, Error> {
+        self.put(object, Some(subresource)).await
+    }
+
     async fn put<K: Object>(&self, object: &K, subresource: Option<&str>) -> Result<Arc<K>, Error> {
         let metadata = object.metadata();
         let path = path::<K>(metadata.namespace.as_deref(), metadata.name.as_deref(), subresource);

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet};
+use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{
     ConfigMap, Endpoints, Namespace, Node, Pod, Secret, Service, ServiceAccount,
@@ -45,6 +46,7 @@ macro_rules! caches {
 }
 
 caches! {
+    certificate_signing_requests: CertificateSigningRequest,
     cluster_role_bindings: ClusterRoleBinding,
     cluster_roles: ClusterRole,
     config_maps: ConfigMap,

@@ -3,8 +3,15 @@
 //! A controller is a module with a pure function from what is there to what is to be done, and one line in
 //! the table of [`run`]. All read the same local copies; none keeps a list of its own.
 
+mod account_tokens;
 mod aggregation;
+mod authority;
+mod bootstrap_tokens;
 mod caches;
+mod certificate_approver;
+mod certificate_cleaner;
+mod certificate_signer;
+mod certificates;
 mod context;
 mod control_plane;
 mod daemon_sets;
@@ -28,5 +35,6 @@ mod service_accounts;
 #[cfg(test)]
 mod testing;
 
+pub use authority::{AccountToken, Authority, AuthorityError, SigningRequest};
 pub use context::Clients;
 pub use run::{Config, run};

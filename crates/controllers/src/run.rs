@@ -10,10 +10,12 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
+use crate::authority::Authority;
 use crate::caches::Caches;
 use crate::context::{Clients, Context};
 use crate::{
-    aggregation, control_plane, daemon_sets, deployments, endpoints, event_expiry, garbage, namespaces,
+    account_tokens, aggregation, bootstrap_tokens, certificate_approver, certificate_cleaner,
+    certificate_signer, control_plane, daemon_sets, deployments, endpoints, event_expiry, garbage, namespaces,
     node_cidrs, node_lifecycle, pod_garbage, replica_sets, root_ca, service_accounts,
 };
 
@@ -26,6 +28,8 @@ pub struct Config {
     pub node_cidr_prefix: u8,
     /// The certificate that pods trust the API by, PEM.
     pub ca_pem: String,
+    /// Signs certificates and tokens. `None`: none are.
+    pub authority: Option<Arc<dyn Authority>>,
     /// The node that the control plane runs on, where nodes have roles.
     pub control_plane_node: Option<String>,
     /// A node that was silent for so long is unknown.
@@ -44,6 +48,7 @@ impl Default for Config {
             cluster_cidr: "10.244.0.0/16".to_owned(),
             node_cidr_prefix: 24,
             ca_pem: String::new(),
+            authority: None,
             control_plane_node: None,
             node_grace: Duration::from_secs(40),
             event_ttl: Duration::from_secs(3600),
@@ -77,6 +82,11 @@ macro_rules! controller {
 const CONTROLLERS: &[Controller] = &[
     controller!("serviceaccount-controller", "service-account-controller", service_accounts),
     controller!("root-ca-certificate-publisher", "root-ca-cert-publisher", root_ca),
+    controller!("serviceaccount-token-controller", "token-controller", account_tokens),
+    controller!("bootstrap-token-cleaner", "token-cleaner", bootstrap_tokens),
+    controller!("certificate-approver", "certificate-controller", certificate_approver),
+    controller!("certificate-signer", "certificate-controller", certificate_signer),
+    controller!("certificate-cleaner", "certificate-controller", certificate_cleaner),
     controller!("namespace-controller", "namespace-controller", namespaces),
     controller!("node-ipam-controller", "node-controller", node_cidrs),
     controller!("node-controller", "node-controller", node_lifecycle),

@@ -1,6 +1,7 @@
 //! The `skiff` binary: reads flags, wires the crates together, and runs what was asked for.
 
 mod agent;
+mod authority;
 mod isolation;
 mod join;
 mod security;

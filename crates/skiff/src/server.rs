@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use crate::agent::{AgentConfig, PodPolicy};
+use crate::authority::ServerAuthority;
 use crate::security;
 use crate::supervise::{self, Child};
 use crate::up::node::component;
@@ -288,7 +289,7 @@ async fn serve(config: &ServerConfig) -> anyhow::Result<()> {
         at_rest: settings.at_rest,
         audit: settings.audit,
         agent_tls: Some(pki.agent_client_config().context("cannot make the certificate for agents")?),
-        pki: Some(pki),
+        pki: Some(Arc::clone(&pki)),
         account_keys: Some(pki_dir(&config.data_dir).join("account-keys")),
         ..Config::default()
     };
@@ -318,6 +319,7 @@ async fn serve(config: &ServerConfig) -> anyhow::Result<()> {
         cluster_cidr: config.pod_cidr.to_string(),
         node_cidr_prefix: config.node_prefix,
         control_plane_node: config.control_plane_node.clone(),
+        authority: Some(Arc::new(ServerAuthority { pki, server: server.clone() })),
         ca_pem: fs::read_to_string(pki_dir(&config.data_dir).join("ca.crt")).context("cannot read the CA")?,
         ..skiff_controllers::Config::default()
     };

@@ -45,6 +45,12 @@ pub(super) fn secret(secret: &At<'_>, faults: &mut Vec<Cause>) {
             needs("tls.crt", faults);
             needs("tls.key", faults);
         }
+        "kubernetes.io/service-account-token" => {
+            let account = "kubernetes.io/service-account.name";
+            if secret.get("metadata").get("annotations").get(account).is_empty() {
+                faults.push(Cause::required(format!("metadata.annotations[{account}]"), ""));
+            }
+        }
         "kubernetes.io/dockerconfigjson" => needs(".dockerconfigjson", faults),
         "kubernetes.io/dockercfg" => needs(".dockercfg", faults),
         "kubernetes.io/ssh-auth" => needs("ssh-privatekey", faults),

@@ -5,7 +5,9 @@
 //! and is answered 401.
 
 pub(crate) mod bearer;
+mod bootstrap;
 mod objects;
+pub(crate) mod own_token;
 pub(crate) mod reviews;
 
 use skiff_api::status::StatusError;
@@ -14,6 +16,7 @@ use crate::auth::Identity;
 use crate::http_body::Request;
 use crate::pki::Presented;
 use crate::server::Inner;
+use crate::tokens::Validated;
 
 pub(crate) use objects::CachedObjects;
 
@@ -40,17 +43,31 @@ pub(crate) fn identity(server: &Inner, request: &Request) -> Result<Identity, St
     }
 }
 
+/// Whether a join token (`CA_HASH.ID.SECRET`) is one of this cluster's and made for nodes to join.
+pub(crate) fn may_join(server: &Inner, token: &str) -> bool {
+    let Some(pki) = &server.config.pki else { return false };
+    let Some((pin, token)) = token.split_once('.') else { return false };
+    pin == pki.ca_hash()
+        && bootstrap::identity(server, token).is_some_and(|who| who.in_group(own_token::JOINING))
+}
+
+/// Bootstrap tokens name no audience: they are for this API alone.
+fn of_bootstrap(server: &Inner, token: &str, audiences: &[&str]) -> Option<Validated> {
+    let own = server.tokens.issuer();
+    if !audiences.contains(&own) {
+        return None;
+    }
+    let identity = bootstrap::identity(server, token)?;
+    Some(Validated { identity, audiences: vec![own.to_owned()] })
+}
+
 /// Whose a bearer token is; the error is in upstream's words.
-pub(crate) fn of_token(
-    server: &Inner,
-    token: &str,
-    audiences: &[&str],
-) -> Result<crate::tokens::Validated, String> {
+pub(crate) fn of_token(server: &Inner, token: &str, audiences: &[&str]) -> Result<Validated, String> {
     let now = server.config.clock.now();
     let objects = CachedObjects(server);
     match server.tokens.verify(token, audiences, now, &objects) {
         Ok(Some(validated)) => Ok(validated),
-        Ok(None) => Err("invalid bearer token".to_owned()),
+        Ok(None) => of_bootstrap(server, token, audiences).ok_or_else(|| "invalid bearer token".to_owned()),
         Err(invalid) => Err(format!("[invalid bearer token, {invalid}]")),
     }
 }

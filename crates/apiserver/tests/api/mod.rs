@@ -82,6 +82,10 @@ impl Api {
         self.answer(request).await
     }
 
+    pub(crate) fn server(&self) -> &ApiServer {
+        &self.server
+    }
+
     /// As a client that shows a bearer token and nothing else.
     pub(crate) async fn with_token(
         &self,

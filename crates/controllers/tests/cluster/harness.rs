@@ -1,6 +1,7 @@
 //! A cluster in one process: server, scheduler, controllers, and nodes that play kubelet on paper.
 
 use std::collections::HashSet;
+use std::fmt;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -9,10 +10,12 @@ use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+use skiff_apiserver::pki::{Grant, Pki};
 use skiff_apiserver::{ApiServer, Identity};
 use skiff_client::{
     Cache, Change, Client, DeleteOptions, InProcess, ListParams, Object, ObjectKey, Patch, now,
 };
+use skiff_controllers::{AccountToken, Authority, AuthorityError, SigningRequest};
 use skiff_store::MemoryStore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -26,7 +29,37 @@ pub(crate) struct Cluster {
     silent: Arc<Mutex<HashSet<String>>>,
     tasks: JoinSet<()>,
     shutdown: CancellationToken,
-    _server: ApiServer,
+    server: ApiServer,
+    _keys: tempfile::TempDir,
+}
+
+/// The authority of the server under test.
+struct TestAuthority {
+    pki: Arc<Pki>,
+    server: ApiServer,
+}
+
+impl fmt::Debug for TestAuthority {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TestAuthority")
+    }
+}
+
+impl Authority for TestAuthority {
+    fn sign(&self, request: &SigningRequest) -> Result<String, AuthorityError> {
+        let grant = Grant {
+            not_before: request.not_before,
+            not_after: request.not_after,
+            usages: request.usages.clone(),
+        };
+        self.pki.sign_request(&request.request, &grant).map_err(|error| AuthorityError(error.into()))
+    }
+
+    fn account_token(&self, of: &AccountToken) -> Result<String, AuthorityError> {
+        self.server
+            .account_token(&of.namespace, (&of.account, &of.account_uid), &of.secret)
+            .map_err(|error| AuthorityError(error.into()))
+    }
 }
 
 pub(crate) fn ready(pod: &Pod) -> bool {
@@ -37,9 +70,12 @@ pub(crate) fn ready(pod: &Pod) -> bool {
 impl Cluster {
     pub(crate) async fn new(nodes: &[&str]) -> Self {
         let _ = tracing_subscriber::fmt().with_max_level(tracing::Level::DEBUG).with_test_writer().try_init();
-        let server = ApiServer::build(skiff_apiserver::Config::default(), Arc::new(MemoryStore::default()))
-            .await
-            .expect("the server starts");
+        let keys = tempfile::tempdir().expect("a directory");
+        let pki = Arc::new(Pki::open(keys.path()).expect("an authority"));
+        let config =
+            skiff_apiserver::Config { pki: Some(pki.clone()), ..skiff_apiserver::Config::default() };
+        let server =
+            ApiServer::build(config, Arc::new(MemoryStore::default())).await.expect("the server starts");
         let router = server.router();
         let of = move |identity: Identity| {
             Client::new(InProcess::new(router.clone(), move |extensions| {
@@ -52,6 +88,7 @@ impl Cluster {
         let admin = client("admin", &["system:masters"]);
         let config = skiff_controllers::Config {
             ca_pem: "the CA".to_owned(),
+            authority: Some(Arc::new(TestAuthority { pki: pki.clone(), server: server.clone() })),
             node_grace: Duration::from_secs(3),
             ..skiff_controllers::Config::default()
         };
@@ -67,13 +104,24 @@ impl Cluster {
         let silent = Arc::new(Mutex::new(HashSet::new()));
         tasks.spawn(run_pods(admin.clone(), silent.clone()));
         tasks.spawn(beat(admin.clone(), silent.clone()));
-        let cluster = Self { client: admin, silent, tasks, shutdown, _server: server };
+        let cluster = Self { client: admin, silent, tasks, shutdown, server, _keys: keys };
         for node in nodes {
             cluster.add_node(node).await;
         }
         let furnished = |all: &[Arc<k8s_openapi::api::core::v1::ServiceAccount>]| !all.is_empty();
         cluster.until("default", furnished).await;
         cluster
+    }
+
+    /// A client who is somebody else.
+    pub(crate) fn client_of(&self, identity: Identity) -> Client {
+        Client::new(InProcess::new(self.server.router(), move |extensions| {
+            extensions.insert(identity.clone());
+        }))
+    }
+
+    pub(crate) fn client(&self) -> &Client {
+        &self.client
     }
 
     pub(crate) async fn add_node(&self, name: &str) {

@@ -1,7 +1,9 @@
 //! The controllers and the scheduler at work on a real API server, with nodes that only pretend to run
 //! pods.
 
+mod certificates;
 mod harness;
+mod tokens;
 
 use harness::{Cluster, ready};
 use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet};
