@@ -22,6 +22,7 @@ mod derived;
 mod descriptions;
 mod discovery;
 mod explain;
+mod health;
 mod host_ports;
 mod encoding;
 pub mod http_body;

@@ -11,7 +11,7 @@ use crate::auth::Attributes;
 use crate::http_body::{Request, Response, full};
 use crate::request::Query;
 use crate::server::{Inner, authorize, enter, identity};
-use crate::{audit, clock, discovery, metrics, openapi, render, tokens};
+use crate::{audit, clock, discovery, health, metrics, openapi, render, tokens};
 
 /// How long the certificates of the cluster are good.
 const CERTIFICATES: &str = "/skiff/v1/certificates";
@@ -30,9 +30,10 @@ pub(crate) async fn answer(server: &Arc<Inner>, request: Request) -> Result<Resp
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         return Ok(render::page_not_found());
     }
+    if let Some(answer) = health::answer(&path, request.uri().query(), server.stopping.is_cancelled()) {
+        return Ok(answer);
+    }
     match path.trim_end_matches('/') {
-        "/healthz" | "/livez" | "/readyz" => Ok(health(&path, request.uri().query())),
-        "/healthz/ping" | "/livez/ping" | "/readyz/ping" => Ok(text("ok")),
         "/version" => Ok(version(server)),
         "/metrics" => {
             const MEDIA_TYPE: HeaderValue = HeaderValue::from_static(metrics::MEDIA_TYPE);
@@ -51,21 +52,6 @@ pub(crate) async fn answer(server: &Arc<Inner>, request: Request) -> Result<Resp
         }
         path => Ok(discovery::answer(server, path, &request)?.unwrap_or_else(render::page_not_found)),
     }
-}
-
-fn text(text: impl Into<bytes::Bytes>) -> Response {
-    const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
-    render::with_type(StatusCode::OK, TEXT, full(text))
-}
-
-/// The server is built only when its caches are filled, so who reaches it finds it well.
-fn health(path: &str, query: Option<&str>) -> Response {
-    let verbose = query.is_some_and(|q| q.split('&').any(|p| p == "verbose" || p.starts_with("verbose=")));
-    if !verbose {
-        return text("ok");
-    }
-    let name = path.trim_matches('/');
-    text(format!("[+]ping ok\n[+]log ok\n[+]store ok\n[+]caches ok\n{name} check passed\n"))
 }
 
 /// How long the cluster's certificates are good, for who shall renew the authority, or wonders.
