@@ -22,6 +22,7 @@ mod given;
 mod images;
 mod isolation;
 mod labels;
+mod log_place;
 mod logs;
 mod names;
 mod node;

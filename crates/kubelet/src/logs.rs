@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 
 use k8s_openapi::jiff::Timestamp;
 
+use crate::log_place::{Place, open};
+
 /// A log file is renamed when it grows over this.
 pub(crate) const FILE_BYTES_MAX: u64 = 10 << 20;
 /// Files of one container, the written one included.
@@ -117,13 +119,14 @@ pub(crate) fn tail_start(files: &[PathBuf], lines: u64) -> io::Result<(usize, u6
     const BLOCK: u64 = 64 << 10;
     if lines == 0 {
         let last = files.len().saturating_sub(1);
-        let length = files.last().map_or(Ok(0), |path| fs::metadata(path).map(|metadata| metadata.len()))?;
+        let length = files.last().map_or(Ok(0), |path| Ok::<_, io::Error>(open(path)?.metadata()?.len()))?;
         return Ok((last, length));
     }
     let mut missing = lines;
     for (index, path) in files.iter().enumerate().rev() {
-        let mut file = fs::File::open(path)?;
-        let mut end = file.metadata()?.len();
+        let mut file = open(path)?;
+        let length = file.metadata()?.len();
+        let mut end = length;
         let mut first = true;
         while end > 0 {
             let start = end.saturating_sub(BLOCK);
@@ -144,7 +147,7 @@ pub(crate) fn tail_start(files: &[PathBuf], lines: u64) -> io::Result<(usize, u6
             end = start;
         }
         // The file's first line has no newline before it.
-        if fs::metadata(path)?.len() > 0 {
+        if length > 0 {
             missing -= 1;
         }
         if missing == 0 {
@@ -161,7 +164,7 @@ pub(crate) fn tail(path: &Path, lines: usize, bytes: usize) -> Option<String> {
     let mut filter = Filter::new(Options::default());
     let mut text = Vec::new();
     for (index, path) in files.iter().enumerate().skip(first) {
-        let mut file = fs::File::open(path).ok()?;
+        let mut file = open(path).ok()?;
         if index == first {
             file.seek(SeekFrom::Start(offset)).ok()?;
         }
@@ -176,17 +179,18 @@ pub(crate) fn tail(path: &Path, lines: usize, bytes: usize) -> Option<String> {
 
 /// Renames a log that has grown too large; the caller tells its writer to open a new one.
 pub(crate) fn rotate(path: &Path) -> io::Result<bool> {
-    match fs::metadata(path) {
-        Ok(metadata) if metadata.len() >= FILE_BYTES_MAX => {}
-        _ => return Ok(false),
+    let place = Place::of(path)?;
+    if place.length().is_none_or(|length| length < FILE_BYTES_MAX) {
+        return Ok(false);
     }
+    let name = |index| rotated(Path::new(path.file_name().unwrap_or_default()), index).into_os_string();
     for index in (1..FILES_MAX - 1).rev() {
-        let from = rotated(path, index);
-        if from.exists() {
-            fs::rename(from, rotated(path, index + 1))?;
+        match place.rename(&name(index), &name(index + 1)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
         }
     }
-    fs::rename(path, rotated(path, 1))?;
+    place.rename(path.file_name().unwrap_or_default(), &name(1))?;
     Ok(true)
 }
 

@@ -565,7 +565,7 @@ impl Worker {
 fn read_start(path: &std::path::Path, max: usize) -> Option<String> {
     use std::io::Read;
     let mut text = Vec::new();
-    std::fs::File::open(path).ok()?.take(max as u64).read_to_end(&mut text).ok()?;
+    crate::log_place::open(path).ok()?.take(max as u64).read_to_end(&mut text).ok()?;
     (!text.is_empty()).then(|| String::from_utf8_lossy(&text).into_owned())
 }
 

@@ -17,6 +17,7 @@ use tokio::io::{AsyncReadExt, AsyncSeekExt};
 
 use super::{Answer, Query, Refusal, history, internal};
 use crate::labels;
+use crate::log_place;
 use crate::logs::{self, Filter, Options};
 use crate::node_context::Context;
 
@@ -173,8 +174,8 @@ impl Reader {
     async fn open(&mut self) -> std::io::Result<bool> {
         let path = self.old.pop();
         self.is_last = path.is_none();
-        let mut file = match File::open(path.as_ref().unwrap_or(&self.path)).await {
-            Ok(file) => file,
+        let mut file = match log_place::open(path.as_ref().unwrap_or(&self.path)) {
+            Ok(file) => File::from_std(file),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound && self.is_last => return Ok(false),
             Err(error) => return Err(error),
         };
@@ -188,7 +189,7 @@ impl Reader {
         use std::os::unix::fs::MetadataExt;
         let Some(file) = &self.file else { return Ok(false) };
         let own = file.metadata().await?.ino();
-        Ok(tokio::fs::metadata(&self.path).await.is_ok_and(|named| named.ino() != own))
+        Ok(tokio::fs::symlink_metadata(&self.path).await.is_ok_and(|named| named.ino() != own))
     }
 
     async fn runs(&self) -> bool {

@@ -7,6 +7,7 @@ use skiff_runtime::Container;
 use skiff_streams::{Outcome, Session};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+use crate::log_place;
 use crate::logs::{self, Filter, Options};
 
 const CHUNK: usize = 32 << 10;
@@ -38,7 +39,7 @@ async fn copy(
     let mut filter = Filter::new(Options { stream: Some(name.to_owned()), ..Options::default() });
     let mut chunk = vec![0; CHUNK];
     for path in files {
-        let mut file = tokio::fs::File::open(path).await?;
+        let mut file = tokio::fs::File::from_std(log_place::open(path)?);
         loop {
             let read = file.read(&mut chunk).await?;
             if read == 0 {

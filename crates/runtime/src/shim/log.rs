@@ -3,10 +3,15 @@
 //! `2016-10-06T00:17:09.669794202Z stdout F text`: time, stream, `F` for a whole line or `P` for a part of
 //! one that goes on in the next entry of its stream, and what was written.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use nix::fcntl::OFlag;
+use nix::sys::stat::Mode;
 
 /// A line longer than this is logged in parts.
 pub(crate) const LINE_MAX: usize = 16 << 10;
@@ -18,7 +23,9 @@ pub(crate) enum Stream {
 }
 
 pub(crate) struct Log {
-    path: PathBuf,
+    /// Held open, and the name in it never followed: a pod may have been given the directory.
+    directory: OwnedFd,
+    name: OsString,
     file: Option<File>,
     /// Entries of one read, written at once.
     entries: Vec<u8>,
@@ -28,14 +35,26 @@ pub(crate) struct Log {
 
 impl Log {
     pub(crate) fn open(path: PathBuf) -> io::Result<Log> {
-        let mut log = Log { path, file: None, entries: Vec::new(), open: [Vec::new(), Vec::new()] };
+        let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?.to_owned();
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let directory = nix::fcntl::open(path.parent().unwrap_or(Path::new("/")), flags, Mode::empty())?;
+        let (entries, open) = (Vec::new(), [Vec::new(), Vec::new()]);
+        let mut log = Log { directory, name, file: None, entries, open };
         log.reopen()?;
         Ok(log)
     }
 
     /// Goes on in a new file of the same name, after someone renamed the old one.
     pub(crate) fn reopen(&mut self) -> io::Result<()> {
-        self.file = Some(File::options().append(true).create(true).open(&self.path)?);
+        let flags = OFlag::O_WRONLY | OFlag::O_APPEND | OFlag::O_CREAT;
+        // Whoever opens a FIFO waits, and a shim must not.
+        let flags = flags | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+        let mode = Mode::from_bits_truncate(0o640);
+        let file = File::from(nix::fcntl::openat(&self.directory, &*self.name, flags, mode)?);
+        if !file.metadata()?.is_file() {
+            return Err(io::Error::other("the log is not a regular file"));
+        }
+        self.file = Some(file);
         Ok(())
     }
 
@@ -144,6 +163,32 @@ mod tests {
             (fields[1].to_owned(), fields[2].to_owned(), fields[3].len())
         };
         text.lines().map(entry).collect()
+    }
+
+    #[test]
+    fn a_log_is_not_written_through_a_link() {
+        let dir = tempfile::tempdir().unwrap();
+        let (victim, log) = (dir.path().join("victim"), dir.path().join("log"));
+        std::fs::write(&victim, "untouched").unwrap();
+        std::os::unix::fs::symlink(&victim, &log).unwrap();
+        assert!(Log::open(log.clone()).is_err());
+        std::fs::remove_file(&log).unwrap();
+        let mut open = Log::open(log.clone()).unwrap();
+        open.write(Stream::Stdout, b"one\n").unwrap();
+        // As a pod does that was given the directory, before the log is rotated.
+        std::fs::rename(&log, dir.path().join("log.1")).unwrap();
+        std::os::unix::fs::symlink(&victim, &log).unwrap();
+        assert!(open.reopen().is_err());
+        open.write(Stream::Stdout, b"two\n").unwrap();
+        assert_eq!(std::fs::read_to_string(&victim).unwrap(), "untouched");
+        assert_eq!(std::fs::read_to_string(dir.path().join("log.1")).unwrap().lines().count(), 2);
+        // A directory in place of which there is a link is no better.
+        std::fs::create_dir(dir.path().join("outside")).unwrap();
+        std::os::unix::fs::symlink("outside", dir.path().join("logs")).unwrap();
+        assert!(Log::open(dir.path().join("logs/0.log")).is_err());
+        assert_eq!(std::fs::read_dir(dir.path().join("outside")).unwrap().count(), 0);
+        nix::unistd::mkfifo(&dir.path().join("fifo"), Mode::S_IRWXU).unwrap();
+        assert!(Log::open(dir.path().join("fifo")).is_err());
     }
 
     fn entry(stream: &str, tag: &str, length: usize) -> (String, String, usize) {
