@@ -216,6 +216,7 @@ pub(crate) static RESOURCES: &[Resource] = &[
             sub("exec", "PodExecOptions", CONNECT),
             sub("log", "Pod", &["get"]),
             sub("portforward", "PodPortForwardOptions", CONNECT),
+            sub("proxy", "PodProxyOptions", PROXY),
             sub("status", "Pod", READ_WRITE),
         ],
         fields: &[
@@ -246,7 +247,7 @@ pub(crate) static RESOURCES: &[Resource] = &[
     row!("", "v1", "v1", "Service", "services", "service", core_v1::Service, {
         short_names: &["svc"],
         categories: &["all"],
-        subresources: &[sub("status", "Service", READ_WRITE)],
+        subresources: &[sub("proxy", "ServiceProxyOptions", PROXY), sub("status", "Service", READ_WRITE)],
         fields: &[
             field("spec.clusterIP", |p| p.spec.cluster_ip.clone()),
             field("spec.type", |p| p.spec.type_.clone()),

@@ -1,9 +1,11 @@
-//! Requests that a node's agent answers: logs, exec, attach, port-forward, and the proxy to a node.
+//! Requests that a node's agent answers: logs, exec, attach, port-forward, and the proxy to a node, to pods and
+//! to services.
 //!
 //! Whatever protocol the client speaks, an agent is asked over a WebSocket of its own, by mutual TLS. The
 //! agent is asked before the client's connection is upgraded, so that a refusal is still a plain answer.
 
 pub(crate) mod agent;
+mod backend;
 mod command;
 mod forward;
 mod log;
@@ -28,7 +30,7 @@ pub(crate) async fn answer(
     request: Request,
 ) -> Result<Response, StatusError> {
     match (row.storage, call.address.subresource.as_str()) {
-        ("nodes", "proxy") => proxy::answer(&server, &call, request).await,
+        ("nodes" | "pods" | "services", "proxy") => proxy::answer(&server, &call, row, request).await,
         ("pods", "log") => log::answer(&server, &call, row).await,
         ("pods", kind @ ("exec" | "attach")) => {
             command::answer(&server, &call, row, kind == "exec", request).await
