@@ -96,6 +96,7 @@ impl ObjectReference {
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Head {
+    #[serde(rename = "requestURI")]
     pub(crate) request_uri: String,
     pub(crate) verb: String,
     pub(crate) user: User,

@@ -197,7 +197,8 @@ impl Writer {
             Ok(()) if self.told.is_none() && self.lost.load(Ordering::Relaxed) == 0 => {}
             Ok(()) => {
                 self.told = None;
-                info!(lost = self.lost.swap(0, Ordering::Relaxed), "the audit log is written again");
+                let lost = self.lost.swap(0, Ordering::Relaxed);
+                info!(lost, "the audit log is written again");
             }
             Err(error) => {
                 let lost = self.lost.fetch_add(events, Ordering::Relaxed) + events;

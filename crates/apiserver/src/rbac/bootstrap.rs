@@ -48,7 +48,8 @@ fn write(server: &Inner, wanted: policy::Wanted) -> Option<Write> {
             }
         },
     };
-    Some(Write { key: key.into(), expect, value: Some(to_stored(&value)), volatile: false })
+    let value = server.caches.of(kind).seal(&key, &to_stored(&value));
+    Some(Write { key: key.into(), expect, value: Some(value), volatile: false })
 }
 
 fn fresh(kind: &Resource, mut object: Value, namespace: &str) -> Value {
