@@ -223,6 +223,10 @@ fn set_up_bridge(links: &Connection, config: &Config, gateway: Ipv4Addr, mtu: u3
     // The kernel would tell sandboxes that they are neighbours; it listens to either setting.
     sysctl("ipv4/conf/all/send_redirects", "0")?;
     sysctl(&format!("ipv4/conf/{name}/send_redirects"), "0")?;
+    // Sandboxes have no IPv6 address, and must not reach the node by one that no rule looks at.
+    if Path::new("/proc/sys/net/ipv6").exists() {
+        sysctl(&format!("ipv6/conf/{name}/disable_ipv6"), "1")?;
+    }
     // Where bridged frames go through the IP hooks as well, they are translated before they are routed,
     // and then meant for an isolated port.
     if Path::new("/proc/sys/net/bridge/bridge-nf-call-iptables").exists() {
@@ -289,6 +293,8 @@ impl Inner {
             outside.add_veth(&near, &far, self.mtu)?;
         }
         outside.isolate_port(&attachment.host_link)?;
+        // What it sends must bear its own addresses, or others would be taken for it: see the guard.
+        outside.lock_port(&attachment.host_link, mac(attachment.ip))?;
         inside.configure_sandbox("eth0", attachment.ip, self.config.pod_cidr.prefix, self.gateway)?;
         Ok(attachment)
     }

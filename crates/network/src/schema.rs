@@ -17,7 +17,8 @@ use crate::state::{PortKey, State};
 pub(crate) const PART: &str = "network";
 /// (address of the node or 0.0.0.0, protocol, port) → (sandbox, port)
 pub(crate) const HOST_PORTS: &str = "host-ports";
-/// (sandbox, itself): what a sandbox sends to itself by way of a translated address.
+/// (sandbox, itself): what a sandbox sends to itself by way of a translated address, and what it may send
+/// at all.
 pub(crate) const HAIRPIN: &str = "hairpin";
 /// Addresses of nodes, which know the way back to sandboxes.
 pub(crate) const NODES: &str = "nodes";
@@ -50,23 +51,30 @@ pub(crate) fn schema(ranges: &Ranges<'_>) -> Schema {
         Chain::base("host-ports-in", hook(Point::Prerouting), jump()),
         Chain::base("host-ports-out", hook(Point::Output), jump()),
         Chain::base("leaving", Hook { at: Point::Postrouting, priority: 100, nat: true }, leaving(ranges)),
-        Chain::base("guard", Hook { at: Point::Prerouting, priority: -300, nat: false }, guard()),
+        Chain::base("guard", Hook { at: Point::Prerouting, priority: -300, nat: false }, guard(ranges)),
     ];
     Schema { maps, chains, passing: None }
 }
 
 /// The bridge routes 127/8, so that the node's own connections to 127.0.0.1 can be led to a sandbox. So
 /// nobody else may send there: what listens on the node's loopback trusts that.
-fn guard() -> Vec<Rule> {
-    [Address::Destination, Address::Source]
-        .into_iter()
-        .map(|address| {
-            Rule::new()
-                .interface(Field::InputName, Unequal, "lo")
-                .range(address, Equal, LOOPBACK.0, LOOPBACK.1)
-                .verdict(&Verdict::Drop)
-        })
-        .collect()
+///
+/// And a sandbox sends by its own addresses alone: its hardware address, to which the bridge holds it, ends
+/// with its IP address.
+fn guard(ranges: &Ranges<'_>) -> Vec<Rule> {
+    let foreign_loopback = |address| {
+        Rule::new()
+            .interface(Field::InputName, Unequal, "lo")
+            .range(address, Equal, LOOPBACK.0, LOOPBACK.1)
+            .verdict(&Verdict::Drop)
+    };
+    let forged = Rule::new()
+        .interface(Field::InputName, Equal, ranges.bridge)
+        .load(Field::SenderHardware, Register(0))
+        .load(Field::SourceAddress, Register(1))
+        .outside(HAIRPIN, Register(0))
+        .verdict(&Verdict::Drop);
+    vec![foreign_loopback(Address::Destination), foreign_loopback(Address::Source), forged]
 }
 
 fn host_ports(ranges: &Ranges<'_>) -> Vec<Rule> {

@@ -18,6 +18,7 @@ const GETADDR: u16 = 22;
 const NEWROUTE: u16 = 24;
 const DELROUTE: u16 = 25;
 const GETROUTE: u16 = 26;
+const NEWNEIGH: u16 = 28;
 
 const IFLA_ADDRESS: u16 = 1;
 const IFLA_IFNAME: u16 = 3;
@@ -31,7 +32,15 @@ const INFO_SLAVE_KIND: u16 = 4;
 const INFO_SLAVE_DATA: u16 = 5;
 const VETH_PEER: u16 = 1;
 const BR_MCAST_SNOOPING: u16 = 23;
+const BRPORT_LEARNING: u16 = 8;
 const BRPORT_ISOLATED: u16 = 33;
+const BRPORT_LOCKED: u16 = 39;
+
+const NDA_LLADDR: u16 = 2;
+/// Neither asked for nor forgotten: an entry that was set by hand.
+const NUD_NOARP: u16 = 0x40;
+/// The entry is the bridge's, not the port's own.
+const NTF_MASTER: u8 = 4;
 
 const RTA_DST: u16 = 1;
 const RTA_SRC: u16 = 2;
@@ -236,6 +245,30 @@ impl Connection {
         request.u8(BRPORT_ISOLATED, 1);
         request.close(data).close(info).end();
         self.one(&request, &[], || format!("isolate bridge port {name}"))
+    }
+
+    /// A locked port of a bridge takes frames of this hardware address alone (bridge(8), `locked`; kernels
+    /// before 5.18 don't know it, and take all).
+    pub fn lock_port(&self, name: &str, mac: [u8; 6]) -> Result<()> {
+        let action = || format!("lock bridge port {name}");
+        let index = self.link(name)?.map_or(0, |link| link.index);
+        let mut request = Writer::new();
+        // struct ndmsg: family, padding, interface, state, flags, type
+        let mut header = [0; 12];
+        header[0] = libc::AF_BRIDGE as u8;
+        header[4..8].copy_from_slice(&index.to_ne_bytes());
+        header[8..10].copy_from_slice(&NUD_NOARP.to_ne_bytes());
+        header[10] = NTF_MASTER;
+        request.message(NEWNEIGH, ACK | CREATE | REPLACE, 1, &header).attribute(NDA_LLADDR, &mac).end();
+        self.one(&request, &[], action)?;
+        let mut request = Writer::new();
+        request.message(NEWLINK, ACK, 1, &link_header(0, 0, 0)).string(IFLA_IFNAME, name);
+        let info = request.open(IFLA_LINKINFO);
+        request.string(INFO_SLAVE_KIND, "bridge");
+        let data = request.open(INFO_SLAVE_DATA);
+        request.u8(BRPORT_LEARNING, 0).u8(BRPORT_LOCKED, 1);
+        request.close(data).close(info).end();
+        self.one(&request, &[], action)
     }
 
     pub fn set_up(&self, name: &str) -> Result<()> {

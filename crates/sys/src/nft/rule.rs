@@ -21,6 +21,8 @@ pub enum Field {
     SourcePort,
     DestinationPort,
     Protocol,
+    /// The last four of the six bytes of the hardware address that it came from.
+    SenderHardware,
     /// The name of the interface that it came from, 16 bytes.
     InputName,
     /// The name of the interface that it leaves by, 16 bytes.
@@ -107,6 +109,7 @@ impl Rule {
     /// Loads a field into the register (and the following ones, for names).
     #[must_use]
     pub fn load(self, field: Field, into: Register) -> Rule {
+        const LINK: u32 = 0;
         const NETWORK: u32 = 1;
         const TRANSPORT: u32 = 2;
         let payload = |base: u32, offset: u32, length: u32| {
@@ -131,6 +134,7 @@ impl Rule {
             Field::SourcePort => payload(TRANSPORT, 0, 2),
             Field::DestinationPort => payload(TRANSPORT, 2, 2),
             Field::Protocol => keyed("meta", 1, 2, 16),
+            Field::SenderHardware => payload(LINK, 8, 4),
             Field::InputName => keyed("meta", 1, 2, 6),
             Field::OutputName => keyed("meta", 1, 2, 7),
             Field::ConnectionState => keyed("ct", 1, 2, 0),
@@ -187,6 +191,15 @@ impl Rule {
     #[must_use]
     pub fn within(self, set: &str, key: Register) -> Rule {
         self.lookup(set, key, None)
+    }
+
+    /// Matches where the key that starts in `key` is not in the set.
+    #[must_use]
+    pub fn outside(self, set: &str, key: Register) -> Rule {
+        const INVERTED: u32 = 1;
+        let mut w = Writer::new();
+        w.string(1, set).be32(2, key.number()).be32(5, INVERTED);
+        self.add("lookup", w)
     }
 
     /// Matches where the key is in the map, and loads what it leads to.
