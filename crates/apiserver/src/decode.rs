@@ -6,6 +6,7 @@ use http::header::CONTENT_TYPE;
 use serde_json::Value;
 use skiff_api::codec::{self, FieldValidation, Gvk, Media};
 use skiff_api::patch::{self, Format};
+use skiff_api::schema;
 use skiff_api::status::{Cause, StatusError};
 
 use crate::request::Query;
@@ -111,13 +112,65 @@ pub(crate) fn patched(call: &Call, wanted: &Gvk, patch: &[u8], object: Value) ->
             let made = apply().map(|made| made.to_string()).unwrap_or_default();
             StatusError::invalid("", "", "", &[Cause::invalid("patch", made, &cause)])
         }
+        // This one is converted by other means, which show the patch, and the type instead of the field.
+        codec::Error::Unfit { cause, .. } if !codec::is_strict(&cause) => {
+            let cause = restoring(&cause).unwrap_or(cause);
+            StatusError::invalid("", "", "", &[Cause::invalid("patch", patch::go(&patch), &cause)])
+        }
         error => refused(error),
     })?;
     call.warn(decoded.warnings);
     Ok(decoded.value)
 }
 
+/// What upstream's converter says where JSON's decoder says `json: cannot unmarshal FOUND into … of type GO`.
+fn restoring(cause: &str) -> Option<String> {
+    let (found, rest) = cause.strip_prefix("json: cannot unmarshal ")?.split_once(" into Go ")?;
+    let go = rest.rsplit_once(" of type ")?.1.trim_start_matches('*');
+    let found = match found.split(' ').collect::<Vec<_>>()[..] {
+        ["object"] => "map",
+        ["array"] => "slice",
+        ["number", number] if number.contains(['.', 'e', 'E']) => "float64",
+        ["number", ..] => "int64",
+        ["bool"] => "bool",
+        _ => "string",
+    };
+    Some(match go {
+        go if go.starts_with("[]") => format!("cannot restore slice from {found}"),
+        go if go.starts_with("map[") => format!("cannot restore map from {found}"),
+        "bool" | "string" | "int32" | "int64" | "float64" => format!("unrecognized type: {go}"),
+        go => match go.rsplit_once('.') {
+            // What is no struct of its own is a string by another name.
+            Some((_, name)) if !schema::TYPES.iter().any(|ty| ty.name == name) => {
+                "unrecognized type: string".to_owned()
+            }
+            _ => format!("cannot restore struct from: {found}"),
+        },
+    })
+}
+
 /// The kind that a row's objects are written in.
 pub(crate) fn kind_of(row: &Resource) -> Gvk {
     Gvk::new(row.group, row.version, row.kind)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_strategic_patch_of_a_wrong_type_is_worded_by_the_converter() {
+        let check = |found: &str, go: &str, expected: &str| {
+            let cause = format!("json: cannot unmarshal {found} into Go struct field X.a.b of type {go}");
+            assert_eq!(restoring(&cause).as_deref(), Some(expected), "{found} {go}");
+        };
+        check("string", "int32", "unrecognized type: int32");
+        check("number", "string", "unrecognized type: string");
+        check("object", "[]v1.Container", "cannot restore slice from map");
+        check("array", "map[string]string", "cannot restore map from slice");
+        check("string", "v1.PodSpec", "cannot restore struct from: string");
+        check("number 1.5", "v1.PodSpec", "cannot restore struct from: float64");
+        check("object", "v1.Protocol", "unrecognized type: string");
+        assert_eq!(restoring("quantities must match the regular expression"), None);
+    }
 }

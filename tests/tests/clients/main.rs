@@ -1,8 +1,11 @@
 //! Programs written for upstream, unmodified: kubectl 1.35 and 1.20, helm 4, the Python client and the
 //! `kube` crate. What they print is compared with what they print against upstream.
 
+mod access;
+mod api_server;
 mod changing;
 mod helm;
+mod identity;
 mod in_cluster;
 mod kube_crate;
 mod lacking;

@@ -15,7 +15,7 @@ mod tests;
 
 use serde_json::Value;
 
-pub use strategic::strategic;
+pub use strategic::{go, strategic};
 
 /// As many operations as upstream allows in one JSON patch.
 const OPERATIONS_MAX: usize = 10_000;

@@ -300,7 +300,7 @@ fn no_key(item: &Value, key: &str) -> Error {
 }
 
 /// Go's `%v`, as upstream's messages show values.
-fn go(value: &Value) -> String {
+pub fn go(value: &Value) -> String {
     match value {
         Value::Null => "<nil>".into(),
         Value::String(s) => s.clone(),
