@@ -9,5 +9,6 @@ mod e_services;
 mod f_host_pid_ipc;
 mod g_kubectl;
 mod h1_contexts;
+mod h2_pod_security;
 mod h3_policies;
-mod h_security;
+mod h_at_rest;
