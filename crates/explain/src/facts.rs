@@ -96,8 +96,6 @@ pub struct Pod {
     pub sockets: Vec<Socket>,
     pub host_ports: Vec<HostPort>,
     pub services: Vec<ServicePort>,
-    /// Policies that select the pod for what comes in; `None` where policies are not enforced.
-    pub policies: Option<Vec<String>>,
     /// What could not be read, and why.
     pub missing: Vec<crate::Missing>,
     /// It ended while it was being looked at.

@@ -131,7 +131,7 @@ fn held(kind: Kind, by_pause: bool, containers: &[String]) -> String {
     match (kind, by_pause, several) {
         (Kind::Pid, true, true) => format!("held by pause; {them} see and can signal each other"),
         (Kind::Pid, true, false) => format!("held by pause; {them} sees pause beside itself"),
-        (Kind::Pid, false, _) => format!("held by {them}, which sees itself alone"),
+        (Kind::Pid, false, _) => format!("held by {them}, which sees its own processes alone"),
         (Kind::Mnt, _, false) => format!("held by {them}: its root file system and mounts"),
         (Kind::Cgroup, _, false) => format!("held by {them}, which sees its own group as the root"),
         (_, true, true) => format!("held by pause, shared by {them}"),
@@ -174,6 +174,9 @@ fn outsider(process: &Process) -> String {
 /// What is exposed by being in the node's own.
 fn exposed(facts: &Pod, kind: Kind, containers: &[&facts::Container]) -> String {
     let node = &facts.node.name;
+    if containers.is_empty() {
+        return format!("{node}'s: pause is in it, and does nothing there");
+    }
     match kind {
         Kind::Net => {
             let links = counted(facts.node.links, "interface", "interfaces");
@@ -192,7 +195,10 @@ fn exposed(facts: &Pod, kind: Kind, containers: &[&facts::Container]) -> String 
             }
         }
         Kind::Ipc => {
-            let objects = counted(facts.node.ipc_objects, "System V object", "System V objects");
+            let objects = match facts.node.ipc_objects {
+                0 => "System V objects (none now)".to_owned(),
+                some => counted(some, "System V object", "System V objects"),
+            };
             format!("uses {node}'s {objects}, POSIX queues and /dev/shm")
         }
         Kind::Uts => format!("has {node}'s host name"),
@@ -265,8 +271,8 @@ mod tests {
         let told = lines(&facts(vec![one, two], [11, 32, 13, 14, 35, 6, 37, 8]));
         expect_test::expect![[r#"
             net own 11: held by pause, shared by containers one and two
-            pid own 12: held by container one, which sees itself alone
-            pid own 22: held by container two, which sees itself alone
+            pid own 12: held by container one, which sees its own processes alone
+            pid own 22: held by container two, which sees its own processes alone
             ipc own 13: held by pause, shared by containers one and two
             uts own 14: held by pause, shared by containers one and two
             mnt own 15: held by container one: its root file system and mounts

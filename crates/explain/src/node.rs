@@ -46,9 +46,12 @@ pub fn node(name: &str, inodes: Inodes, processes: usize, pods: &[PodExplanation
     let full = |pod: &PodExplanation| format!("{}/{}", pod.metadata.namespace, pod.metadata.name);
     // What pods all share by nature would drown what matters, so those are counted only.
     let namespaces = Kind::ALL.into_iter().filter(|kind| inodes.of(*kind) != 0).map(|kind| {
-        let inside = pods
-            .iter()
-            .filter(|pod| pod.namespaces.iter().any(|own| own.namespace == kind && own.word == Word::Host));
+        let inside = pods.iter().filter(|pod| {
+            pod.namespaces.iter().any(|own| {
+                // Where no container runs yet, `pause` alone is in it.
+                own.namespace == kind && own.word == Word::Host && !own.containers.is_empty()
+            })
+        });
         let inside: Vec<String> = inside.map(full).collect();
         let sentence = match (inside.len(), pods.len()) {
             (0, _) => "no pod is in it".to_owned(),

@@ -32,6 +32,9 @@ pub struct PodExplanation {
     pub host_ports: Vec<HostPort>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub services: Vec<ServicePort>,
+    /// Network policies that select the pod for what comes in.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub policies: Vec<String>,
     pub pod_security: PodSecurity,
     /// What is shown is how it was: the pod ended while it was being looked at.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -58,6 +61,7 @@ impl PodExplanation {
             other_listeners: Vec::new(),
             host_ports: Vec::new(),
             services: Vec::new(),
+            policies: Vec::new(),
             pod_security: PodSecurity::default(),
             past: None,
             missing: Vec::new(),

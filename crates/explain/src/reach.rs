@@ -4,8 +4,8 @@ use std::net::IpAddr;
 
 use crate::facts::{Pod, Protocol, Socket};
 use crate::listed;
-use crate::namespaces::Kind;
-use crate::pod::{Answer, Reach};
+use crate::namespaces::{Kind, Word};
+use crate::pod::{Answer, PodExplanation, Reach};
 
 /// The four places, in this order: the pod network, the pod's node, other nodes, outside of the cluster.
 pub fn reach(pod: &Pod, socket: &Socket) -> Vec<Reach> {
@@ -61,27 +61,32 @@ fn of_pod(pod: &Pod, socket: &Socket) -> Answers {
         return [Answer::No; 4].map(|answer| (answer, why.clone()));
     }
     let at = format!("at {ip}:{}", socket.port);
-    let limited = pod.policies.as_ref().filter(|policies| !policies.is_empty());
-    let (inside, note) = match limited {
-        Some(policies) => (Answer::Some, format!("{at}, as policy {} allows", listed(policies))),
-        None => (Answer::Yes, at.clone()),
-    };
-    let others = match limited {
-        Some(_) => note.clone(),
-        None => format!("{at}, by the route to the pods of {}", pod.node.name),
-    };
+    let others = format!("{at}, by the route to the pods of {}", pod.node.name);
     let doors = doors(pod, socket);
-    let outside = match (doors.as_slice(), limited) {
-        ([], _) => (
+    let outside = match doors.as_slice() {
+        [] => (
             Answer::No,
             "no host port and no NodePort leads here; pod addresses are the cluster's".to_owned(),
         ),
-        (doors, None) => (Answer::Yes, listed(doors)),
-        (doors, Some(policies)) => {
-            (Answer::Some, format!("{}, as policy {} allows", listed(doors), listed(policies)))
-        }
+        doors => (Answer::Yes, listed(doors)),
     };
-    [(inside, note), (Answer::Yes, format!("{at}, over the bridge")), (inside, others), outside]
+    let over_bridge = format!("{at}, over the bridge");
+    [(Answer::Yes, at), (Answer::Yes, over_bridge), (Answer::Yes, others), outside]
+}
+
+/// Takes into account the policies that select the pod for what comes in: it then comes as they allow. What
+/// comes from the pod's own node is let in always, since its agent probes the pod.
+pub fn limit(told: &mut PodExplanation, policies: Vec<String>) {
+    let own_network = told.namespaces.iter().any(|own| own.namespace == Kind::Net && own.word != Word::Host);
+    if policies.is_empty() || !own_network {
+        return;
+    }
+    let reaches = told.listeners.iter_mut().flat_map(|listener| listener.reachable.iter_mut());
+    for reach in reaches.filter(|reach| reach.answer == Answer::Yes && reach.from != "node") {
+        reach.answer = Answer::Some;
+        reach.reason = format!("{}, as policy {} allows", reach.reason, listed(&policies));
+    }
+    told.policies = policies;
 }
 
 /// The ports of nodes that lead to this socket.
@@ -184,7 +189,11 @@ mod tests {
             node_port: Some(30080),
         });
         assert!(!reach(&pod, &socket("0.0.0.0"))[3].reason.contains("30080"), "another protocol");
-        pod.policies = Some(vec!["default/deny".into()]);
-        assert_eq!(answers(&pod, "0.0.0.0"), [Answer::Some, Answer::Yes, Answer::Some, Answer::Some]);
+        pod.sockets.push(socket("0.0.0.0"));
+        let mut told = crate::judge::pod(&pod);
+        limit(&mut told, vec!["default/deny".into()]);
+        let answers: Vec<Answer> = told.listeners[0].reachable.iter().map(|reach| reach.answer).collect();
+        assert_eq!(answers, [Answer::Some, Answer::Yes, Answer::Some, Answer::Some]);
+        assert!(told.listeners[0].reachable[0].reason.ends_with("as policy default/deny allows"));
     }
 }

@@ -135,6 +135,23 @@ impl Starts {
         }
     }
 
+    /// A phase begins that ends later, by [`Starts::finish`].
+    pub fn begin(&self, uid: &str, phase: Phase, at: SystemTime) {
+        let mut kept = self.lock();
+        let slot = &mut kept.of(uid)[phase as usize];
+        if slot.0 == 0 {
+            slot.0 = micros(at);
+        }
+    }
+
+    /// Ends a phase whose beginning is known.
+    pub fn finish(&self, uid: &str, phase: Phase, at: SystemTime) {
+        let began = self.lock().marks.get(uid).map(|marks| marks[phase as usize].0).unwrap_or(0);
+        if began != 0 {
+            self.mark(uid, phase, UNIX_EPOCH + std::time::Duration::from_micros(began), at);
+        }
+    }
+
     /// As [`Starts::mark`], from the end of another phase; nothing where that is not known.
     pub fn mark_since(&self, uid: &str, phase: Phase, since: Phase, ended: SystemTime) {
         let began = self.lock().marks.get(uid).map(|marks| marks[since as usize].1).unwrap_or(0);
@@ -301,7 +318,8 @@ mod tests {
     fn marks_of_server_and_agent_make_one_waterfall() {
         let (server, agent) = (Starts::default(), Starts::default());
         server.mark("u", Phase::Write, at(0), at(2));
-        server.mark("u", Phase::Queue, at(2), at(3));
+        server.begin("u", Phase::Queue, at(2));
+        server.finish("u", Phase::Queue, at(3));
         server.mark_since("u", Phase::Decision, Phase::Queue, at(4));
         server.mark("u", Phase::Bind, at(4), at(6));
         agent.mark("u", Phase::Seen, at(8), at(8));

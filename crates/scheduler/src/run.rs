@@ -175,18 +175,23 @@ async fn next_question(asked: &mut Option<Asked>) -> Option<Question> {
 /// Only of a decision for a node: what came before it was waiting.
 fn mark_decision(starts: &Starts, action: &Action, began: SystemTime) {
     if let Action::Bind { pod, .. } = action {
-        starts.mark_since(pod.uid(), Phase::Queue, Phase::Write, began);
+        starts.finish(pod.uid(), Phase::Queue, began);
         starts.mark(pod.uid(), Phase::Decision, began, SystemTime::now());
     }
 }
 
-/// The scheduler watches pods as any watcher does: when it hears of readiness, others do.
-fn mark_watched(starts: &Starts, old: Option<&Pod>, new: &Pod) {
+/// A new pod is in the queue from now on. And the scheduler watches pods as any watcher does: when it hears
+/// of readiness, others do.
+fn mark_heard(starts: &Starts, old: Option<&Pod>, new: &Pod) {
     let ready = |pod: &Pod| {
         let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
         conditions.into_iter().any(|own| own.type_ == "Ready" && own.status == "True")
     };
     let uid = new.metadata.uid.as_deref().unwrap_or_default();
+    let placed = new.spec.as_ref().is_some_and(|spec| spec.node_name.is_some());
+    if old.is_none() && !placed {
+        starts.begin(uid, Phase::Queue, SystemTime::now());
+    }
     if ready(new) && !old.is_some_and(ready) && starts.has(uid, Phase::Write) {
         let now = SystemTime::now();
         starts.mark(uid, Phase::Watched, now, now);
@@ -196,7 +201,7 @@ fn mark_watched(starts: &Starts, old: Option<&Pod>, new: &Pod) {
 fn pod_changed(state: &mut State, pods: &Cache<Pod>, config: &Config, change: Change<Pod>) {
     match change {
         Change::Applied { old, new } => {
-            mark_watched(&config.starts, old.as_deref(), &new);
+            mark_heard(&config.starts, old.as_deref(), &new);
             state.pod_applied(&new);
         }
         Change::Deleted(pod) => {

@@ -62,15 +62,17 @@ pub(super) fn line(out: &mut String, own: &Namespace, paint: Paint) {
 fn sandbox(out: &mut String, told: &PodExplanation) {
     let Some(pause) = &told.sandbox else { return };
     let seen = |own: &&Namespace| !told.namespaces.iter().any(|other| other.inode == own.inode);
-    let alone: Vec<String> = pause
-        .namespaces
-        .iter()
-        .filter(seen)
-        .map(|own| format!("{} {} {}", own.word, own.namespace, own.inode))
-        .collect();
+    let (mut own, mut host) = (Vec::new(), Vec::new());
+    for namespace in pause.namespaces.iter().filter(seen) {
+        let name = format!("{} {}", namespace.namespace, namespace.inode);
+        if namespace.word == Word::Host { host.push(name) } else { own.push(name) }
+    }
     let mut text = format!("PID {} on the node", pause.pid);
-    if !alone.is_empty() {
-        let _ = write!(text, "; for itself alone it has its {}", listed(&alone));
+    if !own.is_empty() {
+        let _ = write!(text, "; it alone is in {}", listed(&own));
+    }
+    if !host.is_empty() {
+        let _ = write!(text, "; of the node's it is in {}", listed(&host));
     }
     wrapped(out, "(pause)   ", &text);
 }
@@ -108,6 +110,9 @@ fn listeners(out: &mut String, told: &PodExplanation, paint: Paint) {
             let head = format!("    from {:<12} {:<5} ", reach.from, reach.answer);
             wrapped(out, &head, &reach.reason);
         }
+    }
+    if !told.policies.is_empty() {
+        wrapped(out, "  policies for what comes in: ", &told.policies.join(" "));
     }
     if !told.other_listeners.is_empty() {
         let ports: Vec<String> = told.other_listeners.iter().map(socket).collect();
@@ -278,7 +283,7 @@ mod tests {
             net       own     4026532201   held by pause, used by container web
             pid       host    4026531836 ! sees and can signal all 37 processes of skiff-worker-1, the node
                                            … agent among them
-            (pause)   PID 44 on the node; for itself alone it has its own mnt 4026532300
+            (pause)   PID 44 on the node; it alone is in mnt 4026532300
 
             Listening sockets, and from where each is reachable
               none of this pod's

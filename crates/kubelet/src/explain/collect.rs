@@ -210,7 +210,11 @@ impl<'a> Reader<'a> {
         let paths =
             mounts.map(|mounts| processes::writable_node_paths(&mounts, &self.mounts, &own_dirs, asked));
         let shown = |path: PathBuf| path.display().to_string();
+        // The sandbox's own, wherever its runtime keeps it.
+        let own_shm =
+            holder.as_ref().is_some_and(|own| own.inodes.of(Kind::Ipc) != self.node.inodes.of(Kind::Ipc));
         let paths = paths.unwrap_or_default().into_iter();
+        let paths = paths.filter(|(mount, _)| !(own_shm && mount.as_os_str() == "/dev/shm"));
         told::Container {
             name: name.to_owned(),
             state,

@@ -6,6 +6,7 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 use nix::mount::{MntFlags, umount2};
@@ -13,7 +14,9 @@ use skiff_client::kubeconfig::Kubeconfig;
 use tracing::warn;
 
 use super::cgroups;
+use super::prove::{self, Ours};
 use super::record::{Record, check_name, lock, write_private};
+use super::stock::Stock;
 use super::topology;
 
 /// Stop a cluster and remove everything it made
@@ -28,10 +31,13 @@ pub(crate) struct Args {
     /// Keep the data: a later `up` brings the same objects and pods back
     #[arg(long)]
     keep_data: bool,
+    /// Compare the machine with what it was before the cluster, and fail if anything of it is left
+    #[arg(long)]
+    prove: bool,
 }
 
-/// Runs the command.
-pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
+/// Runs the command; fails where what is left was to be proved to be nothing, and is something.
+pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     check_name(&args.name)?;
     super::require_root("down")?;
     let lock = lock(&args.name)?;
@@ -49,6 +55,17 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         (Some(record), _) => record.data_dir.clone(),
         (None, given) => given.clone().unwrap_or_else(|| super::default_data_dir(&args.name)),
     };
+    let proof = match (&record, args.prove) {
+        (Some(record), true) => {
+            let before = prove::stored(&record.data_dir.join("stock.json"))?;
+            let ours = Ours::of_cluster(record, &before, args.keep_data);
+            Some((before, ours))
+        }
+        (None, true) => {
+            bail!("cluster {:?} is not up: there is nothing to compare the machine with", args.name)
+        }
+        (_, false) => None,
+    };
     remove(&args.name, record.as_ref())?;
     if !args.keep_data {
         remove_data(&data_dir)?;
@@ -58,7 +75,12 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         true => eprintln!("Cluster {:?} is down.", args.name),
         false => eprintln!("Cluster {:?} was not up; nothing of it is left.", args.name),
     }
-    Ok(())
+    let Some((before, ours)) = proof else { return Ok(ExitCode::SUCCESS) };
+    let after = Stock::take();
+    let differences = prove::compare(&before, &after, &ours);
+    print!("{}", prove::text(&before, &after, &differences));
+    let left = differences.iter().any(|one| one.ours);
+    Ok(if left { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
 /// Removes all but the data.

@@ -7,6 +7,7 @@ mod cgroups;
 pub(crate) mod down;
 pub(crate) mod local;
 pub(crate) mod node;
+mod prove;
 mod ranges;
 mod ready;
 pub(crate) mod record;

@@ -1,47 +1,110 @@
 //! What the machine had before a cluster was started.
 //!
-//! Read off the kernel as text, one fact a line, so that two stocks are compared line by line.
+//! Read off the kernel as text, one fact a line, so that two stocks are compared line by line. What changes
+//! by itself (counters, ages, kernel threads) is no fact.
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
+use skiff_sys::netlink;
+use skiff_sys::netlink::route::Connection;
 
 use super::cgroups;
 
-/// The machine's links, routes, rules, mounts and cgroups at one moment.
+/// One kind of facts.
+pub(crate) type Facts = BTreeSet<String>;
+
+/// The machine at one moment.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub(crate) struct Stock {
-    pub(crate) links: BTreeSet<String>,
-    pub(crate) routes: BTreeSet<String>,
-    /// nftables tables.
-    pub(crate) rules: BTreeSet<String>,
-    pub(crate) mounts: BTreeSet<String>,
-    pub(crate) cgroups: BTreeSet<String>,
+    pub(crate) links: Facts,
+    pub(crate) addresses: Facts,
+    pub(crate) routes: Facts,
+    /// Routing policy.
+    pub(crate) rules: Facts,
+    /// Tables, by name.
+    pub(crate) nftables: Facts,
+    pub(crate) mounts: Facts,
+    pub(crate) cgroups: Facts,
+    /// `net:[4026531840]`: all that a process is in.
+    pub(crate) namespaces: Facts,
+    /// PID, start time and command.
+    pub(crate) processes: Facts,
+    pub(crate) sysctls: Facts,
+    pub(crate) files: Facts,
 }
 
 impl Stock {
     /// What is there now.
     pub(crate) fn take() -> Self {
         let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
-        let mut directories = BTreeSet::new();
+        let mut directories = Facts::new();
         for hierarchy in cgroups::hierarchies().unwrap_or_default() {
             descend(&hierarchy.mount_point, &mut directories);
         }
+        let (processes, namespaces) = processes();
+        let mut sysctls = Facts::new();
+        parameters(Path::new("/proc/sys/net"), &mut sysctls);
+        let mut files = Facts::new();
+        for (dir, depth) in [("/run", 1), ("/run/skiff", 3), ("/etc", 1), ("/var/lib/skiff", 2)] {
+            list(Path::new(dir), depth, &mut files);
+        }
         Self {
             links: names(Path::new("/sys/class/net")),
+            addresses: addresses(),
             routes: read("/proc/net/route").lines().skip(1).map(route).collect(),
-            rules: super::topology::nftables().unwrap_or_default().into_iter().collect(),
+            rules: rules().unwrap_or_default(),
+            nftables: super::topology::nftables().unwrap_or_default().into_iter().collect(),
             mounts: read("/proc/self/mountinfo").lines().filter_map(mount).collect(),
             cgroups: directories,
+            namespaces,
+            processes,
+            sysctls,
+            files,
         }
+    }
+
+    /// All kinds, by name.
+    pub(crate) fn kinds(&self) -> [(&'static str, &Facts); 11] {
+        [
+            ("links", &self.links),
+            ("addresses", &self.addresses),
+            ("routes", &self.routes),
+            ("rules", &self.rules),
+            ("nftables", &self.nftables),
+            ("mounts", &self.mounts),
+            ("cgroups", &self.cgroups),
+            ("namespaces", &self.namespaces),
+            ("processes", &self.processes),
+            ("sysctls", &self.sysctls),
+            ("files", &self.files),
+        ]
     }
 }
 
-fn names(dir: &Path) -> BTreeSet<String> {
+fn names(dir: &Path) -> Facts {
     let entries = fs::read_dir(dir).into_iter().flatten().flatten();
     entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+}
+
+fn addresses() -> Facts {
+    let Ok(kernel) = Connection::open() else { return Facts::new() };
+    let links = kernel.links().unwrap_or_default();
+    let name = |index: u32| {
+        links.iter().find(|link| link.index == index).map(|link| link.name.clone()).unwrap_or_default()
+    };
+    let four = kernel.addresses().unwrap_or_default();
+    let four = four.iter().map(|own| format!("{} {}/{}", name(own.link), own.ip, own.prefix));
+    let six = fs::read_to_string("/proc/net/if_inet6").unwrap_or_default();
+    let six = six.lines().filter_map(|line| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        Some(format!("{} {}/{}", fields.get(5)?, fields.first()?, fields.get(2)?))
+    });
+    four.chain(six.collect::<Vec<_>>()).collect()
 }
 
 /// Link, destination, gateway and mask; the counters beside them change by themselves.
@@ -51,6 +114,29 @@ fn route(line: &str) -> String {
     format!("{} {} {} {}", part(0), part(1), part(2), part(7))
 }
 
+/// The routing policy's rules (linux/fib_rules.h), IPv4.
+fn rules() -> std::io::Result<Facts> {
+    const GET_RULE: u16 = 34;
+    const HEADER_BYTES: usize = 12;
+    const PRIORITY: u16 = 6;
+    const TABLE: u16 = 15;
+    let mut header = [0; HEADER_BYTES];
+    header[0] = 2;
+    let mut request = netlink::Writer::new();
+    request.message(GET_RULE, netlink::DUMP, 1, &header).end();
+    let mut found = Facts::new();
+    netlink::Socket::open(netlink::Family::Route, 0)?.dump(request.as_bytes(), |message| {
+        let attributes = message.body.get(HEADER_BYTES..).unwrap_or_default();
+        let number = |kind| {
+            let value = netlink::attribute(attributes, kind)?;
+            Some(u32::from_ne_bytes(value.try_into().ok()?))
+        };
+        let (priority, table) = (number(PRIORITY).unwrap_or(0), number(TABLE).unwrap_or(0));
+        found.insert(format!("priority {priority} table {table}"));
+    })?;
+    Ok(found)
+}
+
 /// Mount point, type and source; IDs change with each boot.
 fn mount(line: &str) -> Option<String> {
     let (left, right) = line.split_once(" - ")?;
@@ -58,11 +144,69 @@ fn mount(line: &str) -> Option<String> {
     Some(format!("{} {} {}", left.split(' ').nth(4)?, right.next()?, right.next()?))
 }
 
-fn descend(dir: &Path, found: &mut BTreeSet<String>) {
+fn descend(dir: &Path, found: &mut Facts) {
     found.insert(dir.display().to_string());
     for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
             descend(&entry.path(), found);
+        }
+    }
+}
+
+/// All processes but this one and the kernel's own threads, and the namespaces that they are in.
+fn processes() -> (Facts, Facts) {
+    let (mut found, mut namespaces) = (Facts::new(), Facts::new());
+    for process in skiff_runtime::facts::processes().unwrap_or_default() {
+        for (inode, kind) in process.namespaces.into_iter().zip(skiff_runtime::facts::NAMESPACES) {
+            if inode != 0 {
+                namespaces.insert(format!("{kind}:[{inode}]"));
+            }
+        }
+        let line = fs::read(format!("/proc/{}/cmdline", process.pid)).unwrap_or_default();
+        if process.pid == std::process::id() || line.is_empty() {
+            continue;
+        }
+        let stat = fs::read_to_string(format!("/proc/{}/stat", process.pid)).unwrap_or_default();
+        // The 22nd field; the second may hold blanks, and ends with the last parenthesis.
+        let started = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(19));
+        let command = skiff_runtime::facts::command(process.pid);
+        found.insert(format!("{} {} {command}", process.pid, started.unwrap_or_default()));
+    }
+    (found, namespaces)
+}
+
+/// Parameters with their values, but those that count something.
+fn parameters(dir: &Path, found: &mut Facts) {
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            parameters(&path, found);
+        } else if let Ok(value) = fs::read_to_string(&path)
+            && !path.ends_with("nf_conntrack_count")
+        {
+            let name = path.strip_prefix("/proc/sys").unwrap_or(&path).display().to_string();
+            found.insert(format!("{name} = {}", value.split_whitespace().collect::<Vec<_>>().join(" ")));
+        }
+    }
+}
+
+/// Names, and the sizes of files, so many levels deep. Locks of Skiff's commands come and go with them.
+fn list(dir: &Path, depth: usize, found: &mut Facts) {
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        let path = entry.path();
+        let Ok(metadata) = entry.metadata() else { continue };
+        let ours = path.starts_with("/run/skiff");
+        if path == Path::new("/run/skiff") || (ours && path.extension().is_some_and(|own| own == "lock")) {
+            continue;
+        }
+        match metadata.is_dir() {
+            true => {
+                found.insert(format!("{}/", path.display()));
+                if depth > 1 {
+                    list(&path, depth - 1, found);
+                }
+            }
+            false => drop(found.insert(format!("{} {}", path.display(), metadata.size()))),
         }
     }
 }
@@ -76,6 +220,8 @@ mod tests {
         let stock = Stock::take();
         assert!(stock.links.contains("lo"));
         assert!(stock.mounts.iter().any(|mount| mount.starts_with("/proc proc")));
+        assert!(stock.sysctls.iter().any(|own| own.starts_with("net/ipv4/ip_forward = ")));
+        assert!(stock.namespaces.iter().any(|own| own.starts_with("net:[")));
         assert_eq!(mount("30 20 0:26 / /sys rw shared:7 - sysfs sysfs rw"), Some("/sys sysfs sysfs".into()));
         assert_eq!(route("eth0\t0\t1\t3\t0\t7\t0\tFF"), "eth0 0 1 FF");
     }

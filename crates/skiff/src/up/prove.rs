@@ -1,0 +1,243 @@
+//! The proof that nothing is left: the stock of before beside the one of now.
+//!
+//! [`compare`] is a plain function of two stocks and of what was [`Ours`]; a difference that is not ours was
+//! made by others meanwhile, is told apart, and proves nothing against us.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::fs;
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use skiff_network::Cidr;
+
+use super::record::Record;
+use super::stock::{Facts, Stock};
+
+/// How much of what others changed is shown of each kind.
+const SHOWN_MAX: usize = 5;
+
+/// By what a fact is known to be of a cluster, or of a server or agent.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Ours {
+    /// Links of the machine.
+    pub(crate) links: Vec<String>,
+    pub(crate) ranges: Vec<Cidr>,
+    /// nftables tables.
+    pub(crate) tables: Vec<String>,
+    /// Names of control groups, wherever they are in a path.
+    pub(crate) cgroups: Vec<String>,
+    /// Directories and files.
+    pub(crate) paths: Vec<PathBuf>,
+    /// Parameters that are set, relative to `/proc/sys`.
+    pub(crate) sysctls: Vec<String>,
+    /// Namespaces that our processes were in and nobody else before.
+    pub(crate) namespaces: Facts,
+    /// Processes by PID and start time.
+    pub(crate) processes: Facts,
+}
+
+impl Ours {
+    /// What a cluster of this machine is known by; asked while it still runs.
+    pub(crate) fn of_cluster(record: &Record, before: &Stock, keep_data: bool) -> Self {
+        let link = Record::machine_link(&record.name);
+        let mut paths = vec![Record::dir(&record.name)];
+        if !keep_data {
+            paths.push(record.data_dir.clone());
+        }
+        paths.extend(record.merged_kubeconfig.clone());
+        let mut ours = Self {
+            links: vec![link],
+            ranges: vec![record.ranges.node, record.ranges.pod, record.ranges.service],
+            tables: vec![format!("skiff-uplink-{}", record.name)],
+            cgroups: vec![Record::cgroup(&record.name)],
+            paths,
+            sysctls: if record.uplink { vec!["net/ipv4/ip_forward".into()] } else { Vec::new() },
+            ..Self::default()
+        };
+        ours.learn(before);
+        ours
+    }
+
+    /// Learns which processes are ours, by their control groups, and which namespaces only they are in.
+    pub(crate) fn learn(&mut self, before: &Stock) {
+        for process in skiff_runtime::facts::processes().unwrap_or_default() {
+            let groups = skiff_runtime::facts::control_groups(process.pid);
+            if !groups
+                .lines()
+                .any(|line| line.split('/').any(|part| self.cgroups.iter().any(|own| own == part)))
+            {
+                continue;
+            }
+            for (inode, kind) in process.namespaces.into_iter().zip(skiff_runtime::facts::NAMESPACES) {
+                let name = format!("{kind}:[{inode}]");
+                if !before.namespaces.contains(&name) {
+                    self.namespaces.insert(name);
+                }
+            }
+            let stat = fs::read_to_string(format!("/proc/{}/stat", process.pid)).unwrap_or_default();
+            let started = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(19));
+            self.processes.insert(format!("{} {}", process.pid, started.unwrap_or_default()));
+        }
+    }
+
+    fn is_ours(&self, kind: &str, fact: &str) -> bool {
+        let first = fact.split(' ').next().unwrap_or_default();
+        let below = |path: &str| self.paths.iter().any(|own| Path::new(path).starts_with(own));
+        match kind {
+            "links" => self.links.iter().any(|own| own == fact),
+            "addresses" => {
+                let ip = fact.split(' ').nth(1).and_then(|text| text.split('/').next());
+                let ip = ip.and_then(|text| text.parse::<Ipv4Addr>().ok());
+                self.links.iter().any(|own| own == first) || ip.is_some_and(|ip| self.covers(ip))
+            }
+            "routes" => {
+                let destination = fact.split(' ').nth(1).and_then(|hex| u32::from_str_radix(hex, 16).ok());
+                // The kernel prints the word as it lies in memory.
+                let destination = destination.map(|word| Ipv4Addr::from(word.to_ne_bytes()));
+                self.links.iter().any(|own| own == first) || destination.is_some_and(|ip| self.covers(ip))
+            }
+            "nftables" => self.tables.iter().any(|own| own == fact),
+            "mounts" | "files" => below(first.trim_end_matches('/')),
+            "cgroups" => Path::new(fact)
+                .components()
+                .any(|part| self.cgroups.iter().any(|own| part.as_os_str() == own.as_str())),
+            "namespaces" => self.namespaces.contains(fact),
+            "processes" => {
+                let started: Vec<&str> = fact.splitn(3, ' ').take(2).collect();
+                self.processes.contains(&started.join(" "))
+            }
+            "sysctls" => {
+                let named = |link: &String| first.split('/').any(|part| part == link);
+                self.sysctls.iter().any(|own| own == first) || self.links.iter().any(named)
+            }
+            _ => false,
+        }
+    }
+
+    fn covers(&self, ip: Ipv4Addr) -> bool {
+        self.ranges.iter().any(|range| range.contains(ip))
+    }
+}
+
+/// A fact that is there now and was not before, or the other way round.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Difference {
+    pub(crate) kind: &'static str,
+    pub(crate) fact: String,
+    /// It is there now.
+    pub(crate) added: bool,
+    pub(crate) ours: bool,
+}
+
+/// Every difference, in the order of the kinds.
+pub(crate) fn compare(before: &Stock, after: &Stock, ours: &Ours) -> Vec<Difference> {
+    let mut all = Vec::new();
+    for ((kind, old), (_, new)) in before.kinds().into_iter().zip(after.kinds()) {
+        let gone = old.difference(new).map(|fact| (fact, false));
+        let come = new.difference(old).map(|fact| (fact, true));
+        for (fact, added) in gone.chain(come) {
+            let ours = ours.is_ours(kind, fact);
+            all.push(Difference { kind, fact: fact.clone(), added, ours });
+        }
+    }
+    all
+}
+
+/// The comparison as text.
+pub(crate) fn text(before: &Stock, after: &Stock, differences: &[Difference]) -> String {
+    let mut out = format!("{:<12} {:>7} {:>7} {:>6} {:>7}\n", "", "BEFORE", "NOW", "OURS", "OTHERS'");
+    for ((kind, old), (_, new)) in before.kinds().into_iter().zip(after.kinds()) {
+        let count =
+            |ours: bool| differences.iter().filter(|one| one.kind == kind && one.ours == ours).count();
+        let _ = writeln!(
+            out,
+            "{kind:<12} {:>7} {:>7} {:>6} {:>7}",
+            old.len(),
+            new.len(),
+            count(true),
+            count(false)
+        );
+    }
+    for one in differences.iter().filter(|one| one.ours) {
+        let what = if one.added { "left over" } else { "missing" };
+        let _ = writeln!(out, "{what} of ours: {}: {}", one.kind, one.fact);
+    }
+    let kinds: BTreeSet<&str> = differences.iter().map(|one| one.kind).collect();
+    for kind in kinds {
+        let others: Vec<&Difference> =
+            differences.iter().filter(|one| one.kind == kind && !one.ours).collect();
+        for one in others.iter().take(SHOWN_MAX) {
+            let what = if one.added { "made" } else { "removed" };
+            let _ = writeln!(out, "{what} by others meanwhile: {kind}: {}", one.fact);
+        }
+        if others.len() > SHOWN_MAX {
+            let _ =
+                writeln!(out, "and {} more {kind}, changed by others meanwhile", others.len() - SHOWN_MAX);
+        }
+    }
+    let left = differences.iter().filter(|one| one.ours).count();
+    out.push_str(&match left {
+        0 => "Nothing of ours is left.\n".to_owned(),
+        some => format!("{some} of ours differ.\n"),
+    });
+    out
+}
+
+/// The stock that was stored before anything was changed.
+pub(crate) fn stored(path: &Path) -> anyhow::Result<Stock> {
+    let bytes = fs::read(path).with_context(|| {
+        format!("there is no stock of before in {}: nothing can be proved", path.display())
+    })?;
+    serde_json::from_slice(&bytes).with_context(|| format!("cannot parse {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stock(links: &[&str], routes: &[&str], processes: &[&str]) -> Stock {
+        let facts = |all: &[&str]| all.iter().map(|fact| (*fact).to_owned()).collect();
+        Stock { links: facts(links), routes: facts(routes), processes: facts(processes), ..Stock::default() }
+    }
+
+    fn ours() -> Ours {
+        Ours {
+            links: vec!["skf-a".into()],
+            ranges: vec!["10.244.0.0/16".parse().expect("a range")],
+            processes: ["7 100".to_owned()].into(),
+            ..Ours::default()
+        }
+    }
+
+    #[test]
+    fn what_others_changed_is_told_apart() {
+        let before = stock(&["lo", "eth1"], &[], &["1 1 init"]);
+        let after =
+            stock(&["lo", "skf-a"], &["eth0 0000F40A 0 0000FFFF"], &["1 1 init", "7 100 x y", "8 7 vi"]);
+        let told: Vec<(String, bool, bool)> = compare(&before, &after, &ours())
+            .into_iter()
+            .map(|one| (one.fact, one.added, one.ours))
+            .collect();
+        let expected = [
+            ("eth1", false, false),
+            ("skf-a", true, true),
+            ("eth0 0000F40A 0 0000FFFF", true, cfg!(target_endian = "little")),
+            ("7 100 x y", true, true),
+            ("8 7 vi", true, false),
+        ];
+        assert_eq!(told, expected.map(|(fact, added, ours)| (fact.to_owned(), added, ours)));
+        let text = text(&before, &after, &compare(&before, &after, &ours()));
+        assert!(text.contains("left over of ours: links: skf-a\n"), "{text}");
+        assert!(text.contains("removed by others meanwhile: links: eth1\n"), "{text}");
+        assert!(text.ends_with("3 of ours differ.\n"), "{text}");
+    }
+
+    #[test]
+    fn no_difference_is_the_proof() {
+        let same = stock(&["lo"], &[], &[]);
+        assert_eq!(compare(&same, &same, &ours()), []);
+        assert!(text(&same, &same, &[]).ends_with("Nothing of ours is left.\n"));
+    }
+}
