@@ -72,7 +72,7 @@ fn main() -> ExitCode {
 fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Up(args) => up::run(&args)?,
-        Command::Down(args) => up::down::run(&args)?,
+        Command::Down(args) => return up::down::run(&args),
         Command::Server(args) => server::run(&args)?,
         Command::Agent(args) => agent::run(&args)?,
         Command::Status(args) => up::local::status(&args)?,
