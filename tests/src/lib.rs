@@ -280,13 +280,24 @@ pub fn manifest(file: &str) -> String {
 
 /// Looks until there is a value. The interval only bounds how often is looked.
 #[track_caller]
-pub fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + PATIENCE;
+pub fn wait_for<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {
+    wait_within(PATIENCE, what, look)
+}
+
+/// Looks until it holds, for what takes most of [`PATIENCE`] by design.
+#[track_caller]
+pub fn wait_longer(what: &str, mut look: impl FnMut() -> bool) {
+    wait_within(3 * PATIENCE, what, || look().then_some(()))
+}
+
+#[track_caller]
+fn wait_within<T>(patience: Duration, what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + patience;
     loop {
         if let Some(value) = look() {
             return value;
         }
-        assert!(Instant::now() < deadline, "did not happen within {PATIENCE:?}: {what}");
+        assert!(Instant::now() < deadline, "did not happen within {patience:?}: {what}");
         std::thread::sleep(Duration::from_millis(20));
     }
 }

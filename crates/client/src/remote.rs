@@ -11,6 +11,7 @@ use http::{Request, Response, Uri};
 use http_body_util::BodyExt;
 use hyper_util::client::legacy::connect::{Connected, Connection};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use parking_lot::RwLock;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::net::TcpStream;
@@ -36,9 +37,12 @@ pub struct RemoteConfig {
     pub bearer_token: Option<String>,
 }
 
+type Pool = hyper_util::client::legacy::Client<Connector, Body>;
+
 /// A transport over pooled TLS connections, HTTP/2 where the server speaks it.
 pub struct Remote {
-    client: hyper_util::client::legacy::Client<Connector, Body>,
+    pool: RwLock<Pool>,
+    connector: Connector,
     authority: String,
     bearer_token: Option<http::HeaderValue>,
 }
@@ -54,27 +58,30 @@ impl Remote {
         let builder = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()?
             .with_root_certificates(roots);
-        let mut tls = match config.identity {
+        let tls = match config.identity {
             Some((chain, key)) => builder.with_client_auth_cert(chain, key)?,
             None => builder.with_no_client_auth(),
         };
+        Self::with_tls(&config.authority, config.server_name, tls, config.bearer_token.as_deref())
+    }
+
+    /// A transport with another view of who the server and the client are. It speaks both versions of
+    /// HTTP, whatever `tls` says.
+    pub fn with_tls(
+        authority: &str,
+        server_name: Option<String>,
+        mut tls: ClientConfig,
+        bearer_token: Option<&str>,
+    ) -> Result<Self, BoxError> {
         tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        let (host, _) = config.authority.rsplit_once(':').ok_or("the server address has no port")?;
-        let name = config.server_name.unwrap_or_else(|| host.trim_matches(['[', ']']).to_owned());
+        let (host, _) = authority.rsplit_once(':').ok_or("the server address has no port")?;
+        let name = server_name.unwrap_or_else(|| host.trim_matches(['[', ']']).to_owned());
         let connector = Connector {
-            authority: config.authority.as_str().into(),
+            authority: authority.into(),
             server_name: ServerName::try_from(name)?,
             tls: TlsConnector::from(Arc::new(tls)),
         };
-        let client = hyper_util::client::legacy::Client::builder(TokioExecutor::new())
-            .timer(TokioTimer::new())
-            .pool_timer(TokioTimer::new())
-            // A silent peer is found out while only watches are open.
-            .http2_keep_alive_interval(Duration::from_secs(20))
-            .http2_keep_alive_timeout(Duration::from_secs(10))
-            .http2_keep_alive_while_idle(false)
-            .build(connector);
-        let bearer_token = match config.bearer_token {
+        let bearer_token = match bearer_token {
             Some(token) => {
                 let mut value = http::HeaderValue::from_str(&format!("Bearer {token}"))?;
                 value.set_sensitive(true);
@@ -82,8 +89,26 @@ impl Remote {
             }
             None => None,
         };
-        Ok(Self { client, authority: config.authority, bearer_token })
+        let pool = RwLock::new(pool(&connector));
+        Ok(Self { pool, connector, authority: authority.to_owned(), bearer_token })
     }
+
+    /// Sends what comes from now on over connections of its own: a server knows a client by what it showed
+    /// when it connected. What runs already, runs on.
+    pub fn reconnect(&self) {
+        *self.pool.write() = pool(&self.connector);
+    }
+}
+
+fn pool(connector: &Connector) -> Pool {
+    hyper_util::client::legacy::Client::builder(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .pool_timer(TokioTimer::new())
+        // A silent peer is found out while only watches are open.
+        .http2_keep_alive_interval(Duration::from_secs(20))
+        .http2_keep_alive_timeout(Duration::from_secs(10))
+        .http2_keep_alive_while_idle(false)
+        .build(connector.clone())
 }
 
 #[async_trait]
@@ -100,8 +125,8 @@ impl Transport for Remote {
         if let Some(token) = &self.bearer_token {
             parts.headers.insert(http::header::AUTHORIZATION, token.clone());
         }
-        let response = self
-            .client
+        let pool = self.pool.read().clone();
+        let response = pool
             .request(Request::from_parts(parts, body))
             .await
             .map_err(|error| Error::Transport(error.into()))?;

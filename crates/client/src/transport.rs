@@ -1,6 +1,7 @@
 //! How a request gets to the server.
 
 use std::pin::Pin;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -31,6 +32,13 @@ pub fn empty() -> Body {
 #[async_trait]
 pub trait Transport: Send + Sync + 'static {
     async fn send(&self, request: Request<Body>) -> Result<Response<Body>, Error>;
+}
+
+#[async_trait]
+impl<T: Transport> Transport for Arc<T> {
+    async fn send(&self, request: Request<Body>) -> Result<Response<Body>, Error> {
+        (**self).send(request).await
+    }
 }
 
 /// The server's own router as a service: no socket and no bytes where typed values will do.

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Taint;
+use tokio::sync::watch;
 
 /// The node agent's configuration.
 #[derive(Clone)]
@@ -49,6 +50,8 @@ pub struct Config {
 pub struct Serving {
     /// TLS with client certificates asked for, not demanded; `None` serves in the clear, which tests do.
     pub tls: Option<Arc<rustls::ServerConfig>>,
+    /// Whether there is a certificate yet; who comes before waits. `None`: there is.
+    pub ready: Option<watch::Receiver<bool>>,
     /// Whose client certificates (their common names) may do all without being asked about. In the clear
     /// an empty list lets everybody in, which is for tests alone.
     pub allowed_names: Vec<String>,

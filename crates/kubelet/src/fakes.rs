@@ -36,7 +36,7 @@ pub(crate) fn config() -> Config {
         allowed_unsafe_sysctls: Vec::new(),
         seccomp_default: false,
         first_user: crate::FIRST_USER,
-        serving: Serving { tls: None, allowed_names: Vec::new() },
+        serving: Serving { tls: None, ready: None, allowed_names: Vec::new() },
         version: "1.36.0+skiff".into(),
     }
 }

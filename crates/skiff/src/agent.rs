@@ -20,7 +20,7 @@ use skiff_sys::nft::Ruleset;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::join::{Answer, Membership};
+use crate::membership::{Membership, Refused};
 use crate::server::{host_name, own_address, run_until_signal};
 use crate::up::node::component;
 use crate::up::record::write_private;
@@ -101,15 +101,6 @@ pub(crate) fn first_user() -> u32 {
     skiff_kubelet::FIRST_USER
 }
 
-impl AgentConfig {
-    pub(crate) fn token(&self) -> anyhow::Result<String> {
-        self.token
-            .as_deref()
-            .map(|token| token.trim().to_owned())
-            .context("the agent was given no join token")
-    }
-}
-
 /// `skiff agent`.
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     crate::up::require_root("agent")?;
@@ -141,8 +132,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start")?;
     match runtime.block_on(Membership::ask(&config)) {
-        Ok(Answer::Joined(_)) => {}
-        Ok(Answer::Refused(error)) => return Err(error),
+        Ok(_) => {}
+        Err(error) if error.is::<Refused>() => return Err(error),
         // The agent goes on asking.
         Err(error) => eprintln!("Not joined yet, waiting for the server: {error:#}"),
     }
@@ -168,15 +159,20 @@ pub(crate) fn run_component(config_path: &Path) -> anyhow::Result<()> {
 
 async fn serve(config: AgentConfig) -> anyhow::Result<()> {
     let shutdown = CancellationToken::new();
+    // The server may take a while to answer, and what else there is to open doesn't need it.
+    let joining = tokio::spawn({
+        let config = config.clone();
+        async move { Membership::obtain(&config).await }
+    });
     let images =
         ImageStore::open(images::Config::new(&config.images_dir)).context("cannot open the image store")?;
     let mut runtime_config = skiff_runtime::Config::new(config.data_dir.join("runtime"), &config.run_dir);
     runtime_config.cgroup_root = CGROUP_ROOT.into();
     let runtime = LocalRuntime::open(runtime_config, images).context("cannot open the container runtime")?;
     let ruleset = Ruleset::open().context("cannot use nftables")?;
-    let membership = Membership::obtain(&config).await?;
-    let cluster = &membership.response;
-    let client = membership.client(&config)?;
+    let membership = joining.await.context("joining the cluster panicked")??;
+    let cluster = &membership.cluster;
+    let client = membership.client();
     let cluster_cidr: Cidr = cluster.cluster_cidr.parse().context("the cluster's pod range")?;
     let service_cidr: Cidr = cluster.service_cidr.parse().context("the cluster's service range")?;
     let dns: Ipv4Addr = cluster.cluster_dns.parse().context("the cluster's DNS address")?;
@@ -247,6 +243,7 @@ async fn serve(config: AgentConfig) -> anyhow::Result<()> {
         }
         "DNS"
     });
+    parts.spawn(ended("the keeping of certificates", membership.keep()));
     run_until_signal(parts, shutdown).await
 }
 
@@ -256,7 +253,7 @@ async fn ended(part: &'static str, work: impl Future<Output = ()>) -> &'static s
 }
 
 fn kubelet_config(config: &AgentConfig, membership: &Membership) -> anyhow::Result<skiff_kubelet::Config> {
-    let cluster = &membership.response;
+    let cluster = &membership.cluster;
     let mut taints = Vec::new();
     // The label of that name is the control plane's to set.
     if config.control_plane {
@@ -282,6 +279,7 @@ fn kubelet_config(config: &AgentConfig, membership: &Membership) -> anyhow::Resu
         listen: SocketAddr::from((config.node_ip, 10250)),
         serving: skiff_kubelet::Serving {
             tls: Some(membership.serving_tls()?),
+            ready: Some(membership.can_serve()),
             allowed_names: vec![API_SERVER.to_owned()],
         },
         allowed_unsafe_sysctls: config.pods.allowed_unsafe_sysctls.clone(),

@@ -3,7 +3,7 @@
 mod agent;
 mod authority;
 mod isolation;
-mod join;
+mod membership;
 mod security;
 mod server;
 mod supervise;

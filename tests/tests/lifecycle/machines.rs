@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -161,12 +162,35 @@ fn a_server_and_an_agent_on_machines_of_their_own_are_a_cluster() {
     let own = kubectl(&["get", "pod", "here", "-o", "jsonpath={.status.podIP}"]).ok();
     assert_eq!(answer.trim(), format!("there {own}"), "by its own address");
 
-    // The agent is started again without the token's being asked for: it kept what it got.
+    // The agent is started again without the token's being asked for, which is gone: it kept what it got.
     drop(joined);
+    let id = secret.split_once('.').expect("a bootstrap token").0;
+    kubectl(&["-n", "kube-system", "delete", "secret", &format!("bootstrap-token-{id}")]).ok();
+    let kept = other.dir.join("agent/membership.json");
+    let mode = fs::metadata(&kept).expect("it is kept").permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
     let again = other.skiff("again.txt", &args);
     wait_until("exec works", || kubectl(&["exec", "there", "--", "hostname"]).stdout == "there\n");
     let count = "jsonpath={.status.containerStatuses[0].restartCount}";
     assert_eq!(kubectl(&["get", "pod", "there", "-o", count]).ok(), "0");
     drop(again);
+
+    // One that lost what it kept is told what to do, and helped by another token.
+    fs::remove_file(&kept).expect("it is there");
+    let mut command = other.command(Path::new("timeout"));
+    let output = run(command.arg("20").arg(skiff_path()).args(&args));
+    assert_eq!(output.code, 1, "{output:?}");
+    let refusal = one_sentence(&output.stderr);
+    assert!(refusal.contains("`skiff token create`") && !refusal.contains(secret), "{refusal}");
+    let made = run(one.command(&skiff_path()).args(["token", "create", "--kubeconfig", &kubeconfig])).ok();
+    let args = agent(made.trim(), "agent");
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let healed = other.skiff("healed.txt", &args);
+    wait_until("exec works again", || kubectl(&["exec", "there", "--", "hostname"]).stdout == "there\n");
+    assert_eq!(kubectl(&["get", "pod", "there", "-o", count]).ok(), "0");
+    // Its port proves by its certificate that it is at that address, and takes an administrator's.
+    let door = ["--server", "https://192.168.77.2:10250", "get", "--raw", "/healthz"];
+    wait_until("its certificate names its address", || kubectl(&door).stdout == "ok");
+    drop(healed);
     drop(server);
 }

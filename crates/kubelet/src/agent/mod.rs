@@ -93,6 +93,9 @@ impl Server {
                 self.serve(stream, peer).await;
             }
             Some(tls) => {
+                if let Some(mut ready) = self.context.config.serving.ready.clone() {
+                    let _ = tokio::time::timeout(HANDSHAKE_TIMEOUT, ready.wait_for(|ready| *ready)).await;
+                }
                 let accepting = TlsAcceptor::from(tls).accept(stream);
                 match tokio::time::timeout(HANDSHAKE_TIMEOUT, accepting).await {
                     Ok(Ok(stream)) => {

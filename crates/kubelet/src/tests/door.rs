@@ -78,7 +78,11 @@ impl Node {
     async fn start() -> Self {
         let authority = Authority::new("cluster");
         let serving =
-            crate::Serving { tls: Some(serving(&authority)), allowed_names: vec!["the-api-server".into()] };
+            crate::Serving {
+            tls: Some(serving(&authority)),
+            ready: None,
+            allowed_names: vec!["the-api-server".into()],
+        };
         let agent = Agent::with(serving);
         let port = agent.port().await;
         Self { agent, authority, port }
