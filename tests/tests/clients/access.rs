@@ -23,7 +23,7 @@ fn let_view(namespace: &Namespace) {
 
 #[test]
 fn both_kubectls_ask_what_a_user_may() {
-    let namespace = Cluster::shared().namespace("can-i");
+    let namespace = Cluster::shared().namespace("questions");
     let_view(&namespace);
     for which in BOTH {
         assert_eq!(as_account(&namespace, which, &["auth", "can-i", "list", "pods"]).ok(), "yes\n");
@@ -136,7 +136,7 @@ fn rules_that_are_aggregated_reach_who_is_bound_to_the_whole() {
     let cluster = Cluster::shared();
     let namespace = cluster.namespace("aggregated");
     let_view(&namespace);
-    let question = ["auth", "can-i", "list", "replicasets.example.com"];
+    let question = ["auth", "can-i", "list", "leases.coordination.k8s.io"];
     assert_ne!(as_account(&namespace, "KUBECTL", &question).code, 0);
     let part = json!({
         "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole",
@@ -144,7 +144,7 @@ fn rules_that_are_aggregated_reach_who_is_bound_to_the_whole() {
             "name": "aggregated-part",
             "labels": {"rbac.authorization.k8s.io/aggregate-to-view": "true"},
         },
-        "rules": [{"verbs": ["list"], "apiGroups": ["example.com"], "resources": ["replicasets"]}],
+        "rules": [{"verbs": ["list"], "apiGroups": ["coordination.k8s.io"], "resources": ["leases"]}],
     });
     namespace.apply(&part.to_string()).ok();
     skiff_tests::wait_until("the rule is part of the role", || {
