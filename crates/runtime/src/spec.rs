@@ -10,7 +10,7 @@ use skiff_sys::caps::Caps;
 use skiff_sys::devices::{Allow, DEFAULT, Kind};
 
 use crate::protocol::PidSpace;
-use crate::types::{ContainerConfig, Error, Image, Mount, NamespaceMode, SandboxConfig};
+use crate::types::{ContainerConfig, Error, Image, Mount, NamespaceMode, SandboxConfig, Weakness};
 
 /// What a shell, an image and a user take for granted (containerd's default).
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -49,6 +49,8 @@ pub(crate) struct Spec {
     pub(crate) join: Vec<PathBuf>,
     /// The compiled system call filter.
     pub(crate) seccomp: Option<PathBuf>,
+    #[serde(default)]
+    pub(crate) weakness: Weakness,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -86,6 +88,7 @@ pub(crate) struct Places {
     pub(crate) join: Vec<PathBuf>,
     pub(crate) seccomp: Option<PathBuf>,
     pub(crate) devices: Vec<DeviceNode>,
+    pub(crate) weakness: Weakness,
 }
 
 pub(crate) fn spec(
@@ -141,6 +144,7 @@ pub(crate) fn spec(
         join_uts: sandbox.network != NamespaceMode::Node,
         join: places.join,
         seccomp: places.seccomp,
+        weakness: places.weakness,
     })
 }
 

@@ -166,6 +166,19 @@ pub enum Seccomp {
     Profile(PathBuf),
 }
 
+/// Guards that are left out, so that a test can show that it would notice. No flag of the product sets any
+/// of them; what a container may be allowed is in [`Security`], not here.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Weakness {
+    /// A descriptor of the node's root stays open in every program.
+    pub leaks_descriptors: bool,
+    /// The shim's program can be written through `/proc/PID/exe`.
+    pub writable_program: bool,
+    /// Links in an image lead mounts wherever they point on the node.
+    pub follows_links: bool,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ContainerState {
     Created,

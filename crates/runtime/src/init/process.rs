@@ -3,12 +3,14 @@
 use std::convert::Infallible;
 use std::ffi::CString;
 use std::fs;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, IntoRawFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
+use nix::fcntl::OFlag;
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::stat::Mode;
 use nix::unistd::{Gid, Uid, chdir, execve, setgroups, setresgid, setresuid, setsid};
 use skiff_sys::caps::{self, Caps};
 use skiff_sys::process::{dup_onto, reset_signals, set_dumpable, set_keep_caps, set_no_new_privs};
@@ -97,6 +99,10 @@ pub(super) fn load(dir: &Path) -> Result<(Spec, Option<Filter>), Failure> {
     let spec: Spec = read_json(&path)
         .and_then(|spec| spec.ok_or_else(|| std::io::ErrorKind::NotFound.into()))
         .map_err(Failure::doing(format_args!("read {}", path.display())))?;
+    if spec.weakness.leaks_descriptors {
+        let root = nix::fcntl::open("/", OFlag::O_RDONLY | OFlag::O_DIRECTORY, Mode::empty());
+        let _stays_open = root.map_err(failed("open the node's root"))?.into_raw_fd();
+    }
     let filter = match &spec.seccomp {
         None => None,
         Some(path) => {

@@ -121,7 +121,7 @@ pub(super) fn enter(spec: &Spec, parts: Parts) -> Result<(), Failure> {
             (root.map_err(failed("open the container's root"))?, None)
         }
     };
-    let root = Root { fd: root };
+    let root = Root { fd: root, follows_links: spec.weakness.follows_links };
 
     root.attach_new("proc", &[], NO_SUID | NO_DEV | NO_EXEC, "/proc")?;
     root.attach_new("tmpfs", &[("mode", Some("755")), ("size", Some("65536k"))], NO_SUID, "/dev")?;
@@ -460,10 +460,18 @@ fn open_path(path: &Path) -> io::Result<OwnedFd> {
 /// The new root while this process still has its old one. Every path is the container's.
 struct Root {
     fd: OwnedFd,
+    /// See [`crate::types::Weakness`].
+    follows_links: bool,
 }
 
 impl Root {
     fn open(&self, path: &Path) -> io::Result<OwnedFd> {
+        if self.follows_links {
+            let relative = path.strip_prefix("/").unwrap_or(path);
+            let relative = if relative.as_os_str().is_empty() { Path::new(".") } else { relative };
+            let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
+            return Ok(nix::fcntl::openat(&self.fd, relative, flags, Mode::empty())?);
+        }
         open_in_root(self.fd.as_fd(), path, nix::libc::O_PATH, 0)
     }
 

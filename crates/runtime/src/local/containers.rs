@@ -126,6 +126,7 @@ impl Inner {
             join: group.join_files(),
             seccomp: seccomp.map(|(path, _)| path),
             devices,
+            weakness: self.config.weakness,
         };
         let node_name = || nix::unistd::gethostname().unwrap_or_default().to_string_lossy().into_owned();
         let hostname = match sandbox_config.network {

@@ -47,6 +47,8 @@ pub struct Config {
     pub cgroup_root: PathBuf,
     /// The program that calls [`crate::dispatch_internal`]; `None` is this process's own.
     pub shim: Option<PathBuf>,
+    /// For tests of the guards alone.
+    pub weakness: Weakness,
 }
 
 impl Config {
@@ -58,6 +60,7 @@ impl Config {
             cgroup_mount: "/sys/fs/cgroup".into(),
             cgroup_root: "skiff".into(),
             shim: None,
+            weakness: Weakness::default(),
         }
     }
 }
@@ -123,7 +126,11 @@ impl LocalRuntime {
         let hierarchy = Hierarchy::open(&config.cgroup_mount).map_err(cgroup_error)?;
         hierarchy.group(&config.cgroup_root).create().map_err(cgroup_error)?;
         let program = config.shim.clone().unwrap_or_else(|| "/proc/self/exe".into());
-        let shim = skiff_sys::mount::read_only_copy(&program).map_err(doing("open the shim's program"))?;
+        let shim = match config.weakness.writable_program {
+            false => skiff_sys::mount::read_only_copy(&program),
+            true => fs::File::open(&program).map(OwnedFd::from),
+        };
+        let shim = shim.map_err(doing("open the shim's program"))?;
         let tasks = Arc::new(Mutex::new(JoinSet::new()));
         let inner = Arc::new(Inner {
             config,

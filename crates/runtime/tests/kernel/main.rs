@@ -7,3 +7,4 @@ mod restart;
 mod runc;
 mod streams;
 mod users;
+mod weakness;

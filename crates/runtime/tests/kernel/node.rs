@@ -33,11 +33,20 @@ impl Node {
     }
 
     pub(crate) async fn with_cgroups(mount: &str) -> Node {
+        Node::with(|config| config.cgroup_mount = mount.into()).await
+    }
+
+    /// Without some of the runtime's guards, to show that a test would notice.
+    pub(crate) async fn weak(weakness: Weakness) -> Node {
+        Node::with(|config| config.weakness = weakness).await
+    }
+
+    async fn with(change: impl FnOnce(&mut Config)) -> Node {
         let dir = tempfile::Builder::new().prefix("skiff-rt-").tempdir().unwrap();
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let mut config = Config::new(dir.path().join("data"), dir.path().join("run"));
         config.shim = Some(env!("CARGO_BIN_EXE_skiff-shim").into());
-        config.cgroup_mount = mount.into();
+        change(&mut config);
         let test = std::thread::current().name().unwrap_or("test").replace("::", "-");
         config.cgroup_root = format!("skiff-rt-{test}-{}-{number}", std::process::id()).into();
         let runtime = open(&config, dir.path());
