@@ -8,6 +8,7 @@ mod api;
 mod cluster;
 mod idle;
 mod pods;
+mod policies;
 mod services;
 mod stats;
 mod wire;
@@ -60,6 +61,10 @@ fn main() -> anyhow::Result<()> {
     if wanted("services") {
         let cluster = cluster::Cluster::start("bench-services", &["--images"])?;
         add(runtime.block_on(services::measure(&cluster))?);
+    }
+    if wanted("policies") {
+        let cluster = cluster::Cluster::start("bench-policies", &["--images"])?;
+        add(runtime.block_on(policies::measure(&cluster))?);
     }
     if wanted("idle") {
         let cluster = cluster::Cluster::start("bench-idle", &["--images"])?;
