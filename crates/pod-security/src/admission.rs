@@ -64,7 +64,8 @@ pub fn admit<'l>(
     let (policy, faults) = Policy::of_labels(label, configuration.defaults);
     let enforced = if subject == Subject::Pod { policy.enforce.level } else { Level::Privileged };
     if faults.is_empty() && [enforced, policy.warn.level, policy.audit.level] == [Level::Privileged; 3] {
-        return Outcome::default();
+        let enforced = (subject == Subject::Pod).then(|| ("enforce-policy", "privileged:latest".to_owned()));
+        return Outcome { annotations: enforced.into_iter().collect(), ..Outcome::default() };
     }
     if exempts_runtime_class(configuration, pod) {
         return Outcome::exempt("runtimeClass");

@@ -97,7 +97,9 @@ fn outcome(
 fn pods_are_refused_and_templates_warned_of() {
     let none = Configuration::default();
     let violates = "PodSecurity \"baseline:latest\": host namespaces (hostNetwork=true)";
-    assert_eq!(outcome(&none, &[], Subject::Pod), Outcome::default());
+    let free = vec![("enforce-policy", "privileged:latest".to_owned())];
+    assert_eq!(outcome(&none, &[], Subject::Pod), Outcome { annotations: free, ..Outcome::default() });
+    assert_eq!(outcome(&none, &[], Subject::Template), Outcome::default());
     let refused = outcome(&none, &[("enforce", "baseline"), ("audit", "baseline")], Subject::Pod);
     assert_eq!(
         refused,
