@@ -20,7 +20,8 @@ use crate::limits::Place;
 use crate::limits::activity::{Activity, PARTING, Verdict};
 use crate::limits::guarded::{Answer, Guarded, Timed};
 use crate::pki::ServerTls;
-use crate::server::{ApiServer, Router};
+use crate::request::{Address, Query, verb};
+use crate::server::{ApiServer, Router, is_lasting};
 
 /// How long open requests may take to end at shutdown.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
@@ -33,12 +34,7 @@ pub struct Peer(pub SocketAddr);
 
 impl ApiServer {
     /// Serves until `shutdown`, then lets open requests end.
-    pub async fn serve(
-        &self,
-        listeners: Vec<TcpListener>,
-        tls: ServerTls,
-        shutdown: CancellationToken,
-    ) {
+    pub async fn serve(&self, listeners: Vec<TcpListener>, tls: ServerTls, shutdown: CancellationToken) {
         let mut accepting = JoinSet::new();
         for listener in listeners {
             accepting.spawn(accept(listener, tls.clone(), self.router(), shutdown.clone()));
@@ -108,7 +104,7 @@ async fn connection(
     let service = service_fn(move |request: http::Request<Incoming>| {
         let mut router = router.clone();
         let activity = of_requests.clone();
-        let lasting = lasts(request.uri());
+        let lasting = lasts(&request);
         let underway = activity.begin(lasting);
         let head = request.method() == http::Method::HEAD;
         let mut request = request.map(|body| match lasting {
@@ -167,9 +163,36 @@ async fn connection(
     }
 }
 
-/// Whether a request may take as long as it likes, by what it looks like.
-fn lasts(uri: &http::Uri) -> bool {
+/// Whether a request may take as long as it likes.
+fn lasts<B>(request: &http::Request<B>) -> bool {
     const STREAMS: [&str; 5] = ["exec", "attach", "portforward", "proxy", "log"];
-    uri.query().is_some_and(|query| query.contains("watch="))
-        || uri.path().split('/').skip(4).any(|part| STREAMS.contains(&part))
+    let (path, query) = (request.uri().path(), request.uri().query());
+    // Most say at a glance that they are none.
+    if !query.is_some_and(|query| query.contains("watch")) && !STREAMS.iter().any(|s| path.contains(s)) {
+        return false;
+    }
+    let Some(address) = Address::parse(path) else { return false };
+    is_lasting(&address, verb(request.method(), &address, &Query::parse(query)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_watches_and_streams_last() {
+        let check = |method: &str, uri: &str, expected: bool| {
+            let request = http::Request::builder().method(method).uri(uri).body(()).expect("a request");
+            assert_eq!(lasts(&request), expected, "{method} {uri}");
+        };
+        check("GET", "/api/v1/pods?watch=true", true);
+        check("GET", "/api/v1/namespaces/n/pods/p/log?follow=true", true);
+        check("POST", "/api/v1/namespaces/n/pods/p/exec?command=ls", true);
+        check("PUT", "/api/v1/nodes/n/proxy/upload", true);
+        check("GET", "/api/v1/pods?watch=false", false);
+        check("POST", "/api/v1/namespaces/n/configmaps?watch=true", false);
+        check("POST", "/api/v1/namespaces/log/configmaps", false);
+        check("PUT", "/api/v1/namespaces/n/configmaps/exec", false);
+        check("POST", "/apis/authorization.k8s.io/v1/exec", false);
+    }
 }
