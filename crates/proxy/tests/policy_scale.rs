@@ -30,7 +30,7 @@ fn pod(number: u32) -> model::Pod {
 fn policies() -> Vec<(&'static str, String, Value)> {
     let policy = |number: usize| {
         let spec = json!({
-            "podSelector": if number % 10 == 0 { json!({}) } else { json!({"matchLabels": {"app": format!("app-{}", number % 50)}}) },
+            "podSelector": if number.is_multiple_of(10) { json!({}) } else { json!({"matchLabels": {"app": format!("app-{}", number % 50)}}) },
             "policyTypes": ["Ingress", "Egress"],
             "ingress": [
                 {"from": [{"podSelector": {"matchLabels": {"app": format!("app-{}", (number + 1) % 50)}}}], "ports": [{"port": 80}, {"port": "web"}]},
@@ -52,8 +52,9 @@ fn median(mut times: Vec<Duration>) -> Duration {
 fn a_pod_among_a_thousand_under_a_hundred_policies_is_soon_filtered() {
     let mut grid = Grid::new(false);
     // A tenth of them on the node that is looked at.
-    (0..1_000)
-        .for_each(|number| grid.tell_of(&pod(number), if number as usize % NODES == 0 { 0 } else { 9 }));
+    (0..1_000).for_each(|number| {
+        grid.tell_of(&pod(number), if (number as usize).is_multiple_of(NODES) { 0 } else { 9 })
+    });
     let all = policies();
     let all: Vec<(&str, &str, Value)> =
         all.iter().map(|(namespace, name, spec)| (*namespace, name.as_str(), spec.clone())).collect();
