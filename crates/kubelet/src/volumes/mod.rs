@@ -208,4 +208,6 @@ fn sub_path_of(mount: &VolumeMount, env: &[(String, String)]) -> Result<Option<S
 }
 
 #[cfg(test)]
+mod link_tests;
+#[cfg(test)]
 mod tests;

@@ -126,6 +126,50 @@ fn hard_links_need_a_target_in_the_layer() {
 }
 
 #[test]
+fn extended_headers_reach_no_further_than_plain_ones() {
+    let with = |records: &[(&str, &[u8])], name: &str, link: Option<&str>| {
+        let mut tar = tar::Builder::new(Vec::new());
+        tar.append_pax_extensions(records.iter().map(|(key, value)| (*key, *value))).unwrap();
+        let mut header = Header::new_gnu();
+        header.set_mode(0o4755);
+        header.set_size(0);
+        header.set_entry_type(if link.is_some() { EntryType::Symlink } else { EntryType::Regular });
+        match link {
+            Some(link) => tar.append_link(&mut header, name, link).unwrap(),
+            None => tar.append_data(&mut header, name, &b""[..]).unwrap(),
+        }
+        Raw(tar.into_inner().unwrap())
+    };
+    for path in ["../outside/victim", "a/../../outside/victim", "a\0b"] {
+        let said = unpacked(&with(&[("path", path.as_bytes())], "x", None), |_| {});
+        assert!(said.is_err(), "{path:?}: {said:?}");
+    }
+    // Attributes that would steer the overlay or say what only a security module may say.
+    let attributes: [(&str, &[u8]); 5] = [
+        ("SCHILY.xattr.trusted.overlay.redirect", b"/../../etc"),
+        ("SCHILY.xattr.trusted.overlay.opaque", b"y"),
+        ("SCHILY.xattr.user.overlay.redirect", b"/etc"),
+        ("SCHILY.xattr.security.selinux", b"root"),
+        ("SCHILY.xattr.user.kept", b"1"),
+    ];
+    unpacked(&with(&attributes, "x", None), |root| {
+        use std::os::unix::fs::PermissionsExt;
+        let file = root.join("x");
+        let mut names = [0u8; 256];
+        let length = rustix::fs::llistxattr(&file, &mut names[..]).unwrap();
+        assert_eq!(std::str::from_utf8(&names[..length]).unwrap(), "user.kept\0");
+        // A program of the image's may be set-user-ID: what that is worth is the container's to say.
+        assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o7777, 0o4755);
+    })
+    .unwrap();
+    // A link is made as it is, wherever it points.
+    unpacked(&with(&[("linkpath", b"../../outside/victim")], "l", Some("y")), |root| {
+        assert_eq!(std::fs::read_link(root.join("l")).unwrap(), Path::new("../../outside/victim"));
+    })
+    .unwrap();
+}
+
+#[test]
 fn devices_are_left_out_and_odd_whiteouts_refused() {
     let devices =
         Raw::default().entry(EntryType::Block, "dev/sda", "", b"").entry(EntryType::Char, "null", "", b"");
