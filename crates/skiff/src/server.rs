@@ -288,6 +288,7 @@ async fn serve(config: &ServerConfig) -> anyhow::Result<()> {
         pod_security: settings.pod_security,
         at_rest: settings.at_rest,
         audit: settings.audit,
+        more_metrics: Some(skiff_client::write_queue_metrics),
         agent_tls: Some(pki.agent_client_config().context("cannot make the certificate for agents")?),
         pki: Some(Arc::clone(&pki)),
         account_keys: Some(pki_dir(&config.data_dir).join("account-keys")),
