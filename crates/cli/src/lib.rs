@@ -12,6 +12,7 @@ mod node;
 pub mod output;
 mod ps;
 mod token;
+mod tour;
 mod version;
 
 use std::path::PathBuf;
@@ -29,6 +30,7 @@ pub enum Command {
     Image(image::Args),
     Kubectl(kubectl::Args),
     Token(token::Args),
+    Tour(tour::Args),
     Trace(explain::trace::Args),
     Version(version::Args),
 }
@@ -40,6 +42,7 @@ pub fn run(command: Command, clusters: &Clusters) -> anyhow::Result<ExitCode> {
         Command::Explain(args) => block_on(explain::run(&args, clusters)),
         Command::Image(args) => block_on(image::run(&args, clusters)),
         Command::Trace(args) => block_on(explain::trace::run(&args, clusters)),
+        Command::Tour(args) => tour::run(&args, clusters).map(|()| ExitCode::SUCCESS),
         Command::Kubectl(args) => kubectl::run(&args, clusters),
         Command::Token(args) => block_on(token::run(&args, clusters)),
         Command::Version(args) => version::run(&args),

@@ -96,8 +96,13 @@ pub(crate) fn status(
         .filter(|condition| !OWN_CONDITIONS.contains(&condition.type_.as_str()));
     conditions.extend(foreign.cloned());
     status.conditions = Some(conditions);
-    status.init_container_statuses = (!init_statuses.is_empty()).then_some(init_statuses);
-    status.container_statuses = Some(statuses);
+    // Of a pod that the node never took there is nothing to tell but why.
+    let never_taken =
+        seen.rejected.is_some() || former_phase == Some("Failed") && before.container_statuses.is_none();
+    if !never_taken {
+        status.init_container_statuses = (!init_statuses.is_empty()).then_some(init_statuses);
+        status.container_statuses = Some(statuses);
+    }
     status
 }
 

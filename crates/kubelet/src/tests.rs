@@ -335,6 +335,7 @@ async fn a_pod_that_no_node_can_run_fails() {
         "containers": [{"name": "c", "image": "web:1"}]}));
     let status = agent.until("fails", |status| status["phase"] == "Failed").await;
     assert_eq!(status["reason"], "SysctlForbidden");
+    assert!(status["containerStatuses"].is_null(), "there is nothing to tell of containers: {status}");
     assert_eq!(status["message"], "Pod was rejected: forbidden sysctl: \"kernel.sem\" not allowlisted");
 }
 

@@ -81,6 +81,9 @@ pub(crate) struct ServerConfig {
     /// The node that this runs on, where nodes have roles.
     #[serde(default)]
     pub(crate) control_plane_node: Option<String>,
+    /// Whether pods get out of the cluster, where that is `up`'s to say.
+    #[serde(default)]
+    pub(crate) uplink: Option<bool>,
 }
 
 /// The credentials that a kubeconfig needs, all PEM.
@@ -138,6 +141,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         dns: args.service_cidr.nth(10).context("--service-cidr is too narrow")?,
         security: args.security.absolute()?,
         control_plane_node: None,
+        uplink: None,
     };
     config.security.check()?;
     config.security.prepare(&pki_dir(&config.data_dir))?;
@@ -280,6 +284,7 @@ async fn serve(config: &ServerConfig) -> anyhow::Result<()> {
             let questions = questions.clone();
             Box::pin(async move { questions.pending(pod).await })
         })),
+        uplink: config.uplink,
         service_cidr: range(config.service_cidr),
         cluster_cidr: range(config.pod_cidr),
         cluster_dns: config.dns,

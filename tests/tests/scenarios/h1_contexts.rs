@@ -375,7 +375,7 @@ spec:
         )
         .ok();
     namespace.ready("own");
-    let script = "id -u; stat -c %u:%g:%a /e /m/..data; cat /m/k; echo; touch /e/x && stat -c %u:%g /e/x; \
+    let script = "id -u; stat -L -c %u:%g:%a /e /m/..data; cat /m/k; echo; touch /e/x && stat -c %u:%g /e/x; \
                   mkdir -p /tmp/m && mount -t tmpfs t /tmp/m && echo mounts; \
                   (true >> /proc/sys/vm/swappiness) 2>&1 | sed 's/.*: //'; grep -c ' /proc/sys ' /proc/self/mountinfo";
     assert_eq!(

@@ -74,7 +74,13 @@ pub fn sender(start: &Start) -> Option<Option<Ipv4Addr>> {
 }
 
 /// Judges one connection to `to`.
-pub fn judge(ways: &[Way], to: SocketAddrV4, outcome: &Outcome, sights: &[Sight]) -> Live {
+pub fn judge(
+    ways: &[Way],
+    protocol: Protocol,
+    to: SocketAddrV4,
+    outcome: &Outcome,
+    sights: &[Sight],
+) -> Live {
     let own = sights
         .iter()
         .find(|sight| sight.destination == to && outcome.source.is_none_or(|source| sight.source == source));
@@ -119,7 +125,7 @@ pub fn judge(ways: &[Way], to: SocketAddrV4, outcome: &Outcome, sights: &[Sight]
             differences.push(difference);
         }
     }
-    if !agrees(way.verdict, &outcome.outcome) {
+    if !agrees(way.verdict, protocol, &outcome.outcome) {
         differences.push(format!("told was {:?}, but the connection was {}", way.verdict, outcome.outcome));
     }
     if let (Some(told), Some(last)) = (&way.source_seen, sights.last().filter(|_| !expected.is_empty()))
@@ -131,10 +137,10 @@ pub fn judge(ways: &[Way], to: SocketAddrV4, outcome: &Outcome, sights: &[Sight]
     Live { outcome: outcome.outcome.clone(), seen, differences }
 }
 
-fn agrees(verdict: Verdict, outcome: &str) -> bool {
+fn agrees(verdict: Verdict, protocol: Protocol, outcome: &str) -> bool {
     match verdict {
         // Whoever takes a datagram need not answer it.
-        Verdict::Delivered => matches!(outcome, "answered" | "silent"),
+        Verdict::Delivered => outcome == "answered" || protocol == Protocol::Udp && outcome == "silent",
         Verdict::Refused => outcome == "refused",
         Verdict::Dropped => outcome == "silent",
         Verdict::Unreachable => !matches!(outcome, "answered" | "refused"),
@@ -206,17 +212,17 @@ mod tests {
             sight("pod c", "eth0", "10.244.1.9:8080"),
             Sight { mark: 8, ..sight("node n1", "eth0", "10.0.0.1:1") },
         ];
-        let live = judge(&[one.clone(), other], to, &outcome("answered"), &sights);
+        let live = judge(&[one.clone(), other], Protocol::Tcp, to, &outcome("answered"), &sights);
         assert_eq!(live.differences, Vec::<String>::new());
         assert!(live.seen.iter().all(|sighting| sighting.seen));
         assert_eq!(live.seen[2].packet.as_deref(), Some("10.244.1.2:40000 to 10.244.1.9:8080"));
-        let live = judge(&[one], to, &outcome("silent"), &sights);
+        let live = judge(&[one], Protocol::Tcp, to, &outcome("silent"), &sights);
         assert_eq!(
             live.differences,
             ["it should have passed eth0 of pod b", "it was seen on eth0 of pod c, where it should not come",]
         );
         let refused = way(Verdict::Refused, &[("pod a", "eth0"), ("node n1", "veth1")]);
-        let live = judge(&[refused], to, &outcome("answered"), &sights[..2]);
+        let live = judge(&[refused], Protocol::Tcp, to, &outcome("answered"), &sights[..2]);
         assert_eq!(live.differences, ["told was Refused, but the connection was answered"]);
     }
 }

@@ -245,6 +245,7 @@ fn make(
         dns: record.ranges.dns(),
         security,
         control_plane_node: (record.nodes.len() > 1).then(|| record.nodes[0].name.clone()),
+        uplink: Some(record.uplink),
     };
     server.security.prepare(&pki_dir(&server.data_dir))?;
     let authority = crate::server::authority(&record.server_dir())?;

@@ -14,8 +14,8 @@ use crate::http_body::empty;
 use crate::streaming::agent::Agent;
 
 /// How long the sender waits for an answer. Listeners wait a little longer.
-const PROBE_MILLIS: u64 = 1_000;
-const LISTEN_MILLIS: u64 = 1_500;
+const PROBE_MILLIS: u64 = 1_800;
+const LISTEN_MILLIS: u64 = 2_200;
 
 /// What became of it, or why none was made.
 pub(super) async fn answer(
@@ -52,7 +52,7 @@ pub(super) async fn answer(
     // The sender's own come first: by them the packet is known elsewhere.
     let own = format!("node {}", origin.node);
     sights.sort_by_key(|sight| (sight.place == own, order(ways, sight)));
-    Ok(judge(ways, to, &outcome, &sights))
+    Ok(judge(ways, request.protocol, to, &outcome, &sights))
 }
 
 /// Where on the ways a device comes.

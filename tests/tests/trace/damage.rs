@@ -1,0 +1,99 @@
+//! What is broken on purpose is named: a rule that somebody else put there, a route, a link.
+
+use serde_json::Value;
+use skiff_tests::{Cluster, Namespace, wait_until};
+
+use crate::{peer, traced};
+
+/// A cluster of its own: what is broken here would break other tests.
+struct Scene {
+    namespace: Namespace,
+    cluster: skiff_tests::OwnCluster,
+}
+
+fn scene() -> Scene {
+    let cluster = Cluster::start("trace-damage", 3);
+    let namespace = cluster.namespace("damage");
+    let pods = [
+        peer("c1", &cluster.worker(1), "", "tcp, '7000'", "{containerPort: 7000}"),
+        peer("s2", &cluster.worker(2), "", "tcp, '7000'", "{containerPort: 7000, hostPort: 18954}"),
+    ];
+    namespace.apply(&pods.concat()).ok();
+    ["c1", "s2"].iter().for_each(|pod| namespace.ready(pod));
+    Scene { namespace, cluster }
+}
+
+fn live(scene: &Scene) -> Value {
+    traced(&scene.namespace, &["c1", "s2", "--live"])
+}
+
+#[track_caller]
+fn agrees(told: &Value) {
+    assert_eq!(told["live"]["differences"], serde_json::json!([]), "{told:#}");
+}
+
+#[test]
+fn damage_is_named_and_agrees_with_a_real_connection() {
+    let scene = scene();
+    let (one, two) = (scene.cluster.worker(1), scene.cluster.worker(2));
+    let told = live(&scene);
+    assert_eq!(told["ways"][0]["verdict"], "Delivered", "{told:#}");
+    agrees(&told);
+    let on = |node: &str, command: &[&str]| scene.cluster.on_node(node, command).ok();
+
+    // A rule that drops, in a table that is not ours.
+    on(
+        &two,
+        &[
+            "nft",
+            "add table ip foreign; add chain ip foreign stop { type filter hook forward priority 5; }; add rule ip foreign stop tcp dport 7000 drop",
+        ],
+    );
+    let told = live(&scene);
+    let way = &told["ways"][0];
+    assert_eq!(way["verdict"], "Dropped", "{told:#}");
+    let summary = way["summary"].as_str().unwrap_or_default();
+    assert!(summary.contains("chain stop of table foreign"), "{summary}");
+    assert!(way["advice"].as_str().unwrap_or_default().contains("not Skiff's"), "{way:#}");
+    agrees(&told);
+    on(&two, &["nft", "delete table ip foreign"]);
+
+    // A route that is gone. There is a default route, which leads where nobody takes it.
+    let range =
+        scene.cluster.object(&["node", &two])["spec"]["podCIDR"].as_str().expect("a range").to_owned();
+    let routes = on(&one, &["ip", "route", "show", &range]);
+    on(&one, &["ip", "route", "del", &range]);
+    let told = live(&scene);
+    assert_ne!(told["ways"][0]["verdict"], "Delivered", "{told:#}");
+    assert_ne!(told["live"]["outcome"], "answered", "{told:#}");
+    let restore: Vec<&str> = routes.split_whitespace().collect();
+    on(&one, &[&["ip", "route", "replace"], restore.as_slice()].concat());
+    wait_until("it is reached again", || live(&scene)["ways"][0]["verdict"] == "Delivered");
+
+    // A veth that is down.
+    let told = live(&scene);
+    let hops = told["ways"][0]["hops"].as_array().cloned().unwrap_or_default();
+    let veth = hops
+        .iter()
+        .rev()
+        .find(|hop| hop["kind"] == "veth" && hop["place"] == format!("node {two}"))
+        .and_then(|hop| hop["device"].as_str())
+        .expect("it goes over a veth")
+        .to_owned();
+    on(&two, &["ip", "link", "set", &veth, "down"]);
+    let told = live(&scene);
+    let way = &told["ways"][0];
+    assert_eq!(way["verdict"], "Unreachable", "{told:#}");
+    let summary = way["summary"].as_str().unwrap_or_default();
+    assert!(summary.contains(&veth) && summary.contains("down"), "{summary}");
+    agrees(&told);
+    on(&two, &["ip", "link", "set", &veth, "up"]);
+
+    // A rule of ours that somebody deletes comes back by itself; until then it is seen to be gone.
+    on(&two, &["nft", "flush chain ip skiff host-ports-any"]);
+    wait_until("the host port leads to the pod again", || {
+        let target = format!("node/{two}:18954");
+        let told = traced(&scene.namespace, &["c1", &target, "--live"]);
+        told["ways"][0]["verdict"] == "Delivered" && told["live"]["outcome"] == "answered"
+    });
+}

@@ -1,0 +1,248 @@
+//! The trace grid: who × whither × {no policy, allowing, denying}. In each cell the verdict is that of a real
+//! connection, the sender is the one that the receiver saw, and the packet passed just the devices that were
+//! told, as captures there show.
+
+use std::process::Command;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use serde_json::Value;
+use skiff_tests::{Cluster, Namespace, Output, fixed_ports, peer_path, run, wait_until};
+
+use crate::{peer, trace, traced};
+
+const HOST_PORT: u16 = 18_951;
+const NODE_NETWORK_PORT: u16 = 18_952;
+/// Cells wait more than they compute.
+const THREADS: usize = 12;
+const CELLS_MIN: usize = 150;
+
+fn manifests(cluster: &Cluster) -> String {
+    let (one, two) = (cluster.worker(1), cluster.worker(2));
+    let host_network = "hostNetwork: true";
+    let service = |name: &str, selector: &str, kind: &str, protocol: &str| {
+        format!(
+            "
+apiVersion: v1
+kind: Service
+metadata: {{name: {name}}}
+spec: {{type: {kind}, selector: {{{selector}}}, ports: [{{port: 80, targetPort: 7000, protocol: {protocol}}}]}}
+---
+"
+        )
+    };
+    [
+        peer("c1", &one, "", "tcp, '7000'", "{containerPort: 7000}"),
+        peer("c2", &two, "", "tcp, '7000'", "{containerPort: 7000}"),
+        peer("cn", &one, host_network, "tcp, '18953'", ""),
+        peer("s1", &one, "", "tcp, '7000'", &format!("{{containerPort: 7000, hostPort: {HOST_PORT}}}")),
+        peer("s2", &two, "", "tcp, '7000'", "{containerPort: 7000}"),
+        peer("sn", &two, host_network, &format!("tcp, '{NODE_NETWORK_PORT}'"), ""),
+        peer("u2", &two, "", "udp, '7000'", "{containerPort: 7000, protocol: UDP}"),
+        service("one", "app: s2", "ClusterIP", "TCP"),
+        service("both", "role: server", "NodePort", "TCP"),
+        service("none", "app: nobody", "ClusterIP", "TCP"),
+        service("datagrams", "app: u2", "ClusterIP", "UDP"),
+    ]
+    .concat()
+    // The service of both is for the two that have addresses of their own.
+    .replace("name: s1, labels: {", "name: s1, labels: {pair: 'yes', ")
+    .replace("name: s2, labels: {", "name: s2, labels: {pair: 'yes', ")
+    .replace("selector: {role: server}", "selector: {pair: 'yes'}")
+}
+
+const ALLOW: &str = "
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: servers}
+spec:
+  podSelector: {matchLabels: {role: server}}
+  ingress:
+  - from: [{podSelector: {matchLabels: {role: client}}}]
+    ports: [{port: 7000}, {port: 7000, protocol: UDP}]
+";
+
+const DENY: &str = "
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: servers}
+spec:
+  podSelector: {matchLabels: {role: server}}
+  policyTypes: [Ingress]
+";
+
+/// Who begins: a name for `trace`, and how to make a real connection from there.
+struct From {
+    name: String,
+    connect: Box<dyn Fn(&Namespace, &[&str]) -> Output + Send + Sync>,
+    outside: bool,
+}
+
+fn froms(cluster: &Cluster) -> Vec<From> {
+    let pod = |name: &'static str| From {
+        name: format!("pod/{name}"),
+        connect: Box::new(move |namespace: &Namespace, args: &[&str]| {
+            namespace.exec(name, &[&["peer"], args].concat())
+        }),
+        outside: false,
+    };
+    let node = cluster.control_plane();
+    let of_node = From {
+        name: format!("node/{node}"),
+        connect: Box::new(move |namespace: &Namespace, args: &[&str]| {
+            let peer = peer_path().display().to_string();
+            namespace.cluster.on_node(&node, &[&[peer.as_str()], args].concat())
+        }),
+        outside: false,
+    };
+    let external = From {
+        name: "external".into(),
+        connect: Box::new(|_: &Namespace, args: &[&str]| run(Command::new(peer_path()).args(args))),
+        outside: true,
+    };
+    vec![pod("c1"), pod("c2"), pod("cn"), of_node, external]
+}
+
+/// Whither: the argument for `trace`, the address for a real connection.
+struct To {
+    name: String,
+    address: String,
+    udp: bool,
+    /// Nobody outside would find it.
+    inside: bool,
+}
+
+fn tos(namespace: &Namespace) -> Vec<To> {
+    let cluster = &namespace.cluster;
+    let (one, two) = (cluster.worker(1), cluster.worker(2));
+    let service = |name: &str| cluster.object(&["-n", &namespace.name, "service", name]);
+    let cluster_ip = |name: &str| service(name)["spec"]["clusterIP"].as_str().expect("an address").to_owned();
+    let node_port = service("both")["spec"]["ports"][0]["nodePort"].as_u64().expect("a port");
+    let to = |name: &str, address: String| To { name: name.into(), address, udp: false, inside: false };
+    let node = |node: &str, port: u64| {
+        to(&format!("node/{node}:{port}"), format!("{}:{port}", cluster.node_ip(node)))
+    };
+    let inside = |to: To| To { inside: true, ..to };
+    let udp = |to: To| To { udp: true, inside: true, ..to };
+    let s1 = namespace.pod_ip("s1");
+    let absent = format!("{}.250:80", s1.rsplit_once('.').expect("an address").0);
+    vec![
+        to("pod/s1", format!("{s1}:7000")),
+        to("pod/s2", format!("{}:7000", namespace.pod_ip("s2"))),
+        to("s1:7001", format!("{s1}:7001")),
+        inside(to("svc/one", format!("{}:80", cluster_ip("one")))),
+        inside(to("svc/both", format!("{}:80", cluster_ip("both")))),
+        inside(to("none", format!("{}:80", cluster_ip("none")))),
+        inside(to("svc/one:81", format!("{}:81", cluster_ip("one")))),
+        node(&one, node_port),
+        node(&two, node_port),
+        node(&one, HOST_PORT.into()),
+        node(&two, HOST_PORT.into()),
+        node(&two, NODE_NETWORK_PORT.into()),
+        inside(to(&absent, absent.clone())),
+        udp(to("pod/u2/udp", format!("{}:7000", namespace.pod_ip("u2")))),
+        udp(to("pod/u2:7001/udp", format!("{}:7001", namespace.pod_ip("u2")))),
+        udp(to("svc/datagrams/udp", format!("{}:80", cluster_ip("datagrams")))),
+    ]
+}
+
+#[test]
+fn every_cell_is_as_a_real_connection_finds_it() {
+    let _ports = fixed_ports();
+    let cluster = Cluster::shared();
+    let namespace = cluster.namespace("trace-grid");
+    namespace.apply(&manifests(&cluster)).ok();
+    ["c1", "c2", "cn", "s1", "s2", "sn", "u2"].iter().for_each(|pod| namespace.ready(pod));
+    let (froms, tos) = (froms(&cluster), tos(&namespace));
+    let settled = |from: &str, to: &str, verdict: &str| {
+        wait_until(&format!("{from} to {to} is {verdict}"), || {
+            let ways = traced(&namespace, &[from, to])["ways"].clone();
+            let ways = ways.as_array().cloned().unwrap_or_default();
+            ways.iter().all(|way| way["verdict"] == verdict)
+        });
+    };
+    settled("c1", "svc/both", "Delivered");
+    settled("c1", "svc/datagrams/udp", "Delivered");
+    let mut cells = grid(&namespace, "no policy", &froms, &tos);
+    namespace.apply(ALLOW).ok();
+    ["s1", "s2"].iter().for_each(|server| settled("cn", server, "Dropped"));
+    settled("cn", "u2/udp", "Dropped");
+    cells += grid(&namespace, "allowing", &froms, &tos);
+    namespace.apply(DENY).ok();
+    ["s1", "s2", "u2/udp"].iter().for_each(|server| settled("c2", server, "Dropped"));
+    cells += grid(&namespace, "denying", &froms, &tos);
+    assert!(cells >= CELLS_MIN, "{cells} cells");
+}
+
+/// Looks at each cell; how many there were.
+fn grid(namespace: &Namespace, policy: &str, froms: &[From], tos: &[To]) -> usize {
+    let cells: Vec<(&From, &To)> = froms
+        .iter()
+        .flat_map(|from| tos.iter().map(move |to| (from, to)))
+        .filter(|(from, to)| !(from.outside && to.inside))
+        .collect();
+    let (next, wrong) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+    std::thread::scope(|scope| {
+        for _ in 0..THREADS {
+            scope.spawn(|| {
+                while let Some((from, to)) = cells.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let found = cell(namespace, from, to);
+                    let tell = |fault: String| format!("{policy}: {} to {}: {fault}", from.name, to.name);
+                    wrong.lock().expect("no panic holds it").extend(found.into_iter().map(tell));
+                }
+            });
+        }
+    });
+    let wrong = wrong.into_inner().expect("no panic held it");
+    assert!(wrong.is_empty(), "{} of {} cells:\n{}", wrong.len(), cells.len(), wrong.join("\n"));
+    cells.len()
+}
+
+/// What is wrong about one cell.
+fn cell(namespace: &Namespace, from: &From, to: &To) -> Vec<String> {
+    let mut args = vec![from.name.as_str(), to.name.as_str(), "-o", "json"];
+    if !from.outside {
+        args.push("--live");
+    }
+    let output = trace(namespace, &args);
+    if output.code != 0 {
+        return vec![output.stderr];
+    }
+    let told: Value = serde_json::from_str(&output.stdout).expect("JSON");
+    let ways = told["ways"].as_array().cloned().unwrap_or_default();
+    let verdicts: Vec<&str> = ways.iter().filter_map(|way| way["verdict"].as_str()).collect();
+    // Silence takes its time to be sure of; all else is answered.
+    let silent = verdicts.iter().all(|verdict| matches!(*verdict, "Dropped" | "Unreachable"));
+    let patience = if silent { "1000" } else { "8000" };
+    let verb = if to.udp { "ask" } else { "get" };
+    let real = (from.connect)(namespace, &[verb, &to.address, patience]);
+    let mut faults = Vec::new();
+    let expected = match real.code {
+        0 => "Delivered",
+        1 => "Refused",
+        _ => "Dropped or Unreachable",
+    };
+    if verdicts.is_empty() || !verdicts.iter().all(|verdict| expected.contains(verdict)) {
+        faults.push(format!("told {verdicts:?}, but the connection was {expected}: {real:?}\n{ways:#?}"));
+    }
+    if real.code == 0 {
+        let (host, sender) = real.stdout.trim().split_once(' ').unwrap_or_default();
+        let fits = |way: &Value| {
+            let receiver = way["receiver"].as_str().unwrap_or_default();
+            (receiver == format!("pod {}/{host}", namespace.name) || receiver == format!("node {host}"))
+                && way["sourceSeen"] == sender
+        };
+        if !ways.iter().any(fits) {
+            faults.push(format!("{host} saw {sender}, which no way tells: {ways:#?}"));
+        }
+    }
+    if !from.outside {
+        match told["live"]["differences"].as_array() {
+            Some(differences) if differences.is_empty() => {}
+            _ => {
+                faults.push(format!("live: {:#}, missing {}, ways {ways:#?}", told["live"], told["missing"]))
+            }
+        }
+    }
+    faults
+}
