@@ -50,12 +50,12 @@ pub(crate) fn qos_class(spec: &PodSpec) -> Qos {
     }
 }
 
-/// The pod's cgroup below the runtime's root.
+/// The pod's cgroup below the runtime's root, which bears upstream's name `kubepods`.
 pub(crate) fn cgroup_parent(spec: &PodSpec, uid: &str) -> String {
     match qos_class(spec) {
-        Qos::Guaranteed => format!("kubepods/pod{uid}"),
-        Qos::Burstable => format!("kubepods/burstable/pod{uid}"),
-        Qos::BestEffort => format!("kubepods/besteffort/pod{uid}"),
+        Qos::Guaranteed => format!("pod{uid}"),
+        Qos::Burstable => format!("burstable/pod{uid}"),
+        Qos::BestEffort => format!("besteffort/pod{uid}"),
     }
 }
 
@@ -180,7 +180,7 @@ mod tests {
         assert_eq!((own.memory_bytes, own.oom_score_adj), (64 << 20, 999));
         let pod = of_pod(&spec);
         assert_eq!((pod.cpu_shares, pod.cpu_quota, pod.memory_bytes), (256, 50_000, 64 << 20));
-        assert_eq!(cgroup_parent(&spec, "u"), "kubepods/burstable/podu");
+        assert_eq!(cgroup_parent(&spec, "u"), "burstable/podu");
     }
 
     #[test]

@@ -45,6 +45,9 @@ pub(crate) struct Cluster {
     pub(crate) cluster_domain: String,
 }
 
+/// Below the node's data directory.
+const FILE: &str = "membership.json";
+
 /// The path of it.
 const CLUSTER: &str = "/skiff/v1/cluster";
 
@@ -112,7 +115,7 @@ impl Membership {
 
     /// As [`Membership::obtain`], but asks once. An error that is [`Refused`] is final.
     pub(crate) async fn ask(config: &AgentConfig) -> anyhow::Result<Self> {
-        let path = config.data_dir.join("membership.json");
+        let path = config.data_dir.join(FILE);
         let kept = match read(&path) {
             Some(kept) => match unfit(&kept, config, now())? {
                 None => kept,
@@ -206,6 +209,13 @@ impl Cluster {
         roots.add(self.authority()?).context("cannot use the cluster's CA")?;
         Ok(roots)
     }
+}
+
+/// The certificates (PEM) that the node whose data are in `data_dir` keeps, with what they are for.
+pub(crate) fn kept_certificates(data_dir: &Path) -> Vec<(&'static str, String)> {
+    let Some(kept) = read(&data_dir.join(FILE)) else { return Vec::new() };
+    let serving = kept.serving.map(|serving| ("serving", serving.certificate));
+    [("client", kept.client.certificate)].into_iter().chain(serving).collect()
 }
 
 fn provider() -> Arc<CryptoProvider> {

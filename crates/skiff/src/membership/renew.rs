@@ -20,7 +20,7 @@ const RETRY_MAX: Duration = Duration::from_secs(600);
 /// upstream has it, so that nodes that joined together don't ask together. `share` is between 0 and 1.
 fn due(life: Life, share: f64) -> i64 {
     let span = (life.not_after - life.not_before).max(0) as f64;
-    life.not_before.saturating_add((span * (0.7 + 0.2 * share)) as i64)
+    life.not_before.saturating_add((span * (0.7 + 0.2 * share)).round() as i64)
 }
 
 /// What is to be done, and when to look again.

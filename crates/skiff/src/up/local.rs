@@ -13,6 +13,7 @@ use anyhow::{Context, bail};
 use clap::Subcommand;
 use nix::sched::{CloneFlags, setns};
 use serde::Serialize;
+use skiff_apiserver::pki::days_left;
 use skiff_cli::Connection;
 use skiff_cli::output::{Output, Row, age, print};
 
@@ -118,8 +119,68 @@ pub(crate) fn status(args: &StatusArgs) -> anyhow::Result<()> {
         for node in &record.nodes {
             rows.extend(platform_processes(record, node)?);
         }
+        certificates(record).iter().filter_map(Ending::warning).for_each(|warning| eprintln!("{warning}"));
     }
     print(&rows, args.output.format)
+}
+
+/// This many days before a certificate ends one is told so.
+const WARN_DAYS: i64 = 30;
+
+/// How long a certificate is good yet.
+struct Ending {
+    /// Whose it is.
+    of: String,
+    days: i64,
+    /// What makes it a new one.
+    cure: String,
+}
+
+impl Ending {
+    fn warning(&self) -> Option<String> {
+        let Self { of, days, cure } = self;
+        match days {
+            ..0 => Some(format!("warning: {of} has ended: {cure}")),
+            0..=WARN_DAYS => Some(format!("warning: {of} ends in {days} days: {cure}")),
+            _ => None,
+        }
+    }
+}
+
+/// The authority's certificate, the administrator's, and those that the nodes' agents keep.
+fn certificates(record: &Record) -> Vec<Ending> {
+    let pki = crate::server::pki_dir(&record.server_dir());
+    let name = &record.name;
+    let restart = format!("`skiff down --keep-data` and `skiff up` again with --name {name} make a new one");
+    let of_cluster = [
+        (
+            "ca.crt",
+            format!("the certificate authority of cluster {name:?}"),
+            "make a new cluster before".into(),
+        ),
+        ("admin.crt", format!("the administrator's certificate of cluster {name:?}"), restart),
+    ];
+    let mut endings: Vec<Ending> = of_cluster
+        .into_iter()
+        .filter_map(|(file, of, cure)| {
+            let pem = fs::read_to_string(pki.join(file)).ok()?;
+            Some(Ending { of, days: days_left(&pem)?, cure })
+        })
+        .collect();
+    for node in &record.nodes {
+        let kept = crate::membership::kept_certificates(&record.node_data_dir(&node.name));
+        endings.extend(kept.into_iter().filter_map(|(purpose, pem)| {
+            Some(Ending {
+                of: format!("the {purpose} certificate of node {}", node.name),
+                days: days_left(&pem)?,
+                cure: format!(
+                    "its agent should have renewed it, and says in `skiff logs {}` why not",
+                    node.name
+                ),
+            })
+        }));
+    }
+    endings
 }
 
 /// The platform's processes of a node, by what stands first in their command lines; a pod's process that
@@ -310,6 +371,19 @@ pub(crate) fn logs(args: &LogsArgs) -> anyhow::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn certificates_that_end_are_warned_of_a_month_ahead() {
+        let check = |days: i64, expected: Option<&str>| {
+            let ending =
+                Ending { of: "the client certificate of node n".into(), days, cure: "renew it".into() };
+            assert_eq!(ending.warning().as_deref(), expected);
+        };
+        check(31, None);
+        check(30, Some("warning: the client certificate of node n ends in 30 days: renew it"));
+        check(0, Some("warning: the client certificate of node n ends in 0 days: renew it"));
+        check(-1, Some("warning: the client certificate of node n has ended: renew it"));
+    }
 
     #[test]
     fn this_process_is_read_as_proc_says() {
