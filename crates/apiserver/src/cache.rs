@@ -410,7 +410,7 @@ impl Caches {
                 last = event.revision;
                 let Some(cache) = self.by_storage.get(storage_of(&event.key)) else { continue };
                 if let Err(error) = cache.apply(event.revision, &event.key, event.entry) {
-                    return error.into();
+                    return error;
                 }
                 if !touched.iter().any(|c| Arc::ptr_eq(c, cache)) {
                     touched.push(cache);

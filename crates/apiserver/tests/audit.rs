@@ -180,8 +180,8 @@ async fn who_can_t_show_who_they_are_is_told_of() {
     assert_eq!(audited.api.send(request).await.status(), 401);
     audited.api.server().flush().await;
     let text = std::fs::read_to_string(&audited.path).expect("the log");
-    let event = text.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
-    let event = event.filter(|event| event["responseStatus"]["code"] == 401).next_back().expect("an event");
+    let mut events = text.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
+    let event = events.rfind(|event| event["responseStatus"]["code"] == 401).expect("an event");
     assert_eq!((&event["user"], &event["responseStatus"]["reason"]), (&json!({}), &json!("Unauthorized")));
     assert!(!text.contains("forged"));
 }

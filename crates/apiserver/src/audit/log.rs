@@ -275,7 +275,7 @@ mod tests {
         let gone = |config: &LogConfig, now| surplus(&path, config, now).expect("it is readable");
         let now = SystemTime::now();
         assert_eq!(gone(&config(0, 0), now), [""; 0].map(PathBuf::from));
-        assert_eq!(gone(&config(1, 0), now), [first.clone()]);
+        assert_eq!(gone(&config(1, 0), now), std::slice::from_ref(&first));
         let later = now + Duration::from_secs(2 * 86_400);
         assert_eq!(gone(&config(0, 3), later), [""; 0].map(PathBuf::from));
         assert_eq!(gone(&config(0, 1), later), [second, first]);

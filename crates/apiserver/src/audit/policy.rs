@@ -216,7 +216,8 @@ impl RuleText {
                 ));
             }
         }
-        if !self.non_resource_urls.is_empty() && !(self.resources.is_empty() && self.namespaces.is_empty()) {
+        let of_resources = !self.resources.is_empty() || !self.namespaces.is_empty();
+        if of_resources && !self.non_resource_urls.is_empty() {
             let why = "rules cannot apply to both regular resources and non-resource URLs";
             faults.push(Cause::invalid(field, json!(self.non_resource_urls), why));
         }
