@@ -62,6 +62,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
             Some((before, ours))
         }
         (None, true) => {
+            lock.remove();
             bail!("cluster {:?} is not up: there is nothing to compare the machine with", args.name)
         }
         (_, false) => None,

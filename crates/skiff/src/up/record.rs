@@ -201,6 +201,14 @@ impl Lock {
         // A leftover is harmless.
         let _ = fs::remove_file(&self.path);
         drop(self.file);
+        // The one that all clusters share goes with the last of them.
+        let left = fs::read_dir(RUN_DIR).into_iter().flatten().flatten();
+        if left.into_iter().all(|entry| entry.file_name() == RANGES_LOCK)
+            && let Ok(ranges) = lock_ranges()
+        {
+            let _ = fs::remove_file(Path::new(RUN_DIR).join(RANGES_LOCK));
+            drop(ranges);
+        }
     }
 }
 
@@ -227,22 +235,32 @@ pub(crate) fn lock(name: &str) -> anyhow::Result<Lock> {
     }
 }
 
+/// The name of the lock that all clusters share.
+const RANGES_LOCK: &str = ".ranges.lock";
+
 /// Held from looking which ranges are taken until the record that takes some is written: of two commands
 /// at once, the second sees what the first took. Waits for others, who hold it for milliseconds.
 pub(crate) fn lock_ranges() -> anyhow::Result<Flock<fs::File>> {
     fs::create_dir_all(RUN_DIR).with_context(|| format!("cannot create {RUN_DIR}"))?;
-    let path = Path::new(RUN_DIR).join(".ranges.lock");
-    let mut options = fs::OpenOptions::new();
-    let file = options
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .mode(0o600)
-        .open(&path)
-        .with_context(|| format!("cannot open {}", path.display()))?;
-    Flock::lock(file, FlockArg::LockExclusive)
-        .map_err(|(_, error)| error)
-        .with_context(|| format!("cannot lock {}", path.display()))
+    let path = Path::new(RUN_DIR).join(RANGES_LOCK);
+    loop {
+        let mut options = fs::OpenOptions::new();
+        let file = options
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .mode(0o600)
+            .open(&path)
+            .with_context(|| format!("cannot open {}", path.display()))?;
+        let file = Flock::lock(file, FlockArg::LockExclusive)
+            .map_err(|(_, error)| error)
+            .with_context(|| format!("cannot lock {}", path.display()))?;
+        // As above: its last holder may have removed it.
+        let own = file.metadata().context("cannot read the lock")?;
+        if fs::metadata(&path).is_ok_and(|present| present.ino() == own.ino()) {
+            return Ok(file);
+        }
+    }
 }
 
 /// Writes a file that only its owner may read, whole or not at all.
