@@ -230,7 +230,13 @@ impl Container {
         }
         for at in 0..self.outputs.len() {
             if let Some(output) = &mut self.outputs[at] {
-                output.drain(buffer, self.log.as_mut());
+                if !output.ended {
+                    output.drain(buffer, self.log.as_mut());
+                }
+                output.forget_early();
+                if output.is_over() {
+                    self.outputs[at] = None;
+                }
             }
         }
         if self.progress.finished_at.is_some() || !self.created {
@@ -297,9 +303,13 @@ impl Container {
         if matches!(self.phase, Phase::Exited) {
             return Err(Failure::new(128, format!("container {} is not running", self.id)));
         }
-        for (output, pipe) in self.outputs.iter_mut().zip(fds) {
-            if let Some(output) = output {
+        for (at, pipe) in (0..self.outputs.len()).zip(fds) {
+            if let Some(output) = &mut self.outputs[at] {
                 output.attach(Sink::new(client, pipe).map_err(Failure::doing("configure a pipe"))?);
+                // It may have closed its output before it ends.
+                if output.is_over() {
+                    self.outputs[at] = None;
+                }
             }
         }
         if !stdin && !self.tty {

@@ -54,9 +54,15 @@ impl Output {
         }
     }
 
-    /// Nothing comes and nobody has to read.
+    /// Whoever attaches from now on is told from the log.
+    pub(crate) fn forget_early(&mut self) {
+        self.early = None;
+    }
+
+    /// Nothing comes and nobody has to read, nor may come to.
     pub(crate) fn is_over(&self) -> bool {
-        self.ended && !self.sinks.iter().any(Sink::waits)
+        let is_kept = self.early.as_ref().is_some_and(|early| !early.is_empty());
+        self.ended && !is_kept && !self.sinks.iter().any(Sink::waits)
     }
 
     /// Takes one buffer full. `false` at the end of the stream.

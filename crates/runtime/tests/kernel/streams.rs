@@ -184,6 +184,31 @@ async fn who_attaches_first_to_a_container_of_one_user_misses_nothing() {
 }
 
 #[tokio::test]
+async fn what_was_printed_is_kept_though_the_output_was_closed() {
+    let node = Node::new().await;
+    let sandbox = node.sandbox().await;
+    // It has closed its output, and has not ended.
+    let script = "echo early; exec 1>&- 2>&-; read line; exit 4";
+    let id = node
+        .run_with(&sandbox, script, |config| {
+            config.stdin = true;
+            config.stdin_once = true;
+        })
+        .await;
+    let closed = "ls -l /proc/1/fd | grep -c pipe: || true";
+    while node.exec(&id, closed).await != "1" {
+        tokio::task::yield_now().await;
+    }
+    let mut process = node.runtime.attach(&id, true).await.unwrap();
+    let mut text = String::new();
+    let mut out = process.stdout.take().unwrap();
+    tokio::time::timeout(LONG, out.read_to_string(&mut text)).await.unwrap().unwrap();
+    assert_eq!(text, "early\n");
+    process.stdin.take().unwrap().write_all(b"go\n").await.unwrap();
+    assert_eq!(tokio::time::timeout(LONG, process.exit).await.unwrap().unwrap(), 4);
+}
+
+#[tokio::test]
 async fn a_slow_reader_gets_all_of_a_container_that_has_ended() {
     let node = Node::new().await;
     let sandbox = node.sandbox().await;
