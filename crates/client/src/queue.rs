@@ -3,7 +3,7 @@
 //! A key waits at most once, is worked on by one worker at a time, and comes back after its worker is
 //! done if it was added meanwhile. Retries back off from 5 ms to 60 s.
 
-pub mod metrics;
+pub(crate) mod metrics;
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, HashSet, VecDeque};

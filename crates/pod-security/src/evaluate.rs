@@ -62,8 +62,7 @@ pub fn evaluate(at: LevelVersion, pod: &Pod<'_>) -> Verdict {
         .filter_map(|check| Some((check, check.at(minor)?)))
         .collect();
     // A stricter check of the same field speaks for the weaker one.
-    let is_overridden =
-        |id: &str| counting.iter().any(|(_, revision)| revision.overrides.iter().any(|other| *other == id));
+    let is_overridden = |id: &str| counting.iter().any(|(_, revision)| revision.overrides.contains(&id));
     let findings = counting
         .iter()
         .filter(|(check, _)| !is_overridden(check.id))

@@ -103,7 +103,10 @@ fn of_service(
     let ports = service["spec"]["ports"].as_array().unwrap_or(&empty);
     let port = match target.port {
         "" => ports.first().filter(|_| ports.len() == 1),
-        given => ports.iter().find(|port| port["name"] == given || port["port"].to_string() == given),
+        given => {
+            let number: Option<u64> = given.parse().ok();
+            ports.iter().find(|port| port["name"] == given || number.is_some_and(|n| port["port"] == n))
+        }
     };
     let port = port.ok_or_else(|| {
         let (port, name) = (target.port, target.name);
