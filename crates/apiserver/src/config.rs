@@ -78,7 +78,7 @@ pub struct Config {
     /// How to reach agents (the server's client certificate and the CA). `None`: exec, logs and the
     /// like are refused.
     pub agent_tls: Option<Arc<rustls::ClientConfig>>,
-    /// Signs the certificates of nodes that join. `None`: nodes can't join here.
+    /// The cluster's authority, which nodes' join tokens name. `None`: nodes can't join here.
     pub pki: Option<Arc<crate::pki::Pki>>,
     /// The directory of the keys that sign service accounts' tokens; a first key is made there. `None`:
     /// one that is gone with this server.

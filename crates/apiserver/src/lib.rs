@@ -27,7 +27,6 @@ mod host_ports;
 mod encoding;
 pub mod http_body;
 mod impersonation;
-pub mod join;
 mod limits;
 mod metadata;
 mod metrics;

@@ -18,8 +18,8 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use rand::RngExt;
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType,
-    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PublicKeyData, SanType,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
+    KeyPair, KeyUsagePurpose, PublicKeyData, SanType,
 };
 use rustls::RootCertStore;
 use rustls::pki_types::pem::PemObject;
@@ -27,7 +27,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use sha2::{Digest, Sha256};
 
-use crate::clock::{self, Clock};
+use crate::clock::Clock;
 pub(crate) use clients::Presented;
 pub use clients::ServerTls;
 use clients::{AnyClient, Clients};
@@ -43,7 +43,7 @@ const CA_DAYS: i64 = 3650;
 const CA_START: i64 = 1_735_689_600;
 const LEAF_DAYS: i64 = 365;
 /// Reissued at a start when less is left.
-pub const RENEW_DAYS: i64 = 60;
+const RENEW_DAYS: i64 = 60;
 
 #[derive(Debug, thiserror::Error)]
 pub enum PkiError {
@@ -194,21 +194,6 @@ impl Pki {
             client: self.issue_client(&user, &["system:nodes"])?,
             serving: self.issue(&serving_subject(&user, &node_names(node, ips)))?,
         })
-    }
-
-    /// A node's client and serving certificate for a key that the node keeps: `csr` (PEM) proves it.
-    pub fn sign_node(&self, node: &str, ips: &[IpAddr], csr: &str) -> Result<(String, String), PkiError> {
-        // Only the key is taken from the request; what it is good for is decided here.
-        let key = CertificateSigningRequestParams::from_pem(csr)?.public_key;
-        let user = format!("system:node:{node}");
-        let client = Subject {
-            name: &user,
-            organizations: &["system:nodes"],
-            usage: ExtendedKeyUsagePurpose::ClientAuth,
-            names: &[],
-        };
-        let serving = self.sign(&serving_subject(&user, &node_names(node, ips)), &key)?;
-        Ok((self.sign(&client, &key)?, serving))
     }
 
     /// A certificate (PEM) for a request's (PEM) subject, key and names, no longer than the authority's.
@@ -387,13 +372,6 @@ fn make_ca(clock: &Clock) -> Result<Issued, PkiError> {
 
 fn date(seconds: i64) -> time::OffsetDateTime {
     time::OffsetDateTime::from_unix_timestamp(seconds).unwrap_or(time::OffsetDateTime::UNIX_EPOCH)
-}
-
-/// How many whole days a certificate (PEM) is good for yet.
-pub fn days_left(certificate: &str) -> Option<i64> {
-    let der = CertificateDer::from_pem_slice(certificate.as_bytes()).ok()?;
-    let (_, parsed) = x509_parser::parse_x509_certificate(&der).ok()?;
-    Some((parsed.validity().not_after.timestamp() - clock::now()) / DAY_S)
 }
 
 /// The token in the file, or a new one.

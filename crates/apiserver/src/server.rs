@@ -314,10 +314,6 @@ async fn dispatch(
     query: Query,
     mut request: Request,
 ) -> Response {
-    // The join token is no user's.
-    if request.uri().path() == crate::join::PATH {
-        return crate::join::answer(&inner, request).await;
-    }
     let who = authn::identity(&inner, &request);
     let recorded = match &inner.audit {
         Some(audit) => audit.begin(&mut request, who.as_ref().ok()).await,

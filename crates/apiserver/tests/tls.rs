@@ -1,15 +1,14 @@
-//! The API on a socket: who a certificate makes one, and how a node joins.
+//! The API on a socket: who a certificate makes one.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
-use http::{Method, StatusCode};
+use http::StatusCode;
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use serde_json::{Value, json};
-use skiff_apiserver::join::{JoinRequest, JoinResponse};
+use serde_json::Value;
 use skiff_apiserver::pki::{self, Issued, Pki};
 use skiff_apiserver::{ApiServer, Config};
 use skiff_store::MemoryStore;
@@ -87,10 +86,6 @@ fn get(path: &str) -> http::Request<Full<bytes::Bytes>> {
     http::Request::builder().uri(path).body(Full::default()).expect("a request")
 }
 
-fn post(path: &str) -> http::request::Builder {
-    http::Request::builder().method(Method::POST).uri(path)
-}
-
 #[tokio::test]
 async fn a_certificate_says_who_one_is() {
     let served = serve().await;
@@ -107,49 +102,5 @@ async fn a_certificate_says_who_one_is() {
     let name = "kubernetes.default.svc.cluster.local";
     let (code, body) = served.send(Some(&admin), name, get("/api/v1/namespaces")).await;
     assert_eq!((code, body["kind"].as_str()), (StatusCode::OK, Some("NamespaceList")));
-    served.stop().await;
-}
-
-#[tokio::test]
-async fn a_node_joins_with_the_token_and_gets_its_own_rights() {
-    let served = serve().await;
-    let key = rcgen::KeyPair::generate().expect("a key");
-    let csr = rcgen::CertificateParams::default().serialize_request(&key).expect("a request");
-    let wanted = JoinRequest {
-        node_name: "worker-1".into(),
-        ips: vec![IpAddr::from([127, 0, 0, 1])],
-        csr: csr.pem().expect("PEM"),
-    };
-    let body = serde_json::to_value(&wanted).expect("JSON");
-    let request = |token: &str| {
-        post("/skiff/v1/join")
-            .header("authorization", format!("Bearer {token}"))
-            .body(Full::from(body.to_string()))
-            .expect("a request")
-    };
-    let (code, _) = served.send(None, "localhost", request("wrong")).await;
-    assert_eq!(code, StatusCode::UNAUTHORIZED);
-    let (code, answer) = served.send(None, "localhost", request(served.pki.join_token())).await;
-    assert_eq!(code, StatusCode::CREATED, "{answer}");
-    let joined: JoinResponse = serde_json::from_value(answer).expect("an answer");
-    assert_eq!(joined.cluster_dns, "10.96.0.10");
-
-    let node = Issued { certificate: joined.client_certificate, key: key.serialize_pem() };
-    let create = |name: &str| {
-        let object = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}});
-        post("/api/v1/nodes").body(Full::from(object.to_string())).expect("a request")
-    };
-    let (code, _) = served.send(Some(&node), "localhost", create("worker-1")).await;
-    assert_eq!(code, StatusCode::CREATED);
-    let update = |name: &str| {
-        let object = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}});
-        http::Request::builder()
-            .method(Method::PUT)
-            .uri(format!("/api/v1/nodes/{name}/status"))
-            .body(Full::from(object.to_string()))
-            .expect("a request")
-    };
-    assert_eq!(served.send(Some(&node), "localhost", update("worker-1")).await.0, StatusCode::OK);
-    assert_eq!(served.send(Some(&node), "localhost", create("other")).await.0, StatusCode::FORBIDDEN);
     served.stop().await;
 }

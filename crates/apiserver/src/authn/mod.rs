@@ -43,14 +43,6 @@ pub(crate) fn identity(server: &Inner, request: &Request) -> Result<Identity, St
     }
 }
 
-/// Whether a join token (`CA_HASH.ID.SECRET`) is one of this cluster's and made for nodes to join.
-pub(crate) fn may_join(server: &Inner, token: &str) -> bool {
-    let Some(pki) = &server.config.pki else { return false };
-    let Some((pin, token)) = token.split_once('.') else { return false };
-    pin == pki.ca_hash()
-        && bootstrap::identity(server, token).is_some_and(|who| who.in_group(own_token::JOINING))
-}
-
 /// Bootstrap tokens name no audience: they are for this API alone.
 fn of_bootstrap(server: &Inner, token: &str, audiences: &[&str]) -> Option<Validated> {
     let own = server.tokens.issuer();
