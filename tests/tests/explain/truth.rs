@@ -1,0 +1,329 @@
+//! I1: every statement of `skiff explain pod`, beside the same read independently on the node and in the pod.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::Value;
+use skiff_tests::{Cluster, Namespace, Output, skiff, wait_until};
+
+const KINDS: [&str; 8] = ["net", "pid", "ipc", "uts", "mnt", "user", "cgroup", "time"];
+
+/// Runs `skiff explain`.
+pub(crate) fn explain(namespace: &Namespace, what: &str, name: &str, more: &[&str]) -> Output {
+    let config = namespace.cluster.kubeconfig.display().to_string();
+    let mut args = vec!["explain", what, name, "--kubeconfig", &config];
+    if what != "node" {
+        args.extend(["-n", &namespace.name]);
+    }
+    args.extend(more);
+    skiff(&args)
+}
+
+pub(crate) fn explained(namespace: &Namespace, what: &str, name: &str) -> Value {
+    let text = explain(namespace, what, name, &["-o", "json"]).ok();
+    serde_json::from_str(&text).expect("JSON")
+}
+
+/// The namespaces of a process of the node, as the node's own tools tell them.
+fn links(cluster: &Cluster, node: &str, pid: &str) -> BTreeMap<String, u64> {
+    let script = format!("for kind in {}; do readlink /proc/{pid}/ns/$kind; done", KINDS.join(" "));
+    let text = cluster.on_node(node, &["sh", "-c", &script]).ok();
+    text.lines()
+        .filter_map(|line| {
+            let (kind, inode) = line.split_once(":[")?;
+            Some((kind.to_owned(), inode.trim_end_matches(']').parse().ok()?))
+        })
+        .collect()
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_default().to_owned()
+}
+
+/// Everything that is said of one container, against `/proc` as its node shows it.
+fn check_container(cluster: &Cluster, node: &str, container: &Value) {
+    let name = text(&container["name"]);
+    let pid = container["process"]["pid"].as_u64().expect("it runs").to_string();
+    let there = links(cluster, node, &pid);
+    let own = links(cluster, node, "1");
+    for said in container["process"]["namespaces"].as_array().expect("namespaces") {
+        let kind = text(&said["namespace"]);
+        assert_eq!(said["inode"].as_u64(), there.get(&kind).copied(), "{name}: {kind}");
+        let is_nodes = there.get(&kind) == own.get(&kind);
+        assert_eq!(said["word"] == "host", is_nodes, "{name}: {kind} {said}");
+    }
+    assert_eq!(container["process"]["namespaces"].as_array().map(Vec::len), Some(8), "{container}");
+    let status = cluster.on_node(node, &["cat", &format!("/proc/{pid}/status")]).ok();
+    let field = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(&format!("{name}:")));
+        line.unwrap_or_default().split_whitespace().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let security = &container["security"];
+    assert_eq!(security["effectiveUser"].to_string(), field("Uid")[1], "{name}");
+    assert_eq!(security["effectiveGroup"].to_string(), field("Gid")[1], "{name}");
+    let seccomp = match security["seccomp"].as_str() {
+        Some("disabled") => "0",
+        Some("strict") => "1",
+        _ => "2",
+    };
+    assert_eq!(field("Seccomp"), [seccomp], "{name}");
+    let gain = if security["noNewPrivileges"] == true { "1" } else { "0" };
+    assert_eq!(field("NoNewPrivs"), [gain], "{name}");
+    let effective = u64::from_str_radix(&field("CapEff")[0], 16).expect("hexadecimal");
+    let capabilities = security["capabilities"].as_array().expect("a list");
+    assert_eq!(capabilities.len(), effective.count_ones() as usize, "{name}: {security}");
+    // NET_ADMIN is 12 and beyond the default, CHOWN is 0 and in it.
+    let listed = |list: &str, wanted: &str| {
+        security[list].as_array().is_some_and(|all| all.iter().any(|own| own == wanted))
+    };
+    assert_eq!(listed("capabilities", "NET_ADMIN"), effective >> 12 & 1 == 1, "{name}");
+    assert_eq!(listed("beyondDefault", "NET_ADMIN"), effective >> 12 & 1 == 1, "{name}");
+    assert_eq!(listed("capabilities", "CHOWN"), effective & 1 == 1, "{name}");
+    assert!(!listed("beyondDefault", "CHOWN"), "{name}");
+}
+
+/// Interfaces, addresses, routes and listening sockets, against `ip` and `ss` in the pod's own network.
+fn check_network(cluster: &Cluster, node: &str, told: &Value) {
+    let pid = told["sandbox"]["pid"].as_u64().expect("pause runs").to_string();
+    let inside = |command: &[&str]| {
+        let mut all = vec!["nsenter", "--net", "--target", &pid];
+        all.extend(command);
+        cluster.on_node(node, &all).ok()
+    };
+    let shown: BTreeSet<(String, String)> = inside(&["ip", "-o", "addr", "show"])
+        .lines()
+        .filter_map(|line| {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            Some((words.get(1)?.to_string(), words.get(3)?.to_string()))
+        })
+        .collect();
+    let mut said = BTreeSet::new();
+    for link in told["interfaces"].as_array().expect("interfaces") {
+        for address in link["addresses"].as_array().expect("addresses") {
+            said.insert((text(&link["name"]), text(address)));
+        }
+    }
+    assert_eq!(said, shown, "addresses");
+    let shown: BTreeSet<String> = inside(&["ip", "-o", "link", "show"])
+        .lines()
+        .filter_map(|line| Some(line.split(": ").nth(1)?.split('@').next()?.to_owned()))
+        .collect();
+    let said: BTreeSet<String> =
+        told["interfaces"].as_array().expect("interfaces").iter().map(|link| text(&link["name"])).collect();
+    assert_eq!(said, shown, "links");
+    let shown: BTreeSet<(String, String)> = inside(&["ip", "-4", "route", "show"])
+        .lines()
+        .filter_map(|line| {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            let device = words.iter().position(|word| *word == "dev")?;
+            Some((words.first()?.to_string(), words.get(device + 1)?.to_string()))
+        })
+        .collect();
+    let said: BTreeSet<(String, String)> = told["routes"]
+        .as_array()
+        .expect("routes")
+        .iter()
+        .map(|route| (text(&route["destination"]), text(&route["device"])))
+        .collect();
+    // `ip` leaves the length of a host's route out.
+    let said: BTreeSet<(String, String)> =
+        said.into_iter().map(|(to, by)| (to.trim_end_matches("/32").to_owned(), by)).collect();
+    assert_eq!(said, shown, "routes");
+    let shown: BTreeSet<(String, String)> = inside(&["ss", "-H", "-l", "-n", "-t"])
+        .lines()
+        .filter_map(|line| {
+            let local = line.split_whitespace().nth(3)?;
+            let (address, port) = local.rsplit_once(':')?;
+            let address = address.trim_matches(['[', ']']).split('%').next()?;
+            let address = if address == "*" { "::" } else { address };
+            Some((address.to_owned(), port.to_owned()))
+        })
+        .collect();
+    let listeners =
+        ["listeners", "otherListeners"].iter().filter_map(|list| told[*list].as_array()).flatten();
+    let said: BTreeSet<(String, String)> = listeners
+        .filter(|own| own["protocol"] == "TCP")
+        .map(|own| (text(&own["address"]), own["port"].to_string()))
+        .collect();
+    assert_eq!(said, shown, "listening TCP sockets");
+}
+
+fn word(told: &Value, kind: &str) -> Vec<String> {
+    let all = told["namespaces"].as_array().expect("namespaces").iter();
+    all.filter(|own| own["namespace"] == kind).map(|own| text(&own["word"])).collect()
+}
+
+/// The same as text: one line a namespace, within 100 columns, and no other line that begins so.
+fn check_text(namespace: &Namespace, name: &str, told: &Value) {
+    let shown = explain(namespace, "pod", name, &[]).ok();
+    assert!(shown.lines().all(|line| line.chars().count() <= 100), "{shown}");
+    assert!(!shown.contains('\u{1b}'), "no colour where nobody looks: {shown}");
+    let lines: Vec<Vec<&str>> = shown
+        .lines()
+        .map(|line| line.split_whitespace().collect::<Vec<_>>())
+        .filter(|words| words.first().is_some_and(|word| KINDS.contains(word)))
+        .collect();
+    let said: Vec<Vec<String>> = told["namespaces"]
+        .as_array()
+        .expect("namespaces")
+        .iter()
+        .map(|own| vec![text(&own["namespace"]), text(&own["word"]), own["inode"].to_string()])
+        .collect();
+    assert_eq!(lines.len(), said.len(), "{shown}");
+    for (line, own) in lines.iter().zip(&said) {
+        assert_eq!(line[..3], own[..], "{shown}");
+        assert_eq!(line[3] == "!", own[1] != "own", "the node's stand out: {line:?}");
+    }
+}
+
+#[test]
+fn i1_every_statement_about_every_kind_of_pod_is_true() {
+    let cluster = Cluster::shared();
+    let namespace = cluster.namespace("i1-truth");
+    let node = cluster.worker(1);
+    let host = ["net", "pid", "ipc"];
+    let pod = |name: &str, spec: &str, container: &str, port: u16| {
+        format!(
+            "
+apiVersion: v1
+kind: Pod
+metadata: {{name: {name}, namespace: i1-truth}}
+spec:
+  nodeName: {node}
+  terminationGracePeriodSeconds: 1
+  {spec}
+  containers: [{{name: main, image: skiff/peer:v1, command: [peer, tcp, '{port}'], {container}}}{}]
+---
+",
+            if name == "two" || name == "shared" {
+                ", {name: other, image: skiff/peer:v1, command: [/bin/sleep, '999999']}"
+            } else {
+                ""
+            }
+        )
+    };
+    let kinds = [
+        ("plain", "", "securityContext: {runAsUser: 1000}", vec![]),
+        ("two", "", "", vec![]),
+        ("shared", "shareProcessNamespace: true", "", vec![]),
+        ("hostnet", "hostNetwork: true", "", vec!["net", "uts"]),
+        ("hostpid", "hostPID: true", "", vec!["pid"]),
+        ("hostipc", "hostIPC: true", "", vec!["ipc"]),
+        (
+            "everything",
+            "{hostNetwork: true, hostPID: true, hostIPC: true}",
+            "securityContext: {capabilities: {add: [NET_ADMIN]}}",
+            vec!["net", "pid", "ipc", "uts"],
+        ),
+        ("privileged", "", "securityContext: {privileged: true}", vec![]),
+    ];
+    let mut manifests = String::new();
+    for (index, (name, spec, container, _)) in kinds.iter().enumerate() {
+        let spec = spec.trim_matches(['{', '}']).replace(", ", "\n  ");
+        manifests += &pod(name, &spec, container, 17_100 + u16::try_from(index).expect("few"));
+    }
+    namespace.apply(&manifests).ok();
+    kinds.iter().for_each(|(name, ..)| namespace.ready(name));
+    for (index, (name, _, _, shared)) in kinds.iter().enumerate() {
+        let told = explained(&namespace, "pod", name);
+        assert_eq!(told["missing"], Value::Null, "{name}: {told}");
+        assert_eq!(told["past"], Value::Null, "{name}: {told}");
+        for container in told["containers"].as_array().expect("containers") {
+            check_container(&cluster, &node, container);
+        }
+        check_network(&cluster, &node, &told);
+        check_text(&namespace, name, &told);
+        for kind in host.iter().chain(["uts"].iter()) {
+            let expected = if shared.contains(kind) { "host" } else { "own" };
+            assert!(word(&told, kind).iter().all(|word| word == expected), "{name}: {kind}: {told}");
+        }
+        let port = 17_100 + index as u64;
+        let listener =
+            told["listeners"].as_array().expect("listeners").iter().find(|own| own["port"] == port);
+        let listener = listener.unwrap_or_else(|| panic!("{name} listens on {port}: {told}"));
+        assert_eq!(listener["process"]["container"], "main", "{listener}");
+        assert!(text(&listener["process"]["command"]).starts_with("peer tcp"), "{listener}");
+    }
+    // Two containers of a pod: one network, a PID namespace each; with a shared one they are in it together.
+    let (two, shared) = (explained(&namespace, "pod", "two"), explained(&namespace, "pod", "shared"));
+    assert_eq!((word(&two, "net").len(), word(&two, "pid").len()), (1, 2), "{two}");
+    assert_eq!(word(&shared, "pid").len(), 1, "{shared}");
+    let together =
+        shared["namespaces"].as_array().expect("a list").iter().find(|own| own["namespace"] == "pid");
+    assert_eq!(together.expect("it is there")["containers"], serde_json::json!(["main", "other"]));
+    // The node's side: who is in its namespaces.
+    let node = explained(&namespace, "node", &node);
+    let inside = |kind: &str| {
+        let all = node["namespaces"].as_array().expect("a list").iter();
+        let own = all.filter(|own| own["namespace"] == kind).flat_map(|own| own["pods"].as_array());
+        own.flatten()
+            .filter_map(Value::as_str)
+            .filter_map(|pod| pod.strip_prefix("i1-truth/"))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(inside("net"), ["everything", "hostnet"]);
+    assert_eq!(inside("pid"), ["everything", "hostpid"]);
+    assert_eq!(inside("ipc"), ["everything", "hostipc"]);
+    assert_eq!(inside("mnt"), Vec::<&str>::new());
+}
+
+#[test]
+fn i1_reachability_is_what_connections_find() {
+    let cluster = Cluster::shared();
+    let namespace = cluster.namespace("i1-reach");
+    let node = cluster.worker(1);
+    namespace
+        .apply(&format!(
+            "
+apiVersion: v1
+kind: Pod
+metadata: {{name: open}}
+spec:
+  nodeName: {node}
+  terminationGracePeriodSeconds: 1
+  containers: [{{name: main, image: skiff/peer:v1, command: [peer, tcp, '7001'], ports: [{{containerPort: 7001, hostPort: 18917}}]}}]
+---
+apiVersion: v1
+kind: Pod
+metadata: {{name: closed}}
+spec:
+  nodeName: {node}
+  terminationGracePeriodSeconds: 1
+  containers: [{{name: main, image: skiff/peer:v1, command: [peer, tcp, '7001']}}]
+"
+        ))
+        .ok();
+    namespace.ready("open");
+    namespace.ready("closed");
+    let answers = |name: &str| -> Vec<String> {
+        let told = explained(&namespace, "pod", name);
+        let listener = told["listeners"].as_array().expect("listeners")[0].clone();
+        listener["reachable"].as_array().expect("places").iter().map(|reach| text(&reach["answer"])).collect()
+    };
+    let yes = "yes".to_owned();
+    assert_eq!(answers("open"), [yes.clone(), yes.clone(), yes.clone(), yes.clone()]);
+    assert_eq!(answers("closed"), [yes.clone(), yes.clone(), yes, "no".to_owned()]);
+    // What was said, tried: from a pod, from the node, from another node, and by the node's port.
+    let (open, closed) = (namespace.pod_ip("open"), namespace.pod_ip("closed"));
+    let peer = skiff_tests::peer_path();
+    let peer = peer.to_str().expect("UTF-8");
+    for ip in [&open, &closed] {
+        let at = format!("{ip}:7001");
+        wait_until("a pod reaches it", || namespace.exec("open", &["peer", "get", &at]).code == 0);
+        cluster.on_node(&node, &[peer, "get", &at]).ok();
+        cluster.on_node(&cluster.control_plane(), &[peer, "get", &at]).ok();
+    }
+    let door = format!("{}:18917", cluster.node_ip(&node));
+    assert!(cluster.on_node(&cluster.control_plane(), &[peer, "get", &door]).ok().starts_with("open "));
+    // A policy that lets nobody in changes the answers, but not the node's own.
+    namespace
+        .apply(
+            "
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: nobody}
+spec: {podSelector: {}, policyTypes: [Ingress]}
+",
+        )
+        .ok();
+    assert_eq!(answers("open"), ["some", "yes", "some", "some"]);
+}
