@@ -35,6 +35,7 @@ fn callers() -> Vec<(String, Identity, &'static str)> {
         ),
     ];
     let controllers = [
+        "certificate-controller",
         "clusterrole-aggregation-controller",
         "daemon-set-controller",
         "deployment-controller",
@@ -49,6 +50,8 @@ fn callers() -> Vec<(String, Identity, &'static str)> {
         "replicaset-controller",
         "root-ca-cert-publisher",
         "service-account-controller",
+        "token-cleaner",
+        "token-controller",
     ];
     let accounts = controllers
         .iter()
@@ -235,6 +238,7 @@ const PATHS: &[&str] = &[
     "/openid/v1/jwks",
     "/readyz",
     "/skiff/v1/certificates",
+    "/skiff/v1/cluster",
     "/version",
 ];
 

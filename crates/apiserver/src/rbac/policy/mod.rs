@@ -280,7 +280,7 @@ mod tests {
         let (view, edit, admin) = (rules("view"), rules("edit"), rules("admin"));
         assert!(view.iter().all(|rule| edit.contains(rule)));
         assert!(edit.iter().all(|rule| admin.contains(rule)));
-        assert_eq!((view.len(), edit.len(), admin.len()), (12, 27, 29));
+        assert_eq!((view.len(), edit.len(), admin.len()), (13, 28, 30));
         let secrets = |rules: &[PolicyRule]| {
             rules.iter().any(|rule| rule.resources.iter().flatten().any(|one| one == "secrets"))
         };

@@ -13,6 +13,11 @@ pub(super) static CLUSTER_ROLES: &[Role] = &[
             on("list watch", "core", "namespaces pods"),
         ],
     ),
+    // Who may see a pod may see why it is as it is.
+    Role {
+        aggregates_to: "view",
+        ..role("skiff:aggregate-explain-to-view", &[on("get", "core", "pods/explain")])
+    },
     // Upstream's controller of these does what it likes; this one has a role.
     role(
         "skiff:controller:token-controller",
