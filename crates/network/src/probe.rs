@@ -5,9 +5,10 @@
 
 use std::fs::File;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream, UdpSocket};
-use std::os::fd::AsFd;
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
@@ -19,8 +20,8 @@ use crate::{Error, Protocol};
 
 /// No longer than that is listened or waited.
 pub const PATIENCE_MAX: Duration = Duration::from_secs(3);
-/// What is heard after the first packet belongs to it, or comes too late.
-const AFTER_FIRST: Duration = Duration::from_millis(250);
+/// How soon one who is told to stop does so.
+const LOOK_UP: Duration = Duration::from_millis(20);
 const SIGHTS_MAX: usize = 4_096;
 
 /// A first packet on a device.
@@ -59,16 +60,17 @@ pub struct Heard {
 pub struct Outcome {
     /// `answered`, `refused`, `silent`, or the error's text.
     pub outcome: String,
-    /// The sender's own address and port, once it had one.
+    /// The sender's own address and port; the address may be of no kind yet.
     pub source: Option<SocketAddrV4>,
 }
 
-/// Listens on all devices of the namespaces: until a while after the first packet, at most `patience`.
-/// `ready` is called when nothing can be missed any more.
+/// Listens on all devices of the namespaces until told to stop, at most `patience`. `ready` is called when
+/// nothing can be missed any more.
 pub fn listen(
     ears: &[Ear],
     heard: Heard,
     patience: Duration,
+    stop: &AtomicBool,
     ready: impl FnOnce(),
 ) -> Result<Vec<Sight>, Error> {
     let failed =
@@ -87,11 +89,14 @@ pub fn listen(
         open.push((&ear.place, socket, links));
     }
     ready();
-    let mut end = Instant::now() + patience.min(PATIENCE_MAX);
+    let end = Instant::now() + patience.min(PATIENCE_MAX);
     let (mut sights, mut buffer) = (Vec::new(), vec![0u8; 2_048]);
-    while Instant::now() < end && sights.len() < SIGHTS_MAX {
+    let mut stopped = false;
+    while !stopped && Instant::now() < end && sights.len() < SIGHTS_MAX {
+        // What came before is still read.
+        stopped = stop.load(Ordering::Acquire);
         let sockets: Vec<_> = open.iter().map(|(_, socket, _)| socket.as_fd()).collect();
-        wait(&sockets, end).map_err(failed)?;
+        wait(&sockets, end.min(Instant::now() + LOOK_UP)).map_err(failed)?;
         for (place, socket, links) in &open {
             loop {
                 let (index, packet) = match socket.receive(&mut buffer) {
@@ -102,9 +107,6 @@ pub fn listen(
                 let Some((mark, source, destination)) = first_packet(packet, heard) else { continue };
                 let device = links.iter().find(|link| link.index == index).map(|link| link.name.clone());
                 let device = device.unwrap_or_else(|| format!("link {index}"));
-                if sights.is_empty() {
-                    end = end.min(Instant::now() + AFTER_FIRST);
-                }
                 let place = (*place).clone();
                 let sight = Sight { place, device, mark, source, destination };
                 // What comes again was not answered; a device tells it once on the way in and once out.
@@ -183,16 +185,44 @@ fn v4(address: io::Result<SocketAddr>) -> Option<SocketAddrV4> {
     }
 }
 
+/// By hand, since the port has to be known also of a connection that does not come about.
 fn connect_tcp(to: SocketAddrV4, patience: Duration) -> io::Result<Outcome> {
-    let told = |outcome: &str, source| Ok(Outcome { outcome: outcome.into(), source });
-    match TcpStream::connect_timeout(&to.into(), patience) {
-        Ok(stream) => told("answered", v4(stream.local_addr())),
-        Err(error) => match error.kind() {
-            io::ErrorKind::ConnectionRefused => told("refused", None),
-            io::ErrorKind::TimedOut => told("silent", None),
-            _ => Err(error),
-        },
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+    use nix::sys::socket::{
+        AddressFamily, SockFlag, SockType, SockaddrIn, bind, connect, getsockname, getsockopt, socket,
+        sockopt,
+    };
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let fd = socket(AddressFamily::Inet, SockType::Stream, flags, None)?;
+    bind(fd.as_raw_fd(), &SockaddrIn::new(0, 0, 0, 0, 0))?;
+    let own = |fd: &OwnedFd| {
+        let own: SockaddrIn = getsockname(fd.as_raw_fd()).ok()?;
+        Some(SocketAddrV4::new(own.ip(), own.port()))
+    };
+    let bound = own(&fd);
+    let [a, b, c, d] = to.ip().octets();
+    let mut error = match connect(fd.as_raw_fd(), &SockaddrIn::new(a, b, c, d, to.port())) {
+        Ok(()) => 0,
+        Err(nix::Error::EINPROGRESS) => {
+            let mut waits = [PollFd::new(fd.as_fd(), PollFlags::POLLOUT)];
+            let timeout = PollTimeout::try_from(patience.as_millis() as u64).unwrap_or(PollTimeout::MAX);
+            match poll(&mut waits, timeout)? {
+                0 => libc::ETIMEDOUT,
+                _ => getsockopt(&fd, sockopt::SocketError)?,
+            }
+        }
+        Err(error) => error as i32,
+    };
+    if error == libc::EAGAIN {
+        error = libc::ETIMEDOUT;
     }
+    let outcome = match error {
+        0 => "answered".to_owned(),
+        libc::ECONNREFUSED => "refused".into(),
+        libc::ETIMEDOUT => "silent".into(),
+        other => io::Error::from_raw_os_error(other).to_string(),
+    };
+    Ok(Outcome { outcome, source: own(&fd).or(bound) })
 }
 
 fn connect_udp(to: SocketAddrV4, token: u64, patience: Duration) -> io::Result<Outcome> {

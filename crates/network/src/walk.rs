@@ -240,14 +240,32 @@ impl Walk<'_> {
         if link == "lo" {
             return self.arrive(at, "lo", this, ways);
         }
+        let towards = next_hop.unwrap_or(this.packet.destination);
+        let on_bridge = matches!(at, Place::Node(_)) && link == self.bridge;
+        let port = self.sandboxes.iter().find(|sandbox| on_bridge && sandbox.ip == towards);
+        // A bridge whose ports are all down has no carrier either: the port is what to look at.
+        if let Some((veth, why)) =
+            port.and_then(|port| Some((&port.host_link, self.node.down(&port.host_link)?)))
+        {
+            let why = format!("{veth} of {} {why}", self.name);
+            self.tell(at, &mut this, "device", Some(veth), &why);
+            self.end(this, End::Down { place: self.name.into(), device: veth.clone(), why }, ways);
+            return Ok(());
+        }
         if let Some(why) = at.namespace().down(link) {
             let why = format!("{link} of {} {why}", at.name(self.name));
             self.tell(at, &mut this, "device", Some(link), &why);
             self.end(this, End::Down { place: at.name(self.name), device: link.into(), why }, ways);
             return Ok(());
         }
+        if on_bridge && port.is_none() {
+            // Nobody answers for the address, so the packet does not even get onto the bridge.
+            let why = format!("no pod on {} has the address {towards}", self.name);
+            self.tell(at, &mut this, "bridge", Some(link), &why);
+            self.end(this, End::Unroutable { place: self.name.into(), why }, ways);
+            return Ok(());
+        }
         self.tell(at, &mut this, "device", Some(link), &format!("leaves by {link}"));
-        let towards = next_hop.unwrap_or(this.packet.destination);
         match at {
             Place::Sandbox(sandbox, _) => {
                 let node = Place::Node(&self.node);
@@ -261,22 +279,12 @@ impl Walk<'_> {
                 let text = format!("veth {} is a port of bridge {}", sandbox.host_link, self.bridge);
                 self.tell(&node, &mut this, "veth", Some(&sandbox.host_link), &text);
                 this.packet.enter_namespace();
+                this.packet.sender_hardware = at.namespace().hardware(link);
                 self.arrive(&node, self.bridge, this, ways)
             }
-            Place::Node(_) if link == self.bridge => {
-                let Some(sandbox) = self.sandboxes.iter().find(|sandbox| sandbox.ip == towards) else {
-                    let why = format!("no pod on {} has the address {towards}", self.name);
-                    self.tell(at, &mut this, "bridge", Some(link), &why);
-                    self.end(this, End::Unroutable { place: self.name.into(), why }, ways);
-                    return Ok(());
-                };
+            Place::Node(_) if on_bridge => {
+                let sandbox = self.sandbox(towards)?;
                 let veth = &sandbox.host_link;
-                if let Some(why) = self.node.down(veth) {
-                    let why = format!("{veth} of {} {why}", self.name);
-                    self.tell(at, &mut this, "device", Some(veth), &why);
-                    self.end(this, End::Down { place: self.name.into(), device: veth.clone(), why }, ways);
-                    return Ok(());
-                }
                 let text = format!("bridge {} sends it to its port {veth}", self.bridge);
                 self.tell(at, &mut this, "veth", Some(veth), &text);
                 this.packet.enter_namespace();

@@ -177,14 +177,17 @@ fn a_real_connection_is_seen_at_each_device() {
     let heard = Heard { protocol: Protocol::Tcp, token: 0 };
     let target = std::net::SocketAddrV4::new(b.ip, 8080);
     let mut outcome = None;
+    let stop = &std::sync::atomic::AtomicBool::new(false);
     let (ready, go) = std::sync::mpsc::channel();
     let sights = std::thread::scope(|scope| {
         let (from, to) = (&a.netns, target);
         let sender = scope.spawn(move || {
             go.recv().unwrap();
-            probe::connect(Some(from), to, heard, lab::PATIENCE)
+            let outcome = probe::connect(Some(from), to, heard, lab::PATIENCE);
+            stop.store(true, std::sync::atomic::Ordering::Release);
+            outcome
         });
-        let sights = probe::listen(&ears, heard, lab::PATIENCE, || ready.send(()).unwrap()).unwrap();
+        let sights = probe::listen(&ears, heard, lab::PATIENCE, stop, || ready.send(()).unwrap()).unwrap();
         outcome = Some(sender.join().unwrap());
         sights
     });

@@ -68,7 +68,7 @@ pub(super) const STEPS: &[Step] = &[
             type_in("skiff node shell --name $CLUSTER $NODE_A -- ip -4 addr show cbr0", &["cbr0", "{pods}"]),
             type_in("skiff node shell --name $CLUSTER $NODE_A -- ip route", &["via {nodes}", "dev cbr0"]),
         ],
-        explained: &[type_in("skiff explain node $NODE_A", &["kubia"])],
+        explained: &[type_in("skiff explain node $NODE_A", &["net", "PODS IN IT"])],
         cleanup: "",
     },
     Step {

@@ -13,12 +13,15 @@ pub(super) struct Told {
     pub(super) advice: Option<String>,
 }
 
-pub(super) fn delivered(place: &str, process: &str, tuple: &Tuple, world: &World) -> String {
-    let sender = match world.who(tuple.source) {
-        words if words == tuple.source.to_string() => String::new(),
+pub(super) fn delivered(place: &str, process: &str, sender: Option<Ipv4Addr>, world: &World) -> String {
+    let Some(ip) = sender else {
+        return format!("reaches {place}: {process} takes it and sees the sender's own address");
+    };
+    let sender = match world.who(ip) {
+        words if words == ip.to_string() => String::new(),
         words => format!(" ({words})"),
     };
-    format!("reaches {place}: {process} takes it and sees {}{sender} as the sender", tuple.source)
+    format!("reaches {place}: {process} takes it and sees {ip}{sender} as the sender")
 }
 
 pub(super) fn left(node: &str, link: &str, to: Ipv4Addr, uplink: Option<bool>) -> (Verdict, String) {

@@ -205,6 +205,11 @@ impl Follow {
                     let (next, near) = (next.name.clone(), self.world.node(&node).map(|node| node.ip));
                     self.enter(branch, next, near, way.tuple, false);
                 }
+                None if self.beyond_router(&way.tuple).is_some() => {
+                    let beyond = self.beyond_router(&way.tuple).expect("just asked").name.clone();
+                    branch.hops.push(self.router(next_hop, &beyond, &way.tuple));
+                    self.enter(branch, beyond, Some(next_hop), way.tuple, false);
+                }
                 None => {
                     let to = way.tuple.destination;
                     let uplink = self.world.node(&node).and_then(|node| node.uplink);
@@ -239,6 +244,26 @@ impl Follow {
         }
     }
 
+    /// The node to which a router between nodes hands the packet, if it is for one.
+    fn beyond_router(&self, tuple: &Tuple) -> Option<&Node> {
+        let pod = self.world.pod_at(tuple.destination);
+        self.world.node_at(tuple.destination).or_else(|| self.world.node(&pod?.node))
+    }
+
+    /// A machine that is no node: what it does is known only where it is this platform's own.
+    fn router(&self, at: Ipv4Addr, node: &str, tuple: &Tuple) -> Hop {
+        let known = self.world.nodes.iter().any(|node| node.uplink.is_some());
+        Hop {
+            place: format!("router {at}"),
+            kind: "route".into(),
+            text: format!("passes it on to node {node}"),
+            source: tuple.source.to_string(),
+            destination: format!("{}:{}", tuple.destination, tuple.destination_port),
+            doubtful: !known,
+            ..Hop::default()
+        }
+    }
+
     fn go_back(&mut self, mut branch: Branch, way: NodeWay) {
         branch.answer.extend(way.hops);
         let node = branch.ask.node.clone();
@@ -247,6 +272,11 @@ impl Follow {
                 Some(next) => {
                     let (next, near) = (next.name.clone(), self.world.node(&node).map(|node| node.ip));
                     return self.enter(branch, next, near, way.tuple, true);
+                }
+                None if self.beyond_router(&way.tuple).is_some() => {
+                    let beyond = self.beyond_router(&way.tuple).expect("just asked").name.clone();
+                    branch.answer.push(self.router(next_hop, &beyond, &way.tuple));
+                    return self.enter(branch, beyond, Some(next_hop), way.tuple, true);
                 }
                 None => format!("the answer leaves {node} for {}", way.tuple.destination),
             },
@@ -274,11 +304,14 @@ impl Follow {
 
     fn arrive(&mut self, branch: Branch, answer_verdict: Option<String>) {
         let Some(Arrived { place, process, tuple }) = branch.arrived.clone() else { return };
-        let summary = advice::delivered(&place, &process, &tuple, &self.world);
+        let untouched = branch.hops.first().is_some_and(|hop| hop.source == tuple.source.to_string());
+        let sender = (self.request.from != Target::External || !untouched).then_some(tuple.source);
+        let summary = advice::delivered(&place, &process, sender, &self.world);
         let receiver = Some(place);
         let mut way = self.way(branch, Verdict::Delivered, summary, None, tuple);
         way.receiver = receiver;
-        way.source_seen = Some(tuple.source.to_string());
+        // Which address somebody outside has is not known, only whether it arrives as it is.
+        way.source_seen = Some(sender.map_or_else(|| super::OWN_ADDRESS.into(), |sender| sender.to_string()));
         way.answer_verdict = answer_verdict;
         self.done.push(way);
     }
@@ -372,6 +405,7 @@ mod tests {
                     endpoints: vec![Endpoint { ip: ip("10.244.2.2"), port: 8080 }],
                 }],
             }],
+            ranges: vec![(ip("10.244.0.0"), 16), (ip("10.96.0.0"), 16)],
         }
     }
 

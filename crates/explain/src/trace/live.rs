@@ -74,16 +74,24 @@ pub fn sender(start: &Start) -> Option<Option<Ipv4Addr>> {
 }
 
 /// Judges one connection to `to`.
+///
+/// `own` is where the sender is: a pod, or a node.
 pub fn judge(
     ways: &[Way],
     protocol: Protocol,
     to: SocketAddrV4,
     outcome: &Outcome,
     sights: &[Sight],
+    own: &str,
 ) -> Live {
-    let own = sights
-        .iter()
-        .find(|sight| sight.destination == to && outcome.source.is_none_or(|source| sight.source == source));
+    // By its port, or where the sender's node has translated that before any device saw it, by where it goes.
+    let meant = |sight: &&Sight| {
+        sight.place == own
+            && (sight.destination == to
+                || ways.iter().any(|way| way.destination.as_deref() == Some(&sight.destination.to_string())))
+    };
+    let sent = |sight: &&Sight| outcome.source.is_some_and(|source| sight.source.port() == source.port());
+    let own = sights.iter().find(sent).or_else(|| sights.iter().find(meant));
     let sights: Vec<&Sight> = match own {
         Some(own) => sights.iter().filter(|sight| sight.mark == own.mark).collect(),
         None => Vec::new(),
@@ -128,7 +136,7 @@ pub fn judge(
     if !agrees(way.verdict, protocol, &outcome.outcome) {
         differences.push(format!("told was {:?}, but the connection was {}", way.verdict, outcome.outcome));
     }
-    if let (Some(told), Some(last)) = (&way.source_seen, sights.last().filter(|_| !expected.is_empty()))
+    if let (Some(told), Some(last)) = (&way.source_seen, expected.last().and_then(saw))
         && way.verdict == Verdict::Delivered
         && *told != last.source.ip().to_string()
     {
@@ -212,17 +220,17 @@ mod tests {
             sight("pod c", "eth0", "10.244.1.9:8080"),
             Sight { mark: 8, ..sight("node n1", "eth0", "10.0.0.1:1") },
         ];
-        let live = judge(&[one.clone(), other], Protocol::Tcp, to, &outcome("answered"), &sights);
+        let live = judge(&[one.clone(), other], Protocol::Tcp, to, &outcome("answered"), &sights, "pod a");
         assert_eq!(live.differences, Vec::<String>::new());
         assert!(live.seen.iter().all(|sighting| sighting.seen));
         assert_eq!(live.seen[2].packet.as_deref(), Some("10.244.1.2:40000 to 10.244.1.9:8080"));
-        let live = judge(&[one], Protocol::Tcp, to, &outcome("silent"), &sights);
+        let live = judge(&[one], Protocol::Tcp, to, &outcome("silent"), &sights, "pod a");
         assert_eq!(
             live.differences,
             ["it should have passed eth0 of pod b", "it was seen on eth0 of pod c, where it should not come",]
         );
         let refused = way(Verdict::Refused, &[("pod a", "eth0"), ("node n1", "veth1")]);
-        let live = judge(&[refused], Protocol::Tcp, to, &outcome("answered"), &sights[..2]);
+        let live = judge(&[refused], Protocol::Tcp, to, &outcome("answered"), &sights[..2], "pod a");
         assert_eq!(live.differences, ["told was Refused, but the connection was answered"]);
     }
 }

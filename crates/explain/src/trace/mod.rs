@@ -21,6 +21,9 @@ pub use target::{Protocol, Request, Target, TraceError, address};
 pub use walk::Hop;
 pub use world::{Endpoint, Node, Pod, PodPort, Service, ServicePort, World};
 
+/// What a receiver sees as the sender when somebody outside arrives untranslated.
+pub const OWN_ADDRESS: &str = "the sender's own address";
+
 /// The answer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

@@ -7,6 +7,8 @@ pub struct World {
     pub nodes: Vec<Node>,
     pub pods: Vec<Pod>,
     pub services: Vec<Service>,
+    /// Ranges of addresses that are the cluster's, given out or not: address and prefix.
+    pub ranges: Vec<(Ipv4Addr, u8)>,
 }
 
 #[derive(Debug, Clone)]
@@ -97,7 +99,11 @@ impl World {
 
     /// Whether it is nobody's of the cluster.
     pub fn leads_outside(&self, ip: Ipv4Addr) -> bool {
-        !ip.is_loopback() && self.who(ip) == ip.to_string()
+        let within = |(base, prefix): &(Ipv4Addr, u8)| {
+            let mask = u32::MAX.checked_shl(32 - u32::from(*prefix)).unwrap_or(0);
+            ip.to_bits() & mask == base.to_bits() & mask
+        };
+        !ip.is_loopback() && !self.ranges.iter().any(within) && self.who(ip) == ip.to_string()
     }
 
     /// An address in words.

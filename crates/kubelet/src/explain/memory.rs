@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::SystemTime;
 
 use parking_lot::Mutex;
@@ -24,6 +25,8 @@ pub(crate) struct Memory {
     waits: Mutex<HashMap<String, Vec<Wait>>>,
     /// The last failed probe of a container, by the pod's UID and the container's name.
     probes: Mutex<HashMap<(String, String), String>>,
+    /// Who listens for a probe, by its token, and how to stop it.
+    pub(super) listening: Mutex<HashMap<u64, Arc<AtomicBool>>>,
     last_scan: tokio::sync::Mutex<Option<(Instant, Arc<Scan>)>>,
 }
 

@@ -46,6 +46,7 @@ pub(crate) async fn answer(context: &Arc<Context>, path: &[&str], query: &Query)
                 context.pods.get(&key).ok_or_else(|| not_found(format!("no pod {key} is on this node")))?;
             json(&context.memory.waits(pod.metadata.uid.as_deref().unwrap_or_default()))
         }
+        ["listen", "stop"] => probe::stop(context, query),
         ["listen"] => probe::listen(context, query).await,
         ["probe"] => probe::connect(context, query).await,
         ["walk"] => walk::answer(context, query).await,

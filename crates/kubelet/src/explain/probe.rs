@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -67,6 +68,15 @@ fn not_here(ip: Ipv4Addr) -> Refusal {
     Refusal(StatusCode::NOT_FOUND, format!("no pod of this node has the address {ip}"))
 }
 
+/// Ends the listening with this token, if there is one.
+pub(super) fn stop(context: &Context, query: &Query) -> Answer {
+    let token: u64 = read(query, "token")?;
+    if let Some(stop) = context.memory.listening.lock().get(&token) {
+        stop.store(true, Ordering::Release);
+    }
+    json(&())
+}
+
 /// Answers as soon as it listens; the body is what was heard.
 pub(super) async fn listen(context: &Arc<Context>, query: &Query) -> Answer {
     let asked: Listen = read(query, "listen")?;
@@ -79,11 +89,15 @@ pub(super) async fn listen(context: &Arc<Context>, query: &Query) -> Answer {
     }
     let (ready, is_ready) = tokio::sync::oneshot::channel();
     let patience = Duration::from_millis(asked.millis);
+    let (memory, stop) = (context.memory.clone(), Arc::new(AtomicBool::new(false)));
+    memory.listening.lock().insert(asked.heard.token, stop.clone());
     let hearing = tokio::task::spawn_blocking(move || {
-        probe::listen(&ears, asked.heard, patience, || {
+        let heard = probe::listen(&ears, asked.heard, patience, &stop, || {
             // Who asked may have gone.
             let _ = ready.send(());
-        })
+        });
+        memory.listening.lock().remove(&asked.heard.token);
+        heard
     });
     if is_ready.await.is_err() {
         let error = hearing.await.map_err(internal)?.err();

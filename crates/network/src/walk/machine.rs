@@ -125,6 +125,10 @@ impl Namespace {
         })
     }
 
+    pub(super) fn hardware(&self, name: &str) -> [u8; 6] {
+        self.link(name).and_then(|link| link.address.as_slice().try_into().ok()).unwrap_or_default()
+    }
+
     fn link(&self, name: &str) -> Option<&Link> {
         self.links.iter().find(|link| link.name == name)
     }

@@ -23,6 +23,8 @@ pub struct Packet {
     pub protocol: u8,
     pub input: String,
     pub output: String,
+    /// The hardware address of who sent it over the last link.
+    pub sender_hardware: [u8; 6],
     pub connection: Connection,
 }
 
@@ -53,6 +55,7 @@ impl Packet {
             protocol,
             input: String::new(),
             output: String::new(),
+            sender_hardware: [0; 6],
             connection: Connection {
                 reply: false,
                 new: true,
@@ -439,10 +442,15 @@ fn fate(verdict: &Verdict) -> Fate {
 
 /// Bytes of the headers, as far as they are known: addresses, protocol and ports.
 fn payload(packet: &Packet, base: u32, offset: usize, length: usize) -> Option<Vec<u8>> {
+    const LINK: u32 = 0;
     const NETWORK: u32 = 1;
     const TRANSPORT: u32 = 2;
     let mut header = [0u8; 20];
     match base {
+        LINK => {
+            header[6..12].copy_from_slice(&packet.sender_hardware);
+            header[12..14].copy_from_slice(&0x0800u16.to_be_bytes());
+        }
         NETWORK => {
             header[0] = 0x45;
             header[8] = 64;

@@ -45,14 +45,22 @@ pub(super) async fn answer(
     let probe = Probe { sandbox, to, heard, millis: PROBE_MILLIS };
     let probe = serde_json::to_string(&probe).map_err(|error| error.to_string())?;
     let outcome: Outcome = question.agent(&origin.node, &format!("probe?probe={}", encoded(&probe))).await?;
+    // Whoever answered or refused has seen the packet by now.
+    let stop = places.keys().map(|node| async move {
+        let _: Result<(), String> = question.agent(node, &format!("listen/stop?token={}", heard.token)).await;
+    });
+    join_all(stop).await;
     let mut sights: Vec<Sight> = Vec::new();
     for heard in join_all(listening.into_iter().map(hear)).await {
         sights.extend(heard?);
     }
-    // The sender's own come first: by them the packet is known elsewhere.
-    let own = format!("node {}", origin.node);
-    sights.sort_by_key(|sight| (sight.place == own, order(ways, sight)));
-    Ok(judge(ways, request.protocol, to, &outcome, &sights))
+    let own = match sandbox.and_then(|ip| world.pod_at(ip)) {
+        Some(pod) => format!("pod {}/{}", pod.namespace, pod.name),
+        None => format!("node {}", origin.node),
+    };
+    // In the order of the way, so that the first is where it is told from others.
+    sights.sort_by_key(|sight| order(ways, sight));
+    Ok(judge(ways, request.protocol, to, &outcome, &sights, &own))
 }
 
 /// Where on the ways a device comes.

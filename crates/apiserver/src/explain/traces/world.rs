@@ -16,7 +16,10 @@ pub(super) fn of(server: &Inner) -> World {
         in_namespace(&view.objects, row, "", None).map(|object| object.value(row)).collect()
     };
     let slices = all("discovery.k8s.io", "endpointslices");
+    let config = &server.config;
+    let ranges = [config.cluster_cidr, config.service_cidr];
     World {
+        ranges: ranges.iter().map(|range| (range.network, range.prefix)).collect(),
         nodes: all("", "nodes").iter().filter_map(|node| self::node(node, server.config.uplink)).collect(),
         pods: all("", "pods").iter().filter_map(pod).collect(),
         services: all("", "services").iter().map(|service| self::service(service, &slices)).collect(),
