@@ -27,7 +27,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use sha2::{Digest, Sha256};
 
-use crate::clock::Clock;
+use crate::clock::{self, Clock};
 pub(crate) use clients::Presented;
 pub use clients::ServerTls;
 use clients::{AnyClient, Clients};
@@ -372,6 +372,11 @@ fn make_ca(clock: &Clock) -> Result<Issued, PkiError> {
 
 fn date(seconds: i64) -> time::OffsetDateTime {
     time::OffsetDateTime::from_unix_timestamp(seconds).unwrap_or(time::OffsetDateTime::UNIX_EPOCH)
+}
+
+/// How many whole days a certificate (PEM) is good for yet, by the system's clock.
+pub fn days_left(certificate: &str) -> Option<i64> {
+    Life::of("", certificate).map(|life| (life.not_after - clock::now()).div_euclid(DAY_S))
 }
 
 /// The token in the file, or a new one.
