@@ -23,7 +23,17 @@ mod tests {
         ),
         ("skiff-controllers", &["skiff-api", "skiff-client"]),
         ("skiff-scheduler", &["skiff-api", "skiff-client", "skiff-explain"]),
-        ("skiff-kubelet", &["skiff-api", "skiff-client", "skiff-explain", "skiff-network", "skiff-runtime", "skiff-streams"]),
+        (
+            "skiff-kubelet",
+            &[
+                "skiff-api",
+                "skiff-client",
+                "skiff-explain",
+                "skiff-network",
+                "skiff-runtime",
+                "skiff-streams",
+            ],
+        ),
         ("skiff-proxy", &["skiff-api", "skiff-client", "skiff-sys"]),
         ("skiff-dns", &["skiff-api", "skiff-client"]),
         ("skiff-cli", &["skiff-api", "skiff-client", "skiff-explain"]),

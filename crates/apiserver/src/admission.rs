@@ -26,7 +26,11 @@ pub(crate) async fn create(
     if !namespace.is_empty() {
         namespace_takes_content(cx, row, namespace, metadata::text(object, "name"))?;
     }
-    restriction::check(cx.server, cx.who, &Written { row, subresource: cx.subresource, old: None, new: Some(object) })?;
+    restriction::check(
+        cx.server,
+        cx.who,
+        &Written { row, subresource: cx.subresource, old: None, new: Some(object) },
+    )?;
     if stored.storage == "pods" {
         // A mirror pod is no client of the API.
         if object["metadata"]["annotations"].get(MIRROR).is_none() {

@@ -40,8 +40,8 @@ use crate::resources::{Resource, of_storage};
 use crate::serve::Peer;
 use crate::tokens::{Keys, KeysError, Tokens};
 use crate::{
-    at_rest, authn, clock, decode, delete, encoding, explain, impersonation, limits, metrics, paths, rbac, read,
-    render, seed, subresources, watch, write,
+    at_rest, authn, clock, decode, delete, encoding, explain, impersonation, limits, metrics, paths, rbac,
+    read, render, seed, subresources, watch, write,
 };
 
 /// The largest request body, as upstream has it.

@@ -186,7 +186,14 @@ pub(crate) async fn create(
         }
         let name = metadata::text(&value, "name").to_owned();
         let key: Arc<str> = stored.key(namespace, &name).into();
-        let cx = Cx { server, who: &call.who, dry_run: call.dry_run, subresource: "", key: &key, notes: &call.notes };
+        let cx = Cx {
+            server,
+            who: &call.who,
+            dry_run: call.dry_run,
+            subresource: "",
+            key: &key,
+            notes: &call.notes,
+        };
         admission::create(&cx, stored, row, namespace, &mut value).await?;
         if !name.is_empty() && server.caches.of(stored).get(&key).is_some() {
             if generated && attempt < GENERATED_NAME_ATTEMPTS {

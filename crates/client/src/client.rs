@@ -151,7 +151,11 @@ impl Client {
     }
 
     /// Replaces the part of the object that a subresource stands for.
-    pub async fn update_subresource<K: Object>(&self, object: &K, subresource: &str) -> Result<Arc<K>, Error> {
+    pub async fn update_subresource<K: Object>(
+        &self,
+        object: &K,
+        subresource: &str,
+    ) -> Result<Arc<K>, Error> {
         self.put(object, Some(subresource)).await
     }
 

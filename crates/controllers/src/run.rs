@@ -15,8 +15,8 @@ use crate::caches::Caches;
 use crate::context::{Clients, Context};
 use crate::{
     account_tokens, aggregation, bootstrap_tokens, certificate_approver, certificate_cleaner,
-    certificate_signer, control_plane, daemon_sets, deployments, endpoints, event_expiry, garbage, namespaces,
-    node_cidrs, node_lifecycle, pod_garbage, replica_sets, root_ca, service_accounts,
+    certificate_signer, control_plane, daemon_sets, deployments, endpoints, event_expiry, garbage,
+    namespaces, node_cidrs, node_lifecycle, pod_garbage, replica_sets, root_ca, service_accounts,
 };
 
 /// What the controllers go by. Plain data; the defaults are upstream's.

@@ -202,7 +202,8 @@ async fn serve(config: AgentConfig) -> anyhow::Result<()> {
     let (client_, stop) = (client.clone(), shutdown.clone());
     let kubelet = kubelet_config(&config, &membership)?;
     parts.spawn(async move {
-        if let Err(error) = skiff_kubelet::run(kubelet, client_, runtime, make_network, isolation, stop).await {
+        if let Err(error) = skiff_kubelet::run(kubelet, client_, runtime, make_network, isolation, stop).await
+        {
             tracing::error!(error = &error as &dyn std::error::Error, "the kubelet failed");
         }
         "the kubelet"

@@ -144,7 +144,10 @@ fn kubectl_decides_on_certificates() {
         let (pem, key) = request("jane", "dev");
         namespace.apply(&manifest(&approved, &pem)).ok();
         namespace.apply(&manifest(&denied, &pem)).ok();
-        assert_eq!(line(cluster, &approved), [approved.as_str(), signer, "kubernetes-admin", "60m", "Pending"]);
+        assert_eq!(
+            line(cluster, &approved),
+            [approved.as_str(), signer, "kubernetes-admin", "60m", "Pending"]
+        );
         let kubectl = |args: &[&str]| run(cluster.command(which).args(args));
         let said = kubectl(&["certificate", "approve", &approved]).ok();
         assert_eq!(said, format!("certificatesigningrequest.certificates.k8s.io/{approved} approved\n"));

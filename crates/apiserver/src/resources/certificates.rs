@@ -97,13 +97,7 @@ fn may(cx: &Cx<'_>, csr: &Value, verb: &str) -> Result<(), StatusError> {
     let signer = csr["spec"]["signerName"].as_str().unwrap_or_default();
     let domain = format!("{}/*", signer.split('/').next().unwrap_or_default());
     let allowed = [signer, &domain].into_iter().any(|name| {
-        let what = Attributes {
-            verb,
-            group: GROUP,
-            resource: "signers",
-            name,
-            ..Attributes::default()
-        };
+        let what = Attributes { verb, group: GROUP, resource: "signers", name, ..Attributes::default() };
         authorize(cx.server, cx.who, &what).is_ok()
     });
     if allowed {

@@ -15,8 +15,8 @@ mod rbac;
 mod services;
 mod strategy;
 
-use k8s_openapi::api::networking::v1 as networking_v1;
 use k8s_openapi::api::certificates::v1 as certificates_v1;
+use k8s_openapi::api::networking::v1 as networking_v1;
 use k8s_openapi::api::rbac::v1 as rbac_v1;
 use k8s_openapi::api::scheduling::v1 as scheduling_v1;
 use k8s_openapi::api::{apps::v1 as apps_v1, coordination::v1 as coordination_v1, core::v1 as core_v1};

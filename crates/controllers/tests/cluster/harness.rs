@@ -72,8 +72,7 @@ impl Cluster {
         let _ = tracing_subscriber::fmt().with_max_level(tracing::Level::DEBUG).with_test_writer().try_init();
         let keys = tempfile::tempdir().expect("a directory");
         let pki = Arc::new(Pki::open(keys.path()).expect("an authority"));
-        let config =
-            skiff_apiserver::Config { pki: Some(pki.clone()), ..skiff_apiserver::Config::default() };
+        let config = skiff_apiserver::Config { pki: Some(pki.clone()), ..skiff_apiserver::Config::default() };
         let server =
             ApiServer::build(config, Arc::new(MemoryStore::default())).await.expect("the server starts");
         let router = server.router();

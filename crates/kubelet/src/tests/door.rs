@@ -77,8 +77,7 @@ struct Node {
 impl Node {
     async fn start() -> Self {
         let authority = Authority::new("cluster");
-        let serving =
-            crate::Serving {
+        let serving = crate::Serving {
             tls: Some(serving(&authority)),
             ready: None,
             allowed_names: vec!["the-api-server".into()],
