@@ -169,9 +169,12 @@ fn i2_a_host_process_on_the_port_is_named() {
     assert_eq!((holder["port"].as_u64(), &holder["pod"]), (Some(18933), &Value::Null), "{own}");
     let pid = holder["pid"].to_string();
     let line = cluster.on_node(&node, &["cat", &format!("/proc/{pid}/cmdline")]).ok();
-    assert_eq!(line.replace('\0', " ").trim(), holder["command"].as_str().expect("a command"));
+    // Long commands are cut.
+    let told = holder["command"].as_str().expect("a command").trim_end_matches('…');
+    assert!(told.contains("peer") && line.replace('\0', " ").starts_with(told), "{told} {line}");
     let shown = explain(&namespace, "pending", "wants", &[]).ok();
-    assert!(shown.contains(&format!("host process {pid} (")), "{shown}");
+    let words: Vec<&str> = shown.split_whitespace().filter(|word| *word != "…").collect();
+    assert!(words.join(" ").contains(&format!("host process {pid} (")), "{shown}");
 }
 
 #[test]

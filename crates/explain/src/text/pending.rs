@@ -65,7 +65,8 @@ fn node(out: &mut String, told: &NodeVerdict, paint: Paint) {
 
 fn change(out: &mut String, change: &Change) {
     wrapped(out, "  ", &format!("{} (then {} takes it)", change.text, change.node));
-    wrapped(out, "  how: ", &change.how);
+    // Whole, however long: it is there to be copied.
+    let _ = writeln!(out, "  how: {}", change.how);
     let checked =
         if change.checked { "checked by running the scheduler's filters on it" } else { "not checked" };
     let _ = writeln!(out, "  {checked}");
