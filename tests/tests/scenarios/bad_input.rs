@@ -186,10 +186,13 @@ fn out_of_memory() {
 fn what_is_not_there_yet_is_never_ignored() {
     let namespace = Cluster::shared().namespace("bad-later");
     namespace
-        .apply(&pod("x", "securityContext: {runAsUser: 1000}, containers: [{name: main, image: alpine}]"))
+        .apply(&pod(
+            "x",
+            "containers: [{name: main, image: alpine, lifecycle: {preStop: {sleep: {seconds: 1}}}}]",
+        ))
         .ok();
     let message = waiting(&namespace, "x", "CreateContainerConfigError");
-    assert!(message.contains("securityContext.runAsUser"), "{message}");
+    assert!(message.contains("spec.containers[0].lifecycle"), "{message}");
 }
 
 #[test]

@@ -15,7 +15,7 @@
 //! };
 //! let documents = Documents::new(vec![configmaps], 0);
 //! let core = documents.v3("api/v1", &Texts::default()).unwrap();
-//! assert!(core.text.contains("/api/v1/namespaces/{namespace}/configmaps/{name}"));
+//! assert!(core.contains("/api/v1/namespaces/{namespace}/configmaps/{name}"));
 //! ```
 
 mod definitions;

@@ -1,3 +1,5 @@
+//! What a node may reach, by what its pods refer to.
+
 use super::*;
 use crate::rbac::policy::node_rules;
 

@@ -227,7 +227,11 @@ mod tests {
         let live = judge(&[one], Protocol::Tcp, to, &outcome("silent"), &sights, "pod a");
         assert_eq!(
             live.differences,
-            ["it should have passed eth0 of pod b", "it was seen on eth0 of pod c, where it should not come",]
+            [
+                "it should have passed eth0 of pod b",
+                "it was seen on eth0 of pod c, where it should not come",
+                "told was Delivered, but the connection was silent",
+            ]
         );
         let refused = way(Verdict::Refused, &[("pod a", "eth0"), ("node n1", "veth1")]);
         let live = judge(&[refused], Protocol::Tcp, to, &outcome("answered"), &sights[..2], "pod a");

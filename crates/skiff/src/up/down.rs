@@ -123,12 +123,15 @@ fn unmerge(path: &Path, name: &str, previous_context: Option<&str>) -> anyhow::R
     }
 }
 
-/// Deletes a data directory, but only one that `up` made.
+/// Deletes a data directory, but only one that `up` made: it has the marker, or, where `up` was ended just
+/// then, nothing yet but what becomes the marker.
 pub(crate) fn remove_data(dir: &Path) -> anyhow::Result<()> {
     if !dir.exists() {
         return Ok(());
     }
-    if !dir.join(super::MARKER).exists() {
+    let foreign = |entry: fs::DirEntry| !entry.file_name().to_string_lossy().starts_with(super::MARKER);
+    let entries = fs::read_dir(dir).with_context(|| format!("cannot read {}", dir.display()))?;
+    if !dir.join(super::MARKER).exists() && entries.flatten().any(foreign) {
         bail!(
             "{} has no {} file, so it is no cluster's data directory: not deleted",
             dir.display(),
@@ -184,9 +187,15 @@ mod tests {
     fn foreign_directories_are_not_deleted() {
         let dir = std::env::temp_dir().join(format!("skiff-down-{}", std::process::id()));
         fs::create_dir_all(&dir).expect("a directory");
+        fs::write(dir.join("letters"), "").expect("a file");
         assert!(remove_data(&dir).is_err());
         fs::write(dir.join(super::super::MARKER), "").expect("a file");
         remove_data(&dir).expect("it is ours now");
+        assert!(!dir.exists());
+        // An `up` that came no further.
+        fs::create_dir_all(&dir).expect("a directory");
+        fs::write(dir.join(format!("{}.tmp7", super::super::MARKER)), "").expect("a file");
+        remove_data(&dir).expect("there is nothing of others");
         assert!(!dir.exists());
     }
 

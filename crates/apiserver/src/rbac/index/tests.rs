@@ -1,3 +1,5 @@
+//! Who may do what, by tables of bindings.
+
 use serde_json::{Value, json};
 
 use super::*;
