@@ -14,7 +14,7 @@ use std::time::SystemTime;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::types::UserRange;
+use crate::types::{UserRange, Weakness};
 
 pub(crate) const VERSION: u32 = 1;
 const FRAME_MAX: usize = 1 << 20;
@@ -90,6 +90,8 @@ pub(crate) struct Create {
     pub(crate) stdin_once: bool,
     pub(crate) tty: bool,
     pub(crate) pid: PidSpace,
+    #[serde(default)]
+    pub(crate) weakness: Weakness,
 }
 
 /// Which PID namespace a container runs in.

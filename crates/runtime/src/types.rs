@@ -175,7 +175,7 @@ pub struct Weakness {
     pub leaks_descriptors: bool,
     /// The shim's program can be written through `/proc/PID/exe`.
     pub writable_program: bool,
-    /// Links in an image lead mounts wherever they point on the node.
+    /// Links lead mounts and logs wherever they point on the node.
     pub follows_links: bool,
 }
 

@@ -151,6 +151,7 @@ impl Inner {
             stdin_once: config.stdin_once,
             tty: config.tty,
             pid: spec.pid,
+            weakness: spec.weakness,
         });
         self.ask(sandbox, create).map(drop).inspect_err(|_| {
             self.update(|state| state.containers.remove(id));

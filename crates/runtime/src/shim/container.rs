@@ -66,7 +66,8 @@ impl Container {
         users: Option<Users<'_>>,
         caller: u64,
     ) -> Result<Container, Failure> {
-        let log = create.log_path.map(Log::open).transpose().map_err(Failure::doing("open the log"))?;
+        let open = if create.weakness.follows_links { Log::open_following } else { Log::open };
+        let log = create.log_path.map(open).transpose().map_err(Failure::doing("open the log"))?;
         let null = || {
             let null = fs::File::options().read(true).write(true).open("/dev/null");
             null.map(OwnedFd::from).map_err(Failure::doing("open /dev/null"))

@@ -26,6 +26,8 @@ pub(crate) struct Log {
     /// Held open, and the name in it never followed: a pod may have been given the directory.
     directory: OwnedFd,
     name: OsString,
+    /// `O_NOFOLLOW`, but for a guard that is left out.
+    links: OFlag,
     file: Option<File>,
     /// Entries of one read, written at once.
     entries: Vec<u8>,
@@ -35,11 +37,20 @@ pub(crate) struct Log {
 
 impl Log {
     pub(crate) fn open(path: PathBuf) -> io::Result<Log> {
+        Log::open_with(path, OFlag::O_NOFOLLOW)
+    }
+
+    /// See [`crate::Weakness::follows_links`].
+    pub(crate) fn open_following(path: PathBuf) -> io::Result<Log> {
+        Log::open_with(path, OFlag::empty())
+    }
+
+    fn open_with(path: PathBuf, links: OFlag) -> io::Result<Log> {
         let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?.to_owned();
-        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC | links;
         let directory = nix::fcntl::open(path.parent().unwrap_or(Path::new("/")), flags, Mode::empty())?;
         let (entries, open) = (Vec::new(), [Vec::new(), Vec::new()]);
-        let mut log = Log { directory, name, file: None, entries, open };
+        let mut log = Log { directory, name, links, file: None, entries, open };
         log.reopen()?;
         Ok(log)
     }
@@ -48,7 +59,7 @@ impl Log {
     pub(crate) fn reopen(&mut self) -> io::Result<()> {
         let flags = OFlag::O_WRONLY | OFlag::O_APPEND | OFlag::O_CREAT;
         // Whoever opens a FIFO waits, and a shim must not.
-        let flags = flags | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+        let flags = flags | self.links | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
         let mode = Mode::from_bits_truncate(0o640);
         let file = File::from(nix::fcntl::openat(&self.directory, &*self.name, flags, mode)?);
         if !file.metadata()?.is_file() {

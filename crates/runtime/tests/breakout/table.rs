@@ -1,0 +1,271 @@
+//! What is tried, and what is expected of it under which setting, and why.
+
+use skiff_runtime::*;
+
+use Expected::{Allowed, Blocked};
+
+/// How a pod may have been let in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Setting {
+    /// It says nothing, and its namespace asks for nothing.
+    Default,
+    /// What the baseline level lets in, under the default filter.
+    Baseline,
+    /// What the restricted level asks for.
+    Restricted,
+    Privileged,
+}
+
+impl Setting {
+    pub(crate) fn security(self) -> Security {
+        let default = Security::default();
+        match self {
+            Setting::Default => default,
+            Setting::Baseline => Security { seccomp: Seccomp::RuntimeDefault, ..default },
+            Setting::Restricted => Security {
+                user: Some("1000".into()),
+                capabilities_drop: vec!["ALL".into()],
+                no_new_privileges: true,
+                seccomp: Seccomp::RuntimeDefault,
+                ..default
+            },
+            Setting::Privileged => Security { privileged: true, ..default },
+        }
+    }
+}
+
+/// How an attempt ends, and why.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Expected {
+    Blocked(&'static str),
+    Allowed(&'static str),
+}
+
+/// All that an attempt runs under.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Plan {
+    pub(crate) weakness: Weakness,
+    pub(crate) security: Security,
+    pub(crate) pid: NamespaceMode,
+    pub(crate) network: NamespaceMode,
+    pub(crate) tty: bool,
+}
+
+/// What is hostile about it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Way {
+    /// The hostile program, with these words.
+    Program(&'static [&'static str]),
+    /// The same, with the name of the victim that runs beside it.
+    Against(&'static str),
+    /// The same, in each directory that a descriptor of the runtime's could be.
+    DirectoryOfDescriptor,
+    /// A link in a volume, and a mount through it.
+    LinkInVolume,
+    /// A link in the place of the log.
+    LinkForLog,
+}
+
+pub(crate) struct Attempt {
+    pub(crate) name: &'static str,
+    pub(crate) way: Way,
+    /// The whole of the node's processes is shown to it: the worst case of what it is about.
+    pub(crate) sees_node: bool,
+    /// Under default, baseline, restricted and privileged.
+    pub(crate) expected: [Expected; 4],
+    /// The guard that is left out, over the default setting, for the attempt to succeed.
+    pub(crate) weaken: fn(&mut Plan),
+}
+
+const fn row(name: &'static str, way: Way, expected: [Expected; 4], weaken: fn(&mut Plan)) -> Attempt {
+    Attempt { name, way, sees_node: false, expected, weaken }
+}
+
+const fn nowhere(why: &'static str) -> [Expected; 4] {
+    [Blocked(why), Blocked(why), Blocked(why), Blocked(why)]
+}
+
+/// Only where there are no guards.
+const fn privileged_only(why: &'static str) -> [Expected; 4] {
+    [
+        Blocked(why),
+        Blocked(why),
+        Blocked(why),
+        Allowed("privileged: the container is as strong as root on its node"),
+    ]
+}
+
+/// Where a capability of the default set suffices.
+const fn by_default(why: &'static str) -> [Expected; 4] {
+    let without = Blocked("restricted drops all capabilities");
+    [Allowed(why), Allowed(why), without, Allowed(why)]
+}
+
+/// Where only the default filter is in the way.
+const fn filtered(why: &'static str) -> [Expected; 4] {
+    let filter = Blocked("the default filter refuses the call");
+    [Allowed(why), filter, filter, Allowed(why)]
+}
+
+const ADMIN: &str = "it takes CAP_SYS_ADMIN, which no container has by default";
+const READ_ONLY: &str = "what belongs to the whole machine is on a read-only mount";
+const OTHER_PROCESSES: &str = "its process namespace shows no process of another pod";
+
+fn add(plan: &mut Plan, capability: &str) {
+    plan.security.capabilities_add.push(capability.into());
+}
+
+fn as_it_is(_: &mut Plan) {}
+
+fn unmask(plan: &mut Plan) {
+    plan.security.unmasked_proc = true;
+}
+
+fn show_node(plan: &mut Plan) {
+    plan.pid = NamespaceMode::Node;
+}
+
+fn unbind(plan: &mut Plan) {
+    plan.security.privileged = true;
+}
+
+fn follow_links(plan: &mut Plan) {
+    plan.weakness.follows_links = true;
+}
+
+fn leak(plan: &mut Plan) {
+    plan.weakness.leaks_descriptors = true;
+}
+
+pub(crate) const ATTEMPTS: &[Attempt] = &[
+    row("mount", Way::Program(&["mount"]), privileged_only(ADMIN), |plan| add(plan, "SYS_ADMIN")),
+    row("unshare", Way::Program(&["unshare"]), privileged_only(ADMIN), |plan| add(plan, "SYS_ADMIN")),
+    row(
+        "unshare-user",
+        Way::Program(&["unshare-user"]),
+        filtered(
+            "without a filter the kernel gives anybody a user namespace, with power over what it makes in it alone",
+        ),
+        as_it_is,
+    ),
+    row("ptrace", Way::Against("ptrace"), nowhere(OTHER_PROCESSES), show_node),
+    row(
+        "raw-socket",
+        Way::Program(&["raw-socket"]),
+        by_default("CAP_NET_RAW is of the default set, for ping, and ends with the pod's network namespace"),
+        as_it_is,
+    ),
+    row(
+        "packet-socket",
+        Way::Program(&["packet-socket"]),
+        by_default("CAP_NET_RAW again: what is forged is judged by the node's own filter of addresses"),
+        as_it_is,
+    ),
+    row(
+        "change-link",
+        Way::Program(&["change-link"]),
+        privileged_only("it takes CAP_NET_ADMIN, also in the pod's own network"),
+        |plan| add(plan, "NET_ADMIN"),
+    ),
+    row("sysctl", Way::Program(&["open", "/proc/sys/kernel/panic"]), privileged_only(READ_ONLY), unmask),
+    row(
+        "core-pattern",
+        Way::Program(&["open", "/proc/sys/kernel/core_pattern"]),
+        privileged_only(READ_ONLY),
+        unmask,
+    ),
+    row("irq", Way::Program(&["open", "/proc/irq/default_smp_affinity"]), privileged_only(READ_ONLY), unmask),
+    row(
+        "masked-file",
+        Way::Program(&["read", "/proc/interrupts"]),
+        privileged_only("what tells of the machine's other work is masked"),
+        unmask,
+    ),
+    row(
+        "release-agent",
+        Way::Program(&["release-agent"]),
+        nowhere("a control group namespace has no hierarchy's root, where the agent is named"),
+        |plan| {
+            show_node(plan);
+            unbind(plan);
+        },
+    ),
+    row(
+        "mknod",
+        Way::Program(&["mknod"]),
+        by_default("CAP_MKNOD is of the default set: a node is made, and can't be opened"),
+        as_it_is,
+    ),
+    row(
+        "device",
+        Way::Program(&["device"]),
+        privileged_only("the control group lets it open none but the harmless devices"),
+        unbind,
+    ),
+    row(
+        "module",
+        Way::Program(&["module"]),
+        privileged_only("it takes CAP_SYS_MODULE, which no container has by default"),
+        |plan| add(plan, "SYS_MODULE"),
+    ),
+    row(
+        "keyctl",
+        Way::Program(&["keyctl"]),
+        filtered("keys have no namespace, and nothing but the filter is before them"),
+        as_it_is,
+    ),
+    row(
+        "file-handle",
+        Way::Program(&["handle"]),
+        privileged_only("it takes CAP_DAC_READ_SEARCH, which no container has by default"),
+        |plan| add(plan, "DAC_READ_SEARCH"),
+    ),
+    Attempt {
+        sees_node: true,
+        ..row(
+            "runtime-program",
+            Way::Program(&["runtime-program"]),
+            nowhere("the shim runs from a mount that can't be written"),
+            |plan| {
+                unbind(plan);
+                plan.weakness.writable_program = true;
+            },
+        )
+    },
+    row(
+        "descriptors",
+        Way::Program(&["descriptors"]),
+        nowhere("all of the runtime's are closed when the program starts"),
+        leak,
+    ),
+    row(
+        "directory-of-descriptor",
+        Way::DirectoryOfDescriptor,
+        nowhere("no directory of the node's is open when the working directory is entered"),
+        leak,
+    ),
+    row(
+        "link-in-volume",
+        Way::LinkInVolume,
+        nowhere("mounts are made below the container's root, whatever a link says"),
+        follow_links,
+    ),
+    row("link-for-log", Way::LinkForLog, nowhere("a log is never opened through a link"), follow_links),
+    row(
+        "tiocsti",
+        Way::Program(&["tiocsti"]),
+        nowhere("it leads a session of its own, and has no terminal but one of its own"),
+        |plan| {
+            unbind(plan);
+            plan.tty = true;
+        },
+    ),
+    row(
+        "node-socket",
+        Way::Against("node-socket"),
+        nowhere("abstract sockets belong to a network namespace, and the pod's is its own"),
+        |plan| plan.network = NamespaceMode::Node,
+    ),
+    row("pod-socket", Way::Against("pod-socket"), nowhere(OTHER_PROCESSES), show_node),
+    row("pod-token", Way::Against("pod-token"), nowhere(OTHER_PROCESSES), show_node),
+];

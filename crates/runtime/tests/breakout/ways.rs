@@ -1,0 +1,202 @@
+//! Trying an attempt: a hostile container beside a victim.
+
+use std::fs;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::net::{SocketAddr, UnixListener};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use skiff_runtime::*;
+
+use crate::node::{LONG, Node};
+use crate::table::{Attempt, Plan, Way};
+
+/// The shim's descriptors are fewer.
+const DESCRIPTORS: std::ops::Range<u32> = 3..32;
+
+/// A node with a victim on it: a pod of its own that has a token and listens, and a listener of the node's.
+pub(crate) struct Hostile {
+    node: Node,
+    program: PathBuf,
+    name: String,
+    _listener: UnixListener,
+}
+
+impl Hostile {
+    pub(crate) async fn new(weakness: Weakness) -> Hostile {
+        let node = Node::weak(weakness).await;
+        let program = compile(node.dir.path());
+        // Unique on the machine, as the directory is.
+        let name = node.dir.path().file_name().unwrap().to_str().unwrap().to_owned();
+        let address = SocketAddr::from_abstract_name(&name).unwrap();
+        let listener = UnixListener::bind_addr(&address).unwrap();
+        let hostile = Hostile { node, program, name, _listener: listener };
+        let sandbox = hostile.node.sandbox().await;
+        let log = hostile.node.dir.path().join("logs/victim.log");
+        hostile
+            .node
+            .run_with(&sandbox, "", |config| {
+                hostile.give_program(config, &["victim", &hostile.name]);
+                config.log_path = Some(log.clone());
+            })
+            .await;
+        wait_for("the victim listens", || {
+            fs::read_to_string(&log).is_ok_and(|text| text.ends_with("ready\n"))
+        })
+        .await;
+        hostile
+    }
+
+    /// Whether it succeeded, and what was said of it.
+    pub(crate) async fn tries(&self, attempt: &Attempt, plan: &Plan) -> (bool, String) {
+        let sandbox = self
+            .node
+            .sandbox_with(|config| {
+                config.pid = plan.pid;
+                config.network = plan.network;
+                config.cgroup_parent = format!("besteffort/{}", attempt.name);
+            })
+            .await;
+        let answer = match attempt.way {
+            Way::Program(args) => self.program(&sandbox, plan, args, None).await.unwrap(),
+            Way::Against(what) => self.program(&sandbox, plan, &[what, &self.name], None).await.unwrap(),
+            Way::DirectoryOfDescriptor => self.directories(&sandbox, plan).await,
+            Way::LinkInVolume => self.link_in_volume(&sandbox, plan).await,
+            Way::LinkForLog => self.link_for_log(&sandbox, plan).await,
+        };
+        self.node.runtime.remove_sandbox(&sandbox.id).await.unwrap();
+        answer
+    }
+
+    fn give_program(&self, config: &mut ContainerConfig, args: &[&str]) {
+        config.command = ["/attacker"].iter().chain(args).map(|word| (*word).to_owned()).collect();
+        config.mounts.push(Mount {
+            source: self.program.clone(),
+            target: "/attacker".into(),
+            read_only: true,
+            ..Mount::default()
+        });
+    }
+
+    /// Runs the program; an error is the runtime's, which did not start it.
+    async fn program(
+        &self,
+        sandbox: &Sandbox,
+        plan: &Plan,
+        args: &[&str],
+        directory: Option<String>,
+    ) -> Result<(bool, String), Error> {
+        let mut config = self.node.container_config("");
+        self.give_program(&mut config, args);
+        config.security = plan.security.clone();
+        config.tty = plan.tty;
+        config.working_dir = directory;
+        let id = self.node.runtime.create_container(&sandbox.id, config).await?;
+        let started = self.node.runtime.start_container(&id).await;
+        let ended = match &started {
+            Ok(()) => Some(self.node.finished(&id).await),
+            Err(_) => None,
+        };
+        let said = self.node.logged();
+        self.node.runtime.remove_container(&id).await?;
+        let _ = fs::remove_file(self.node.log_path());
+        started?;
+        match ended.and_then(|container| container.exit_code) {
+            Some(0) => Ok((true, said)),
+            Some(1) => Ok((false, said)),
+            // Neither way says that the attempt was made at all.
+            other => panic!("{args:?} ended with {other:?}: {said}"),
+        }
+    }
+
+    async fn directories(&self, sandbox: &Sandbox, plan: &Plan) -> (bool, String) {
+        let mut all = String::new();
+        for number in DESCRIPTORS {
+            let directory = Some(format!("/proc/self/fd/{number}"));
+            match self.program(sandbox, plan, &["directory"], directory).await {
+                Ok((true, said)) => return (true, format!("descriptor {number}: {said}")),
+                Ok((false, said)) => all.push_str(&said),
+                Err(error) => all.push_str(&format!("{error}\n")),
+            }
+        }
+        (false, all)
+    }
+
+    async fn link_in_volume(&self, sandbox: &Sandbox, plan: &Plan) -> (bool, String) {
+        let dir = tempfile::tempdir_in(self.node.dir.path()).unwrap();
+        let path = |name: &str| dir.path().join(name);
+        fs::create_dir(path("outside")).unwrap();
+        fs::create_dir(path("volume")).unwrap();
+        fs::write(path("given"), "given").unwrap();
+        symlink(path("outside"), path("volume/link")).unwrap();
+        let bind = |name: &str, target: &str| Mount {
+            source: path(name),
+            target: target.into(),
+            ..Mount::default()
+        };
+        let config = ContainerConfig {
+            mounts: vec![bind("volume", "/volume"), bind("given", "/volume/link/made")],
+            security: plan.security.clone(),
+            ..self.node.container_config("true")
+        };
+        let made = self.node.runtime.create_container(&sandbox.id, config).await;
+        (fs::exists(path("outside/made")).unwrap(), format!("{made:?}"))
+    }
+
+    /// The pod was given the directory of its log, moves the log away and puts a link in its place before
+    /// the log is rotated.
+    async fn link_for_log(&self, sandbox: &Sandbox, plan: &Plan) -> (bool, String) {
+        let dir = tempfile::tempdir_in(self.node.dir.path()).unwrap();
+        let (logs, outside) = (dir.path().join("logs"), dir.path().join("outside"));
+        fs::create_dir(&logs).unwrap();
+        fs::write(&outside, "").unwrap();
+        // It talks once it reads from here.
+        let fifo = logs.join("go");
+        nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        for path in [&logs, &fifo] {
+            fs::set_permissions(path, fs::Permissions::from_mode(0o777)).unwrap();
+        }
+        let id = self
+            .node
+            .run_with(sandbox, "cat /logs/go; echo escaped", |config| {
+                config.security = plan.security.clone();
+                config.log_path = Some(logs.join("0.log"));
+                config.mounts.push(Mount {
+                    source: logs.clone(),
+                    target: "/logs".into(),
+                    ..Mount::default()
+                });
+            })
+            .await;
+        let replace = format!("mv /logs/0.log /logs/old.log && ln -s {} /logs/0.log", outside.display());
+        self.node.exec(&id, &replace).await;
+        let reopened = self.node.runtime.reopen_log(&id).await;
+        let go = tokio::task::spawn_blocking(move || fs::File::options().write(true).open(fifo).map(drop));
+        tokio::time::timeout(LONG, go).await.expect("it reads").unwrap().unwrap();
+        self.node.finished(&id).await;
+        let written = fs::read_to_string(&outside).unwrap();
+        (written.contains("escaped"), format!("{reopened:?} {written:?}"))
+    }
+}
+
+async fn wait_for(what: &str, is_so: impl Fn() -> bool) {
+    let wait = async {
+        while !is_so() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(LONG, wait).await.expect(what);
+}
+
+/// The hostile program, static.
+fn compile(dir: &Path) -> PathBuf {
+    let program = dir.join("attacker");
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/breakout/attacker/main.rs");
+    let mut rustc = Command::new(option_env!("RUSTC").unwrap_or("rustc"));
+    rustc.current_dir(env!("CARGO_MANIFEST_DIR"));
+    rustc.args(["--edition=2024", "-Ctarget-feature=+crt-static", "-Cstrip=symbols", "-o"]);
+    let status = rustc.arg(&program).arg(source).status().expect("rustc can be started");
+    assert!(status.success(), "the hostile program does not compile");
+    program
+}
