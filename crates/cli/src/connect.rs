@@ -31,6 +31,11 @@ impl Connection {
         Ok(Client::new(remote))
     }
 
+    /// What flags and environment say, before any cluster is looked for.
+    pub fn choice(&self) -> anyhow::Result<Choice> {
+        decide(self, std::env::var_os("KUBECONFIG").as_deref())
+    }
+
     /// The kubeconfig of the cluster that is meant.
     pub fn kubeconfig(&self, clusters: &Clusters) -> anyhow::Result<PathBuf> {
         let environment = std::env::var_os("KUBECONFIG");
@@ -38,32 +43,52 @@ impl Connection {
     }
 }
 
-/// A flag, else the environment (its first file that exists), else the only cluster of this machine.
+/// How a cluster was named.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Choice {
+    /// A cluster of this machine.
+    Name(String),
+    Kubeconfig(PathBuf),
+    /// It was not: what this machine has is meant.
+    Unsaid,
+}
+
+/// A flag, else the environment (its first file that exists).
+fn decide(flags: &Connection, environment: Option<&OsStr>) -> anyhow::Result<Choice> {
+    if let Some(path) = &flags.kubeconfig {
+        return Ok(Choice::Kubeconfig(path.clone()));
+    }
+    if let Some(name) = &flags.name {
+        return Ok(Choice::Name(name.clone()));
+    }
+    let Some(paths) = environment.filter(|paths| !paths.is_empty()) else { return Ok(Choice::Unsaid) };
+    let paths: Vec<PathBuf> =
+        std::env::split_paths(paths).filter(|path| !path.as_os_str().is_empty()).collect();
+    match paths.iter().find(|path| path.exists()).or(paths.first()) {
+        Some(path) => Ok(Choice::Kubeconfig(path.clone())),
+        None => bail!("$KUBECONFIG names no file"),
+    }
+}
+
+/// The kubeconfig that is named, else that of the only cluster of this machine.
 fn choose(
     flags: &Connection,
     environment: Option<&OsStr>,
     local: &[LocalCluster],
 ) -> anyhow::Result<PathBuf> {
-    if let Some(path) = &flags.kubeconfig {
-        return Ok(path.clone());
-    }
     let names = || local.iter().map(|cluster| cluster.name.as_str()).collect::<Vec<_>>().join(", ");
-    if let Some(name) = &flags.name {
-        return match local.iter().find(|cluster| cluster.name == *name) {
-            Some(cluster) => Ok(cluster.kubeconfig.clone()),
-            None if local.is_empty() => {
-                bail!("no cluster {name:?} is up: start one with `skiff up --name {name}`")
-            }
-            None => bail!("no cluster {name:?} is up (up: {}): choose one with --name", names()),
-        };
-    }
-    if let Some(paths) = environment.filter(|paths| !paths.is_empty()) {
-        let paths: Vec<PathBuf> =
-            std::env::split_paths(paths).filter(|path| !path.as_os_str().is_empty()).collect();
-        return match paths.iter().find(|path| path.exists()).or(paths.first()) {
-            Some(path) => Ok(path.clone()),
-            None => bail!("$KUBECONFIG names no file"),
-        };
+    match decide(flags, environment)? {
+        Choice::Kubeconfig(path) => return Ok(path),
+        Choice::Name(name) => {
+            return match local.iter().find(|cluster| cluster.name == name) {
+                Some(cluster) => Ok(cluster.kubeconfig.clone()),
+                None if local.is_empty() => {
+                    bail!("no cluster {name:?} is up: start one with `skiff up --name {name}`")
+                }
+                None => bail!("no cluster {name:?} is up (up: {}): choose one with --name", names()),
+            };
+        }
+        Choice::Unsaid => {}
     }
     match local {
         [] => bail!("no cluster is up: start one with `skiff up`, or name a --kubeconfig"),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use clap::Subcommand;
 use futures_util::TryStreamExt;
 use http::{Method, Request};
@@ -15,7 +15,7 @@ use tokio::io::AsyncWriteExt;
 use tokio_util::io::ReaderStream;
 
 use crate::output::{Output, Row, print};
-use crate::{Clusters, Connection};
+use crate::{Clusters, Connection, refusal};
 
 /// Load, pull, list, remove and save images on the nodes
 #[derive(Debug, clap::Args)]
@@ -160,8 +160,8 @@ pub(crate) async fn run(args: &Args, clusters: &Clusters) -> anyhow::Result<()> 
             let context = || format!("cannot write {}", archive.display());
             let mut file = tokio::fs::File::create(archive).await.with_context(context)?;
             while let Some(frame) = body.frame().await {
-                let frame =
-                    frame.map_err(|error| anyhow::anyhow!(error)).context("the node stopped sending")?;
+                let frame = frame
+                    .map_err(|_| anyhow!("the node stopped sending before the image's end: try again"))?;
                 if let Ok(data) = frame.into_data() {
                     file.write_all(&data).await.with_context(context)?;
                 }
@@ -185,7 +185,8 @@ impl Place {
 }
 
 pub(crate) async fn node_names(client: &Client) -> anyhow::Result<Vec<String>> {
-    let nodes = client.list::<Node>(&ListParams::default()).await.context("cannot list the nodes")?;
+    let nodes = client.list::<Node>(&ListParams::default()).await;
+    let nodes = nodes.map_err(|error| anyhow!(refusal::of_error(&error)))?;
     Ok(nodes.items.iter().filter_map(|node| node.metadata.name.clone()).collect())
 }
 
@@ -216,17 +217,13 @@ pub(crate) async fn call(
         .uri(format!("/api/v1/nodes/{node}/proxy/skiff/{path}"))
         .body(body)
         .context("cannot make the request")?;
-    let response = client.send(request).await?;
+    let response = client.send(request).await.map_err(|error| anyhow!(refusal::of_error(&error)))?;
     let status = response.status();
     if status.is_success() {
         return Ok(response.into_body());
     }
     let bytes = bytes(response.into_body()).await?;
-    let message = serde_json::from_slice::<serde_json::Value>(&bytes)
-        .ok()
-        .and_then(|value| value.get("message").and_then(|message| message.as_str()).map(str::to_owned))
-        .unwrap_or_else(|| String::from_utf8_lossy(&bytes).trim().to_owned());
-    bail!("node {node} answered {status}: {message}")
+    Err(anyhow!(refusal::of_answer(node, status, &bytes)))
 }
 
 pub(crate) async fn json<T: serde::de::DeserializeOwned>(body: Body) -> anyhow::Result<T> {
@@ -234,8 +231,10 @@ pub(crate) async fn json<T: serde::de::DeserializeOwned>(body: Body) -> anyhow::
 }
 
 async fn bytes(body: Body) -> anyhow::Result<bytes::Bytes> {
-    let collected =
-        body.collect().await.map_err(|error| anyhow::anyhow!(error)).context("the node stopped sending")?;
+    let collected = body
+        .collect()
+        .await
+        .map_err(|_| anyhow!("the node stopped sending before its answer's end: try again"))?;
     Ok(collected.to_bytes())
 }
 

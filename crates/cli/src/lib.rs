@@ -11,16 +11,18 @@ mod kubectl;
 mod node;
 pub mod output;
 mod ps;
+mod refusal;
+mod remote;
 mod token;
 mod tour;
 mod version;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Subcommand;
 
-pub use connect::{Clusters, Connection};
+pub use connect::{Choice, Clusters, Connection};
 
 /// The commands of this crate.
 #[derive(Debug, Subcommand)]
@@ -56,6 +58,16 @@ pub fn list_nodes(
     clusters: &Clusters,
 ) -> anyhow::Result<ExitCode> {
     block_on(node::list(connection, format, clusters))
+}
+
+/// What API and agents tell of the platform's processes, as `skiff status` of a cluster that is elsewhere.
+pub fn remote_status(kubeconfig: &Path, format: output::Format) -> anyhow::Result<ExitCode> {
+    block_on(remote::status(kubeconfig, format))
+}
+
+/// What a node's agent tells of the platform's logs there, as `skiff logs` of a cluster that is elsewhere.
+pub fn remote_logs(kubeconfig: &Path, node: &str, follow: bool) -> anyhow::Result<ExitCode> {
+    block_on(remote::logs(kubeconfig, node, follow))
 }
 
 fn block_on(future: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<ExitCode> {

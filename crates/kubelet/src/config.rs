@@ -16,6 +16,8 @@ pub struct Config {
     pub node_ips: Vec<Ipv4Addr>,
     /// Volumes, logs and small files of pods live below it.
     pub data_dir: PathBuf,
+    /// Where the platform's processes of this node log, `ROLE.log` each; `None`: to where nobody here reads.
+    pub platform_logs: Option<PathBuf>,
     /// Where pods of cluster DNS ask.
     pub cluster_dns: Vec<IpAddr>,
     /// Such as `cluster.local`.

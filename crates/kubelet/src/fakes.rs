@@ -35,6 +35,7 @@ pub(crate) fn config() -> Config {
         listen: ([127, 0, 0, 1], 0).into(),
         allowed_unsafe_sysctls: Vec::new(),
         seccomp_default: false,
+        platform_logs: None,
         first_user: crate::FIRST_USER,
         serving: Serving { tls: None, ready: None, allowed_names: Vec::new() },
         version: "1.36.0+skiff".into(),

@@ -29,6 +29,7 @@ mod node;
 mod node_context;
 mod observed;
 mod plan;
+pub mod platform;
 mod prober;
 mod probes;
 mod references;

@@ -86,6 +86,9 @@ pub(crate) struct AgentConfig {
     /// Sockets; short.
     pub(crate) run_dir: PathBuf,
     pub(crate) images_dir: PathBuf,
+    /// Where this node's processes log; `None`: to standard error.
+    #[serde(default)]
+    pub(crate) logs: Option<PathBuf>,
     /// `None`: what the control plane assigns.
     pub(crate) pod_cidr: Option<Cidr>,
     /// Takes no ordinary pods.
@@ -123,6 +126,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         token: Some(args.token.clone()),
         images_dir: args.data_dir.join("images"),
         run_dir: PathBuf::from("/run/skiff-agent"),
+        logs: None,
         data_dir: args.data_dir.clone(),
         pod_cidr: None,
         control_plane: false,
@@ -268,6 +272,7 @@ fn kubelet_config(config: &AgentConfig, membership: &Membership) -> anyhow::Resu
         node_name: config.node_name.clone(),
         node_ips: vec![config.node_ip],
         data_dir: config.data_dir.clone(),
+        platform_logs: config.logs.clone(),
         cluster_dns: vec![cluster.cluster_dns.parse().context("the cluster's DNS address")?],
         cluster_domain: cluster.cluster_domain.clone(),
         labels: BTreeMap::new(),

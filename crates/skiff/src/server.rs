@@ -176,6 +176,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
             ),
             data_dir: config.data_dir.join("agent"),
             run_dir: PathBuf::from("/run/skiff-agent"),
+            logs: Some(logs.clone()),
             images_dir: config.data_dir.join("images"),
             pod_cidr: None,
             control_plane: false,

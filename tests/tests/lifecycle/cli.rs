@@ -1,11 +1,12 @@
 //! What a user may rely on of the command line itself.
 
 use std::fs;
+use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
 
 use serde_json::Value;
-use skiff_tests::{Cluster, run, skiff, skiff_path};
+use skiff_tests::{Background, Cluster, Output, run, skiff, skiff_path, wait_until};
 
 use super::one_sentence;
 
@@ -197,4 +198,62 @@ fn commands_about_a_running_cluster() {
     // A command on a node has its own exit code.
     assert_eq!(cluster.on_node(worker, &["hostname"]).ok().trim(), worker);
     assert_eq!(cluster.on_node(worker, &["sh", "-c", "exit 7"]).code, 7);
+}
+
+/// Runs the binary where no record of this machine's clusters is seen, as on any other machine.
+fn from_afar(kubeconfig: &str, args: &[&str]) -> Output {
+    let mut command = Command::new("unshare");
+    // A mount namespace of its own, gone with the command.
+    command.args(["--mount", "sh", "-c", "mount -t tmpfs none /run/skiff && exec \"$@\"", "sh"]);
+    run(command.arg(skiff_path()).args(args).env("KUBECONFIG", kubeconfig))
+}
+
+#[test]
+fn the_platform_is_seen_from_afar_and_from_its_machine() {
+    let cluster = Cluster::start("lc-afar", 2);
+    let (first, worker) = ("lc-afar-control-plane", "lc-afar-worker-1");
+    // A copy elsewhere is known for this machine's cluster by its authority.
+    let copy = cluster.data_dir().join("copied-kubeconfig");
+    fs::copy(&cluster.kubeconfig, &copy).expect("it is copied");
+    let copy = copy.to_str().expect("UTF-8");
+    let rows = |output: Output| -> Vec<Value> { serde_json::from_str(&output.ok()).expect("JSON") };
+    let roles = |rows: &[Value]| -> Vec<String> {
+        let text = |row: &Value, key: &str| row[key].as_str().unwrap_or_default().to_owned();
+        rows.iter().map(|row| format!("{} {}", text(row, "node"), text(row, "role"))).collect()
+    };
+    let here = rows(skiff(&["status", "-o", "json", "--kubeconfig", copy]));
+    assert!(here.iter().all(|row| row["cluster"] == "lc-afar"), "{here:?}");
+    let there = rows(from_afar(copy, &["status", "-o", "json"]));
+    for role in [format!("{first} server"), format!("{first} agent"), format!("{worker} agent")] {
+        assert!(roles(&here).contains(&role) && roles(&there).contains(&role), "{role}: {there:?}");
+    }
+    for row in &there {
+        assert!(row["health"] == "ok" && row["version"].is_string(), "{row}");
+        assert!(row["pid"].as_i64() > Some(0) && row["memoryBytes"].as_u64() > Some(0), "{row}");
+    }
+
+    let logs = from_afar(copy, &["logs", first]).ok();
+    assert!(logs.lines().any(|line| line.starts_with("server ")) && logs.contains("\nagent "), "{logs}");
+    assert!(!from_afar(copy, &["logs", worker]).ok().contains("server "));
+    let refusal = from_afar(copy, &["logs", "nobody"]).err();
+    assert!(one_sentence(&refusal).contains("nobody"), "{refusal}");
+    assert_eq!(skiff(&["node", "shell", "--kubeconfig", copy, worker, "--", "hostname"]).ok().trim(), worker);
+    let refusal = from_afar(copy, &["node", "shell", worker, "--", "hostname"]).err();
+    assert!(one_sentence(&refusal).contains("on the machine that it is on"), "{refusal}");
+
+    // Followed logs go on.
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "sh", "-c", "mount -t tmpfs none /run/skiff && exec \"$@\"", "sh"]);
+    command.arg(skiff_path()).args(["logs", "--follow", first]).env("KUBECONFIG", copy);
+    let path = cluster.data_dir().join("followed");
+    let file = fs::File::create(&path).expect("a file");
+    let _follower = Background(command.stdout(file).spawn().expect("it starts"));
+    let log = cluster.data_dir().join("nodes").join(first).join("logs/server.log");
+    wait_until("the log's beginning", || fs::read_to_string(&path).is_ok_and(|text| !text.is_empty()));
+    let mut log = fs::File::options().append(true).open(log).expect("the server's log");
+    writeln!(log, "2026-01-01T00:00:00Z written by the test").expect("it is written");
+    wait_until("the new line", || {
+        fs::read_to_string(&path)
+            .is_ok_and(|text| text.contains("server 2026-01-01T00:00:00Z written by the test\n"))
+    });
 }

@@ -63,11 +63,13 @@ struct Act {
 /// As upstream's kubelet maps its paths, except that a stream is always `create`: by WebSocket it would be
 /// a mere `get`.
 fn act(method: &Method, path: &str) -> Act {
-    let first = path.trim_start_matches('/').split('/').next().unwrap_or_default();
+    let mut parts = path.trim_matches('/').split('/');
+    let first = parts.next().unwrap_or_default();
     let subresources: &[&str] = match first {
         "stats" => &["stats"],
         "metrics" => &["metrics"],
         "logs" => &["log"],
+        "skiff" if parts.next() == Some("logs") => &["log"],
         "pods" | "runningpods" => &["pods", "proxy"],
         "healthz" => &["healthz", "proxy"],
         "configz" => &["configz", "proxy"],
@@ -264,6 +266,8 @@ mod tests {
         check(Method::GET, "/stats/summary", "get", &["stats"]);
         check(Method::GET, "/metrics", "get", &["metrics"]);
         check(Method::GET, "/logs/", "get", &["log"]);
+        check(Method::GET, "/skiff/logs", "get", &["log"]);
+        check(Method::GET, "/skiff/status", "get", &["proxy"]);
         check(Method::GET, "/pods", "get", &["pods", "proxy"]);
         check(Method::GET, "/healthz", "get", &["healthz", "proxy"]);
         check(Method::GET, "/containerLogs/n/p/c", "get", &["proxy"]);

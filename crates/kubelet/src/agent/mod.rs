@@ -4,6 +4,7 @@
 
 mod door;
 mod log_stream;
+mod platform;
 mod replay;
 mod skiff;
 mod streams;
@@ -181,6 +182,8 @@ impl Server {
                 )
             }
             (&Method::GET, ["skiff", "ps"]) => skiff::ps(&self.context).await,
+            (&Method::GET, ["skiff", "status"]) => platform::status(&self.context).await,
+            (&Method::GET, ["skiff", "logs"]) => platform::logs(&self.context, query.is("follow")).await,
             (&Method::GET, ["skiff", "explain", of @ ..]) => {
                 crate::explain::answer(&self.context, of, &query).await
             }

@@ -1,11 +1,9 @@
 //! Commands about the nodes of this machine's clusters: `status`, `node`, `logs`.
 
-use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, Write};
 use std::os::fd::AsFd;
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
@@ -16,16 +14,17 @@ use serde::Serialize;
 use skiff_apiserver::pki::days_left;
 use skiff_cli::Connection;
 use skiff_cli::output::{Output, Row, age, print};
+use skiff_kubelet::platform::{self, Logs, Process};
 
 use super::cgroups;
+use super::place::{self, Place};
 use super::record::{NodeRecord, Record};
 
 /// Show the platform's own processes: they are no pods
 #[derive(Debug, clap::Args)]
 pub(crate) struct StatusArgs {
-    /// Only this cluster
-    #[arg(long)]
-    name: Option<String>,
+    #[command(flatten)]
+    connection: Connection,
     #[command(flatten)]
     output: Output,
 }
@@ -48,9 +47,8 @@ enum NodeCommand {
     },
     /// Run a shell, or a command, in the namespaces of a node of `skiff up`
     Shell {
-        /// Name of the cluster, where two have a node of that name
-        #[arg(long)]
-        name: Option<String>,
+        #[command(flatten)]
+        connection: Connection,
         node: String,
         #[arg(last = true, value_name = "CMD")]
         command: Vec<String>,
@@ -60,9 +58,8 @@ enum NodeCommand {
 /// Print what the platform's own processes on a node logged
 #[derive(Debug, clap::Args)]
 pub(crate) struct LogsArgs {
-    /// Name of the cluster, where two have a node of that name
-    #[arg(long)]
-    name: Option<String>,
+    #[command(flatten)]
+    connection: Connection,
     /// Go on printing what is logged
     #[arg(short, long)]
     follow: bool,
@@ -80,13 +77,9 @@ pub(crate) fn clusters() -> anyhow::Result<Vec<skiff_cli::LocalCluster>> {
 struct ProcessRow {
     cluster: String,
     node: String,
-    role: &'static str,
-    /// As this machine numbers it.
-    pid: i32,
-    since_seconds: u64,
-    /// Proportional set size: shared pages are divided among those that share them.
-    memory_bytes: u64,
-    health: &'static str,
+    /// With its PID as this machine numbers it.
+    #[serde(flatten)]
+    process: Process,
 }
 
 impl Row for ProcessRow {
@@ -96,23 +89,23 @@ impl Row for ProcessRow {
         vec![
             self.cluster.clone(),
             self.node.clone(),
-            self.role.to_owned(),
-            self.pid.to_string(),
-            age(self.since_seconds),
-            format!("{:.1}MB", self.memory_bytes as f64 / 1e6),
-            self.health.to_owned(),
+            self.process.role.to_owned(),
+            self.process.pid.to_string(),
+            age(self.process.since_seconds),
+            format!("{:.1}MB", self.process.memory_bytes as f64 / 1e6),
+            self.process.health.to_owned(),
         ]
     }
 }
 
 /// Runs `skiff status`.
-pub(crate) fn status(args: &StatusArgs) -> anyhow::Result<()> {
-    let records = match &args.name {
-        Some(name) => vec![Record::get(name)?],
-        None => Record::all()?,
+pub(crate) fn status(args: &StatusArgs) -> anyhow::Result<ExitCode> {
+    let records = match place::find(&args.connection)? {
+        Place::Here(records) => records,
+        Place::Elsewhere(kubeconfig) => return skiff_cli::remote_status(&kubeconfig, args.output.format),
     };
     if records.is_empty() {
-        bail!("no cluster is up: start one with `skiff up`");
+        bail!("no cluster is up: start one with `skiff up`, or name a --kubeconfig");
     }
     let mut rows = Vec::new();
     for record in &records {
@@ -121,7 +114,8 @@ pub(crate) fn status(args: &StatusArgs) -> anyhow::Result<()> {
         }
         certificates(record).iter().filter_map(Ending::warning).for_each(|warning| eprintln!("{warning}"));
     }
-    print(&rows, args.output.format)
+    print(&rows, args.output.format)?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// This many days before a certificate ends one is told so.
@@ -183,98 +177,30 @@ fn certificates(record: &Record) -> Vec<Ending> {
     endings
 }
 
-/// The platform's processes of a node, by what stands first in their command lines; a pod's process that
-/// bears such a name runs another file.
+/// The platform's processes of a node.
 fn platform_processes(record: &Record, node: &NodeRecord) -> anyhow::Result<Vec<ProcessRow>> {
     let pids = cgroups::processes(&Path::new(&Record::cgroup(&record.name)).join(&node.name))?;
     let Some(init) = find_init(&pids.iter().copied().collect::<Vec<_>>()) else {
         return Ok(Vec::new());
     };
-    let own = executable(init);
-    let uptime = read_uptime();
-    let mut rows = Vec::new();
-    for pid in pids {
-        let Some(role) = role(pid).filter(|_| executable(pid) == own) else { continue };
-        let state = stat_field(pid, 2).unwrap_or_default();
-        // A process that ended meanwhile has no start.
-        let Some(started) = stat_field(pid, 21).and_then(|ticks| ticks.parse::<u64>().ok()) else { continue };
-        rows.push(ProcessRow {
-            cluster: record.name.clone(),
-            node: node.name.clone(),
-            role,
-            pid,
-            // The kernel counts in ticks of 10 ms for user space on every architecture Linux has.
-            since_seconds: uptime.saturating_sub(started / 100),
-            memory_bytes: pss_bytes(pid),
-            health: match state.as_str() {
-                "Z" | "X" => "dead",
-                "T" | "t" => "stopped",
-                _ => "ok",
-            },
-        });
-    }
-    let order = ["init", "server", "agent", "shim"];
-    rows.sort_by_key(|row| (order.iter().position(|role| *role == row.role), row.pid));
-    Ok(rows)
-}
-
-fn arguments(pid: i32) -> Vec<String> {
-    let bytes = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    bytes.split(|byte| *byte == 0).map(|part| String::from_utf8_lossy(part).into_owned()).collect()
-}
-
-fn role(pid: i32) -> Option<&'static str> {
-    match arguments(pid).first()?.as_str() {
-        "skiff-init" => Some("init"),
-        "skiff-server" => Some("server"),
-        "kubelet" => Some("agent"),
-        "skiff-shim" => Some("shim"),
-        _ => None,
-    }
+    let row = |process| ProcessRow { cluster: record.name.clone(), node: node.name.clone(), process };
+    Ok(platform::processes(pids, platform::executable(init)).into_iter().map(row).collect())
 }
 
 fn find_init(pids: &[i32]) -> Option<i32> {
-    pids.iter().copied().find(|pid| role(*pid) == Some("init"))
-}
-
-/// Device and inode of the file that a process runs.
-fn executable(pid: i32) -> Option<(u64, u64)> {
-    let metadata = fs::metadata(format!("/proc/{pid}/exe")).ok()?;
-    Some((metadata.dev(), metadata.ino()))
-}
-
-/// A field of `/proc/PID/stat`, counted from 0 as proc_pid_stat(5) counts from 1. The second may hold spaces.
-fn stat_field(pid: i32, index: usize) -> Option<String> {
-    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let (_, rest) = text.rsplit_once(") ")?;
-    rest.split(' ').nth(index - 2).map(|field| field.trim().to_owned())
-}
-
-fn read_uptime() -> u64 {
-    let text = fs::read_to_string("/proc/uptime").unwrap_or_default();
-    text.split('.').next().and_then(|seconds| seconds.parse().ok()).unwrap_or(0)
-}
-
-fn pss_bytes(pid: i32) -> u64 {
-    let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
-    let line = text.lines().find_map(|line| line.strip_prefix("Pss:")).unwrap_or_default();
-    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap_or(0) * 1024
+    pids.iter().copied().find(|pid| platform::role(*pid) == Some("init"))
 }
 
 /// Runs `skiff node`.
 pub(crate) fn node(args: &NodeArgs) -> anyhow::Result<ExitCode> {
     match &args.command {
         NodeCommand::Ls { connection, output } => skiff_cli::list_nodes(connection, output.format, &clusters),
-        NodeCommand::Shell { name, node, command } => shell(name.as_deref(), node, command),
+        NodeCommand::Shell { connection, node, command } => shell(connection, node, command),
     }
 }
 
-/// The cluster and node that a name means.
-fn find(cluster: Option<&str>, node: &str) -> anyhow::Result<(Record, NodeRecord)> {
-    let records = match cluster {
-        Some(name) => vec![Record::get(name)?],
-        None => Record::all()?,
-    };
+/// The cluster and node that a name means, of this machine's.
+fn find(records: Vec<Record>, node: &str) -> anyhow::Result<(Record, NodeRecord)> {
     let names: Vec<String> =
         records.iter().flat_map(|record| &record.nodes).map(|node| node.name.clone()).collect();
     let found = records.into_iter().find_map(|record| {
@@ -288,9 +214,17 @@ fn find(cluster: Option<&str>, node: &str) -> anyhow::Result<(Record, NodeRecord
     }
 }
 
-fn shell(cluster: Option<&str>, node: &str, command: &[String]) -> anyhow::Result<ExitCode> {
+fn shell(connection: &Connection, node: &str, command: &[String]) -> anyhow::Result<ExitCode> {
     super::require_root("node shell")?;
-    let (record, node) = find(cluster, node)?;
+    let records = match place::find(connection)? {
+        Place::Here(records) => records,
+        Place::Elsewhere(kubeconfig) => bail!(
+            "the cluster of {} is not this machine's: run `skiff node shell {node}` on the machine that it is \
+             on, or name a cluster of this one with --name",
+            kubeconfig.display()
+        ),
+    };
+    let (record, node) = find(records, node)?;
     let path = Path::new(&Record::cgroup(&record.name)).join(&node.name);
     let pids: Vec<i32> = cgroups::processes(&path)?.into_iter().collect();
     let init =
@@ -330,38 +264,25 @@ fn shell(cluster: Option<&str>, node: &str, command: &[String]) -> anyhow::Resul
 }
 
 /// Runs `skiff logs`.
-pub(crate) fn logs(args: &LogsArgs) -> anyhow::Result<()> {
-    let (record, node) = find(args.name.as_deref(), &args.node)?;
+pub(crate) fn logs(args: &LogsArgs) -> anyhow::Result<ExitCode> {
+    let records = match place::find(&args.connection)? {
+        Place::Here(records) => records,
+        Place::Elsewhere(kubeconfig) => {
+            return skiff_cli::remote_logs(&kubeconfig, &args.node, args.follow);
+        }
+    };
+    let (record, node) = find(records, &args.node)?;
     let dir = record.node_data_dir(&node.name).join("logs");
-    let mut files: BTreeMap<PathBuf, BufReader<File>> = BTreeMap::new();
+    let mut logs = Logs::new(&dir);
     loop {
-        for entry in fs::read_dir(&dir).with_context(|| format!("cannot read {}", dir.display()))?.flatten() {
-            let path = entry.path();
-            if path.extension().is_some_and(|extension| extension == "log") && !files.contains_key(&path) {
-                let file = File::open(&path).with_context(|| format!("cannot open {}", path.display()))?;
-                files.insert(path, BufReader::new(file));
-            }
-        }
-        let mut lines = Vec::new();
-        for (path, reader) in &mut files {
-            let role = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-            let mut line = String::new();
-            while reader.read_line(&mut line).with_context(|| format!("cannot read {}", path.display()))? > 0
-            {
-                lines.push((std::mem::take(&mut line), role.clone()));
-            }
-        }
-        // Each line begins with its time.
-        lines.sort();
+        let added = logs.more().with_context(|| format!("cannot read {}", dir.display()))?;
         let mut out = io::stdout().lock();
-        for (line, role) in lines {
-            match write!(out, "{role:<6} {line}") {
-                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
-                other => other.context("cannot write the output")?,
-            }
+        match out.write_all(added.as_bytes()).and_then(|()| out.flush()) {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(ExitCode::SUCCESS),
+            other => other.context("cannot write the output")?,
         }
         if !args.follow {
-            return Ok(());
+            return Ok(ExitCode::SUCCESS);
         }
         // Files are rotated by renaming and grow by appending: looking is simpler than being told.
         std::thread::sleep(Duration::from_millis(200));
@@ -383,14 +304,5 @@ mod tests {
         check(30, Some("warning: the client certificate of node n ends in 30 days: renew it"));
         check(0, Some("warning: the client certificate of node n ends in 0 days: renew it"));
         check(-1, Some("warning: the client certificate of node n has ended: renew it"));
-    }
-
-    #[test]
-    fn this_process_is_read_as_proc_says() {
-        let pid = i32::try_from(std::process::id()).expect("a PID");
-        assert!(["R", "S", "D"].contains(&stat_field(pid, 2).expect("a state").as_str()));
-        assert!(pss_bytes(pid) > 0);
-        assert_eq!(role(pid), None);
-        assert!(executable(pid).is_some());
     }
 }

@@ -7,6 +7,7 @@ mod cgroups;
 pub(crate) mod down;
 pub(crate) mod local;
 pub(crate) mod node;
+mod place;
 mod prove;
 mod ranges;
 mod ready;
@@ -264,6 +265,7 @@ fn make(
             server: format!("{}:{API_PORT}", record.nodes[0].ip),
             token: Some(token.clone()),
             run_dir: record.node_run_dir(index),
+            logs: Some(data_dir.join("logs")),
             images_dir: record.images_dir(),
             pod_cidr: Some(node.pods),
             control_plane,

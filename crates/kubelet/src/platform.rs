@@ -1,0 +1,174 @@
+//! The platform's own processes and what they log: read from `/proc` and from plain files.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{self, BufRead, BufReader};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+/// One of the platform's processes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Process {
+    pub role: &'static str,
+    /// As the reader's PID namespace numbers it.
+    pub pid: i32,
+    pub since_seconds: u64,
+    /// Proportional set size: shared pages are divided among those that share them.
+    pub memory_bytes: u64,
+    pub health: &'static str,
+}
+
+/// Device and inode of the file that a process runs.
+pub type Executable = (u64, u64);
+
+/// Those of `pids` that are the platform's, by what stands first in their command lines; a pod's process
+/// that bears such a name runs another file than `own`.
+pub fn processes(pids: impl IntoIterator<Item = i32>, own: Option<Executable>) -> Vec<Process> {
+    let uptime = read_uptime();
+    let read = |pid: i32| {
+        let role = role(pid).filter(|_| executable(pid) == own)?;
+        let state = stat_field(pid, 2).unwrap_or_default();
+        // A process that ended meanwhile has no start.
+        let started: u64 = stat_field(pid, 21)?.parse().ok()?;
+        Some(Process {
+            role,
+            pid,
+            // The kernel counts in ticks of 10 ms for user space on every architecture Linux has.
+            since_seconds: uptime.saturating_sub(started / 100),
+            memory_bytes: pss_bytes(pid),
+            health: match state.as_str() {
+                "Z" | "X" => "dead",
+                "T" | "t" => "stopped",
+                _ => "ok",
+            },
+        })
+    };
+    let mut found: Vec<Process> = pids.into_iter().filter_map(read).collect();
+    let order = ["init", "server", "agent", "shim"];
+    found.sort_by_key(|process| (order.iter().position(|role| *role == process.role), process.pid));
+    found
+}
+
+/// The platform's processes of the node that the caller is the agent of: those of its PID namespace.
+pub(crate) fn of_this_node() -> Vec<Process> {
+    let namespace = |pid: &str| fs::metadata(format!("/proc/{pid}/ns/pid")).ok().map(|found| found.ino());
+    let own = namespace("self");
+    let pids = fs::read_dir("/proc").into_iter().flatten().flatten().filter_map(|entry| {
+        let name = entry.file_name();
+        let pid = name.to_str()?.parse::<i32>().ok()?;
+        (namespace(name.to_str()?) == own).then_some(pid)
+    });
+    let own = fs::metadata("/proc/self/exe").ok().map(|found| (found.dev(), found.ino()));
+    processes(pids, own)
+}
+
+fn arguments(pid: i32) -> Vec<String> {
+    let bytes = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    bytes.split(|byte| *byte == 0).map(|part| String::from_utf8_lossy(part).into_owned()).collect()
+}
+
+/// What a process is for the platform, if it bears one of its names.
+pub fn role(pid: i32) -> Option<&'static str> {
+    match arguments(pid).first()?.as_str() {
+        "skiff-init" => Some("init"),
+        "skiff-server" => Some("server"),
+        "kubelet" => Some("agent"),
+        "skiff-shim" => Some("shim"),
+        _ => None,
+    }
+}
+
+pub fn executable(pid: i32) -> Option<Executable> {
+    let metadata = fs::metadata(format!("/proc/{pid}/exe")).ok()?;
+    Some((metadata.dev(), metadata.ino()))
+}
+
+/// A field of `/proc/PID/stat`, counted from 0 as proc_pid_stat(5) counts from 1. The second may hold spaces.
+fn stat_field(pid: i32, index: usize) -> Option<String> {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_, rest) = text.rsplit_once(") ")?;
+    rest.split(' ').nth(index - 2).map(|field| field.trim().to_owned())
+}
+
+fn read_uptime() -> u64 {
+    let text = fs::read_to_string("/proc/uptime").unwrap_or_default();
+    text.split('.').next().and_then(|seconds| seconds.parse().ok()).unwrap_or(0)
+}
+
+fn pss_bytes(pid: i32) -> u64 {
+    let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix("Pss:")).unwrap_or_default();
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap_or(0) * 1024
+}
+
+/// The logs of a node's platform, `ROLE.log` in one directory, read on from where reading stopped.
+pub struct Logs {
+    dir: PathBuf,
+    files: BTreeMap<PathBuf, BufReader<File>>,
+}
+
+impl Logs {
+    pub fn new(dir: &Path) -> Self {
+        Self { dir: dir.to_owned(), files: BTreeMap::new() }
+    }
+
+    /// What was added since the last call, by time, each line with the role before it.
+    pub fn more(&mut self) -> io::Result<String> {
+        for entry in fs::read_dir(&self.dir)? {
+            let path = entry?.path();
+            if path.extension().is_some_and(|extension| extension == "log") && !self.files.contains_key(&path)
+            {
+                let file = BufReader::new(File::open(&path)?);
+                self.files.insert(path, file);
+            }
+        }
+        let mut lines = Vec::new();
+        for (path, reader) in &mut self.files {
+            let role = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+            let mut line = Vec::new();
+            while reader.read_until(b'\n', &mut line)? > 0 {
+                lines.push((String::from_utf8_lossy(&line).into_owned(), role.clone()));
+                line.clear();
+            }
+        }
+        // Each line begins with its time.
+        lines.sort();
+        Ok(lines.into_iter().map(|(line, role)| format!("{role:<6} {line}")).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_process_is_read_as_proc_says() {
+        let pid = i32::try_from(std::process::id()).expect("a PID");
+        assert!(["R", "S", "D"].contains(&stat_field(pid, 2).expect("a state").as_str()));
+        assert!(pss_bytes(pid) > 0);
+        assert_eq!(role(pid), None);
+        assert!(executable(pid).is_some());
+        assert_eq!(processes([pid], executable(pid)), [], "it bears no name of the platform's");
+    }
+
+    #[test]
+    fn logs_are_merged_by_time_and_read_on() {
+        let dir = tempfile::tempdir().expect("a directory");
+        fs::write(dir.path().join("server.log"), "2026-01-01T00:00:02Z two\n").expect("it is written");
+        fs::write(dir.path().join("agent.log"), "2026-01-01T00:00:01Z one\n2026-01-01T00:00:03Z ÿ\n")
+            .expect("it is written");
+        fs::write(dir.path().join("agent.log.1"), "old\n").expect("it is written");
+        let mut logs = Logs::new(dir.path());
+        assert_eq!(
+            logs.more().expect("they are read"),
+            "agent  2026-01-01T00:00:01Z one\nserver 2026-01-01T00:00:02Z two\nagent  2026-01-01T00:00:03Z \u{ff}\n"
+        );
+        assert_eq!(logs.more().expect("they are read"), "");
+        fs::write(dir.path().join("init.log"), "2026-01-01T00:00:04Z four\n").expect("it is written");
+        assert_eq!(logs.more().expect("they are read"), "init   2026-01-01T00:00:04Z four\n");
+        assert!(Logs::new(&dir.path().join("none")).more().is_err());
+    }
+}
