@@ -60,6 +60,8 @@ pub(crate) enum Way {
     Against(&'static str),
     /// The same, in each directory that a descriptor of the runtime's could be.
     DirectoryOfDescriptor,
+    /// The program, as a command in a container that runs already.
+    Command(&'static [&'static str]),
     /// A link in a volume, and a mount through it.
     LinkInVolume,
     /// A link in the place of the log.
@@ -139,6 +141,15 @@ fn leak(plan: &mut Plan) {
 
 pub(crate) const ATTEMPTS: &[Attempt] = &[
     row("mount", Way::Program(&["mount"]), privileged_only(ADMIN), |plan| add(plan, "SYS_ADMIN")),
+    row(
+        "remount",
+        Way::Program(&["remount", "/proc/sys", "/proc/sys/kernel/panic"]),
+        privileged_only(ADMIN),
+        |plan| add(plan, "SYS_ADMIN"),
+    ),
+    row("unmask", Way::Program(&["unmask", "/proc/interrupts"]), privileged_only(ADMIN), |plan| {
+        add(plan, "SYS_ADMIN");
+    }),
     row("unshare", Way::Program(&["unshare"]), privileged_only(ADMIN), |plan| add(plan, "SYS_ADMIN")),
     row(
         "unshare-user",
@@ -191,6 +202,12 @@ pub(crate) const ATTEMPTS: &[Attempt] = &[
         },
     ),
     row(
+        "make-group",
+        Way::Program(&["make-group"]),
+        privileged_only("a container's control groups are on read-only mounts"),
+        unbind,
+    ),
+    row(
         "mknod",
         Way::Program(&["mknod"]),
         by_default("CAP_MKNOD is of the default set: a node is made, and can't be opened"),
@@ -232,6 +249,30 @@ pub(crate) const ATTEMPTS: &[Attempt] = &[
             },
         )
     },
+    Attempt {
+        sees_node: true,
+        ..row(
+            "runtime-memory",
+            Way::Program(&["runtime-memory"]),
+            privileged_only("the shim has capabilities that the container lacks, so it is no prey to it"),
+            unbind,
+        )
+    },
+    Attempt {
+        sees_node: true,
+        ..row(
+            "node-namespace",
+            Way::Program(&["node-namespace"]),
+            privileged_only("the shim has capabilities that the container lacks, so its namespaces are shut"),
+            unbind,
+        )
+    },
+    row(
+        "descriptors-of-command",
+        Way::Command(&["descriptors"]),
+        nowhere("all of the runtime's are closed when a command starts, too"),
+        leak,
+    ),
     row(
         "descriptors",
         Way::Program(&["descriptors"]),

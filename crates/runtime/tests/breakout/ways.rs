@@ -61,6 +61,7 @@ impl Hostile {
         let answer = match attempt.way {
             Way::Program(args) => self.program(&sandbox, plan, args, None).await.unwrap(),
             Way::Against(what) => self.program(&sandbox, plan, &[what, &self.name], None).await.unwrap(),
+            Way::Command(args) => self.command(&sandbox, plan, args).await,
             Way::DirectoryOfDescriptor => self.directories(&sandbox, plan).await,
             Way::LinkInVolume => self.link_in_volume(&sandbox, plan).await,
             Way::LinkForLog => self.link_for_log(&sandbox, plan).await,
@@ -108,6 +109,23 @@ impl Hostile {
             // Neither way says that the attempt was made at all.
             other => panic!("{args:?} ended with {other:?}: {said}"),
         }
+    }
+
+    async fn command(&self, sandbox: &Sandbox, plan: &Plan, args: &[&str]) -> (bool, String) {
+        let mut command = Vec::new();
+        let id = self
+            .node
+            .run_with(sandbox, "sleep 1000", |config| {
+                let script = config.command.clone();
+                self.give_program(config, args);
+                command = std::mem::replace(&mut config.command, script);
+                config.security = plan.security.clone();
+            })
+            .await;
+        let output = self.node.runtime.exec_sync(&id, &command, LONG).await.unwrap();
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(matches!(output.exit_code, 0 | 1), "{args:?} ended with {}: {said}", output.exit_code);
+        (output.exit_code == 0, said)
     }
 
     async fn directories(&self, sandbox: &Sandbox, plan: &Plan) -> (bool, String) {

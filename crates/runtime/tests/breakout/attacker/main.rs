@@ -27,6 +27,7 @@ mod number {
     pub const CAPGET: i64 = 125;
     pub const MKNODAT: i64 = 259;
     pub const MOUNT: i64 = 165;
+    pub const UMOUNT2: i64 = 166;
     pub const INIT_MODULE: i64 = 175;
     pub const KEYCTL: i64 = 250;
     pub const UNSHARE: i64 = 272;
@@ -43,6 +44,7 @@ mod number {
     pub const CAPGET: i64 = 90;
     pub const MKNODAT: i64 = 33;
     pub const MOUNT: i64 = 40;
+    pub const UMOUNT2: i64 = 39;
     pub const INIT_MODULE: i64 = 105;
     pub const KEYCTL: i64 = 219;
     pub const UNSHARE: i64 = 97;
@@ -57,6 +59,7 @@ const AT_FDCWD: i64 = -100;
 const CLONE_NEWNS: i64 = 0x0002_0000;
 const CLONE_NEWCGROUP: i64 = 0x0200_0000;
 const CLONE_NEWUSER: i64 = 0x1000_0000;
+const MS_REMOUNT_BIND: i64 = 0x1020;
 const ENOSYS: i32 = 38;
 const CAP_SYS_MODULE: u32 = 16;
 
@@ -76,7 +79,9 @@ fn main() -> ExitCode {
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     let tried = match args.as_slice() {
         ["victim", name] => return victim(name),
-        ["mount"] => mount("tmpfs", "/tmp", ""),
+        ["mount"] => mount("tmpfs", "/tmp", 0, ""),
+        ["remount", mounted, path] => remount(mounted, path),
+        ["unmask", path] => unmask(path),
         ["unshare"] => call!(UNSHARE, CLONE_NEWNS).map(drop),
         ["unshare-user"] => call!(UNSHARE, CLONE_NEWUSER).map(drop),
         ["ptrace", name] => process_of(name).and_then(ptrace),
@@ -86,12 +91,15 @@ fn main() -> ExitCode {
         ["open", path] => OpenOptions::new().write(true).open(path).map(drop),
         ["read", path] => read(Path::new(path)),
         ["release-agent"] => release_agent(),
+        ["make-group"] => make_group(),
         ["mknod"] => mknod("/tmp/device", 0o060_600, 8, 0),
         ["device"] => device(),
         ["module"] => module(),
         ["keyctl"] => keyctl(),
         ["handle"] => handle(),
         ["runtime-program"] => runtime_program(),
+        ["runtime-memory"] => runtime_memory(),
+        ["node-namespace"] => node_namespace(),
         ["descriptors"] => descriptors(),
         ["directory"] => directory(),
         ["tiocsti"] => tiocsti(),
@@ -139,9 +147,22 @@ fn c_string(text: &str) -> CString {
     CString::new(text).expect("no zero byte")
 }
 
-fn mount(kind: &str, target: &str, options: &str) -> io::Result<()> {
+fn mount(kind: &str, target: &str, flags: i64, options: &str) -> io::Result<()> {
     let (kind, target, options) = (c_string(kind), c_string(target), c_string(options));
-    call!(MOUNT, c"x".as_ptr(), target.as_ptr(), kind.as_ptr(), 0i64, options.as_ptr()).map(drop)
+    call!(MOUNT, c"x".as_ptr(), target.as_ptr(), kind.as_ptr(), flags, options.as_ptr()).map(drop)
+}
+
+/// Makes a mount writable, and opens what is on it.
+fn remount(mounted: &str, path: &str) -> io::Result<()> {
+    let remounted = mount("", mounted, MS_REMOUNT_BIND, "");
+    let opened = OpenOptions::new().write(true).open(path).map(drop);
+    opened.map_err(|error| remounted.err().unwrap_or(error))
+}
+
+/// Takes away what lies over a file, and reads it.
+fn unmask(path: &str) -> io::Result<()> {
+    let unmounted = call!(UMOUNT2, c_string(path).as_ptr(), 0i64);
+    read(Path::new(path)).map_err(|error| unmounted.err().unwrap_or(error))
 }
 
 /// Processes whose last arguments are a victim's.
@@ -194,8 +215,17 @@ fn release_agent() -> io::Result<()> {
     if let Ok(namespace) = File::open(format!("/proc/{}/ns/cgroup", call!(GETPPID)?)) {
         let _ = call!(SETNS, i64::from(namespace.as_raw_fd()), CLONE_NEWCGROUP);
     }
-    mount("cgroup", "/tmp/groups", "memory")?;
+    mount("cgroup", "/tmp/groups", 0, "memory")?;
     OpenOptions::new().write(true).open("/tmp/groups/release_agent").map(drop)
+}
+
+/// A control group below the container's own, where limits of its own choice would hold.
+fn make_group() -> io::Result<()> {
+    let top = Path::new("/sys/fs/cgroup");
+    let version_1 = top.join("memory");
+    let group = if version_1.exists() { version_1 } else { top.into() }.join("made");
+    fs::create_dir(&group)?;
+    fs::remove_dir(&group)
 }
 
 fn mknod(path: &str, mode: i64, major: i64, minor: i64) -> io::Result<()> {
@@ -260,6 +290,16 @@ fn runtime_program() -> io::Result<()> {
     let program = format!("/proc/{}/exe", call!(GETPPID)?);
     let mode = fs::metadata(&program)?.permissions().mode();
     fs::set_permissions(&program, fs::Permissions::from_mode(mode))
+}
+
+fn runtime_memory() -> io::Result<()> {
+    OpenOptions::new().write(true).open(format!("/proc/{}/mem", call!(GETPPID)?)).map(drop)
+}
+
+/// Goes where the shim is: the node's files.
+fn node_namespace() -> io::Result<()> {
+    let namespace = File::open(format!("/proc/{}/ns/mnt", call!(GETPPID)?))?;
+    call!(SETNS, i64::from(namespace.as_raw_fd()), CLONE_NEWNS).map(drop)
 }
 
 /// Anything beyond the standard streams.
