@@ -9,6 +9,7 @@ mod machines;
 mod preemption;
 mod restart;
 mod stock;
+mod uplink;
 
 use std::process::Command;
 

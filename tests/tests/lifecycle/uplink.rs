@@ -1,0 +1,143 @@
+//! `skiff up --uplink`: pods reach what the machine reaches, under the machine's address; and not without.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+use skiff_tests::{Background, Output, peer_path, run, skiff, skiff_path, wait_until};
+
+/// The outside's address and the machine's on the link to it, from the range kept for documentation.
+const OUTSIDE: &str = "192.0.2.2";
+const MACHINE: &str = "192.0.2.1";
+
+const POD: &str = "apiVersion: v1
+kind: Pod
+metadata: {name: out}
+spec:
+  containers:
+  - {name: main, image: skiff/peer:v1, command: [peer, tcp, '7000']}
+";
+
+/// A network namespace, which ends with the value.
+struct Network(Background);
+
+impl Network {
+    fn start() -> Self {
+        let mut command = Command::new("unshare");
+        command.args(["--net", "sleep", "infinity"]).stdin(Stdio::null());
+        let network = Self(Background(command.spawn().expect("it starts")));
+        let own = std::fs::read_link("/proc/self/ns/net").expect("a namespace");
+        let path = format!("/proc/{}/ns/net", network.pid());
+        wait_until("a namespace of its own", || std::fs::read_link(&path).is_ok_and(|other| other != own));
+        network.run(&["ip", "link", "set", "lo", "up"]).ok();
+        network
+    }
+
+    fn pid(&self) -> String {
+        self.0.0.id().to_string()
+    }
+
+    fn command(&self, program: &Path) -> Command {
+        let mut command = Command::new("nsenter");
+        command.args(["--target", &self.pid(), "--net", "--"]).arg(program).env_remove("KUBECONFIG");
+        command
+    }
+
+    fn run(&self, command: &[&str]) -> Output {
+        run(self.command(Path::new(command[0])).args(&command[1..]))
+    }
+
+    fn skiff(&self, args: &[&str]) -> Output {
+        run(self.command(&skiff_path()).args(args))
+    }
+}
+
+/// A cluster inside a network of the test's, taken down when the value ends.
+struct Inside<'a> {
+    machine: &'a Network,
+    name: &'static str,
+    data_dir: PathBuf,
+}
+
+impl<'a> Inside<'a> {
+    fn up(machine: &'a Network, name: &'static str, flags: &[&str]) -> Self {
+        let data_dir = std::env::temp_dir().join(format!("skiff-test-{name}-{}", std::process::id()));
+        let own = Self { machine, name, data_dir };
+        let images = std::env::var("SKIFF_IMAGES").expect("SKIFF_IMAGES is not set");
+        let dir = own.data_dir.to_str().expect("UTF-8");
+        let mut args = vec!["up", "--detach", "--port", "0", "--name", name, "--data-dir", dir];
+        args.extend(["--images", &images]);
+        args.extend(flags);
+        machine.skiff(&args).ok();
+        own.kubectl(&["apply", "-f", own.write_pod().to_str().expect("UTF-8")]).ok();
+        own.kubectl(&["wait", "pod", "out", "--for=condition=Ready", "--timeout=60s"]).ok();
+        own
+    }
+
+    fn write_pod(&self) -> PathBuf {
+        let path = self.data_dir.join("pod.yaml");
+        std::fs::write(&path, POD).expect("it is written");
+        path
+    }
+
+    fn kubectl(&self, args: &[&str]) -> Output {
+        let kubectl = PathBuf::from(std::env::var_os("KUBECTL").expect("KUBECTL is not set"));
+        let mut command = self.machine.command(&kubectl);
+        command.arg("--kubeconfig").arg(self.data_dir.join("kubeconfig")).env("HOME", &self.data_dir);
+        run(command.args(args))
+    }
+
+    /// What the pod hears from the outside.
+    fn ask(&self) -> Output {
+        self.kubectl(&["exec", "out", "--", "peer", "get", &format!("{OUTSIDE}:7100"), "1500"])
+    }
+}
+
+impl Drop for Inside<'_> {
+    fn drop(&mut self) {
+        let output = self.machine.skiff(&["down", "--name", self.name]);
+        if !std::thread::panicking() {
+            assert_eq!(output.code, 0, "{output:?}");
+        }
+    }
+}
+
+#[test]
+fn pods_get_out_by_the_uplink_under_the_machines_address_and_only_by_it() {
+    let (machine, outside) = (Network::start(), Network::start());
+    let far = outside.pid();
+    machine.run(&["ip", "link", "add", "out0", "type", "veth", "peer", "name", "in0", "netns", &far]).ok();
+    for (network, link, address) in [(&machine, "out0", MACHINE), (&outside, "in0", OUTSIDE)] {
+        network.run(&["ip", "address", "add", &format!("{address}/24"), "dev", link]).ok();
+        network.run(&["ip", "link", "set", link, "up"]).ok();
+        // Nothing leads further than that link.
+        assert_eq!(network.run(&["ip", "route", "show", "default"]).ok(), "");
+    }
+    let mut server = outside.command(&peer_path());
+    let log = std::env::temp_dir().join(format!("skiff-test-uplink-{}", std::process::id()));
+    let _server = Background(
+        server.args(["tcp", "7100"]).stdout(File::create(&log).expect("a file")).spawn().expect("it starts"),
+    );
+    let get = || machine.run(&[peer_path().to_str().expect("UTF-8"), "get", &format!("{OUTSIDE}:7100")]);
+    wait_until("the outside", || get().code == 0);
+
+    let closed = Inside::up(&machine, "lc-closed", &[]);
+    assert_ne!(closed.ask().code, 0, "there is no way out without --uplink");
+    drop(closed);
+    let forwarding = || machine.run(&["cat", "/proc/sys/net/ipv4/ip_forward"]).ok();
+    let before = forwarding();
+
+    let open = Inside::up(&machine, "lc-open", &["--uplink"]);
+    let answer = open.ask().ok();
+    // The outside has no route to pods or nodes: it could answer no other address.
+    assert_eq!(answer.trim().rsplit(' ').next(), Some(MACHINE), "{answer}");
+    let pod: Value =
+        serde_json::from_str(&open.kubectl(&["get", "pod", "out", "-o", "json"]).ok()).expect("JSON");
+    assert_ne!(pod["status"]["podIP"], MACHINE);
+    drop(open);
+    assert_eq!(forwarding(), before, "the machine forwards no more than before");
+    assert!(!machine.run(&["ip", "link"]).ok().contains("skf-"), "no link is left");
+    assert!(!skiff(&["node", "ls", "--name", "lc-open"]).err().is_empty(), "the cluster is gone");
+    std::fs::remove_file(log).expect("it is there");
+}
