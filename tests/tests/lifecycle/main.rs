@@ -8,6 +8,7 @@ mod down;
 mod machines;
 mod preemption;
 mod restart;
+mod stats;
 mod stock;
 mod uplink;
 

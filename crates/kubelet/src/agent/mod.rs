@@ -7,6 +7,7 @@ mod log_stream;
 mod platform;
 mod replay;
 mod skiff;
+mod stats;
 mod streams;
 
 use std::collections::HashMap;
@@ -187,6 +188,7 @@ impl Server {
             (&Method::GET, ["skiff", "explain", of @ ..]) => {
                 crate::explain::answer(&self.context, of, &query).await
             }
+            (&Method::GET, ["stats", "summary"]) => stats::summary(&self.context).await,
             (&Method::GET, ["metrics"]) => crate::explain::metrics(&self.context),
             (_, ["skiff", "images"]) => {
                 let answer = skiff::images(&self.context, &query, request).await;
