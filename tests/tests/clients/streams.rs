@@ -74,9 +74,10 @@ fn no_output_of_a_short_command_is_lost() {
     for round in 0..30 {
         // It has ended before anybody can attach.
         let ended = short(&format!("a{round}"), "echo out; echo err >&2", "");
-        assert_eq!((ended.code, ended.stdout.as_str()), (0, "out\n"), "{ended:?}");
+        // kubectl itself turns to the log, which is one stream, where it sees the pod end first.
+        assert_eq!((ended.code, ended.stdout.lines().next()), (0, Some("out")), "{ended:?}");
         assert!(!ended.stderr.contains("couldn't attach"), "{ended:?}");
-        assert!(ended.stderr.contains("err\n"), "{ended:?}");
+        assert!(ended.stderr.contains("err\n") || ended.stdout == "out\nerr\n", "{ended:?}");
         // It waits for its input, having said something before.
         let waits = short(&format!("b{round}"), "echo early; cat; exit 3", "typed\n");
         assert_eq!((waits.code, waits.stdout.as_str()), (3, "early\ntyped\n"), "{waits:?}");

@@ -86,9 +86,13 @@ pub fn judge(
 ) -> Live {
     // By its port, or where the sender's node has translated that before any device saw it, by where it goes.
     let meant = |sight: &&Sight| {
-        sight.place == own
-            && (sight.destination == to
-                || ways.iter().any(|way| way.destination.as_deref() == Some(&sight.destination.to_string())))
+        let told = |hop: &super::Hop| {
+            hop.place == own
+                && hop.device.as_ref() == Some(&sight.device)
+                && hop.source == sight.source.ip().to_string()
+                && hop.destination == sight.destination.to_string()
+        };
+        sight.place == own && (sight.destination == to || ways.iter().any(|way| way.hops.iter().any(told)))
     };
     let sent = |sight: &&Sight| outcome.source.is_some_and(|source| sight.source.port() == source.port());
     let own = sights.iter().find(sent).or_else(|| sights.iter().find(meant));
