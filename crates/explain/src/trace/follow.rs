@@ -205,12 +205,11 @@ impl Follow {
                     let (next, near) = (next.name.clone(), self.world.node(&node).map(|node| node.ip));
                     self.enter(branch, next, near, way.tuple, false);
                 }
-                None if self.beyond_router(&way.tuple).is_some() => {
-                    let beyond = self.beyond_router(&way.tuple).expect("just asked").name.clone();
-                    branch.hops.push(self.router(next_hop, &beyond, &way.tuple));
-                    self.enter(branch, beyond, Some(next_hop), way.tuple, false);
-                }
                 None => {
+                    if let Some(beyond) = self.beyond_router(&way.tuple) {
+                        branch.hops.push(self.router(next_hop, &beyond, &way.tuple));
+                        return self.enter(branch, beyond, Some(next_hop), way.tuple, false);
+                    }
                     let to = way.tuple.destination;
                     let uplink = self.world.node(&node).and_then(|node| node.uplink);
                     let (verdict, summary) = advice::left(&node, &link, to, uplink);
@@ -245,9 +244,10 @@ impl Follow {
     }
 
     /// The node to which a router between nodes hands the packet, if it is for one.
-    fn beyond_router(&self, tuple: &Tuple) -> Option<&Node> {
+    fn beyond_router(&self, tuple: &Tuple) -> Option<String> {
         let pod = self.world.pod_at(tuple.destination);
-        self.world.node_at(tuple.destination).or_else(|| self.world.node(&pod?.node))
+        let node = self.world.node_at(tuple.destination).or_else(|| self.world.node(&pod?.node))?;
+        Some(node.name.clone())
     }
 
     /// A machine that is no node: what it does is known only where it is this platform's own.
@@ -273,12 +273,13 @@ impl Follow {
                     let (next, near) = (next.name.clone(), self.world.node(&node).map(|node| node.ip));
                     return self.enter(branch, next, near, way.tuple, true);
                 }
-                None if self.beyond_router(&way.tuple).is_some() => {
-                    let beyond = self.beyond_router(&way.tuple).expect("just asked").name.clone();
-                    branch.answer.push(self.router(next_hop, &beyond, &way.tuple));
-                    return self.enter(branch, beyond, Some(next_hop), way.tuple, true);
+                None => {
+                    if let Some(beyond) = self.beyond_router(&way.tuple) {
+                        branch.answer.push(self.router(next_hop, &beyond, &way.tuple));
+                        return self.enter(branch, beyond, Some(next_hop), way.tuple, true);
+                    }
+                    format!("the answer leaves {node} for {}", way.tuple.destination)
                 }
-                None => format!("the answer leaves {node} for {}", way.tuple.destination),
             },
             End::Delivered { place, .. } => {
                 format!("the answer reaches {place}, from {}:{}", way.tuple.source, way.tuple.source_port)

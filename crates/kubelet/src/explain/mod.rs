@@ -11,14 +11,18 @@ mod services;
 mod waits;
 mod walk;
 
+use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use http::StatusCode;
 use skiff_client::ObjectKey;
 use skiff_explain::facts::Protocol;
 use skiff_explain::pending::PortHolder;
+use skiff_network::Network;
 
-use crate::agent::{Answer, Query, Refusal, json, text};
+use crate::agent::{Answer, Query, Refusal, internal, json, text};
+use crate::labels;
 use crate::node_context::Context;
 
 pub(crate) use memory::Memory;
@@ -65,6 +69,25 @@ pub(crate) fn metrics(context: &Context) -> Answer {
     Ok(text(context.memory.starts.prometheus()))
 }
 
+/// The node's network, once it has one.
+fn network(context: &Context) -> Result<Arc<dyn Network>, Refusal> {
+    context.network.borrow().clone().ok_or_else(|| {
+        let message = "this node has no range of pod addresses yet";
+        Refusal(StatusCode::SERVICE_UNAVAILABLE, message.into())
+    })
+}
+
+/// What each running sandbox is called, and its network namespace, by the sandbox's ID.
+async fn sandboxes(context: &Context) -> Result<BTreeMap<String, (String, PathBuf)>, Refusal> {
+    let sandboxes = context.runtime.list_sandboxes().await.map_err(internal)?;
+    let known = sandboxes.into_iter().filter(|sandbox| sandbox.pid > 0).map(|sandbox| {
+        let label = |name: &str| sandbox.config.labels.get(name).cloned().unwrap_or_default();
+        let name = format!("pod {}/{}", label(labels::POD_NAMESPACE), label(labels::POD_NAME));
+        (sandbox.id.0, (name, PathBuf::from(format!("/proc/{}/ns/net", sandbox.pid))))
+    });
+    Ok(known.collect())
+}
+
 fn not_found(message: String) -> Refusal {
     Refusal(StatusCode::NOT_FOUND, message)
 }
@@ -99,5 +122,5 @@ async fn holders(context: &Arc<Context>, ports: Vec<(Protocol, u16)>) -> Result<
         };
         sockets.into_iter().filter_map(holder).collect()
     });
-    found.await.map_err(crate::agent::internal)
+    found.await.map_err(internal)
 }

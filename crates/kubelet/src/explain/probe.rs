@@ -17,8 +17,8 @@ use serde::Deserialize;
 use skiff_client::BoxError;
 use skiff_network::probe::{self, Ear, Heard};
 
+use super::{network, sandboxes};
 use crate::agent::{Answer, Query, Refusal, internal, json};
-use crate::labels;
 use crate::node_context::Context;
 
 /// The parameter `listen`, as JSON.
@@ -47,21 +47,11 @@ fn read<'a, T: Deserialize<'a>>(query: &'a Query, name: &str) -> Result<T, Refus
         .map_err(|error| Refusal(StatusCode::BAD_REQUEST, format!("{name}: {error}")))
 }
 
-/// Name and network namespace of each sandbox, by address.
+/// Name and network namespace of each sandbox on the pod network, by address.
 async fn namespaces(context: &Arc<Context>) -> Result<BTreeMap<Ipv4Addr, (String, PathBuf)>, Refusal> {
-    let network = context.network.borrow().clone().ok_or_else(|| {
-        let message = "this node has no range of pod addresses yet";
-        Refusal(StatusCode::SERVICE_UNAVAILABLE, message.into())
-    })?;
-    let attached = network.attachments().await.map_err(internal)?;
-    let sandboxes = context.runtime.list_sandboxes().await.map_err(internal)?;
-    let known = sandboxes.into_iter().filter(|sandbox| sandbox.pid > 0).filter_map(|sandbox| {
-        let label = |name: &str| sandbox.config.labels.get(name).cloned().unwrap_or_default();
-        let ip = attached.iter().find(|attached| attached.sandbox == sandbox.id.0)?.ip;
-        let name = format!("pod {}/{}", label(labels::POD_NAMESPACE), label(labels::POD_NAME));
-        Some((ip, (name, PathBuf::from(format!("/proc/{}/ns/net", sandbox.pid)))))
-    });
-    Ok(known.collect())
+    let attached = network(context)?.attachments().await.map_err(internal)?;
+    let mut known = sandboxes(context).await?;
+    Ok(attached.into_iter().filter_map(|own| Some((own.ip, known.remove(&own.sandbox)?))).collect())
 }
 
 fn not_here(ip: Ipv4Addr) -> Refusal {
