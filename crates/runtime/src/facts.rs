@@ -255,7 +255,6 @@ mod tests {
         assert_eq!(cut(&long), format!("sh -c {}…", "x".repeat(COMMAND_CHARS_MAX - 6)));
     }
 
-
     #[test]
     fn this_process_is_as_the_kernel_says() {
         let pid = std::process::id();
