@@ -57,6 +57,11 @@ fn labels_make_a_policy() {
         "privileged:latest restricted:v1.0 baseline:latest",
         &[],
     );
+    // Where warnings are as strict by default already, they stay as of their own version.
+    let warned = LevelVersion { level: Level::Baseline, version: Version::V1(30) };
+    let asked = labels(&[("enforce", "baseline")]);
+    let (policy, _) = Policy::of_labels(look(&asked), Policy { warn: warned, ..Policy::default() });
+    assert_eq!(shown(&policy), "baseline:latest privileged:latest baseline:v1.30");
     let level = "must be one of privileged, baseline, restricted";
     check(
         &[("enforce", "strict"), ("audit", ""), ("warn", "Baseline")],
@@ -305,12 +310,26 @@ fn labels_of_an_exempt_namespace_do_nothing_and_say_so() {
     );
     assert_eq!(said("n", &[("enforce", "privileged")]), None);
     assert_eq!(said("other", &[("enforce", "baseline")]), None);
-    // Nor is there anything to say of labels that ask for what holds anyway.
+}
+
+#[test]
+fn labels_of_an_exempt_namespace_that_ask_for_what_holds_anyway_are_not_spoken_of() {
+    let exemptions = Exemptions { namespaces: vec!["n".into()], ..Exemptions::default() };
     let defaults = Policy { enforce: BASELINE, warn: BASELINE, ..Policy::default() };
-    let held = Configuration { defaults, ..configuration.clone() };
-    let labels = labels(&[("enforce", "baseline"), ("enforce-version", "latest")]);
-    let (policy, _) = Policy::of_labels(look(&labels), held.defaults);
-    assert_eq!(exempt_namespace_warning(&held, "n", look(&labels), &policy), None);
+    let configuration = Configuration { defaults, exemptions };
+    let is_spoken_of = |pairs: &[(&'static str, &'static str)]| {
+        let labels = labels(pairs);
+        let (policy, _) = Policy::of_labels(look(&labels), defaults);
+        exempt_namespace_warning(&configuration, "n", look(&labels), &policy).is_some()
+    };
+    assert!(!is_spoken_of(&[("enforce", "baseline"), ("enforce-version", "latest")]));
+    // A version of what allows everything says nothing.
+    assert!(!is_spoken_of(&[("enforce", "baseline"), ("audit-version", "v1.30")]));
+    assert!(is_spoken_of(&[("enforce", "baseline"), ("audit", "restricted")]));
+    assert!(is_spoken_of(&[("enforce", "baseline"), ("enforce-version", "v1.30")]));
+    assert!(is_spoken_of(&[("enforce", "privileged")]), "less than the default, but warnings");
+    // Where everything is allowed there is no policy to be ignored.
+    assert!(!is_spoken_of(&[("enforce", "privileged"), ("warn", "privileged")]));
 }
 
 fn read(text: &str) -> Result<Configuration, String> {
