@@ -20,8 +20,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-pub use dispatch::dispatch_internal;
-pub use local::{Config, LocalRuntime};
+pub use dispatch::{SHIM, dispatch_internal};
+pub use local::{Config, LocalRuntime, recorded_sandboxes};
 pub use types::*;
 
 /// Sandboxes, containers and images of one node.

@@ -20,6 +20,7 @@ use skiff_sys::nft::Ruleset;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::machine;
 use crate::membership::{Membership, Refused};
 use crate::server::{host_name, own_address, run_until_signal};
 use crate::up::node::component;
@@ -29,7 +30,10 @@ use crate::up::record::write_private;
 const API_SERVER: &str = "kube-apiserver-kubelet-client";
 
 /// Upstream's name for the cgroup that all pods are in.
-const CGROUP_ROOT: &str = "kubepods";
+pub(crate) const CGROUP_ROOT: &str = "kubepods";
+
+/// The link that all pods of a node hang on.
+pub(crate) const BRIDGE: &str = "cbr0";
 
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 
@@ -113,6 +117,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     {
         bail!("--server {:?} is no address such as https://192.0.2.10:6443", args.server);
     }
+    let data_dir = std::path::absolute(&args.data_dir).context("--data-dir")?;
     let config = AgentConfig {
         node_name: match &args.node_name {
             Some(name) => name.clone(),
@@ -124,20 +129,24 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         },
         server,
         token: Some(args.token.clone()),
-        images_dir: args.data_dir.join("images"),
+        images_dir: data_dir.join("images"),
         run_dir: PathBuf::from("/run/skiff-agent"),
         logs: None,
-        data_dir: args.data_dir.clone(),
+        data_dir,
         pod_cidr: None,
         control_plane: false,
         pods: args.pods.clone(),
         first_user: first_user(),
     };
+    let begun = machine::begin("agent", &config.data_dir)?;
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start")?;
     match runtime.block_on(Membership::ask(&config)) {
         Ok(_) => {}
-        Err(error) if error.is::<Refused>() => return Err(error),
+        Err(error) if error.is::<Refused>() => {
+            begun.undo();
+            return Err(error);
+        }
         // The agent goes on asking.
         Err(error) => eprintln!("Not joined yet, waiting for the server: {error:#}"),
     }
@@ -183,7 +192,7 @@ async fn serve(config: AgentConfig) -> anyhow::Result<()> {
 
     let mut parts = JoinSet::new();
     let network_config = skiff_network::Config {
-        bridge: "cbr0".to_owned(),
+        bridge: BRIDGE.to_owned(),
         // Replaced by what the node is assigned.
         pod_cidr: cluster_cidr,
         cluster_cidr,

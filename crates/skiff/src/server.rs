@@ -24,6 +24,7 @@ use tracing::{error, info, warn};
 
 use crate::agent::{AgentConfig, PodPolicy};
 use crate::authority::ServerAuthority;
+use crate::machine;
 use crate::security;
 use crate::supervise::{self, Child};
 use crate::up::node::component;
@@ -132,7 +133,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         );
     }
     let config = ServerConfig {
-        data_dir: args.data_dir.clone(),
+        data_dir: std::path::absolute(&args.data_dir).context("--data-dir")?,
         advertise: node_ip,
         port: args.port,
         pod_cidr: args.pod_cidr,
@@ -144,6 +145,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         uplink: None,
     };
     config.security.check()?;
+    machine::begin("server", &config.data_dir)?;
     config.security.prepare(&pki_dir(&config.data_dir))?;
     let authority = authority(&config.data_dir)?;
     let kubeconfig = config.data_dir.join("kubeconfig");

@@ -10,6 +10,8 @@ mod sandboxes;
 mod shims;
 mod streams;
 
+pub use shims::recorded_sandboxes;
+
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
