@@ -117,6 +117,7 @@ pub(crate) fn authority(data_dir: &Path) -> anyhow::Result<Authority> {
 /// `skiff server`.
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     crate::up::require_root("server")?;
+    args.pods.check()?;
     let node_ip = match args.node_ip {
         Some(ip) => ip,
         None => own_address().context("cannot tell this machine's address: name it with --node-ip")?,

@@ -99,6 +99,7 @@ pub(crate) fn require_root(command: &str) -> anyhow::Result<()> {
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     check_name(&args.name)?;
     require_root("up")?;
+    args.pods.check()?;
     let started = Instant::now();
     let guard = lock(&args.name)?;
     if Record::find(&args.name)?.is_some() {
