@@ -41,7 +41,7 @@ impl Inner {
         let image = self.images.get(&config.image)?;
         let image = image.ok_or_else(|| ImageError::NotPresent(config.image.clone()))?;
         let id = new_id();
-        self.images.hold(&image.id, &id).await?;
+        self.images.hold(&image.id, &id, &self.owner()).await?;
         let layers = match self.images.layers(&image.id).await {
             Ok(layers) => layers,
             Err(error) => {
