@@ -296,6 +296,10 @@ impl Runtime for FakeRuntime {
         Ok(Stats::default())
     }
 
+    async fn written(&self, _: &ContainerId) -> Result<usage::DiskUsage, Error> {
+        Ok(usage::DiskUsage::default())
+    }
+
     async fn pull_image(&self, reference: &str, _: Option<RegistryAuth>) -> Result<Image, ImageError> {
         if reference.starts_with("absent") {
             return Err(ImageError::Pull { reference: reference.into(), reason: "not found".into() });

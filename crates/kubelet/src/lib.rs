@@ -168,6 +168,7 @@ pub async fn run(
         capacity,
         users,
         bells,
+        samples: parking_lot::Mutex::default(),
         memory: Arc::default(),
     });
 

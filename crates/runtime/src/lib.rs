@@ -14,6 +14,7 @@ mod seccomp;
 mod shim;
 mod spec;
 pub mod types;
+pub mod usage;
 
 use std::path::Path;
 use std::time::Duration;
@@ -75,6 +76,8 @@ pub trait Runtime: Send + Sync + 'static {
 
     /// CPU and memory of a container's cgroup.
     async fn stats(&self, id: &ContainerId) -> Result<Stats, Error>;
+    /// What a container has written over its image: every file of that is looked at.
+    async fn written(&self, id: &ContainerId) -> Result<usage::DiskUsage, Error>;
 
     /// Makes an image available, asking the loaded images first and then the registry. Returns at once
     /// where every layer is there already, but a tag is looked up anew.

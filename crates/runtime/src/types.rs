@@ -254,6 +254,11 @@ pub struct Stats {
     pub cpu_nanoseconds: u64,
     pub memory_bytes: u64,
     pub memory_working_set_bytes: u64,
+    /// Of no file: what upstream calls the resident set.
+    pub memory_anonymous_bytes: u64,
+    pub page_faults: u64,
+    /// Those that waited for a disk.
+    pub major_page_faults: u64,
     pub pids: u64,
 }
 
@@ -307,6 +312,8 @@ pub struct ImageDisk {
     pub capacity_bytes: u64,
     /// For an ordinary user.
     pub available_bytes: u64,
+    /// With what is kept back for root.
+    pub free_bytes: u64,
     pub inodes: u64,
     pub inodes_free: u64,
 }

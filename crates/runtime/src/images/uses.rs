@@ -96,6 +96,7 @@ impl ImageStore {
         Ok(ImageDisk {
             capacity_bytes: found.blocks() * unit,
             available_bytes: found.blocks_available() * unit,
+            free_bytes: found.blocks_free() * unit,
             inodes: found.files(),
             inodes_free: found.files_free(),
         })

@@ -148,7 +148,10 @@ impl LocalRuntime {
         inner.adopt()?;
         let containers = inner.state.lock().containers.keys().cloned().collect();
         if let Err(error) = inner.images.release_all_but(&inner.owner(), &containers) {
-            tracing::warn!(error = &error as &dyn std::error::Error, "cannot let go of images that nothing uses");
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "cannot let go of images that nothing uses"
+            );
         }
         Ok(Arc::new(LocalRuntime { inner, _tasks: tasks }))
     }
@@ -282,6 +285,11 @@ impl Runtime for LocalRuntime {
     async fn stats(&self, id: &ContainerId) -> Result<Stats, Error> {
         let id = id.clone();
         self.blocking(move |inner| inner.stats(&id)).await
+    }
+
+    async fn written(&self, id: &ContainerId) -> Result<crate::usage::DiskUsage, Error> {
+        let id = id.clone();
+        self.blocking(move |inner| inner.written(&id)).await
     }
 
     async fn pull_image(&self, reference: &str, auth: Option<RegistryAuth>) -> Result<Image, ImageError> {
