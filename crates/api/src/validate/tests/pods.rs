@@ -95,7 +95,7 @@ fn policies_are_of_a_set() {
         ),
         (
             json!({"restartPolicy": "Once"}),
-            "spec.restartPolicy: Unsupported value: \"Once\": supported values: \"Always\", \"Never\", \"OnFailure\"",
+            "spec.restartPolicy: Unsupported value: \"Once\": supported values: \"Always\", \"OnFailure\", \"Never\"",
         ),
         (json!({"restartPolicy": ""}), "spec.restartPolicy: Required value"),
         (
