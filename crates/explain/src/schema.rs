@@ -109,7 +109,7 @@ struct Source<'a> {
     notes: &'a RefCell<Types>,
     shape: &'a RefCell<Option<Shape>>,
     /// A type, and a field that it does not find.
-    without: Option<(&'static str, &'static str)>,
+    without: Without,
 }
 
 impl Source<'_> {
