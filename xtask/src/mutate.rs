@@ -1,7 +1,9 @@
-//! `cargo xtask mutate [CRATE|FILE] [--minutes N]`: are the tests of the pure decisions any good?
+//! `cargo xtask mutate [CRATE|FILE] [--shard K/N] [--minutes N]`: are the tests of the pure decisions any
+//! good?
 //!
 //! `cargo-mutants` changes one expression after another; a change that no test notices is a survivor.
-//! Each is killed by a test or explained in `docs/mutants.md`; the report says which are neither.
+//! Each is killed by a test or explained in `docs/mutants.md`; the report says which are neither. A shard
+//! is every Nth change, from the Kth on (counted from 0): a sample.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -98,13 +100,7 @@ const ROWS: &[Row] = &[
 ];
 
 pub(crate) fn run(args: &[&str]) -> anyhow::Result<()> {
-    let (wanted, minutes) = match args {
-        [] => ("", MINUTES),
-        ["--minutes", minutes] => ("", number(minutes)?),
-        [wanted] => (*wanted, MINUTES),
-        [wanted, "--minutes", minutes] => (*wanted, number(minutes)?),
-        _ => bail!("usage: cargo xtask mutate [CRATE|FILE] [--minutes N]"),
-    };
+    let Wanted { what: wanted, shard, minutes } = Wanted::read(args)?;
     let selected: Vec<(&Row, Vec<String>)> =
         ROWS.iter().map(|row| (row, select(row, wanted))).filter(|(_, files)| !files.is_empty()).collect();
     if selected.is_empty() {
@@ -121,7 +117,7 @@ pub(crate) fn run(args: &[&str]) -> anyhow::Result<()> {
             report.unfinished.push(row.krate);
             continue;
         }
-        if !mutate(&tool, row, &files, &out, left)? {
+        if !mutate(&tool, row, &files, shard, &out, left)? {
             report.unfinished.push(row.krate);
         }
         report.read(&out.join("mutants.out"))?;
@@ -135,6 +131,45 @@ pub(crate) fn run(args: &[&str]) -> anyhow::Result<()> {
         0 => Ok(()),
         count => bail!("{count} survivors are neither killed nor explained: see {}", path.display()),
     }
+}
+
+/// What is asked for.
+#[derive(Debug, PartialEq, Eq)]
+struct Wanted<'a> {
+    /// A crate or a file; empty for all.
+    what: &'a str,
+    /// `K/N`.
+    shard: Option<&'a str>,
+    minutes: u64,
+}
+
+impl<'a> Wanted<'a> {
+    fn read(args: &[&'a str]) -> anyhow::Result<Self> {
+        let (what, mut rest) = match args {
+            [what, rest @ ..] if !what.starts_with('-') => (*what, rest),
+            rest => ("", rest),
+        };
+        let mut wanted = Self { what, shard: None, minutes: MINUTES };
+        while let [option, value, more @ ..] = rest {
+            match *option {
+                "--minutes" => wanted.minutes = number(value)?,
+                "--shard" if is_shard(value) => wanted.shard = Some(value),
+                "--shard" => bail!("{value} is no shard: K/N, where K is less than N"),
+                _ => break,
+            }
+            rest = more;
+        }
+        if !rest.is_empty() {
+            bail!("usage: cargo xtask mutate [CRATE|FILE] [--shard K/N] [--minutes N]");
+        }
+        Ok(wanted)
+    }
+}
+
+fn is_shard(text: &str) -> bool {
+    let parts =
+        text.split_once('/').and_then(|(k, n)| Some((k.parse::<u32>().ok()?, n.parse::<u32>().ok()?)));
+    parts.is_some_and(|(k, n)| k < n)
 }
 
 fn number(text: &str) -> anyhow::Result<u64> {
@@ -169,7 +204,14 @@ fn install() -> anyhow::Result<PathBuf> {
 }
 
 /// Whether it came to its end within that many seconds. Survivors are no failure here.
-fn mutate(tool: &Path, row: &Row, files: &[String], out: &Path, seconds: u64) -> anyhow::Result<bool> {
+fn mutate(
+    tool: &Path,
+    row: &Row,
+    files: &[String],
+    shard: Option<&str>,
+    out: &Path,
+    seconds: u64,
+) -> anyhow::Result<bool> {
     fs::create_dir_all(out).with_context(|| format!("cannot create {}", out.display()))?;
     let package = if row.krate == "skiff" { "skiff".to_owned() } else { format!("skiff-{}", row.krate) };
     let mut command = Command::new("timeout");
@@ -177,6 +219,9 @@ fn mutate(tool: &Path, row: &Row, files: &[String], out: &Path, seconds: u64) ->
     command.arg(tool).args(["mutants", "--package", &package, "--no-shuffle", "--timeout", "120"]);
     for file in files {
         command.args(["--file", file]);
+    }
+    if let Some(shard) = shard {
+        command.args(["--sharding", "round-robin", "--shard", shard]);
     }
     // For building as well as for running: nothing else has to be built anew for each change.
     command.args(row.tests.iter().map(|target| format!("--cargo-arg={target}")));
@@ -266,6 +311,20 @@ mod tests {
             ["crates/api/src/lib.rs", "crates/api/src/validate", "crates/api/src/validate/a/b.rs", "x"]
         {
             assert_eq!(select(none), Vec::<String>::new(), "{none}");
+        }
+    }
+
+    #[test]
+    fn a_shard_and_a_time_may_be_asked_for() {
+        let read = |args: &[&'static str]| Wanted::read(args).ok();
+        let wanted = |what, shard, minutes| Some(Wanted { what, shard, minutes });
+        assert_eq!(read(&[]), wanted("", None, MINUTES));
+        assert_eq!(read(&["api", "--minutes", "5"]), wanted("api", None, 5));
+        assert_eq!(read(&["--minutes", "5", "--shard", "0/4"]), wanted("", Some("0/4"), 5));
+        for wrong in
+            [&["a", "b"][..], &["--minutes"], &["--minutes", "x"], &["--shard", "4/4"], &["--shard", "1"]]
+        {
+            assert_eq!(read(wrong), None, "{wrong:?}");
         }
     }
 
