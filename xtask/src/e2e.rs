@@ -11,6 +11,7 @@ use std::process::Command;
 use anyhow::{Context, bail};
 
 use crate::build::{self, Profile};
+use crate::failures::Failures;
 use crate::test::{Totals, suite};
 use crate::{images, setup};
 
@@ -19,7 +20,9 @@ const NAME: &str = "e2e";
 /// `cargo xtask e2e [FILTER]`.
 pub(crate) fn run(args: &[&str]) -> anyhow::Result<()> {
     setup::run_quietly()?;
-    let totals = suite_in_netns(args)?;
+    let mut failures = Failures::default();
+    let totals = suite_in_netns(args, &mut failures)?;
+    failures.print();
     println!("{} passed, {} failed, {} skipped", totals.passed, totals.failed, totals.skipped);
     if totals.failed > 0 || totals.broken {
         bail!("not all tests passed");
@@ -28,7 +31,7 @@ pub(crate) fn run(args: &[&str]) -> anyhow::Result<()> {
 }
 
 /// Builds everything, then runs [`inside`] in a network namespace of its own.
-pub(crate) fn suite_in_netns(args: &[&str]) -> anyhow::Result<Totals> {
+pub(crate) fn suite_in_netns(args: &[&str], failures: &mut Failures) -> anyhow::Result<Totals> {
     let images_dir = build::target_dir().join("images");
     images::build(&images_dir)?;
     build::skiff(Profile::Dev)?;
@@ -39,7 +42,7 @@ pub(crate) fn suite_in_netns(args: &[&str]) -> anyhow::Result<Totals> {
         .args(["--net", "--", "sh", "-c", "ip link set lo up && exec \"$@\"", "sh"])
         .arg(std::env::current_exe().context("xtask knows itself")?)
         .arg("e2e-inside");
-    suite(&mut command, args)
+    suite(&mut command, args, failures)
 }
 
 /// Runs inside the namespace: cluster up, tests, cluster down, comparison.

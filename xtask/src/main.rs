@@ -7,6 +7,7 @@ mod build;
 mod demo;
 mod deny;
 mod e2e;
+mod failures;
 mod habits;
 mod images;
 mod layers;

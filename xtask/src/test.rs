@@ -7,17 +7,21 @@ use std::process::Command;
 
 use anyhow::bail;
 
+use crate::failures::Failures;
 use crate::{build, setup};
 
 pub(crate) fn run(args: &[&str]) -> anyhow::Result<()> {
     setup::run_quietly()?;
     build::run(build::cargo().args(["fmt", "--all", "--check"]))?;
     let mut totals = Totals::default();
+    let mut failures = Failures::default();
     totals.add(suite(
         build::cargo().args(["test", "--workspace", "--exclude", "skiff-tests", "--no-fail-fast"]),
         args,
+        &mut failures,
     )?);
-    totals.add(crate::e2e::suite_in_netns(args)?);
+    totals.add(crate::e2e::suite_in_netns(args, &mut failures)?);
+    failures.print();
     println!("{} passed, {} failed, {} skipped", totals.passed, totals.failed, totals.skipped);
     if totals.failed > 0 || totals.broken {
         bail!("not all tests passed");
@@ -50,7 +54,7 @@ impl Totals {
     }
 }
 
-pub(crate) fn suite(command: &mut Command, args: &[&str]) -> anyhow::Result<Totals> {
+pub(crate) fn suite(command: &mut Command, args: &[&str], failures: &mut Failures) -> anyhow::Result<Totals> {
     use std::io::{BufRead, BufReader};
     // The same random inputs in every run of all tests; `cargo test` alone draws new ones.
     if std::env::var_os("SKIFF_SEED").is_none() {
@@ -64,6 +68,7 @@ pub(crate) fn suite(command: &mut Command, args: &[&str]) -> anyhow::Result<Tota
             let line = line?;
             println!("{line}");
             totals.add(counts(&line));
+            failures.read(&line);
         }
     }
     totals.broken = !child.wait()?.success();

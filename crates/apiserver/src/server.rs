@@ -276,10 +276,10 @@ impl tower_service::Service<Request> for Router {
             }
             let response = match AssertUnwindSafe(answer(inner, request)).catch_unwind().await {
                 Ok(response) => response,
-                Err(_) => {
+                Err(panic) => {
                     error!(path, "a request made the server panic");
                     if let Some(record) = recorded.as_ref().and_then(|slot| slot.get()) {
-                        record.panicked().await;
+                        record.panicked(panic).await;
                     }
                     render::error(&StatusError::internal("the server could not finish the request"))
                 }

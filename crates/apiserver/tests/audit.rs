@@ -24,13 +24,17 @@ impl Audited {
     }
 
     async fn with(rules: &str, log: LogConfig) -> Self {
+        Self::of(rules, log, Config::default()).await
+    }
+
+    async fn of(rules: &str, log: LogConfig, config: Config) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("logs/audit.log");
         let policy = format!("{{apiVersion: audit.k8s.io/v1, kind: Policy, rules: [{rules}]}}");
         let policy = serde_yaml_ng::from_str(&policy).expect("YAML");
         let policy = Policy::read(&policy).unwrap_or_else(|error| panic!("{error}"));
         let audit = AuditConfig { policy, log: LogConfig { path: path.clone(), ..log } };
-        let api = Api::with(Config { audit: Some(audit), ..Config::default() }).await;
+        let api = Api::with(Config { audit: Some(audit), ..config }).await;
         Self { api, path, dir }
     }
 
@@ -184,6 +188,25 @@ async fn who_can_t_show_who_they_are_is_told_of() {
     let event = events.rfind(|event| event["responseStatus"]["code"] == 401).expect("an event");
     assert_eq!((&event["user"], &event["responseStatus"]["reason"]), (&json!({}), &json!("Unauthorized")));
     assert!(!text.contains("forged"));
+}
+
+#[tokio::test]
+async fn a_handler_that_panics_is_told_of_and_the_server_goes_on() {
+    let config = Config { more_metrics: Some(|_| panic!("a figure that can't be")), ..Config::default() };
+    let audited = Audited::of("{level: Metadata}", LogConfig::default(), config).await;
+    for _ in 0..2 {
+        let (code, answer) = audited.api.call(Method::GET, "/metrics", Value::Null).await;
+        assert_eq!((code.as_u16(), &answer["reason"]), (500, &json!("InternalError")), "{answer}");
+        assert!(!answer.to_string().contains("a figure"), "{answer}");
+        audited.api.ok(Method::GET, PODS, Value::Null).await;
+    }
+    let events = audited.events("admin").await;
+    let events: Vec<Value> = events.into_iter().filter(|event| event["requestURI"] == "/metrics").collect();
+    assert_eq!(stages(&events), ["RequestReceived", "Panic", "RequestReceived", "Panic"]);
+    let status = &events[1]["responseStatus"];
+    assert_eq!((&status["code"], &status["status"]), (&json!(500), &json!("Failure")));
+    assert_eq!(status["reason"], "InternalError");
+    assert_eq!(status["message"], "APIServer panic'd: a figure that can't be");
 }
 
 #[tokio::test]

@@ -375,6 +375,8 @@ struct Objects {
     /// Path and body of each request for a token that was granted.
     token_requests: Vec<(String, Value)>,
     reviews: Reviews,
+    /// How many times the control plane takes readiness back the moment that it is told.
+    contradictions: u32,
 }
 
 /// What the API says of callers of the node.
@@ -428,6 +430,27 @@ impl FakeApi {
 
     pub(crate) fn token_requests(&self) -> Vec<(String, Value)> {
         self.0.0.lock().token_requests.clone()
+    }
+
+    /// As many times, a pod that is told to be ready is said not to be before anybody sees it.
+    pub(crate) fn contradict(&self, times: u32) {
+        self.0.0.lock().contradictions = times;
+    }
+
+    /// How many are left of those.
+    pub(crate) fn contradictions(&self) -> u32 {
+        self.0.0.lock().contradictions
+    }
+
+    /// Says the opposite of a status that was just written, if it is to.
+    fn contradiction(&self, object: &Value) -> Option<Value> {
+        let mut object = (object["kind"] == "Pod").then(|| object.clone())?;
+        let conditions = object["status"]["conditions"].as_array_mut()?;
+        let ready = conditions.iter_mut().find(|each| each["type"] == "Ready" && each["status"] == "True")?;
+        ready["status"] = json!("False");
+        let mut objects = self.0.0.lock();
+        objects.contradictions = objects.contradictions.checked_sub(1)?;
+        Some(object)
     }
 
     /// That token is that user's.
@@ -594,6 +617,10 @@ impl Transport for FakeApi {
                 let Some(mut object) = self.get(&path) else { return Ok(not_found()) };
                 merge(&mut object, &body);
                 self.put(&path, object.clone());
+                let object = self.get(&path).unwrap_or_default();
+                if let Some(contradiction) = self.contradiction(&object) {
+                    self.put(&path, contradiction);
+                }
                 Response::new(full(object.to_string()))
             }
             Method::DELETE => {

@@ -41,6 +41,7 @@ mod status_writer;
 mod tests;
 mod time;
 mod tls;
+mod told;
 mod tokens;
 mod translate;
 mod unsupported;

@@ -14,7 +14,7 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Text;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use serde_json::json;
-use skiff_client::{Cache, Client, Error, ObjectKey, Patch};
+use skiff_client::{Cache, Change, Client, Error, ObjectKey, Patch};
 use skiff_network::{Cidr, Network, Route};
 use skiff_runtime::{Image, Runtime};
 use tokio::sync::watch;
@@ -28,6 +28,7 @@ use crate::images::chain;
 use crate::labels;
 use crate::node_context::NetworkSlot;
 use crate::time::{api_micro_time, api_time};
+use crate::told::revision;
 
 const LEASE_EVERY: Duration = Duration::from_secs(10);
 const LEASE_SECONDS: i32 = 40;
@@ -37,6 +38,22 @@ const HEARTBEAT: Duration = Duration::from_secs(300);
 const IMAGES_MAX: usize = 50;
 const RETRY_MIN: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(5);
+
+/// The last status that the API took.
+struct Written {
+    status: NodeStatus,
+    at: tokio::time::Instant,
+    revision: u64,
+}
+
+impl Written {
+    /// Somebody said since that the node is not ready, which it is.
+    fn is_denied_by(&self, node: &Node) -> bool {
+        is_ready(&self.status)
+            && revision(&node.metadata) > self.revision
+            && !node.status.as_ref().is_some_and(is_ready)
+    }
+}
 
 /// The node's side of the API.
 pub(crate) struct NodeAgent {
@@ -169,7 +186,7 @@ impl NodeAgent {
 
     /// Keeps the Node's status true.
     pub(crate) async fn keep_status(&self, mut network: NetworkSlot, wake: Arc<tokio::sync::Notify>) {
-        let mut written: Option<(NodeStatus, tokio::time::Instant)> = None;
+        let mut written: Option<Written> = None;
         let mut pause = RETRY_MIN;
         let mut changes = self.nodes.subscribe();
         let key = ObjectKey::new("", &self.config.node_name);
@@ -185,18 +202,20 @@ impl NodeAgent {
             let images = self.runtime.list_images().await.unwrap_or_default();
             let before = known.as_ref().and_then(|node| node.status.clone()).unwrap_or_default();
             let status = self.status(is_up, &images, &before, SystemTime::now());
-            let due = written.as_ref().is_none_or(|(last, at)| {
-                without_heartbeats(last) != without_heartbeats(&status) || at.elapsed() >= HEARTBEAT
+            let due = written.as_ref().is_none_or(|last| {
+                without_heartbeats(&last.status) != without_heartbeats(&status)
+                    || last.at.elapsed() >= HEARTBEAT
             });
             let limit = if due {
                 let patch = Patch::Merge(json!({ "status": status }));
                 match self.client.patch::<Node>("", &self.config.node_name, Some("status"), &patch).await {
                     Ok(node) => {
-                        if is_up && !written.as_ref().is_some_and(|(last, _)| is_ready(last)) {
+                        if is_up && !written.as_ref().is_some_and(|last| is_ready(&last.status)) {
                             let message = format!("Node {} status is now: NodeReady", self.config.node_name);
                             self.events.node(&node, Kind::Normal, "NodeReady", message);
                         }
-                        written = Some((status, tokio::time::Instant::now()));
+                        let at = tokio::time::Instant::now();
+                        written = Some(Written { status, at, revision: revision(&node.metadata) });
                         pause = RETRY_MIN;
                         STATUS_EVERY
                     }
@@ -216,11 +235,17 @@ impl NodeAgent {
                     Ok(()) = network.changed() => break,
                     () = wake.notified() => break,
                     () = tokio::time::sleep_until(deadline) => break,
-                    change = changes.next() => {
-                        if matches!(change, skiff_client::Change::Deleted(node) if ObjectKey::of(&*node) == key) {
+                    change = changes.next() => match change {
+                        Change::Deleted(node) if ObjectKey::of(&*node) == key => break,
+                        // Taken for lost while this agent was held up: it tells at once that it lives.
+                        Change::Applied { new, .. } if ObjectKey::of(&*new) == key
+                            && written.as_ref().is_some_and(|last| last.is_denied_by(&new)) =>
+                        {
+                            written = None;
                             break;
                         }
-                    }
+                        _ => {}
+                    },
                 }
             }
         }

@@ -17,7 +17,7 @@ use crate::resources::qos_class;
 use crate::time::api_time;
 
 /// Conditions that the node agent owns; others are left as they are.
-const OWN_CONDITIONS: [&str; 5] =
+pub(crate) const OWN_CONDITIONS: [&str; 5] =
     ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"];
 
 /// The status of `pod`, whose former one decides start time, transition times and foreign conditions.

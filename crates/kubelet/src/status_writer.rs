@@ -1,4 +1,4 @@
-//! Writing one pod's status: the latest wins, and none is written twice.
+//! Writing one pod's status: the latest wins, none is written twice, and what the API made of it is kept.
 
 use std::time::Duration;
 
@@ -8,6 +8,8 @@ use skiff_client::{Client, Patch};
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tracing::debug;
+
+use crate::told::{Stored, Told};
 
 const RETRY_MAX: Duration = Duration::from_secs(5);
 /// How long the end of a pod waits for its last status to be taken.
@@ -20,7 +22,8 @@ const OWNED: [&str; 6] =
 /// A background task that writes what it is given.
 pub(crate) struct StatusWriter {
     wanted: watch::Sender<(u64, PodStatus)>,
-    written: watch::Receiver<u64>,
+    /// The newest that was answered, and what the API had then; nothing if it wants no more.
+    written: watch::Receiver<(u64, Option<Stored>)>,
     task: AbortHandle,
 }
 
@@ -33,7 +36,7 @@ impl Drop for StatusWriter {
 impl StatusWriter {
     pub(crate) fn start(client: Client, namespace: String, name: String, uid: String) -> Self {
         let (wanted, mut receiver) = watch::channel((0, PodStatus::default()));
-        let (tell, written) = watch::channel(0);
+        let (tell, written) = watch::channel((0, None));
         let task = tokio::spawn(async move {
             let mut pause = Duration::from_millis(50);
             while receiver.changed().await.is_ok() {
@@ -41,12 +44,12 @@ impl StatusWriter {
                     let (version, status) = receiver.borrow_and_update().clone();
                     let patch = patch(&uid, &status);
                     match client.patch::<Pod>(&namespace, &name, Some("status"), &patch).await {
-                        // Gone, or another pod of that name: nobody wants it any more.
-                        Ok(_) => {
-                            tell.send_replace(version);
+                        Ok(pod) => {
+                            tell.send_replace((version, Some(Stored::of(&pod))));
                         }
+                        // Gone, or another pod of that name: nobody wants it any more.
                         Err(error) if error.is_not_found() || error.is_conflict() => {
-                            tell.send_replace(version);
+                            tell.send_replace((version, None));
                         }
                         Err(error) => {
                             debug!(
@@ -72,11 +75,28 @@ impl StatusWriter {
         self.wanted.send_modify(|wanted| *wanted = (wanted.0 + 1, status));
     }
 
+    /// What has come of the last one.
+    pub(crate) fn told(&self) -> Told {
+        let version = self.wanted.borrow().0;
+        match &*self.written.borrow() {
+            (answered, _) if *answered < version => Told::Asked,
+            (_, None) => Told::Nothing,
+            (_, Some(stored)) => Told::Stored(stored.clone()),
+        }
+    }
+
+    /// Waits for the answer to the last one, however long that takes. Cancel-safe.
+    pub(crate) async fn answered(&self) {
+        let version = self.wanted.borrow().0;
+        let mut written = self.written.clone();
+        let _ = written.wait_for(|written| written.0 >= version).await;
+    }
+
     /// Waits until the last one is written.
     pub(crate) async fn flush(&self) {
         let version = self.wanted.borrow().0;
         let mut written = self.written.clone();
-        let _ = tokio::time::timeout(FLUSH_TIMEOUT, written.wait_for(|written| *written >= version)).await;
+        let _ = tokio::time::timeout(FLUSH_TIMEOUT, written.wait_for(|written| written.0 >= version)).await;
     }
 }
 

@@ -409,6 +409,50 @@ async fn readiness_that_the_control_plane_took_back_is_told_anew() {
     agent.until_running().await;
 }
 
+/// The control plane's writes come so fast that the agent may never see its own.
+#[tokio::test]
+async fn readiness_that_is_taken_back_again_and_again_is_told_until_it_stands() {
+    let agent = Agent::new();
+    agent.api.contradict(2);
+    agent.apply(web());
+    let stands = |object: Option<&Value>| {
+        agent.api.contradictions() == 0
+            && object.is_some_and(|object| object["status"]["conditions"][2]["status"] == "True")
+    };
+    agent.api.until(POD, "is ready in the end", stands).await;
+    // Nobody contradicts any more: what stands is not told again.
+    let told = agent.api.history("p").len();
+    agent.api.put(
+        "/api/v1/namespaces/default/pods/q",
+        json!({
+            "kind": "Pod", "metadata": {"name": "q", "namespace": "default", "uid": "u2"},
+            "spec": {"nodeName": "node", "containers": [{"name": "d", "image": "web:1"}]},
+        }),
+    );
+    let running =
+        |object: Option<&Value>| object.is_some_and(|object| object["status"]["phase"] == "Running");
+    agent.api.until("/api/v1/namespaces/default/pods/q", "runs", running).await;
+    assert_eq!(agent.api.history("p").len(), told);
+}
+
+#[tokio::test]
+async fn a_node_that_was_taken_for_lost_says_at_once_that_it_lives() {
+    let agent = Agent::new();
+    let ready = |wanted: &'static str| {
+        move |node: Option<&Value>| {
+            let conditions = node.and_then(|node| node["status"]["conditions"].as_array());
+            conditions
+                .is_some_and(|all| all.iter().any(|each| each["type"] == "Ready" && each["status"] == wanted))
+        }
+    };
+    const NODE: &str = "/api/v1/nodes/node";
+    let mut node = agent.api.until(NODE, "is ready", ready("True")).await.expect("is there");
+    let conditions = node["status"]["conditions"].as_array_mut().expect("has some");
+    conditions.iter_mut().for_each(|each| each["status"] = json!("Unknown"));
+    agent.api.put(NODE, node);
+    agent.api.until(NODE, "is ready again", ready("True")).await;
+}
+
 #[tokio::test]
 async fn orphans_end() {
     let mut agent = Agent::new();

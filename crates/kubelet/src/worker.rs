@@ -25,9 +25,10 @@ use crate::plan::{self, Plan, Step, Waiting};
 use crate::prober::{Prober, Verdict, is_probed};
 use crate::references::Objects;
 use crate::security::admission::Host;
-use crate::status::{container_id, status};
+use crate::status::{OWN_CONDITIONS, container_id, status};
 use crate::status_writer::StatusWriter;
 use crate::tokens;
+use crate::told::{Pace, Standing, standing};
 
 /// After a step failed, the worker waits this long, doubling.
 const RETRY_MIN: Duration = Duration::from_millis(500);
@@ -47,6 +48,14 @@ pub(crate) enum Done {
     Tokens(Result<(), String>),
 }
 
+/// When the status in the API has to be looked at again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Look {
+    WhenRung,
+    WhenAnswered,
+    After(Duration),
+}
+
 pub(crate) struct Worker {
     pub(crate) context: Arc<Context>,
     pub(crate) uid: String,
@@ -55,8 +64,8 @@ pub(crate) struct Worker {
     bell: Arc<Notify>,
     pub(crate) seen: Observed,
     sent: Option<PodStatus>,
-    /// The API was seen to have the readiness in `sent`.
-    arrived: bool,
+    /// How often others' writes over `sent` are answered.
+    pace: Pace,
     writer: StatusWriter,
     probers: HashMap<ContainerId, AbortHandle>,
     verdicts: (mpsc::Sender<Verdict>, mpsc::Receiver<Verdict>),
@@ -104,7 +113,7 @@ impl Worker {
             bell,
             seen: Observed { seen_since: Some(SystemTime::now()), tokens, ..Observed::default() },
             sent: None,
-            arrived: false,
+            pace: Pace::default(),
             writer,
             probers: HashMap::new(),
             verdicts: mpsc::channel(64),
@@ -129,6 +138,7 @@ impl Worker {
                 continue;
             }
             self.forgive().await;
+            let look = self.notice_foreign_status();
             let now = SystemTime::now();
             let pod = self.pod_as_told();
             let plan = plan::actions(&pod, &self.seen, now);
@@ -138,7 +148,7 @@ impl Worker {
                     Ok(()) => return self.context.memory.forget(&self.uid),
                     Err(error) => self.failed("finish", &error),
                 }
-                self.wait(None, true).await;
+                self.wait(None, look, true).await;
                 continue;
             }
             let mut failed = false;
@@ -155,7 +165,7 @@ impl Worker {
                 }
             }
             if failed {
-                self.wait(plan.wake_at, true).await;
+                self.wait(plan.wake_at, look, true).await;
             } else {
                 if progressed {
                     // What changed may call for more at once.
@@ -164,7 +174,7 @@ impl Worker {
                 self.retry = RETRY_MIN;
                 let due = self.replace_tokens(now);
                 self.refresh_volumes().await;
-                self.wait(plan.wake_at.into_iter().chain(due).min(), false).await;
+                self.wait(plan.wake_at.into_iter().chain(due).min(), look, false).await;
             }
         }
     }
@@ -238,9 +248,7 @@ impl Worker {
         let mut pod = Pod::clone(&self.pod);
         if let Some(sent) = &self.sent {
             let mut status = sent.clone();
-            let own: Vec<&str> =
-                ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"]
-                    .into();
+            let own = OWN_CONDITIONS;
             let foreign = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
             let foreign: Vec<_> =
                 foreign.filter(|condition| !own.contains(&condition.type_.as_str())).cloned().collect();
@@ -253,17 +261,22 @@ impl Worker {
     }
 
     /// The control plane says of a node that was silent that its pods are not ready. Once such a node
-    /// speaks again, what it said before has to be said anew.
-    ///
-    /// What the API has may also be older than what was written last, so only a change of what was seen
-    /// to arrive counts.
-    fn notice_foreign_status(&mut self) {
-        let Some(sent) = &self.sent else { return };
-        if readiness(self.pod.status.as_ref()) == readiness(Some(sent)) {
-            self.arrived = true;
-        } else if self.arrived {
-            self.arrived = false;
-            self.sent = None;
+    /// speaks again, what it said before has to be said anew, as after any write over it.
+    fn notice_foreign_status(&mut self) -> Look {
+        if self.sent.is_none() || self.seen.removed {
+            return Look::WhenRung;
+        }
+        match standing(&self.writer.told(), &self.pod) {
+            Standing::Holds => Look::WhenRung,
+            Standing::Open => Look::WhenAnswered,
+            Standing::Overwritten => match self.pace.take(Instant::now()) {
+                Some(left) => Look::After(left),
+                None => {
+                    debug!(pod = %self.key, "somebody else wrote the pod's status, telling it anew");
+                    self.sent = None;
+                    Look::WhenRung
+                }
+            },
         }
     }
 
@@ -273,7 +286,6 @@ impl Worker {
             Some(pod) if pod.metadata.uid.as_deref() == Some(self.uid.as_str()) => self.pod = pod,
             _ => self.seen.removed = true,
         }
-        self.notice_foreign_status();
         let runtime = &self.context.runtime;
         let mut sandboxes = runtime.list_sandboxes().await?;
         sandboxes.retain(|sandbox| labels::uid(&sandbox.config.labels) == self.uid);
@@ -413,7 +425,6 @@ impl Worker {
         if known != Some(&status) {
             self.writer.write(status.clone());
             self.sent = Some(status);
-            self.arrived = false;
         }
         let events = &self.context.events;
         if let Some(verdict) = &plan.verdict {
@@ -474,8 +485,11 @@ impl Worker {
     }
 
     /// Until something rings, reports, or the time comes.
-    async fn wait(&mut self, wake_at: Option<SystemTime>, failed: bool) {
+    async fn wait(&mut self, wake_at: Option<SystemTime>, look: Look, failed: bool) {
         let mut limit = wake_at.map(|at| at.duration_since(SystemTime::now()).unwrap_or_default());
+        if let Look::After(left) = look {
+            limit = Some(limit.map_or(left, |limit| limit.min(left)));
+        }
         if failed {
             limit = Some(limit.map_or(self.retry, |limit| limit.min(self.retry)));
             self.retry = (self.retry * 2).min(RETRY_MAX);
@@ -494,6 +508,7 @@ impl Worker {
                 self.seen.probes.insert(verdict.0, verdict.1);
             }
             Some(done) = self.background.join_next() => self.done(done),
+            () = self.writer.answered(), if look == Look::WhenAnswered => {}
             () = sleep => {}
         }
         while let Ok((id, probed)) = self.verdicts.1.try_recv() {

@@ -72,7 +72,19 @@ pub fn command(pid: u32) -> String {
         true => fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default().trim_end().to_owned(),
         false => line,
     };
-    let line: String = line.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    cut(&line.chars().map(|c| if c.is_control() { ' ' } else { c }).collect::<String>())
+}
+
+/// What is too long loses its end, but before that the directory of its program: the name is what one looks for.
+fn cut(line: &str) -> String {
+    if line.chars().nth(COMMAND_CHARS_MAX).is_none() {
+        return line.to_owned();
+    }
+    let (program, rest) = line.split_at(line.find(' ').unwrap_or(line.len()));
+    let line = match program.rsplit_once('/') {
+        Some((_, name)) if !name.is_empty() => format!("…/{name}{rest}"),
+        _ => line.to_owned(),
+    };
     match line.char_indices().nth(COMMAND_CHARS_MAX) {
         Some((at, _)) => format!("{}…", &line[..at]),
         None => line,
@@ -233,6 +245,15 @@ fn join(base: &Path, rest: &Path) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn long_commands_keep_the_name_of_their_program() {
+        assert_eq!(cut("/usr/bin/peer tcp 80"), "/usr/bin/peer tcp 80");
+        let deep = format!("/{}/peer tcp 80", "d/".repeat(COMMAND_CHARS_MAX));
+        assert_eq!(cut(&deep), "…/peer tcp 80");
+        let long = format!("sh -c {}", "x".repeat(COMMAND_CHARS_MAX));
+        assert_eq!(cut(&long), format!("sh -c {}…", "x".repeat(COMMAND_CHARS_MAX - 6)));
+    }
 
     #[test]
     fn this_process_is_as_the_kernel_says() {

@@ -9,6 +9,7 @@ mod event;
 mod log;
 mod policy;
 
+use std::any::Any;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
@@ -238,9 +239,14 @@ impl Record {
         response
     }
 
-    /// The handler panicked.
-    pub(crate) async fn panicked(&self) {
-        self.emit(Stage::Panic, Some(response_status(500, None))).await;
+    /// The handler panicked, with this.
+    pub(crate) fn panicked(&self, panic: Box<dyn Any + Send>) -> impl Future<Output = ()> + Send {
+        let said = panic.downcast_ref::<&str>().copied();
+        let said = said.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or_default();
+        // In upstream's words; the client isn't told what was said.
+        let mut status = StatusError::internal("").0;
+        (status.message, status.details) = (Some(format!("APIServer panic'd: {said}")), None);
+        self.emit(Stage::Panic, Some(response_status(500, Some(&status))))
     }
 
     async fn emit(&self, stage: Stage, status: Option<Value>) {

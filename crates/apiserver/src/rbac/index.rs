@@ -1,6 +1,7 @@
 //! Who has which rules: roles by name and bindings by subject, and the decision over them.
 //!
-//! A decision looks at the bindings of one user and of its groups alone, however many others there are.
+//! A decision looks at the bindings of one user and of its groups alone, however many others there are, and
+//! for those who have many of their own at a [`table`] of what these allow.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -10,11 +11,14 @@ use k8s_openapi::api::rbac::v1::{
     ClusterRole, ClusterRoleBinding, PolicyRule, Role, RoleBinding, RoleRef, Subject,
 };
 
+use self::table::{FEW, Table, Tables};
 use super::rule::Rule;
 use crate::auth::{Attributes, Identity};
 use crate::derived::Derive;
 use crate::object::Object;
 use crate::resources::Resource;
+
+mod table;
 
 /// A binding as one of its subjects has it.
 #[derive(Debug, Clone, PartialEq)]
@@ -27,7 +31,7 @@ pub(crate) struct Grant {
 }
 
 /// The role that a binding names.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct RoleName {
     kind: String,
     name: String,
@@ -65,7 +69,15 @@ impl fmt::Display for Grant {
     }
 }
 
-type BySubject = HashMap<Box<str>, Vec<Arc<Grant>>>;
+/// What binds one subject in one namespace, or in the cluster.
+#[derive(Default)]
+struct Held {
+    /// Names this value among all that ever were, for its table.
+    number: u64,
+    grants: Vec<Arc<Grant>>,
+}
+
+type BySubject = HashMap<Box<str>, Held>;
 
 /// Bindings of one namespace, or of the cluster.
 #[derive(Default)]
@@ -75,10 +87,10 @@ struct Grants {
 }
 
 impl Grants {
-    fn of<'a>(&'a self, who: &'a Identity) -> impl Iterator<Item = &'a Arc<Grant>> {
+    fn of<'a>(&'a self, who: &'a Identity) -> impl Iterator<Item = &'a Held> {
         let users = self.users.get(&*who.user).into_iter();
         let groups = who.groups.iter().filter_map(|group| self.groups.get(&**group));
-        users.chain(groups).flatten()
+        users.chain(groups)
     }
 
     fn is_empty(&self) -> bool {
@@ -93,6 +105,11 @@ pub(crate) struct Index {
     roles: HashMap<Box<str>, HashMap<Box<str>, Vec<Rule>>>,
     cluster: Grants,
     namespaces: HashMap<Box<str>, Grants>,
+    /// Of those who are bound often. By namespace, so that a change of one namespace's role leaves others'
+    /// alone, and by [`Held::number`].
+    tables: Tables<(Box<str>, u64)>,
+    /// How many [`Held`] there ever were.
+    held: u64,
 }
 
 /// What the index says of a request.
@@ -106,24 +123,52 @@ pub(crate) enum Verdict {
 impl Index {
     /// The decision, a pure function of roles, bindings, user and request.
     pub(crate) fn decide(&self, who: &Identity, what: &Attributes<'_>) -> Verdict {
-        let mut absent = Vec::new();
-        for grant in self.grants(who, what.namespace) {
-            match self.rules(&grant.namespace, &grant.role) {
-                Some(rules) if rules.iter().any(|rule| rule.allows(what)) => {
-                    return Verdict::Allowed(Arc::clone(grant));
-                }
-                Some(_) => {}
-                None if absent.contains(&grant.role) => {}
-                None => absent.push(grant.role.clone()),
+        let mut absent: Vec<RoleName> = Vec::new();
+        for held in self.held(who, what.namespace) {
+            let grant = match self.table(held) {
+                Some(table) => match table.first(what) {
+                    Some(position) => Some(&held.grants[position]),
+                    None => {
+                        note(&mut absent, &table.absent);
+                        None
+                    }
+                },
+                None => self.walk(held, what, &mut absent),
+            };
+            if let Some(grant) = grant {
+                return Verdict::Allowed(Arc::clone(grant));
             }
         }
         Verdict::Denied(absent)
     }
 
+    /// The first grant that allows this; notes which roles are missing on the way to it.
+    fn walk<'a>(
+        &self,
+        held: &'a Held,
+        what: &Attributes<'_>,
+        absent: &mut Vec<RoleName>,
+    ) -> Option<&'a Arc<Grant>> {
+        held.grants.iter().find(|grant| match self.rules(&grant.namespace, &grant.role) {
+            Some(rules) => rules.iter().any(|rule| rule.allows(what)),
+            None => {
+                note(absent, std::slice::from_ref(&grant.role));
+                false
+            }
+        })
+    }
+
+    /// `None` where walking is as good, or where a table would be too large.
+    fn table(&self, held: &Held) -> Option<Arc<Table>> {
+        let (first, many) = (held.grants.first()?, held.grants.len() > FEW);
+        let make = || Table::new(&held.grants, |role| self.rules(&first.namespace, role));
+        many.then(|| self.tables.get((first.namespace.as_str().into(), held.number), make))?
+    }
+
     /// All rules of a user in a namespace (empty: cluster-wide), and the roles that are missing.
     pub(crate) fn rules_of(&self, who: &Identity, namespace: &str) -> (Vec<Rule>, Vec<RoleName>) {
         let (mut rules, mut absent) = (Vec::new(), Vec::new());
-        for grant in self.grants(who, namespace) {
+        for grant in self.held(who, namespace).flat_map(|held| &held.grants) {
             match self.rules(&grant.namespace, &grant.role) {
                 Some(more) => rules.extend(more.iter().cloned()),
                 None if absent.contains(&grant.role) => {}
@@ -143,11 +188,7 @@ impl Index {
         found.map(Vec::as_slice)
     }
 
-    fn grants<'a>(
-        &'a self,
-        who: &'a Identity,
-        namespace: &str,
-    ) -> impl Iterator<Item = &'a Arc<Grant>> + use<'a> {
+    fn held<'a>(&'a self, who: &'a Identity, namespace: &str) -> impl Iterator<Item = &'a Held> + use<'a> {
         let inside = match namespace {
             "" => None,
             namespace => self.namespaces.get(namespace),
@@ -168,6 +209,8 @@ impl Index {
         if self.roles.get(namespace).is_some_and(HashMap::is_empty) {
             self.roles.remove(namespace);
         }
+        // Cluster roles are bound in namespaces too.
+        self.tables.drop_those(|(of, _)| namespace.is_empty() || **of == *namespace);
     }
 
     fn set_binding(&mut self, namespace: &str, name: &str, binding: Binding<'_>, there: bool) {
@@ -175,8 +218,11 @@ impl Index {
             "" => &mut self.cluster,
             namespace => self.namespaces.entry(namespace.into()).or_default(),
         };
+        let mut changed = Vec::new();
         for subject in binding.subjects {
             let Some((table, key)) = place(grants, subject, namespace) else { continue };
+            self.held += 1;
+            let number = self.held;
             if there {
                 let grant = Grant {
                     binding: name.to_owned(),
@@ -184,14 +230,18 @@ impl Index {
                     role: binding.role.into(),
                     subject: subject.clone(),
                 };
-                table.entry(key).or_default().push(Arc::new(grant));
-            } else if let Some(list) = table.get_mut(&key) {
-                list.retain(|grant| grant.binding != name);
-                if list.is_empty() {
+                let held = table.entry(key).or_default();
+                changed.push(std::mem::replace(&mut held.number, number));
+                held.grants.push(Arc::new(grant));
+            } else if let Some(held) = table.get_mut(&key) {
+                changed.push(std::mem::replace(&mut held.number, number));
+                held.grants.retain(|grant| grant.binding != name);
+                if held.grants.is_empty() {
                     table.remove(&key);
                 }
             }
         }
+        self.tables.drop_those(|(_, number)| changed.contains(number));
         if self.namespaces.get(namespace).is_some_and(Grants::is_empty) {
             self.namespaces.remove(namespace);
         }
@@ -201,6 +251,13 @@ impl Index {
 struct Binding<'a> {
     role: &'a RoleRef,
     subjects: &'a [Subject],
+}
+
+/// Adds those that are not there yet.
+fn note(absent: &mut Vec<RoleName>, more: &[RoleName]) {
+    // Each of `more` is there once.
+    let new: Vec<RoleName> = more.iter().filter(|role| !absent.contains(role)).cloned().collect();
+    absent.extend(new);
 }
 
 /// Where a subject's bindings are. Accounts are users of a certain name.

@@ -119,14 +119,13 @@ impl Rule {
 
 /// Whether an entry such as `pods`, `pods/log`, `*` or `*/scale` means this resource.
 fn names_resource(entry: &str, resource: &str, subresource: &str) -> bool {
-    if entry == ALL {
-        return true;
-    }
-    match (entry.split_once('/'), subresource) {
-        (None, "") => entry == resource,
-        (None, _) => false,
-        (Some((main, sub)), _) => sub == subresource && (main == resource || main == ALL),
-    }
+    let with_sub =
+        |main: &str| entry.strip_prefix(main).and_then(|rest| rest.strip_prefix('/')) == Some(subresource);
+    entry == ALL
+        || match subresource {
+            "" => entry == resource,
+            _ => with_sub(resource) || with_sub(ALL),
+        }
 }
 
 /// The pieces of `wanted` that none of `owned` covers.
@@ -236,6 +235,7 @@ mod tests {
         assert!(allows("get * */scale", "get", "apps", "deployments/scale", "a"));
         assert!(!allows("get * */scale", "get", "apps", "deployments", "a"));
         assert!(!allows("get '' pods/*", "get", "", "pods/log", "a"), "a subresource has no pattern");
+        assert!(!allows("get '' pods/,*/", "get", "", "pods", "a"), "no subresource is none to name");
     }
 
     #[test]

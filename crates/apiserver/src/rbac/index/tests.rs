@@ -1,5 +1,7 @@
 //! Who may do what, by tables of bindings.
 
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
 use serde_json::{Value, json};
 
 use super::*;
@@ -132,5 +134,130 @@ fn a_decision_among_a_thousand_bindings_of_others_looks_at_one() {
         );
     }
     let who = Identity::new("u500", &[]);
-    assert_eq!(index.grants(&who, "n").count(), 1);
+    assert_eq!(index.held(&who, "n").map(|held| held.grants.len()).sum::<usize>(), 1);
+}
+
+/// Whatever is allowed to a user of many bindings is what a walk over them allows, by the same binding.
+#[test]
+fn a_table_of_many_bindings_says_what_a_walk_over_them_says() {
+    let words = |random: &mut StdRng, from: &[&str], least: usize| -> Vec<String> {
+        let count = random.random_range(least..=2);
+        (0..count).map(|_| from[random.random_range(0..from.len())].to_owned()).collect()
+    };
+    let verbs = ["get", "list", "delete", "*"];
+    let groups = ["", "apps", "*"];
+    let resources = ["pods", "pods/log", "jobs", "jobs/scale", "*/scale", "*/log", "*", "pods/"];
+    let names = ["a", "b", ""];
+    let urls = ["/healthz", "/api/*", "/api", "/a*", "*", "/metrics/é*"];
+    let seed: u64 = rand::random();
+    println!("seed {seed}");
+    let random = &mut StdRng::seed_from_u64(seed);
+    let (mut allowed, mut denied) = (0, 0);
+    for _ in 0..20 {
+        let mut index = Index::default();
+        for number in 0..30 {
+            let rule = match random.random_range(0..4) {
+                0 => json!({"verbs": words(random, &verbs, 1), "nonResourceURLs": words(random, &urls, 1)}),
+                _ => json!({
+                    "verbs": words(random, &verbs, 1),
+                    "apiGroups": words(random, &groups, 1),
+                    "resources": words(random, &resources, 1),
+                    "resourceNames": words(random, &names, 0),
+                }),
+            };
+            let role = json!({"metadata": {"name": format!("r{number}")}, "rules": [rule]});
+            put(&mut index, "clusterroles", None, Some(&role));
+        }
+        let jane = json!([{"kind": "User", "name": "jane"}]);
+        // Some twice, some to roles that are not there.
+        for number in 0..40 {
+            let role = format!("r{}", random.random_range(0..33));
+            let binding = bound("", &format!("b{number}"), "ClusterRole", &role, &jane);
+            put(&mut index, "clusterrolebindings", None, Some(&binding));
+        }
+        let who = Identity::new("jane", &[]);
+        for _ in 0..200 {
+            let one = |random: &mut StdRng, from: &[&'static str]| from[random.random_range(0..from.len())];
+            let verb = one(random, &["get", "delete", "patch", "*"]);
+            let what = match random.random_range(0..4) {
+                0 => {
+                    let path =
+                        one(random, &["/healthz", "/api", "/api/v1", "/", "/metrics/éa", "/metrics/è", ""]);
+                    Attributes { verb, path, ..Attributes::default() }
+                }
+                _ => Attributes {
+                    verb,
+                    group: one(random, &["", "apps", "batch"]),
+                    resource: one(random, &["pods", "jobs", "secrets", "*"]),
+                    subresource: one(random, &["", "", "log", "scale", "x"]),
+                    namespace: one(random, &["", "n"]),
+                    name: one(random, &["", "a", "c"]),
+                    ..Attributes::default()
+                },
+            };
+            let held = &index.cluster.users["jane"];
+            assert!(index.table(held).is_some(), "this many bindings have one");
+            let mut absent = Vec::new();
+            let by_walk = match index.walk(held, &what, &mut absent) {
+                Some(grant) => Verdict::Allowed(Arc::clone(grant)),
+                None => Verdict::Denied(absent),
+            };
+            *if matches!(by_walk, Verdict::Allowed(_)) { &mut allowed } else { &mut denied } += 1;
+            assert_eq!(index.decide(&who, &what), by_walk, "{what:?}");
+        }
+    }
+    assert!(allowed > 100 && denied > 100, "both are met: {allowed} and {denied}");
+}
+
+/// An index in which `busy` has this many bindings in `n`, each to a role of its own with these names of objects.
+fn busy(bindings: usize, names: usize) -> Index {
+    let mut index = Index::default();
+    let subject = json!([{"kind": "User", "name": "busy"}]);
+    for number in 0..bindings {
+        let mut role = role("n", &format!("r{number}"), "get", "pods");
+        role["rules"][0]["resourceNames"] = (0..names).map(|name| format!("p{number}-{name}")).collect();
+        put(&mut index, "roles", None, Some(&role));
+        let binding = bound("n", &format!("b{number}"), "Role", &format!("r{number}"), &subject);
+        put(&mut index, "rolebindings", None, Some(&binding));
+    }
+    index
+}
+
+fn named(name: &'static str) -> Attributes<'static> {
+    Attributes { name, ..asks("n", "pods") }
+}
+
+#[test]
+fn a_table_is_made_once_and_made_anew_when_a_role_or_a_binding_changes() {
+    let mut index = busy(1000, 1);
+    let who = Identity::new("busy", &[]);
+    let last = r#"RoleBinding "b999/n" of Role "r999" to User "busy""#;
+    assert_eq!(said(&index, &who, &named("p999-0")), last);
+    let kept = index.tables.kept();
+    assert_eq!(kept.0, 1);
+    assert_eq!(said(&index, &who, &named("p1000-0")), "");
+    assert_eq!(index.tables.kept(), kept, "the same is asked again");
+
+    put(&mut index, "roles", None, Some(&role("m", "other", "get", "pods")));
+    assert_eq!(index.tables.kept(), kept, "another namespace's role changes nothing here");
+    let (old, new) = (role("n", "r999", "get", "pods"), role("n", "r999", "get", "services"));
+    put(&mut index, "roles", Some(&old), Some(&new));
+    assert_eq!(index.tables.kept(), (0, 0));
+    assert_eq!(said(&index, &who, &named("p999-0")), "");
+    assert_eq!(said(&index, &who, &asks("n", "services")), last);
+
+    let subject = json!([{"kind": "User", "name": "busy"}]);
+    let binding = bound("n", "b999", "Role", "r999", &subject);
+    put(&mut index, "rolebindings", Some(&binding), None);
+    assert_eq!(said(&index, &who, &asks("n", "services")), "");
+    put(&mut index, "roles", Some(&role("n", "r5", "get", "pods")), None);
+    assert_eq!(said(&index, &who, &named("p5-0")), r#"role.rbac.authorization.k8s.io "r5" not found"#);
+}
+
+#[test]
+fn rules_without_end_are_walked_over_and_keep_nothing() {
+    let index = busy(20, 10_000);
+    let who = Identity::new("busy", &[]);
+    assert_eq!(said(&index, &who, &named("p19-9999")), r#"RoleBinding "b19/n" of Role "r19" to User "busy""#);
+    assert_eq!(index.tables.kept(), (1, 1), "it is remembered that there is none");
 }
