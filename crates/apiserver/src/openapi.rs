@@ -21,7 +21,7 @@ use skiff_api::status::StatusError;
 
 use crate::http_body::{Response, empty, full};
 use crate::request::Query;
-use crate::{descriptions, discovery, encoding};
+use crate::{descriptions, discovery, encoding, explain};
 
 const JSON: &str = "application/json";
 const V2_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
@@ -115,7 +115,7 @@ fn documents() -> Documents {
             served.push(base);
         }
     }
-    Documents::new(served, descriptions::checksum())
+    Documents::new(served, descriptions::checksum()).with(explain::schemas())
 }
 
 /// The answer to a path below `/openapi`, `None` for an unknown one.

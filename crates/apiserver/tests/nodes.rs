@@ -93,6 +93,53 @@ async fn an_agent_gets_tokens_bound_to_its_own_pods() {
 }
 
 #[tokio::test]
+async fn an_agent_gets_tokens_for_the_audiences_that_its_pods_ask_for() {
+    let (api, _) = cluster().await;
+    let mut vaulted = pod("vaulted");
+    vaulted["spec"]["nodeName"] = "a".into();
+    vaulted["spec"]["automountServiceAccountToken"] = false.into();
+    let token = json!({"serviceAccountToken": {"path": "t", "audience": "vault"}});
+    vaulted["spec"]["volumes"] = json!([{"name": "v", "projected": {"sources": [token]}}]);
+    let made = api.ok(Method::POST, PODS, vaulted).await;
+    let path = format!("{ACCOUNTS}/default/token");
+    let ask = async |audiences: Value| {
+        let bound =
+            json!({"apiVersion": "v1", "kind": "Pod", "name": "vaulted", "uid": made["metadata"]["uid"]});
+        let body = json!({"spec": {"audiences": audiences, "boundObjectRef": bound}});
+        code(&api, "a", Method::POST, &path, body).await
+    };
+    let refused = |audience: &str| {
+        let message = format!(
+            "serviceaccounts \"default\" is forbidden: audience {audience:?} not found in pod spec volume, \
+             system:node:a is not authorized to request tokens for this audience"
+        );
+        (403, message)
+    };
+    assert_eq!(ask(json!(["vault"])).await.0, 201);
+    assert_eq!(ask(json!(["bank"])).await, refused("bank"));
+    assert_eq!(ask(json!([])).await, refused(""), "it has none for the API server");
+    let several =
+        (403, "serviceaccounts \"default\" is forbidden: node may only request 0 or 1 audiences".to_owned());
+    assert_eq!(ask(json!(["vault", "bank"])).await, several);
+
+    // A role can name further ones.
+    let rbac = "/apis/rbac.authorization.k8s.io/v1";
+    let rule = json!({
+        "verbs": ["request-serviceaccounts-token-audience"], "apiGroups": [""], "resources": ["bank"],
+        "resourceNames": ["default"],
+    });
+    let role = json!({"metadata": {"name": "bankers"}, "rules": [rule]});
+    api.ok(Method::POST, &format!("{rbac}/clusterroles"), role).await;
+    let binding = json!({
+        "metadata": {"name": "bankers"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "bankers"},
+        "subjects": [{"kind": "Group", "name": "system:nodes"}],
+    });
+    api.ok(Method::POST, &format!("{rbac}/clusterrolebindings"), binding).await;
+    assert_eq!(ask(json!(["bank"])).await.0, 201);
+}
+
+#[tokio::test]
 async fn an_agent_writes_its_own_node_and_pods() {
     let (api, _) = cluster().await;
     let node = |name: &str| json!({"metadata": {"name": name}, "status": {"phase": ""}});

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, anyhow, bail};
 use clap::Subcommand;
 use futures_util::TryStreamExt;
-use http::{Method, Request};
+use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt, StreamBody};
 use k8s_openapi::api::core::v1::Node;
 use serde::{Deserialize, Serialize};
@@ -46,10 +46,13 @@ enum Command {
         #[command(flatten)]
         output: Output,
     },
-    /// Remove an image
+    /// Remove an image that no container uses
     Rm {
         #[command(flatten)]
         place: Place,
+        /// Also if containers use it: they keep what they have, new ones find it no more
+        #[arg(long)]
+        force: bool,
         image: String,
     },
     /// Save an image as an OCI archive
@@ -145,11 +148,21 @@ pub(crate) async fn run(args: &Args, clusters: &Clusters) -> anyhow::Result<()> 
             }
             print(&rows.into_values().collect::<Vec<_>>(), output.format)?;
         }
-        Command::Rm { place, image } => {
+        Command::Rm { place, force, image } => {
             let (client, nodes) = place.resolve(clusters).await?;
+            let query = format!("images?ref={}&force={force}", encode(image));
+            let mut missing = Vec::new();
             for node in &nodes {
-                let query = format!("images?ref={}", encode(image));
-                call(&client, Method::DELETE, node, &query, empty()).await?;
+                match ask(&client, Method::DELETE, node, &query, empty()).await? {
+                    Ok(_) => {}
+                    Err(refused) if refused.status == StatusCode::NOT_FOUND => missing.push(refused),
+                    Err(refused) => return Err(anyhow!(refused.sentence)),
+                }
+            }
+            // Nodes of one machine share their images: the first that is asked removes it for all.
+            if missing.len() == nodes.len() {
+                let first = missing.into_iter().next().context("the cluster has no node")?;
+                return Err(anyhow!(first.sentence));
             }
         }
         Command::Save { place, image, archive } => {
@@ -212,6 +225,23 @@ pub(crate) async fn call(
     path: &str,
     body: Body,
 ) -> anyhow::Result<Body> {
+    ask(client, method, node, path, body).await?.map_err(|refused| anyhow!(refused.sentence))
+}
+
+/// An answer of a node other than success.
+struct Refused {
+    status: StatusCode,
+    /// For a person.
+    sentence: String,
+}
+
+async fn ask(
+    client: &Client,
+    method: Method,
+    node: &str,
+    path: &str,
+    body: Body,
+) -> anyhow::Result<Result<Body, Refused>> {
     let request = Request::builder()
         .method(method)
         .uri(format!("/api/v1/nodes/{node}/proxy/skiff/{path}"))
@@ -220,10 +250,10 @@ pub(crate) async fn call(
     let response = client.send(request).await.map_err(|error| anyhow!(refusal::of_error(&error)))?;
     let status = response.status();
     if status.is_success() {
-        return Ok(response.into_body());
+        return Ok(Ok(response.into_body()));
     }
     let bytes = bytes(response.into_body()).await?;
-    Err(anyhow!(refusal::of_answer(node, status, &bytes)))
+    Ok(Err(Refused { status, sentence: refusal::of_answer(node, status, &bytes) }))
 }
 
 pub(crate) async fn json<T: serde::de::DeserializeOwned>(body: Body) -> anyhow::Result<T> {

@@ -38,6 +38,12 @@ fn of_agent(node: &str, message: &str) -> String {
             "node {node} has no image {reference:?}: see `skiff image ls`, or `skiff image load` it"
         );
     }
+    if let Some((reference, containers)) = quoted(message, "image ", " is in use by ") {
+        return format!(
+            "{containers} of image {reference:?} exist: delete their pods first, or take just its name away with \
+             --force"
+        );
+    }
     if let Some((reference, reason)) = quoted(message, "couldn't parse image name ", ": ") {
         return format!("{reference:?} is no image name ({reason}): write [REGISTRY/]NAME[:TAG]");
     }
@@ -82,6 +88,15 @@ pub(crate) fn of_error(error: &Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_image_in_use_is_left_alone_and_said_to_be() {
+        let answer = of_answer("n1", StatusCode::CONFLICT, br#"image "alpine" is in use by 2 containers"#);
+        assert_eq!(
+            answer,
+            "2 containers of image \"alpine\" exist: delete their pods first, or take just its name away with --force"
+        );
+    }
 
     #[test]
     fn refusals_say_what_to_do() {

@@ -15,6 +15,7 @@ pub mod pending;
 pub mod pod;
 pub mod reach;
 pub mod redact;
+pub mod schema;
 pub mod start;
 pub mod text;
 pub mod trace;

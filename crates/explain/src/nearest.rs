@@ -43,13 +43,43 @@ mod tests {
 
     #[test]
     fn distances() {
-        for (a, b, far) in [("", "", 0), ("a", "", 1), ("ab", "ba", 1), ("kitten", "sitting", 3)] {
+        for (a, b, far) in [
+            ("", "", 0),
+            ("a", "", 1),
+            ("abc", "abc", 0),
+            ("abc", "abd", 1),
+            ("abc", "ac", 1),
+            ("ab", "ba", 1),
+            ("xabx", "xbax", 1),
+            ("abcd", "badc", 2),
+            ("abx", "bay", 2),
+            ("aab", "aba", 1),
+            ("abcdef", "ghijkl", 6),
+            ("kitten", "sitting", 3),
+            ("wéb", "web", 1),
+        ] {
             assert_eq!(distance(a, b), far, "{a} {b}");
+            assert_eq!(distance(b, a), far, "{b} {a}");
         }
     }
 
     #[test]
     fn an_unfinished_name_is_found() {
         assert_eq!(nearest("web", ["web-6d9c7f7c5b-x2x4z", "wob-db"]), Some("web-6d9c7f7c5b-x2x4z"));
+    }
+
+    #[test]
+    fn half_the_letters_may_be_wrong_and_two_of_a_short_name() {
+        assert_eq!(nearest("abcdef", ["abcxyz"]), Some("abcxyz"));
+        assert_eq!(nearest("abcdef", ["abwxyz"]), None);
+        assert_eq!(nearest("abcde", ["abxyz"]), Some("abxyz"), "rounded up");
+        assert_eq!(nearest("ab", ["xy"]), Some("xy"));
+        assert_eq!(nearest("ab", ["xyz"]), None);
+        // The nearest of several, and of two as near the first by name.
+        assert_eq!(nearest("web-1", ["wab-2", "web-2", "db"]), Some("web-2"));
+        assert_eq!(nearest("web-1", ["web-3", "web-2"]), Some("web-2"));
+        // Nothing is begun by every name.
+        assert_eq!(nearest("", ["something"]), None);
+        assert_eq!(nearest("x", []), None);
     }
 }

@@ -196,4 +196,120 @@ mod tests {
         assert_eq!(answers, [Answer::Some, Answer::Yes, Answer::Some, Answer::Some]);
         assert!(told.listeners[0].reachable[0].reason.ends_with("as policy default/deny allows"));
     }
+
+    fn reasons(pod: &Pod, address: &str) -> [String; 4] {
+        let reach = reach(pod, &socket(address));
+        assert_eq!(
+            reach.iter().map(|reach| reach.from.as_str()).collect::<Vec<_>>(),
+            ["pod network", "node", "other nodes", "outside"]
+        );
+        [0, 1, 2, 3].map(|index| reach[index].reason.clone())
+    }
+
+    #[test]
+    fn every_answer_has_its_reason() {
+        assert_eq!(
+            reasons(&pod(7), "0.0.0.0"),
+            [
+                "at 10.244.1.5:8080",
+                "at 10.244.1.5:8080, over the bridge",
+                "at 10.244.1.5:8080, by the route to the pods of n1",
+                "no host port and no NodePort leads here; pod addresses are the cluster's",
+            ]
+        );
+        assert_eq!(
+            reasons(&pod(7), "127.0.0.1")[0],
+            "it is bound to 127.0.0.1, which is inside the pod alone"
+        );
+        assert_eq!(
+            reasons(&pod(7), "10.9.9.9")[3],
+            "it is bound to 10.9.9.9, which is not the pod's address 10.244.1.5"
+        );
+        let none = Pod { pod_ip: None, ..pod(7) };
+        assert_eq!(answers(&none, "0.0.0.0"), [Answer::No; 4]);
+        assert_eq!(reasons(&none, "0.0.0.0")[0], "the pod has no address");
+        let own = "at 10.100.0.2:8080: the socket is the node's own, with no translation before it";
+        let outside = "at 10.100.0.2:8080, from wherever n1's address can be reached";
+        assert_eq!(reasons(&pod(1), "0.0.0.0"), [own, own, own, outside]);
+        assert!(reasons(&pod(1), "::1")[1].starts_with("::1 is n1's own loopback"));
+        assert!(reasons(&pod(1), "2001:db8::1")[0].starts_with("at [2001:db8::1]:8080: "));
+        // Of a sandbox whose namespace is not known nobody says that it is the node's.
+        let mut unknown = pod(0);
+        unknown.node.inodes = Inodes([0; 8]);
+        assert_eq!(answers(&unknown, "0.0.0.0"), [Answer::Yes, Answer::Yes, Answer::Yes, Answer::No]);
+    }
+
+    #[test]
+    fn doors_are_those_of_the_sockets_port_and_protocol() {
+        let door = |host_ip: &str, protocol: &str, container_port| HostPort {
+            host_ip: host_ip.into(),
+            host_port: 9000,
+            protocol: protocol.into(),
+            container_port,
+        };
+        let service = |target_port, node_port| ServicePort {
+            service: "default/web".into(),
+            cluster_ip: "10.96.0.9".into(),
+            port: 80,
+            protocol: "TCP".into(),
+            target_port,
+            node_port,
+        };
+        let outside = |ports: Vec<HostPort>, services: Vec<ServicePort>| {
+            let pod = Pod { host_ports: ports, services, ..pod(7) };
+            let [.., outside] = <[Reach; 4]>::try_from(reach(&pod, &socket("0.0.0.0"))).unwrap();
+            if outside.answer == Answer::Yes { outside.reason } else { String::new() }
+        };
+        assert_eq!(
+            outside(vec![door("192.0.2.7", "TCP", 8080)], vec![service(8080, Some(30080))]),
+            "by host port 192.0.2.7:9000 of n1 and by NodePort 30080 of service default/web on every node"
+        );
+        assert_eq!(outside(vec![door("::", "TCP", 8080)], vec![]), "by host port 10.100.0.2:9000 of n1");
+        for (ports, services) in [
+            (vec![door("0.0.0.0", "UDP", 8080)], vec![]),
+            (vec![door("0.0.0.0", "TCP", 8081)], vec![]),
+            (vec![door("::1", "TCP", 8080)], vec![]),
+            (vec![], vec![service(8080, None)]),
+            (vec![], vec![service(80, Some(30080))]),
+        ] {
+            assert_eq!(outside(ports, services), "");
+        }
+    }
+
+    #[test]
+    fn policies_limit_only_what_is_isolated() {
+        let limited = |net: u64, policies: &[&str]| {
+            let mut facts = pod(net);
+            facts.sockets.push(socket("0.0.0.0"));
+            facts.sockets.push(socket("127.0.0.1"));
+            facts.metadata.name = "p".into();
+            facts.metadata.namespace = "n".into();
+            for socket in &mut facts.sockets {
+                let process = crate::facts::Process {
+                    pid: 5,
+                    command: "x".into(),
+                    pod: Some("n/p".into()),
+                    container: None,
+                };
+                socket.process = Some(process);
+            }
+            let mut told = crate::judge::pod(&facts);
+            limit(&mut told, policies.iter().map(|name| (*name).to_owned()).collect());
+            let answers = |index: usize| -> Vec<Answer> {
+                told.listeners[index].reachable.iter().map(|reach| reach.answer).collect()
+            };
+            (answers(0), answers(1), told.policies.len())
+        };
+        use Answer::{No, Some as Limited, Yes};
+        assert_eq!(limited(7, &["n/a", "n/b"]), (vec![Limited, Yes, Limited, No], vec![No; 4], 2));
+        assert_eq!(limited(7, &[]).0, [Yes, Yes, Yes, No]);
+        // Pods on their node's network are none that a policy isolates.
+        assert_eq!(limited(1, &["n/a"]), (vec![Yes; 4], vec![No, Yes, No, No], 0));
+    }
+
+    #[test]
+    fn sockets_are_named_by_address_port_and_protocol() {
+        assert_eq!(socket_name(Protocol::Tcp, "0.0.0.0".parse().unwrap(), 80), "0.0.0.0:80/TCP");
+        assert_eq!(socket_name(Protocol::Udp, "::".parse().unwrap(), 53), "[::]:53/UDP");
+    }
 }

@@ -382,4 +382,101 @@ mod tests {
         }
         assert!(!text.contains("queue"));
     }
+
+    fn waterfall(parts: &[Marks]) -> StartExplanation {
+        explain(Metadata::default(), "n", parts)
+    }
+
+    /// A phase that took from one millisecond to another.
+    fn took(phase: Phase, from: u64, to: u64) -> Marks {
+        let starts = Starts::default();
+        starts.mark("u", phase, at(from), at(to));
+        starts.get("u").expect("it was marked")
+    }
+
+    #[test]
+    fn the_objective_is_met_by_what_is_ready_within_five_seconds() {
+        for (ready, meets) in [(4_999, true), (5_000, true), (5_001, false)] {
+            let told = waterfall(&[took(Phase::Write, 0, 2), took(Phase::Ready, 10, ready)]);
+            assert!(told.finished);
+            assert_eq!((told.meets_objective, told.total_ms), (meets, ready as f64), "{ready} ms");
+        }
+        let unfinished = waterfall(&[took(Phase::Write, 0, 2)]);
+        assert!(!unfinished.finished && !unfinished.meets_objective);
+        let nothing = waterfall(&[]);
+        assert_eq!((nothing.total_ms, nothing.phases.len(), nothing.finished), (0.0, 0, false));
+    }
+
+    #[test]
+    fn of_a_phase_that_several_know_the_first_of_them_is_told() {
+        let told = waterfall(&[took(Phase::Bind, 0, 4), took(Phase::Bind, 1, 9)]);
+        assert_eq!((told.phases[0].took_ms, told.phases[0].slowest), (4.0, true));
+    }
+
+    #[test]
+    fn what_is_seen_begins_where_it_was_written() {
+        let phase = |parts: &[Marks], phase: Phase| {
+            let told =
+                waterfall(parts).phases.into_iter().find(|own| own.phase == phase).expect("it is told");
+            (told.began_ms, told.took_ms)
+        };
+        let write = took(Phase::Write, 0, 1);
+        assert_eq!(
+            phase(&[write, took(Phase::Ready, 5, 6), took(Phase::Watched, 9, 9)], Phase::Watched),
+            (6.0, 3.0)
+        );
+        // Who hears of it before its writer knows that it is written took no time.
+        assert_eq!(
+            phase(&[write, took(Phase::Bind, 2, 8), took(Phase::Seen, 7, 7)], Phase::Seen),
+            (7.0, 0.0)
+        );
+        assert_eq!(
+            phase(&[write, took(Phase::Ready, 5, 8), took(Phase::Watched, 7, 7)], Phase::Watched),
+            (7.0, 0.0)
+        );
+        // Without the writer's mark it is a moment.
+        assert_eq!(phase(&[write, took(Phase::Seen, 7, 7)], Phase::Seen), (7.0, 0.0));
+        assert_eq!(phase(&[write, took(Phase::Watched, 7, 7)], Phase::Watched), (7.0, 0.0));
+    }
+
+    #[test]
+    fn the_first_mark_of_a_phase_stays_but_for_what_each_container_has() {
+        let starts = Starts::default();
+        for (phase, ends) in [(Phase::Network, 2), (Phase::Image, 9), (Phase::Create, 9), (Phase::Start, 9)] {
+            starts.mark("u", phase, at(1), at(2));
+            starts.mark("u", phase, at(8), at(9));
+            starts.mark("u", phase, at(3), at(4));
+            let (began, ended) = starts.get("u").unwrap()[phase as usize];
+            assert_eq!((began, ended), (micros(at(1)), micros(at(ends))), "{phase:?}");
+        }
+        // Whose end is before its beginning, by clocks that were set, has no length.
+        starts.mark("v", Phase::Bind, at(5), at(3));
+        assert_eq!(starts.get("v").unwrap()[Phase::Bind as usize], (micros(at(5)), micros(at(5))));
+        assert!(!starts.prometheus().contains("phase=\"bind\""), "a moment is no duration");
+    }
+
+    #[test]
+    fn a_phase_ends_only_if_its_beginning_is_known() {
+        let starts = Starts::default();
+        starts.finish("u", Phase::Queue, at(9));
+        starts.mark_since("u", Phase::Decision, Phase::Queue, at(9));
+        assert_eq!(starts.get("u"), None);
+        starts.begin("u", Phase::Queue, at(2));
+        starts.begin("u", Phase::Queue, at(5));
+        assert!(!starts.has("u", Phase::Queue), "it is not over");
+        starts.mark_since("u", Phase::Decision, Phase::Queue, at(9));
+        assert!(!starts.has("u", Phase::Decision));
+        starts.finish("u", Phase::Queue, at(6));
+        assert!(starts.has("u", Phase::Queue) && !starts.has("other", Phase::Queue));
+        assert_eq!(starts.get("u").unwrap()[Phase::Queue as usize], (micros(at(2)), micros(at(6))));
+    }
+
+    #[test]
+    fn a_bound_belongs_to_its_bucket() {
+        let starts = Starts::default();
+        starts.mark("a", Phase::Bind, at(0), at(5));
+        let text = starts.prometheus();
+        assert!(text.contains("le=\"0.002\"} 0") && text.contains("le=\"0.005\"} 1"), "{text}");
+        assert!(text.starts_with("# HELP skiff_pod_start_phase_seconds "), "{text}");
+    }
 }

@@ -58,6 +58,9 @@ mod tests {
         let last = backoff.expect("one was made");
         let quiet = at + Duration::from_secs(601);
         assert_eq!(last.until(quiet), None);
+        let nearly = last.updated + Duration::from_secs(600);
+        assert_eq!(last.until(nearly), Some(nearly + MAX));
+        assert_eq!(Backoff::next(Some(last), nearly).delay, MAX);
         assert_eq!(Backoff::next(Some(last), quiet).delay, INITIAL);
     }
 }

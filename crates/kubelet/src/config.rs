@@ -43,6 +43,7 @@ pub struct Config {
     /// The first of the IDs for pods with users of their own: [`crate::FIRST_USER`], unless nodes share a
     /// machine.
     pub first_user: u32,
+    pub image_gc: crate::ImageGc,
     /// Without the leading `v`, such as `1.36.0+skiff`.
     pub version: String,
 }

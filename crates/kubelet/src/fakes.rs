@@ -37,6 +37,7 @@ pub(crate) fn config() -> Config {
         seccomp_default: false,
         platform_logs: None,
         first_user: crate::FIRST_USER,
+        image_gc: crate::ImageGc::default(),
         serving: Serving { tls: None, ready: None, allowed_names: Vec::new() },
         version: "1.36.0+skiff".into(),
     }
@@ -49,6 +50,10 @@ struct State {
     serial: u64,
     /// Every call that changes something, in words.
     calls: Vec<String>,
+    image_disk: ImageDisk,
+    image_uses: Vec<ImageUse>,
+    /// Containers by image that came to be since `image_uses` was read.
+    used_images: BTreeMap<String, usize>,
 }
 
 /// Keeps sandboxes and containers in memory. A container whose command is `missing` can't start; the
@@ -66,6 +71,9 @@ impl Default for FakeRuntime {
             images: vec![image("web:1")],
             serial: 0,
             calls: Vec::new(),
+            image_disk: ImageDisk::default(),
+            image_uses: Vec::new(),
+            used_images: BTreeMap::new(),
         };
         Self { state: Mutex::new(state), events: broadcast::channel(64).0 }
     }
@@ -89,6 +97,22 @@ pub(crate) fn image(name: &str) -> Image {
 impl FakeRuntime {
     pub(crate) fn calls(&self) -> Vec<String> {
         self.state.lock().calls.clone()
+    }
+
+    /// The disk that images are on, and who uses them.
+    pub(crate) fn have_images(&self, disk: ImageDisk, uses: Vec<ImageUse>) {
+        let mut state = self.state.lock();
+        (state.image_disk, state.image_uses) = (disk, uses);
+    }
+
+    /// Images get containers behind the back of who has read their uses.
+    pub(crate) fn use_images(&self, used: BTreeMap<String, usize>) {
+        self.state.lock().used_images = used;
+    }
+
+    pub(crate) fn removed_images(&self) -> Vec<String> {
+        let calls = self.calls();
+        calls.iter().filter_map(|call| call.strip_prefix("remove image ")).map(str::to_owned).collect()
     }
 
     /// The container's program ends by itself.
@@ -272,6 +296,10 @@ impl Runtime for FakeRuntime {
         Ok(Stats::default())
     }
 
+    async fn written(&self, _: &ContainerId) -> Result<usage::DiskUsage, Error> {
+        Ok(usage::DiskUsage::default())
+    }
+
     async fn pull_image(&self, reference: &str, _: Option<RegistryAuth>) -> Result<Image, ImageError> {
         if reference.starts_with("absent") {
             return Err(ImageError::Pull { reference: reference.into(), reason: "not found".into() });
@@ -291,8 +319,26 @@ impl Runtime for FakeRuntime {
         Ok(self.state.lock().images.clone())
     }
 
-    async fn remove_image(&self, _: &str) -> Result<(), ImageError> {
+    async fn remove_image(&self, id: &str, removal: Removal) -> Result<(), ImageError> {
+        let mut state = self.state.lock();
+        let containers = state.used_images.get(id).copied().unwrap_or(0);
+        if containers > 0 && removal != Removal::Forced {
+            return Err(ImageError::InUse { reference: id.into(), containers });
+        }
+        let at = state.image_uses.iter().position(|image| image.id == id);
+        let image = at.map(|at| state.image_uses.remove(at));
+        let image = image.ok_or_else(|| ImageError::NotPresent(id.into()))?;
+        state.image_disk.available_bytes += image.size_bytes;
+        state.calls.push(format!("remove image {id}"));
         Ok(())
+    }
+
+    async fn image_uses(&self) -> Result<Vec<ImageUse>, ImageError> {
+        Ok(self.state.lock().image_uses.clone())
+    }
+
+    async fn image_disk(&self) -> Result<ImageDisk, ImageError> {
+        Ok(self.state.lock().image_disk)
     }
 
     async fn load_image(&self, _: &Path) -> Result<Vec<Image>, ImageError> {

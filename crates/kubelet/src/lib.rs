@@ -19,6 +19,7 @@ mod explain;
 #[cfg(test)]
 mod fakes;
 mod given;
+mod image_gc;
 mod images;
 mod isolation;
 mod labels;
@@ -64,6 +65,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 pub use config::{Config, Serving};
+pub use image_gc::ImageGc;
 pub use isolation::{BoxError, Isolation, Unrestricted};
 pub use security::sysctls::check_allowed as check_allowed_sysctls;
 pub use security::users::FIRST as FIRST_USER;
@@ -143,6 +145,13 @@ pub async fn run(
         port,
     });
     let images_changed = Arc::new(Notify::new());
+    let collector = image_gc::Collector {
+        runtime: runtime.clone(),
+        events: events.clone(),
+        node_name: config.node_name.clone(),
+        policy: config.image_gc,
+        images_changed: images_changed.clone(),
+    };
     let context = Arc::new(Context {
         config,
         client: client.clone(),
@@ -159,6 +168,7 @@ pub async fn run(
         capacity,
         users,
         bells,
+        samples: parking_lot::Mutex::default(),
         memory: Arc::default(),
     });
 
@@ -182,6 +192,7 @@ pub async fn run(
         "the node's own object"
     });
     parts.spawn(follow_runtime(context.clone()).map(ended("the runtime's events")));
+    parts.spawn(collector.run().map(ended("image garbage collection")));
     parts.spawn(keep_logs(context.clone()).map(ended("log rotation")));
     parts.spawn(follow_pods(context).map(ended("the pods' workers")));
 

@@ -10,6 +10,7 @@ use skiff_network::Network;
 use skiff_runtime::{Runtime, SandboxId};
 use tokio::sync::{Notify, watch};
 
+use crate::agent::Samples;
 use crate::capacity::Capacity;
 use crate::config::Config;
 use crate::events::Recorder;
@@ -40,6 +41,8 @@ pub(crate) struct Context {
     pub(crate) capacity: Capacity,
     pub(crate) users: UserRanges,
     pub(crate) bells: Arc<Bells>,
+    /// For `/stats/summary`.
+    pub(crate) samples: Mutex<Samples>,
     /// For explanations.
     pub(crate) memory: Arc<Memory>,
 }

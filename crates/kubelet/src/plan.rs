@@ -404,13 +404,9 @@ fn step_container(
             attempt = labels::attempt(&latest.labels);
         }
         Some(latest) => {
-            // An init container that ended well runs again only in a new sandbox.
-            let again = match policy {
-                _ if is_init && !seen.is_current(&latest.sandbox) => true,
-                RestartPolicy::Always if is_init => exit_code(latest) != 0,
-                policy => restarts(policy, latest),
-            };
-            if !again {
+            // In a new sandbox every init container runs again, however it ended in the one before.
+            let anew = is_init && !seen.is_current(&latest.sandbox);
+            if !anew && !restarts(policy, latest) {
                 return;
             }
             attempt = labels::attempt(&latest.labels) + 1;

@@ -18,7 +18,7 @@ use std::path::Path;
 use async_trait::async_trait;
 
 pub use cidr::ParseCidrError;
-pub use local::{Config, LocalNetwork};
+pub use local::{Config, LocalNetwork, SETTINGS, host_links, remove};
 
 /// An IPv4 range, in canonical form: host bits are zero.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]

@@ -23,6 +23,11 @@ use crate::state::{PortKey, State, key};
 use crate::walk::{self, Asked, SandboxAt, Walk, Way};
 use crate::{Attachment, Cidr, Error, HostPort, HostPortConflict, Network, Protocol, Route, listeners};
 
+/// The parameters of the whole machine, relative to `/proc/sys`, that a node needs set and that outlive its
+/// links: who takes a node away puts them back.
+pub const SETTINGS: [&str; 3] =
+    ["net/ipv4/ip_forward", "net/ipv4/conf/all/send_redirects", "net/bridge/bridge-nf-call-iptables"];
+
 /// What the network of a node is made of.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -418,17 +423,43 @@ impl Inner {
 
     fn remove(&self) -> Result<(), Error> {
         let mut kernel = self.lock();
-        for sandbox in kernel.state.sandboxes.values() {
-            kernel.links.delete_link(&sandbox.host_link)?;
-        }
-        for route in kernel.links.routes(Some(ORIGIN))? {
-            kernel.links.delete_route(&route)?;
-        }
-        kernel.links.delete_link(&self.config.bridge)?;
+        delete(&kernel.links, &kernel.state, &self.config.bridge)?;
         self.ruleset.remove()?;
         kernel.state = State::default();
         kernel.state.write(&self.state_file)
     }
+}
+
+/// Removes what an earlier process made, by what it wrote down: links, routes, rules and these further
+/// addresses of the loopback. Kernel settings stay: see [`SETTINGS`]. Succeeds where nothing is left.
+pub fn remove(state_dir: &Path, bridge: &str, local_addresses: &[Ipv4Addr]) -> Result<(), Error> {
+    // Without it no link is known; those of sandboxes that have ended are gone with them.
+    let state = State::read(&state_dir.join("network.json")).unwrap_or_default();
+    let links = Connection::open()?;
+    delete(&links, &state, bridge)?;
+    let loopback = link_index(&links, "lo")?;
+    for own in links.addresses()?.into_iter().filter(|this| this.link == loopback) {
+        if local_addresses.contains(&own.ip) {
+            links.delete_address(loopback, own.ip, own.prefix)?;
+        }
+    }
+    Ok(Ruleset::open()?.remove()?)
+}
+
+/// The links that an earlier process made for its sandboxes.
+pub fn host_links(state_dir: &Path) -> Vec<String> {
+    let state = State::read(&state_dir.join("network.json")).unwrap_or_default();
+    state.sandboxes.into_values().map(|sandbox| sandbox.host_link).collect()
+}
+
+fn delete(links: &Connection, state: &State, bridge: &str) -> Result<(), Error> {
+    for sandbox in state.sandboxes.values() {
+        links.delete_link(&sandbox.host_link)?;
+    }
+    for route in links.routes(Some(ORIGIN))? {
+        links.delete_route(&route)?;
+    }
+    Ok(links.delete_link(bridge)?)
 }
 
 fn wanted_target(

@@ -57,6 +57,11 @@ fn labels_make_a_policy() {
         "privileged:latest restricted:v1.0 baseline:latest",
         &[],
     );
+    // Where warnings are as strict by default already, they stay as of their own version.
+    let warned = LevelVersion { level: Level::Baseline, version: Version::V1(30) };
+    let asked = labels(&[("enforce", "baseline")]);
+    let (policy, _) = Policy::of_labels(look(&asked), Policy { warn: warned, ..Policy::default() });
+    assert_eq!(shown(&policy), "baseline:latest privileged:latest baseline:v1.30");
     let level = "must be one of privileged, baseline, restricted";
     check(
         &[("enforce", "strict"), ("audit", ""), ("warn", "Baseline")],
@@ -137,11 +142,48 @@ fn exemptions_hold_for_users_namespaces_and_runtime_classes() {
 }
 
 #[test]
+fn exemptions_hold_for_nobody_else() {
+    let exemptions = Exemptions {
+        usernames: vec!["joe".into()],
+        namespaces: vec!["m".into()],
+        runtime_classes: vec!["sealed".into()],
+    };
+    let configuration = Configuration { exemptions, ..Configuration::default() };
+    let outcome = outcome(&configuration, &[("enforce", "baseline")], Subject::Pod);
+    assert!(outcome.refused.is_some(), "{outcome:?}");
+    // Nor for who has no name, or for a pod without a class, whatever is listed.
+    let exemptions = Exemptions {
+        usernames: vec![String::new()],
+        runtime_classes: vec![String::new()],
+        ..Exemptions::default()
+    };
+    let configuration = Configuration { exemptions, ..Configuration::default() };
+    let labels = labels(&[("enforce", "baseline")]);
+    let pod = json!({"spec": {"hostNetwork": true, "containers": [{"name": "a"}]}});
+    let outcome = admit(&configuration, "", "n", look(&labels), Subject::Pod, &Pod::of(&pod));
+    assert!(outcome.refused.is_some(), "{outcome:?}");
+}
+
+#[test]
 fn the_pods_of_templates_are_found() {
-    assert_eq!(pod_of("apps", "deployments"), Some((Subject::Template, "/spec/template")));
-    assert_eq!(pod_of("batch", "cronjobs"), Some((Subject::Template, "/spec/jobTemplate/spec/template")));
     assert_eq!(pod_of("", "pods"), Some((Subject::Pod, "")));
-    assert_eq!(pod_of("", "services"), None);
+    for (group, resource, place) in [
+        ("", "podtemplates", "/template"),
+        ("", "replicationcontrollers", "/spec/template"),
+        ("apps", "deployments", "/spec/template"),
+        ("apps", "replicasets", "/spec/template"),
+        ("apps", "statefulsets", "/spec/template"),
+        ("apps", "daemonsets", "/spec/template"),
+        ("batch", "jobs", "/spec/template"),
+        ("batch", "cronjobs", "/spec/jobTemplate/spec/template"),
+    ] {
+        assert_eq!(pod_of(group, resource), Some((Subject::Template, place)), "{group}/{resource}");
+    }
+    for (group, resource) in
+        [("", "services"), ("", "deployments"), ("apps", "pods"), ("batch", "deployments")]
+    {
+        assert_eq!(pod_of(group, resource), None, "{group}/{resource}");
+    }
 }
 
 #[test]
@@ -160,6 +202,16 @@ fn only_images_and_new_containers_are_significant() {
     annotated["metadata"] =
         json!({"annotations": {"container.seccomp.security.alpha.kubernetes.io/a": "unconfined"}});
     assert!(is_significant_update(&annotated, &pod("x")));
+    annotated["metadata"] =
+        json!({"annotations": {"seccomp.security.alpha.kubernetes.io/pod": "unconfined"}});
+    assert!(is_significant_update(&annotated, &pod("x")));
+    // A container that is gone is a change, too.
+    for list in ["containers", "initContainers"] {
+        let mut longer = pod("x");
+        longer["spec"][list] = json!([{"name": "a", "image": "x"}, {"name": "b", "image": "x"}]);
+        assert!(is_significant_update(&pod("x"), &longer), "{list}");
+        assert!(!is_significant_update(&longer, &longer), "{list}");
+    }
 }
 
 const BASELINE: LevelVersion = LevelVersion { level: Level::Baseline, version: Version::Latest };
@@ -260,6 +312,26 @@ fn labels_of_an_exempt_namespace_do_nothing_and_say_so() {
     assert_eq!(said("other", &[("enforce", "baseline")]), None);
 }
 
+#[test]
+fn labels_of_an_exempt_namespace_that_ask_for_what_holds_anyway_are_not_spoken_of() {
+    let exemptions = Exemptions { namespaces: vec!["n".into()], ..Exemptions::default() };
+    let defaults = Policy { enforce: BASELINE, warn: BASELINE, ..Policy::default() };
+    let configuration = Configuration { defaults, exemptions };
+    let is_spoken_of = |pairs: &[(&'static str, &'static str)]| {
+        let labels = labels(pairs);
+        let (policy, _) = Policy::of_labels(look(&labels), defaults);
+        exempt_namespace_warning(&configuration, "n", look(&labels), &policy).is_some()
+    };
+    assert!(!is_spoken_of(&[("enforce", "baseline"), ("enforce-version", "latest")]));
+    // A version of what allows everything says nothing.
+    assert!(!is_spoken_of(&[("enforce", "baseline"), ("audit-version", "v1.30")]));
+    assert!(is_spoken_of(&[("enforce", "baseline"), ("audit", "restricted")]));
+    assert!(is_spoken_of(&[("enforce", "baseline"), ("enforce-version", "v1.30")]));
+    assert!(is_spoken_of(&[("enforce", "privileged")]), "less than the default, but warnings");
+    // Where everything is allowed there is no policy to be ignored.
+    assert!(!is_spoken_of(&[("enforce", "privileged"), ("warn", "privileged")]));
+}
+
 fn read(text: &str) -> Result<Configuration, String> {
     let document: Value = serde_yaml_ng::from_str(text).expect("YAML");
     Configuration::read(&document).map_err(|error| error.to_string())
@@ -292,4 +364,20 @@ fn a_configuration_is_read_and_its_faults_are_named() {
     }
     assert!(read(&format!("{head}default: {{}}\n")).expect_err("a typo").contains("unknown field `default`"));
     assert!(read("apiVersion: v1\nkind: Pod\n").expect_err("a pod").contains("no kind \"Pod\""));
+    let group = "pod-security.admission.config.k8s.io";
+    for (version, kind) in [
+        ("v1", "PodSecurityConfiguration"),
+        (&*format!("{group}/v1"), "Pod"),
+        (&*format!("{group}/v2"), "PodSecurityConfiguration"),
+    ] {
+        let why =
+            read(&format!("apiVersion: {version}\nkind: {kind}\n")).expect_err("another kind or version");
+        assert!(why.contains(&format!("no kind {kind:?} is registered for version {version:?}")), "{why}");
+    }
+    for version in ["v1beta1", "v1alpha1"] {
+        assert!(
+            read(&format!("apiVersion: {group}/{version}\nkind: PodSecurityConfiguration\n")).is_ok(),
+            "{version}"
+        );
+    }
 }

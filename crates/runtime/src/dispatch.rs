@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 /// What a shim is called, so that `ps` tells it from the agent it was started by.
-pub(crate) const SHIM: &str = "skiff-shim";
+pub const SHIM: &str = "skiff-shim";
 
 /// To be called by `main` before anything else and before any thread exists, with the program's arguments,
 /// its own name first. `Some` if this process was a shim and has ended.

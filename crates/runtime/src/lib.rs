@@ -14,14 +14,15 @@ mod seccomp;
 mod shim;
 mod spec;
 pub mod types;
+pub mod usage;
 
 use std::path::Path;
 use std::time::Duration;
 
 use async_trait::async_trait;
 
-pub use dispatch::dispatch_internal;
-pub use local::{Config, LocalRuntime};
+pub use dispatch::{SHIM, dispatch_internal};
+pub use local::{Config, LocalRuntime, recorded_sandboxes};
 pub use types::*;
 
 /// Sandboxes, containers and images of one node.
@@ -75,6 +76,8 @@ pub trait Runtime: Send + Sync + 'static {
 
     /// CPU and memory of a container's cgroup.
     async fn stats(&self, id: &ContainerId) -> Result<Stats, Error>;
+    /// What a container has written over its image: every file of that is looked at.
+    async fn written(&self, id: &ContainerId) -> Result<usage::DiskUsage, Error>;
 
     /// Makes an image available, asking the loaded images first and then the registry. Returns at once
     /// where every layer is there already, but a tag is looked up anew.
@@ -82,7 +85,10 @@ pub trait Runtime: Send + Sync + 'static {
     /// The image, if present and unpackable; never asks a registry.
     async fn image(&self, reference: &str) -> Result<Option<Image>, ImageError>;
     async fn list_images(&self) -> Result<Vec<Image>, ImageError>;
-    async fn remove_image(&self, reference: &str) -> Result<(), ImageError>;
+    async fn remove_image(&self, reference: &str, removal: Removal) -> Result<(), ImageError>;
+    /// All images, with who uses them: also other runtimes that share their place.
+    async fn image_uses(&self) -> Result<Vec<ImageUse>, ImageError>;
+    async fn image_disk(&self) -> Result<ImageDisk, ImageError>;
     /// Takes in an OCI or docker archive (tar, tar.gz, tar.zst) and returns the names it brought.
     async fn load_image(&self, archive: &Path) -> Result<Vec<Image>, ImageError>;
     /// Writes an OCI archive that [`Runtime::load_image`] and `docker load` take.

@@ -254,6 +254,11 @@ pub struct Stats {
     pub cpu_nanoseconds: u64,
     pub memory_bytes: u64,
     pub memory_working_set_bytes: u64,
+    /// Of no file: what upstream calls the resident set.
+    pub memory_anonymous_bytes: u64,
+    pub page_faults: u64,
+    /// Those that waited for a disk.
+    pub major_page_faults: u64,
     pub pids: u64,
 }
 
@@ -273,6 +278,44 @@ pub struct Image {
     pub env: Vec<String>,
     pub working_dir: Option<String>,
     pub stop_signal: Option<String>,
+}
+
+/// What decides whether an image may be removed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImageUse {
+    /// [`Image::id`].
+    pub id: String,
+    pub names: Vec<String>,
+    pub size_bytes: u64,
+    /// Loaded from an archive: no registry brings it back.
+    pub pinned: bool,
+    /// How many containers exist of it, of all nodes that share its place.
+    pub containers: usize,
+    /// When it was pulled, or a container of it was removed last.
+    pub last_used: SystemTime,
+}
+
+/// How much consideration a removal has for containers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Removal {
+    /// The image has no name any more; its containers keep their layers.
+    Forced,
+    /// Not while there is a container of it.
+    Unused,
+    /// Only if it isn't used, wasn't after this time, and isn't pinned.
+    UnusedSince(SystemTime),
+}
+
+/// The room on the disk that images are on.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageDisk {
+    pub capacity_bytes: u64,
+    /// For an ordinary user.
+    pub available_bytes: u64,
+    /// With what is kept back for root.
+    pub free_bytes: u64,
+    pub inodes: u64,
+    pub inodes_free: u64,
 }
 
 #[derive(Clone)]
@@ -313,6 +356,9 @@ pub enum ImageError {
     Pull { reference: String, reason: String },
     #[error("image {0:?} is not present")]
     NotPresent(String),
+    #[error("image {reference:?} is in use by {containers} container{}", if *.containers == 1 { "" } else { "s" })]
+    /// With no container: it was in use after the time that was given, or it is pinned.
+    InUse { reference: String, containers: usize },
     #[error("cannot load {archive}: {reason}")]
     Load { archive: PathBuf, reason: String },
     #[error("cannot {action}")]

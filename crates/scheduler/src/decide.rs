@@ -6,7 +6,7 @@ use crate::neighbours::Neighbours;
 use crate::score;
 use crate::snapshot::{NodeInfo, PodInfo, Snapshot};
 
-/// Clusters up to this size are always searched wholly.
+/// So many feasible nodes are always looked for: clusters up to this size are searched wholly.
 const NODES_SEARCHED_MIN: usize = 100;
 
 /// Where a pod goes.
@@ -87,11 +87,8 @@ pub fn schedule(snapshot: &Snapshot, pod: &PodInfo, start: usize) -> Result<Choi
     }
 }
 
-/// How many feasible nodes are enough: all of a small cluster, a falling share (at least 5 %) of a big one.
+/// How many feasible nodes are enough: a falling share (at least 5 %) of a big cluster.
 fn searched(nodes: usize) -> usize {
-    if nodes < NODES_SEARCHED_MIN {
-        return nodes;
-    }
     let percent = 50_usize.saturating_sub(nodes / 125).max(5);
     (nodes * percent / 100).max(NODES_SEARCHED_MIN)
 }

@@ -173,4 +173,74 @@ mod tests {
             (1100, 400 << 20)
         );
     }
+
+    #[test]
+    fn a_list_is_read_by_its_names() {
+        let list = |value: serde_json::Value| Resources::of(Some(&serde_json::from_value(value).unwrap()));
+        let all = list(serde_json::json!({
+            "cpu": "1500m", "memory": "1Ki", "ephemeral-storage": "2Ki", "pods": "110",
+            "hugepages-2Mi": "4Mi", "x.io/gpu": "3",
+        }));
+        let expected = Resources {
+            milli_cpu: 1500,
+            memory: 1024,
+            ephemeral_storage: 2048,
+            extended: vec![("hugepages-2Mi".to_owned(), 4 << 20), ("x.io/gpu".to_owned(), 3)],
+        };
+        assert_eq!(all, expected);
+        assert_eq!((all.extended("x.io/gpu"), all.extended("x.io/other")), (3, 0));
+        let mut sum = all.clone();
+        sum.add(&all);
+        assert_eq!((sum.milli_cpu, sum.memory, sum.ephemeral_storage), (3000, 2048, 4096));
+        assert_eq!(sum.extended("x.io/gpu"), 6);
+        sum.subtract(&all);
+        assert_eq!(sum, all);
+    }
+
+    #[test]
+    fn what_the_pod_itself_requests_stands_in_place_of_its_containers() {
+        let ask = |requests: serde_json::Value| {
+            let container =
+                serde_json::json!({"name": "c", "resources": {"requests": {"cpu": "1", "memory": "1Ki"}}});
+            let spec = serde_json::json!({
+                "containers": [container], "resources": {"requests": requests}, "overhead": {"cpu": "100m"},
+            });
+            let request = pod_request(&pod("p", spec));
+            (request.milli_cpu, request.memory)
+        };
+        assert_eq!(ask(serde_json::json!({})), (1100, 1024));
+        assert_eq!(ask(serde_json::json!({"cpu": "3"})), (3100, 1024));
+        assert_eq!(ask(serde_json::json!({"memory": "5Ki"})), (1100, 5120));
+        assert_eq!(ask(serde_json::json!({"cpu": "500m", "memory": "5Ki"})), (600, 5120));
+    }
+
+    #[test]
+    fn sidecars_that_are_there_before_count_beside_an_init_container() {
+        let memory = |init: serde_json::Value| {
+            let spec = serde_json::json!({"containers": [{"name": "c"}], "initContainers": init});
+            pod_request(&pod("p", spec)).memory
+        };
+        let init = |name: &str, memory: &str, policy: Option<&str>| {
+            serde_json::json!({"name": name, "restartPolicy": policy,
+                "resources": {"requests": {"memory": memory}}})
+        };
+        let sidecar = |name: &str, memory: &str| init(name, memory, Some("Always"));
+        assert_eq!(
+            memory(serde_json::json!([sidecar("a", "1"), sidecar("b", "2"), init("c", "4", None)])),
+            7
+        );
+        assert_eq!(
+            memory(serde_json::json!([sidecar("a", "1"), init("c", "4", None), sidecar("b", "2")])),
+            5
+        );
+        assert_eq!(
+            memory(serde_json::json!([init("c", "4", None), sidecar("a", "1"), sidecar("b", "2")])),
+            4
+        );
+        assert_eq!(memory(serde_json::json!([init("c", "4", None), init("d", "3", None)])), 4);
+        assert_eq!(
+            memory(serde_json::json!([init("c", "4", None), sidecar("a", "5"), sidecar("b", "6")])),
+            11
+        );
+    }
 }

@@ -47,3 +47,6 @@ fn normalize(mut raw: Vec<i64>, reverse: bool) -> Vec<i64> {
     }
     raw
 }
+
+#[cfg(test)]
+mod tests;

@@ -12,6 +12,7 @@ use anyhow::{Context, bail};
 use k8s_openapi::api::core::v1::Taint;
 use serde::{Deserialize, Serialize};
 use skiff_client::{Cache, ListParams};
+use skiff_kubelet::ImageGc;
 use skiff_network::{Cidr, LocalNetwork};
 use skiff_runtime::LocalRuntime;
 use skiff_runtime::images::{self, ImageStore};
@@ -20,6 +21,7 @@ use skiff_sys::nft::Ruleset;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::machine;
 use crate::membership::{Membership, Refused};
 use crate::server::{host_name, own_address, run_until_signal};
 use crate::up::node::component;
@@ -29,7 +31,10 @@ use crate::up::record::write_private;
 const API_SERVER: &str = "kube-apiserver-kubelet-client";
 
 /// Upstream's name for the cgroup that all pods are in.
-const CGROUP_ROOT: &str = "kubepods";
+pub(crate) const CGROUP_ROOT: &str = "kubepods";
+
+/// The link that all pods of a node hang on.
+pub(crate) const BRIDGE: &str = "cbr0";
 
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 
@@ -57,8 +62,9 @@ pub(crate) struct Args {
     pods: PodPolicy,
 }
 
-/// What a node lets its pods do: flags of every command that starts an agent.
-#[derive(Debug, Clone, Default, clap::Args, Serialize, Deserialize)]
+/// What a node lets its pods do, and when it removes images: flags of every command that starts an agent.
+#[derive(Debug, Clone, clap::Args, Serialize, Deserialize)]
+#[serde(default)]
 pub(crate) struct PodPolicy {
     /// Kernel parameters that pods may set beside the safe ones; a name may end in * for all that begin so
     #[arg(long, value_name = "NAMES", value_delimiter = ',', value_parser = sysctl_pattern)]
@@ -66,6 +72,39 @@ pub(crate) struct PodPolicy {
     /// Filter the system calls of containers that name no seccomp profile by the default one
     #[arg(long)]
     seccomp_default: bool,
+    /// Remove unused images once this much of their disk is used; 100: never
+    #[arg(long, value_name = "PERCENT", default_value_t = ImageGc::default().high_percent)]
+    image_gc_high_threshold: u8,
+    /// Remove unused images until this much of their disk is used
+    #[arg(long, value_name = "PERCENT", default_value_t = ImageGc::default().low_percent)]
+    image_gc_low_threshold: u8,
+}
+
+impl Default for PodPolicy {
+    fn default() -> Self {
+        let images = ImageGc::default();
+        Self {
+            allowed_unsafe_sysctls: Vec::new(),
+            seccomp_default: false,
+            image_gc_high_threshold: images.high_percent,
+            image_gc_low_threshold: images.low_percent,
+        }
+    }
+}
+
+impl PodPolicy {
+    /// Thresholds, each allowed by itself, may not go together.
+    pub(crate) fn check(&self) -> anyhow::Result<()> {
+        self.image_gc().check().map_err(|error| anyhow::anyhow!("invalid configuration: {error}"))
+    }
+
+    fn image_gc(&self) -> ImageGc {
+        ImageGc {
+            high_percent: self.image_gc_high_threshold,
+            low_percent: self.image_gc_low_threshold,
+            ..ImageGc::default()
+        }
+    }
 }
 
 fn sysctl_pattern(text: &str) -> Result<String, String> {
@@ -107,12 +146,14 @@ pub(crate) fn first_user() -> u32 {
 /// `skiff agent`.
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     crate::up::require_root("agent")?;
+    args.pods.check()?;
     let server =
         args.server.strip_prefix("https://").unwrap_or(&args.server).trim_end_matches('/').to_owned();
     if server.contains("://") || server.rsplit_once(':').is_none_or(|(_, port)| port.parse::<u16>().is_err())
     {
         bail!("--server {:?} is no address such as https://192.0.2.10:6443", args.server);
     }
+    let data_dir = std::path::absolute(&args.data_dir).context("--data-dir")?;
     let config = AgentConfig {
         node_name: match &args.node_name {
             Some(name) => name.clone(),
@@ -124,20 +165,24 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         },
         server,
         token: Some(args.token.clone()),
-        images_dir: args.data_dir.join("images"),
+        images_dir: data_dir.join("images"),
         run_dir: PathBuf::from("/run/skiff-agent"),
         logs: None,
-        data_dir: args.data_dir.clone(),
+        data_dir,
         pod_cidr: None,
         control_plane: false,
         pods: args.pods.clone(),
         first_user: first_user(),
     };
+    let begun = machine::begin("agent", &config.data_dir)?;
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start")?;
     match runtime.block_on(Membership::ask(&config)) {
         Ok(_) => {}
-        Err(error) if error.is::<Refused>() => return Err(error),
+        Err(error) if error.is::<Refused>() => {
+            begun.undo();
+            return Err(error);
+        }
         // The agent goes on asking.
         Err(error) => eprintln!("Not joined yet, waiting for the server: {error:#}"),
     }
@@ -183,7 +228,7 @@ async fn serve(config: AgentConfig) -> anyhow::Result<()> {
 
     let mut parts = JoinSet::new();
     let network_config = skiff_network::Config {
-        bridge: "cbr0".to_owned(),
+        bridge: BRIDGE.to_owned(),
         // Replaced by what the node is assigned.
         pod_cidr: cluster_cidr,
         cluster_cidr,
@@ -291,6 +336,7 @@ fn kubelet_config(config: &AgentConfig, membership: &Membership) -> anyhow::Resu
         allowed_unsafe_sysctls: config.pods.allowed_unsafe_sysctls.clone(),
         seccomp_default: config.pods.seccomp_default,
         first_user: config.first_user,
+        image_gc: config.pods.image_gc(),
         version: "1.36.0+skiff".to_owned(),
     })
 }

@@ -3,7 +3,9 @@
 mod agent;
 mod authority;
 mod isolation;
+mod machine;
 mod membership;
+mod reset;
 mod security;
 mod server;
 mod supervise;
@@ -28,6 +30,7 @@ enum Command {
     Down(up::down::Args),
     Server(server::Args),
     Agent(agent::Args),
+    Reset(reset::Args),
     Status(up::local::StatusArgs),
     Node(up::local::NodeArgs),
     Logs(up::local::LogsArgs),
@@ -75,6 +78,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Down(args) => return up::down::run(&args),
         Command::Server(args) => server::run(&args)?,
         Command::Agent(args) => agent::run(&args)?,
+        Command::Reset(args) => return reset::run(&args),
         Command::Status(args) => return up::local::status(&args),
         Command::Node(args) => return up::local::node(&args),
         Command::Logs(args) => return up::local::logs(&args),

@@ -24,6 +24,7 @@ use tracing::{error, info, warn};
 
 use crate::agent::{AgentConfig, PodPolicy};
 use crate::authority::ServerAuthority;
+use crate::machine;
 use crate::security;
 use crate::supervise::{self, Child};
 use crate::up::node::component;
@@ -116,6 +117,7 @@ pub(crate) fn authority(data_dir: &Path) -> anyhow::Result<Authority> {
 /// `skiff server`.
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     crate::up::require_root("server")?;
+    args.pods.check()?;
     let node_ip = match args.node_ip {
         Some(ip) => ip,
         None => own_address().context("cannot tell this machine's address: name it with --node-ip")?,
@@ -132,7 +134,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         );
     }
     let config = ServerConfig {
-        data_dir: args.data_dir.clone(),
+        data_dir: std::path::absolute(&args.data_dir).context("--data-dir")?,
         advertise: node_ip,
         port: args.port,
         pod_cidr: args.pod_cidr,
@@ -144,6 +146,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         uplink: None,
     };
     config.security.check()?;
+    machine::begin("server", &config.data_dir)?;
     config.security.prepare(&pki_dir(&config.data_dir))?;
     let authority = authority(&config.data_dir)?;
     let kubeconfig = config.data_dir.join("kubeconfig");

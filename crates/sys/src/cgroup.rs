@@ -54,6 +54,11 @@ pub struct Usage {
     pub memory_bytes: u64,
     /// Memory without file pages that nobody has used for a while.
     pub working_set_bytes: u64,
+    /// Memory that belongs to no file.
+    pub anonymous_bytes: u64,
+    pub page_faults: u64,
+    /// Those that waited for a disk.
+    pub major_page_faults: u64,
     pub pids: u64,
 }
 
@@ -71,6 +76,21 @@ pub enum Error {
     Remove { dir: PathBuf, source: io::Error },
     #[error("cannot restrict the devices of {dir}")]
     Devices { dir: PathBuf, source: io::Error },
+}
+
+impl Usage {
+    /// Adds what `memory.stat` tells. Version 1 counts a group's own under the bare names, and all below it
+    /// under `total_…`.
+    fn with_memory(self, v2: bool, stat: &str) -> Self {
+        let names = match v2 {
+            true => ["inactive_file", "anon", "pgfault", "pgmajfault"],
+            false => ["total_inactive_file", "total_rss", "total_pgfault", "total_pgmajfault"],
+        };
+        let [inactive, anonymous_bytes, page_faults, major_page_faults] =
+            names.map(|name| field(stat, name).unwrap_or(0));
+        let working_set_bytes = self.memory_bytes.saturating_sub(inactive);
+        Self { working_set_bytes, anonymous_bytes, page_faults, major_page_faults, ..self }
+    }
 }
 
 impl Hierarchy {
@@ -212,24 +232,16 @@ impl Group {
             }
         };
         let number = |text: String| text.trim().parse().unwrap_or(0);
-        let (cpu_ns, memory_bytes, inactive) = if self.hierarchy.is_v2() {
+        let v2 = self.hierarchy.is_v2();
+        let (cpu_ns, memory_bytes) = if v2 {
             let cpu = field(&text("cpu", "cpu.stat")?, "usage_usec").unwrap_or(0) * 1000;
-            let inactive = field(&text("memory", "memory.stat")?, "inactive_file");
-            (cpu, number(text("memory", "memory.current")?), inactive)
+            (cpu, number(text("memory", "memory.current")?))
         } else {
-            let inactive = field(&text("memory", "memory.stat")?, "total_inactive_file");
-            (
-                number(text("cpuacct", "cpuacct.usage")?),
-                number(text("memory", "memory.usage_in_bytes")?),
-                inactive,
-            )
+            (number(text("cpuacct", "cpuacct.usage")?), number(text("memory", "memory.usage_in_bytes")?))
         };
-        Ok(Usage {
-            cpu_ns,
-            memory_bytes,
-            working_set_bytes: memory_bytes.saturating_sub(inactive.unwrap_or(0)),
-            pids: number(text("pids", "pids.current")?),
-        })
+        let usage =
+            Usage { cpu_ns, memory_bytes, pids: number(text("pids", "pids.current")?), ..Usage::default() };
+        Ok(usage.with_memory(v2, &text("memory", "memory.stat")?))
     }
 
     /// Removes it and the groups below it; succeeds where it is gone. What runs in it must have been killed;
@@ -410,6 +422,25 @@ mod tests {
 
     fn plan(v2: bool, limits: &Limits) -> Vec<String> {
         settings(v2, limits).iter().map(|(_, file, value, _)| format!("{file}={value}")).collect()
+    }
+
+    #[test]
+    fn memory_is_told_of_by_each_version_under_its_names() {
+        let own = Usage { memory_bytes: 1_000, cpu_ns: 7, pids: 2, ..Usage::default() };
+        let expected = Usage {
+            working_set_bytes: 900,
+            anonymous_bytes: 300,
+            page_faults: 40,
+            major_page_faults: 5,
+            ..own
+        };
+        let v2 = "anon 300\nfile 500\ninactive_anon 1\ninactive_file 100\npgfault 40\npgmajfault 5\n";
+        assert_eq!(own.with_memory(true, v2), expected);
+        let v1 = "rss 1\ninactive_file 2\npgfault 3\npgmajfault 4\ntotal_rss 300\ntotal_pgfault 40\n\
+                  total_pgmajfault 5\ntotal_inactive_file 100\n";
+        assert_eq!(own.with_memory(false, v1), expected);
+        let none = Usage { working_set_bytes: 1_000, ..own };
+        assert_eq!(own.with_memory(true, ""), none);
     }
 
     #[test]

@@ -16,6 +16,7 @@ const COMMANDS: &[&[&str]] = &[
     &["down"],
     &["server"],
     &["agent"],
+    &["reset"],
     &["status"],
     &["node"],
     &["node", "ls"],
@@ -96,6 +97,7 @@ fn what_needs_root_says_so() {
         &["down"],
         &["server"],
         &["agent", "--server", "https://192.0.2.1:6443", "--token", "a.b"],
+        &["reset"],
         &["node", "shell", "x"],
     ] {
         let mut command = Command::new("setpriv");

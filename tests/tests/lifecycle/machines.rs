@@ -11,17 +11,17 @@ use skiff_tests::{Background, Output, run, skiff_path, wait_for, wait_until};
 use super::one_sentence;
 
 /// Namespaces and control groups that look like a machine; ends with the value.
-struct Machine {
+pub(crate) struct Machine {
     name: String,
     /// Holds the namespaces.
     holder: Background,
     /// A process inside.
     inside: u32,
-    dir: PathBuf,
+    pub(crate) dir: PathBuf,
 }
 
 impl Machine {
-    fn start(name: &str) -> Self {
+    pub(crate) fn start(name: &str) -> Self {
         let dir = std::env::temp_dir().join(format!("skiff-machine-{name}-{}", std::process::id()));
         fs::create_dir_all(&dir).expect("a directory");
         let mut command = Command::new("sh");
@@ -36,18 +36,18 @@ impl Machine {
     }
 
     /// A command inside, not started yet.
-    fn command(&self, program: &Path) -> Command {
+    pub(crate) fn command(&self, program: &Path) -> Command {
         let mut command = Command::new("nsenter");
         command.args(["--all", "--target", &self.inside.to_string(), "--"]).arg(program);
         command
     }
 
-    fn run(&self, command: &[&str]) -> Output {
+    pub(crate) fn run(&self, command: &[&str]) -> Output {
         run(self.command(Path::new(command[0])).args(&command[1..]))
     }
 
     /// Runs the program under test, with its output in a file, until the value is dropped.
-    fn skiff(&self, log: &str, args: &[&str]) -> Background {
+    pub(crate) fn skiff(&self, log: &str, args: &[&str]) -> Background {
         let file = File::create(self.dir.join(log)).expect("a file");
         let mut command = self.command(&skiff_path());
         command.args(args).stdin(Stdio::null()).stdout(file.try_clone().expect("a file")).stderr(file);
@@ -72,7 +72,7 @@ impl Drop for Machine {
 }
 
 /// Joins two machines by a link: 192.168.77.1 and .2. Nothing leads further.
-fn join(one: &Machine, other: &Machine) {
+pub(crate) fn join(one: &Machine, other: &Machine) {
     let inside = other.inside.to_string();
     one.run(&["ip", "link", "add", "eth0", "type", "veth", "peer", "name", "far"]).ok();
     // Seen from the machine that the tests run on, both are processes.

@@ -7,6 +7,7 @@ mod cli;
 mod down;
 mod machines;
 mod preemption;
+mod reset;
 mod restart;
 mod stats;
 mod stock;

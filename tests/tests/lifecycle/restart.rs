@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use skiff_tests::{Background, Cluster, Namespace, wait_for, wait_until};
+use skiff_tests::{Background, Cluster, Namespace, wait_for, wait_longer, wait_until};
 
 use super::{containers, kill, pids, signal, stock};
 
@@ -191,4 +191,57 @@ fn a_pod_recovers_from_the_death_of_its_shim_or_its_sandbox() {
     namespace.kubectl(&["delete", "pod", "web", "--timeout=30s"]).ok();
     let platform = 3;
     wait_until("nothing is orphaned", || stock::members(&cluster.name).len() == platform);
+}
+
+#[test]
+fn a_node_whose_agent_is_silent_is_not_ready_until_it_speaks_again() {
+    let cluster = Cluster::start("lc-silent", 2);
+    let node = cluster.worker(1);
+    let namespace = cluster.namespace("q");
+    let pod = |name: &str, more: &str| {
+        format!(
+            "{{apiVersion: v1, kind: Pod, metadata: {{name: {name}}}, spec: {{{more} terminationGracePeriodSeconds: 1, containers: [{{name: main, image: alpine, command: [sleep, '999999']}}]}}}}"
+        )
+    };
+    namespace.apply(&pod("web", "")).ok();
+    let hasty = "tolerations: [{key: node.kubernetes.io/unreachable, operator: Exists, effect: NoExecute, tolerationSeconds: 1}],";
+    namespace.apply(&pod("hasty", hasty)).ok();
+    namespace.ready("web");
+    namespace.ready("hasty");
+    let before = undisturbed(&namespace, "web");
+    let condition = |kind: &str, object: &Value| {
+        let conditions = object["status"]["conditions"].as_array().cloned().unwrap_or_default();
+        let found = conditions.iter().find(|condition| condition["type"] == kind);
+        found.and_then(|condition| condition["status"].as_str()).unwrap_or_default().to_owned()
+    };
+    let agent = pids(&cluster.name, &node, "agent");
+    signal("STOP", &agent);
+    wait_until("it is listed as stopped", || {
+        let status = super::processes(&cluster.name);
+        let row = status.iter().find(|row| row["node"] == node.as_str() && row["role"] == "agent");
+        row.expect("it is listed")["health"] == "stopped"
+    });
+    // Its lease is good for 40 s, as upstream's; only then it is taken for lost.
+    let lost = || condition("Ready", &cluster.object(&["node", &node])) == "Unknown";
+    wait_longer("the node is told to be lost", lost);
+    wait_until("no pod goes there, and its pods get no connections", || {
+        let taints = cluster.object(&["node", &node])["spec"]["taints"].to_string();
+        taints.contains("node.kubernetes.io/unreachable")
+            && condition("Ready", &namespace.pod("web")) == "False"
+    });
+    wait_until("who can't wait is evicted, and is there until its node lets go", || {
+        namespace.pod("hasty")["metadata"]["deletionTimestamp"].is_string()
+    });
+    assert!(namespace.pod("web")["metadata"]["deletionTimestamp"].is_null(), "the other waits five minutes");
+    signal("CONT", &agent);
+    wait_until("the node and its pod are Ready again", || {
+        let object = cluster.object(&["node", &node]);
+        condition("Ready", &object) == "True"
+            && !object["spec"]["taints"].to_string().contains("unreachable")
+            && condition("Ready", &namespace.pod("web")) == "True"
+    });
+    wait_until("the evicted is gone", || namespace.kubectl(&["get", "pod", "hasty"]).code != 0);
+    assert_eq!(pids(&cluster.name, &node, "agent"), agent);
+    assert_eq!(undisturbed(&namespace, "web"), before);
+    assert_eq!(namespace.exec("web", &["hostname"]).ok(), "web\n");
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value, json};
 
-use super::{Served, Spec, Texts};
+use super::{Own, Served, Spec, Texts};
 use crate::schema::{self, Field, Kind, ListType, Shape, Type};
 
 const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.";
@@ -14,7 +14,12 @@ const EXTENSIONS: &str = "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.
 const COMMON: [&str; 2] = ["DeleteOptions", "Status"];
 
 /// Name → schema of everything that these resources' kinds and their lists reach.
-pub(crate) fn definitions(served: &[&Served], spec: Spec, texts: &Texts<'_>) -> Map<String, Value> {
+pub(crate) fn definitions(
+    served: &[&Served],
+    spec: Spec,
+    texts: &Texts<'_>,
+    own: &Own,
+) -> Map<String, Value> {
     let mut collector = Collector { spec, texts, out: BTreeMap::new(), group_versions: BTreeSet::new() };
     for s in served {
         collector.group_versions.insert((s.group, s.version));
@@ -33,7 +38,36 @@ pub(crate) fn definitions(served: &[&Served], spec: Spec, texts: &Texts<'_>) -> 
             collector.add(ty);
         }
     }
+    if served.iter().any(|s| (s.group, s.version) == (own.group, own.version)) {
+        let schemas = own.definitions.iter();
+        collector.out.extend(schemas.map(|(name, schema)| (name.clone(), turned(schema, spec))));
+    }
     collector.out.into_iter().collect()
+}
+
+/// The reference to a kind's definition, if there is one.
+pub(crate) fn of_kind(kind: (&str, &str, &str), spec: Spec, own: &Own) -> Option<Value> {
+    let known = schema::kind(kind.0, kind.1, kind.2).map(|found| found.definition);
+    let here = || own.kinds.get(kind.2).filter(|_| (kind.0, kind.1) == (own.group, own.version));
+    known.or_else(|| here().map(String::as_str)).map(|name| reference(name, spec))
+}
+
+/// A schema with its references as the version has them.
+fn turned(schema: &Value, spec: Spec) -> Value {
+    match schema {
+        Value::Object(map) => {
+            let turn = |(key, value): (&String, &Value)| {
+                let name = value.as_str().and_then(|text| text.strip_prefix("#/definitions/"));
+                match name.filter(|_| key == "$ref") {
+                    Some(name) => (key.clone(), reference(name, spec)["$ref"].clone()),
+                    None => (key.clone(), turned(value, spec)),
+                }
+            };
+            map.iter().map(turn).collect::<Map<_, _>>().into()
+        }
+        Value::Array(items) => items.iter().map(|item| turned(item, spec)).collect(),
+        other => other.clone(),
+    }
 }
 
 /// A reference to a definition.

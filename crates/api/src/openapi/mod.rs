@@ -48,6 +48,19 @@ pub struct Served {
     pub verbs: &'static [&'static str],
 }
 
+/// Kinds that the schema table does not have, as a server's own are.
+#[derive(Debug, Clone, Default)]
+pub struct Own {
+    pub group: &'static str,
+    pub version: &'static str,
+    /// Kind → the name of its definition.
+    pub kinds: BTreeMap<&'static str, String>,
+    /// Name → schema; references are written as in v2, `#/definitions/NAME`.
+    pub definitions: BTreeMap<String, Value>,
+    /// Resource → the parameters that its requests take, and their types.
+    pub parameters: BTreeMap<&'static str, Vec<(&'static str, &'static str)>>,
+}
+
 /// The two versions of the specification differ in where schemas stand and how bodies are described.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Spec {
@@ -67,6 +80,7 @@ pub struct Document {
 #[derive(Debug)]
 pub struct Documents {
     served: Vec<Served>,
+    own: Own,
     texts: u64,
     v2_hash: OnceLock<String>,
     v3_hashes: OnceLock<BTreeMap<String, String>>,
@@ -75,7 +89,14 @@ pub struct Documents {
 impl Documents {
     /// `texts` tells the texts that documents will be made with from others.
     pub fn new(served: Vec<Served>, texts: u64) -> Self {
-        Self { served, texts, v2_hash: OnceLock::new(), v3_hashes: OnceLock::new() }
+        let own = Own::default();
+        Self { served, own, texts, v2_hash: OnceLock::new(), v3_hashes: OnceLock::new() }
+    }
+
+    /// Adds kinds of the server's own.
+    #[must_use]
+    pub fn with(self, own: Own) -> Self {
+        Self { own, ..self }
     }
 
     /// The hash of `/openapi/v2`.
@@ -112,7 +133,7 @@ impl Documents {
     /// One document of v3.
     pub fn v3(&self, path: &str, texts: &Texts<'_>) -> Option<String> {
         let served: Vec<&Served> = self.served.iter().filter(|served| served.group_path() == path).collect();
-        (!served.is_empty()).then(|| v3_value(&served, texts).to_string())
+        (!served.is_empty()).then(|| self.v3_value(&served, texts).to_string())
     }
 
     fn v2_value(&self, texts: &Texts<'_>) -> Value {
@@ -120,8 +141,8 @@ impl Documents {
         json!({
             "swagger": "2.0",
             "info": {"title": "Kubernetes", "version": "v1.36.0"},
-            "paths": paths::paths(&all, Spec::V2),
-            "definitions": definitions::definitions(&all, Spec::V2, texts),
+            "paths": paths::paths(&all, Spec::V2, &self.own),
+            "definitions": definitions::definitions(&all, Spec::V2, texts, &self.own),
         })
     }
 
@@ -131,8 +152,17 @@ impl Documents {
             for served in &self.served {
                 by_path.entry(served.group_path()).or_default().push(served);
             }
-            let hash = |served: &[&Served]| self.hash(&v3_value(served, &Texts::default()));
+            let hash = |served: &[&Served]| self.hash(&self.v3_value(served, &Texts::default()));
             by_path.into_iter().map(|(path, served)| (path, hash(&served))).collect()
+        })
+    }
+
+    fn v3_value(&self, served: &[&Served], texts: &Texts<'_>) -> Value {
+        json!({
+            "openapi": "3.0.0",
+            "info": {"title": "Kubernetes", "version": "v1.36.0"},
+            "paths": paths::paths(served, Spec::V3, &self.own),
+            "components": {"schemas": definitions::definitions(served, Spec::V3, texts, &self.own)},
         })
     }
 
@@ -146,15 +176,6 @@ impl Documents {
             .fold(0xcbf2_9ce4_8422_2325u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01b3));
         format!("{hash:016X}")
     }
-}
-
-fn v3_value(served: &[&Served], texts: &Texts<'_>) -> Value {
-    json!({
-        "openapi": "3.0.0",
-        "info": {"title": "Kubernetes", "version": "v1.36.0"},
-        "paths": paths::paths(served, Spec::V3),
-        "components": {"schemas": definitions::definitions(served, Spec::V3, texts)},
-    })
 }
 
 impl Served {

@@ -3,8 +3,8 @@
 
 use serde_json::{Map, Value, json};
 
-use super::definitions::reference;
-use super::{Served, Spec};
+use super::definitions::of_kind;
+use super::{Own, Served, Spec};
 use crate::schema;
 
 const JSON: &str = "application/json";
@@ -38,7 +38,7 @@ const DELETE: [(&str, &str); 4] = [
 ];
 
 /// Path → item for these resources.
-pub(crate) fn paths(served: &[&Served], spec: Spec) -> Map<String, Value> {
+pub(crate) fn paths(served: &[&Served], spec: Spec, own: &Own) -> Map<String, Value> {
     let mut out: Map<String, Value> = Map::new();
     for s in served {
         let root = format!("/{}", s.group_path());
@@ -51,14 +51,14 @@ pub(crate) fn paths(served: &[&Served], spec: Spec) -> Map<String, Value> {
                 &mut out,
                 scoped.clone(),
                 s,
-                spec,
+                (spec, own),
                 &[("list", "get"), ("create", "post"), ("deletecollection", "delete")],
             );
             if s.namespaced {
-                put(&mut out, format!("{root}/{}", s.resource), s, spec, &[("list", "get")]);
+                put(&mut out, format!("{root}/{}", s.resource), s, (spec, own), &[("list", "get")]);
             }
             let single = [("get", "get"), ("update", "put"), ("patch", "patch"), ("delete", "delete")];
-            put(&mut out, format!("{scoped}/{{name}}"), s, spec, &single);
+            put(&mut out, format!("{scoped}/{{name}}"), s, (spec, own), &single);
         } else {
             let all = [
                 ("get", "get"),
@@ -67,17 +67,23 @@ pub(crate) fn paths(served: &[&Served], spec: Spec) -> Map<String, Value> {
                 ("patch", "patch"),
                 ("delete", "delete"),
             ];
-            put(&mut out, format!("{scoped}/{{name}}/{}", s.subresource), s, spec, &all);
+            put(&mut out, format!("{scoped}/{{name}}/{}", s.subresource), s, (spec, own), &all);
         }
     }
     out
 }
 
-fn put(out: &mut Map<String, Value>, path: String, s: &Served, spec: Spec, verbs: &[(&str, &str)]) {
+fn put(
+    out: &mut Map<String, Value>,
+    path: String,
+    s: &Served,
+    (spec, own): (Spec, &Own),
+    verbs: &[(&str, &str)],
+) {
     let mut item = Map::new();
     for (verb, method) in verbs {
         if s.verbs.contains(verb) {
-            item.insert((*method).to_owned(), operation(s, verb, &path, spec));
+            item.insert((*method).to_owned(), operation(s, verb, &path, spec, own));
         }
     }
     if item.is_empty() {
@@ -95,17 +101,21 @@ fn put(out: &mut Map<String, Value>, path: String, s: &Served, spec: Spec, verbs
     out.insert(path, item.into());
 }
 
-fn operation(s: &Served, verb: &str, path: &str, spec: Spec) -> Value {
+fn operation(s: &Served, verb: &str, path: &str, spec: Spec, own: &Own) -> Value {
     let (group, version, kind) = s.kind;
-    let definition = |kind: &str| schema::kind(group, version, kind).map(|t| reference(t.definition, spec));
+    let definition = |kind: &str| of_kind((group, version, kind), spec, own);
     let body = definition(kind);
-    let status = schema::kind("", "v1", "Status").map(|t| reference(t.definition, spec));
+    let status = of_kind(("", "v1", "Status"), spec, own);
     let answer = match verb {
-        "list" => definition(&format!("{kind}List")),
+        // Of a kind of the server's own there may be one answer only, which is no list.
+        "list" => definition(&format!("{kind}List")).or_else(|| body.clone()),
         "delete" | "deletecollection" => status,
         _ => body.clone(),
     };
     let query: &[(&str, &str)] = match verb {
+        _ if (s.group, s.version) == (own.group, own.version) => {
+            own.parameters.get(s.resource).map(Vec::as_slice).unwrap_or_default()
+        }
         "list" => &LIST,
         "create" | "update" => &WRITE,
         "patch" => &[
@@ -122,9 +132,7 @@ fn operation(s: &Served, verb: &str, path: &str, spec: Spec) -> Value {
     let (sent, media): (Option<Value>, &[&str]) = match verb {
         "create" | "update" => (body, &BODIES),
         "patch" => (Some(json!({"type": "object"})), &PATCHES),
-        "delete" | "deletecollection" => {
-            (schema::kind("", "v1", "DeleteOptions").map(|t| reference(t.definition, spec)), &BODIES)
-        }
+        "delete" | "deletecollection" => (of_kind(("", "v1", "DeleteOptions"), spec, own), &BODIES),
         _ => (None, &[]),
     };
     let action = match verb {

@@ -7,6 +7,7 @@
 mod nodes;
 mod pending;
 mod pods;
+mod schemas;
 mod start;
 mod traces;
 
@@ -36,6 +37,8 @@ use crate::streaming::agent::Agent;
 const AGENT_TIMEOUT: Duration = Duration::from_millis(2_500);
 /// A node has a few hundred pods at most, each explained in some kilobytes.
 const ANSWER_BYTES_MAX: usize = 16 << 20;
+
+pub(crate) use schemas::own as schemas;
 
 /// Says why a pod has no node; nothing where no scheduler runs that could.
 pub type PendingSource =

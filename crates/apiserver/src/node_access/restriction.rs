@@ -3,14 +3,14 @@
 
 use std::collections::BTreeSet;
 
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, PodSpec};
 use serde_json::Value;
 use skiff_api::json::Json;
 use skiff_api::status::StatusError;
 
 use super::LEASES;
 use super::graph::{Vertex, of_spec};
-use crate::auth::Identity;
+use crate::auth::{Attributes, Identity};
 use crate::metadata;
 use crate::resources::{Resource, find};
 use crate::server::Inner;
@@ -210,7 +210,8 @@ fn lease(node: &str, lease: &Value) -> Option<String> {
         .then(|| "can only access node lease with the same name as the requesting node".to_owned())
 }
 
-/// Before an agent gets a token: it must be bound to a pod that runs on the agent's node.
+/// Before an agent gets a token: it must be bound to a pod that runs on the agent's node, and be for an
+/// audience that a volume of this pod asks for, or that roles give to the agent.
 pub(crate) fn token(
     server: &Inner,
     who: &Identity,
@@ -244,7 +245,44 @@ pub(crate) fn token(
     if index.and_then(|index| pod.fields.get(index)).is_none_or(|on| **on != *node) {
         return refused("node requested token bound to a pod scheduled on a different node");
     }
-    Ok(())
+    let spec = pod.typed(pods).and_then(|pod| pod.downcast::<Pod>().ok()).and_then(|pod| pod.spec.clone());
+    let audience = match unasked_audience(&request["spec"]["audiences"], &spec.unwrap_or_default()) {
+        Ok(()) => return Ok(()),
+        Err(fault) => fault,
+    };
+    let Some(audience) = audience else { return refused("node may only request 0 or 1 audiences") };
+    // The audience stands in the place of a resource, so that a role can name it.
+    let asked = Attributes {
+        verb: "request-serviceaccounts-token-audience",
+        resource: audience,
+        namespace,
+        name: account,
+        ..Attributes::default()
+    };
+    if !audience.is_empty() && server.access.allows(who, &asked) {
+        return Ok(());
+    }
+    refused(&format!(
+        "audience {audience:?} not found in pod spec volume, {} is not authorized to request tokens for this \
+         audience",
+        who.user
+    ))
+}
+
+/// `Err` has the audience that is asked for and that no volume of the pod names, or nothing where several
+/// are asked for. In both places, no audience is the API server's own.
+fn unasked_audience<'a>(asked: &'a Value, pod: &PodSpec) -> Result<(), Option<&'a str>> {
+    let asked = match asked.as_array().map(Vec::as_slice).unwrap_or_default() {
+        [] => "",
+        [one] => one.as_str().unwrap_or_default(),
+        _ => return Err(None),
+    };
+    let projected = pod.volumes.iter().flatten().filter_map(|volume| volume.projected.as_ref());
+    let sources = projected.flat_map(|projected| projected.sources.iter().flatten());
+    let mut named = sources
+        .filter_map(|source| source.service_account_token.as_ref())
+        .map(|token| token.audience.as_deref().unwrap_or_default());
+    if named.any(|audience| audience == asked) { Ok(()) } else { Err(Some(asked)) }
 }
 
 #[cfg(test)]

@@ -32,6 +32,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use self::door::{Door, Peer};
+pub(crate) use self::stats::Samples;
 use crate::labels;
 use crate::node_context::Context;
 use crate::observed::is_over;

@@ -11,7 +11,7 @@ use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Incoming;
 use serde::Serialize;
 use skiff_client::{Body, BoxError};
-use skiff_runtime::ContainerState;
+use skiff_runtime::{ContainerState, ImageError, Removal};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::{Answer, Query, Refusal, internal, json, text};
@@ -76,8 +76,13 @@ pub(super) async fn ps(context: &Arc<Context>) -> Answer {
 
 pub(super) async fn images(context: &Arc<Context>, query: &Query, request: Request<Incoming>) -> Answer {
     let runtime = &context.runtime;
-    let failed = |error: skiff_runtime::ImageError| {
-        Refusal(StatusCode::INTERNAL_SERVER_ERROR, crate::images::chain(&error))
+    let failed = |error: ImageError| {
+        let code = match error {
+            ImageError::NotPresent(_) => StatusCode::NOT_FOUND,
+            ImageError::InUse { .. } => StatusCode::CONFLICT,
+            _ => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        Refusal(code, crate::images::chain(&error))
     };
     match *request.method() {
         Method::GET => match query.get("save") {
@@ -86,7 +91,11 @@ pub(super) async fn images(context: &Arc<Context>, query: &Query, request: Reque
         },
         Method::DELETE => {
             let reference = query.get("ref").unwrap_or_default();
-            runtime.remove_image(reference).await.map_err(failed)?;
+            let removal = match query.get("force") {
+                Some("true") => Removal::Forced,
+                _ => Removal::Unused,
+            };
+            runtime.remove_image(reference, removal).await.map_err(failed)?;
             Ok(text(""))
         }
         Method::POST => match query.get("pull") {

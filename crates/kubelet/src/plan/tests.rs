@@ -307,3 +307,118 @@ fn what_is_not_supported_waits_for_ever() {
     let spec = json!({"runtimeClassName": "x"});
     check(spec, &up(&[]), &["c waits: CreateContainerConfigError"]);
 }
+
+#[test]
+fn a_pod_whose_status_is_final_is_ended_and_stays_so() {
+    for phase in ["Failed", "Succeeded"] {
+        let mut pod = pod(json!({"terminationGracePeriodSeconds": 9}));
+        pod.status.as_mut().expect("it has one").phase = Some(phase.into());
+        assert_eq!(told(&pod, &up(&["c:0:run"])), ["stop c0 9 PodEnds", "terminal"], "{phase}");
+        assert_eq!(told(&pod, &up(&["c:0:made"])), ["remove c0", "terminal"], "{phase}");
+        assert_eq!(told(&pod, &up(&["c:0:1:1"])), ["stop sandboxes", "terminal"], "{phase}");
+        // Its object stays until somebody deletes it.
+        let ended = Observed { sandboxes: vec![sandbox(0, false)], ..up(&["c:0:1:1"]) };
+        assert_eq!(told(&pod, &ended), ["terminal"], "{phase}");
+    }
+    let mut running = pod(json!({}));
+    running.status.as_mut().expect("it has one").phase = Some("Running".into());
+    assert_eq!(told(&running, &up(&["c:0:run"])), [""; 0]);
+}
+
+#[test]
+fn what_the_node_did_not_take_never_starts() {
+    let why = Waiting { reason: "OutOfcpu".into(), message: Some("m".into()) };
+    let seen = Observed { rejected: Some(why.clone()), ..Observed::default() };
+    let plan = actions(&pod(json!({})), &seen, at(NOW));
+    assert_eq!(plan, Plan { terminal: true, verdict: Some(why), ..Plan::default() });
+}
+
+#[test]
+fn a_pod_of_containers_that_end_for_good_is_terminal_once_all_have() {
+    let two = json!({"restartPolicy": "Never", "containers": [{"name": "c", "image": "web:1"}, {"name": "d", "image": "web:1"}]});
+    check(json!({"restartPolicy": "Never"}), &up(&["c:0:run"]), &[]);
+    check(json!({"restartPolicy": "OnFailure"}), &up(&["c:0:run"]), &[]);
+    check(two.clone(), &up(&["d:0:run", "c:0:0:1"]), &[]);
+    check(two.clone(), &up(&["d:0:1:1", "c:0:0:1"]), &["stop sandboxes", "terminal"]);
+    let ended = Observed { sandboxes: vec![sandbox(0, false)], ..up(&["d:0:1:1", "c:0:0:1"]) };
+    check(two, &ended, &["terminal"]);
+}
+
+#[test]
+fn a_new_sandbox_is_initialized_anew() {
+    let spec =
+        |policy: &str| json!({"restartPolicy": policy, "initContainers": [{"name": "i", "image": "web:1"}]});
+    let mut seen = up(&["c:0:137:1", "i:0:0:1"]);
+    seen.sandboxes = vec![sandbox(1, true), sandbox(0, false)];
+    for policy in ["Always", "OnFailure"] {
+        check(spec(policy), &seen, &["start i 1"]);
+    }
+    // Made, but never started: it waits for its turn still.
+    check(
+        spec("Always"),
+        &up(&["c:0:made"]),
+        &["start i 0", "c waits: PodInitializing", "i waits: PodInitializing"],
+    );
+    check(
+        spec("Always"),
+        &up(&["c:3:made", "i:0:0:1"]),
+        &["remove c3", "start c 3", "c waits: PodInitializing"],
+    );
+}
+
+#[test]
+fn a_former_sandbox_goes_with_the_last_container_that_is_kept_of_it() {
+    let mut seen = up(&["c:2:run::s1", "c:1:1:2:s1", "c:0:1:3:s0"]);
+    seen.sandboxes = vec![sandbox(1, true), sandbox(0, false)];
+    check(json!({}), &seen, &["remove c0", "remove sandbox s0"]);
+    seen.containers.pop();
+    check(json!({}), &seen, &["remove sandbox s0"]);
+    // What is being stopped in a sandbox that is gone is not stopped twice.
+    let mut seen = up(&["c:0:run"]);
+    seen.sandboxes = vec![sandbox(0, false)];
+    seen.stopping.insert(ContainerId("c0".into()));
+    check(json!({}), &seen, &["sandbox changed", "sandbox 1"]);
+}
+
+#[test]
+fn waits_end_at_their_moment() {
+    let failure = |at| Failure { reason: "FailedCreatePodSandBox".into(), message: "m".into(), retry_at: at };
+    let mut seen =
+        Observed { volumes_ready: true, pod_failure: Some(failure(at(NOW))), ..Observed::default() };
+    check(json!({}), &seen, &["sandbox 0", "c waits: ContainerCreating"]);
+    // Of several moments the next one counts.
+    seen.pod_failure = Some(failure(at(NOW + 50)));
+    for (deadline, wake) in [(2_840, "wake in 40"), (2_860, "wake in 50")] {
+        check(json!({"activeDeadlineSeconds": deadline}), &seen, &["c waits: ContainerCreating", wake]);
+    }
+    let mut crashed = up(&["c:1:1:10"]);
+    crashed.crashes.insert("c".into(), Backoff::next(None, at(NOW - 20)));
+    check(json!({}), &crashed, &["start c 2"]);
+    // When it ended is lost: the wait begins now.
+    crashed.containers = vec![container("c:1:lost")];
+    check(json!({}), &crashed, &["c waits: CrashLoopBackOff", "wake in 10"]);
+}
+
+#[test]
+fn a_pull_shows_what_the_one_before_it_failed_of() {
+    let failure = |ago: u64, backoff: u64| ImageFailure {
+        reason: "ErrImagePull".into(),
+        message: "m".into(),
+        at: at(NOW - ago),
+        backoff: Duration::from_secs(backoff),
+    };
+    let mut seen = up(&[]);
+    seen.images.insert("c".into(), ImageState::Pulling { previous: None });
+    check(json!({}), &seen, &["c waits: ContainerCreating"]);
+    seen.images.insert("c".into(), ImageState::Pulling { previous: Some(Box::new(failure(20, 10))) });
+    check(json!({}), &seen, &["c waits: ImagePullBackOff"]);
+    assert_eq!(
+        actions(&pod(json!({})), &seen, at(NOW)).waiting["c"].message.as_deref(),
+        Some("Back-off pulling image \"web:1\": ErrImagePull: m")
+    );
+    // The error itself is shown for 2 s.
+    seen.images.insert("c".into(), ImageState::Failed(failure(2, 10)));
+    check(json!({}), &seen, &["c waits: ImagePullBackOff", "wake in 8"]);
+    seen.images.insert("c".into(), ImageState::Failed(failure(0, 1)));
+    check(json!({}), &seen, &["c waits: ErrImagePull", "wake in 1"]);
+}

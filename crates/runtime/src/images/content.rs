@@ -16,6 +16,7 @@
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use rustix::fs::FlockOperation;
 use rustix::io::Errno;
@@ -51,6 +52,15 @@ pub(crate) struct LayerRecord {
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct HoldRecord {
+    /// Who holds; older records don't say.
+    #[serde(default)]
+    pub holder: String,
+    /// Whose holder that is.
+    #[serde(default)]
+    pub owner: String,
+    /// The image's ID; older records don't say.
+    #[serde(default)]
+    pub image: Option<Digest>,
     pub diff_ids: Vec<Digest>,
 }
 
@@ -164,6 +174,26 @@ impl Content {
         remove_file(&self.dir.join("names").join(encode(name)))
     }
 
+    /// When a name was written or touched last.
+    pub(crate) fn record_time(&self, name: &str) -> Option<SystemTime> {
+        fs::metadata(self.dir.join("names").join(encode(name))).and_then(|data| data.modified()).ok()
+    }
+
+    /// Sets [`Content::record_time`]. A name that is gone is no error.
+    pub(crate) fn touch_record(&self, name: &str, at: SystemTime) -> Result<(), ImageError> {
+        let path = self.dir.join("names").join(encode(name));
+        match File::options().write(true).open(&path).and_then(|file| file.set_modified(at)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(failed(format!("touch {}", path.display()))(error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    pub(crate) fn hold(&self, holder: &str) -> Result<Option<HoldRecord>, ImageError> {
+        self.read_record(&self.dir.join("holds").join(encode(holder)))
+    }
+
     pub(crate) fn holds(&self) -> Result<Vec<HoldRecord>, ImageError> {
         let mut holds = Vec::new();
         for file in self.files("holds")? {
@@ -206,6 +236,11 @@ impl Content {
     pub(crate) fn lock_names(&self) -> Result<Lock, ImageError> {
         self.lock_file("names", FlockOperation::LockExclusive)
             .map(|lock| lock.expect("a blocking lock is had"))
+    }
+
+    /// Held by whoever relies on a name staying, while others do so too.
+    pub(crate) fn lock_names_shared(&self) -> Result<Lock, ImageError> {
+        self.lock_file("names", FlockOperation::LockShared).map(|lock| lock.expect("a blocking lock is had"))
     }
 
     fn lock_file(&self, name: &str, operation: FlockOperation) -> Result<Option<Lock>, ImageError> {

@@ -25,6 +25,7 @@ mod tar;
 #[cfg(test)]
 mod tests;
 mod unpack;
+mod uses;
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -35,7 +36,7 @@ use std::time::Duration;
 
 use futures_util::{StreamExt as _, TryStreamExt as _};
 
-use self::content::{Content, HoldRecord, LayerRecord, NameRecord, Temporary, failed};
+use self::content::{Content, LayerRecord, NameRecord, Temporary, failed};
 use self::digest::{Digest, HashingReader};
 use self::manifest::{Descriptor, ImageConfig, Manifest};
 use self::reference::{Reference, Version};
@@ -153,24 +154,6 @@ impl ImageStore {
         Ok(images)
     }
 
-    /// Takes all names from the image of a name or ID and deletes what no image and no [`ImageStore::hold`]
-    /// needs any more. [`ImageError::NotPresent`] if there is none.
-    pub async fn remove(&self, reference_or_id: &str) -> Result<(), ImageError> {
-        let wanted = reference_or_id.to_owned();
-        self.blocking(move |store| {
-            let lock = store.content.lock_names()?;
-            let records = store.content.records()?;
-            let found = find(&records, &wanted)?.ok_or_else(|| ImageError::NotPresent(wanted.clone()))?;
-            for record in records.iter().filter(|record| record.config == found.config) {
-                store.content.remove_record(&record.name)?;
-            }
-            drop(lock);
-            store.content.mark_garbage()?;
-            collect::collect(&store.content)
-        })
-        .await
-    }
-
     /// Takes in an OCI or docker archive (tar, tar.gz, tar.zst), all of it or nothing.
     pub async fn load(&self, archive: &Path) -> Result<Vec<Image>, ImageError> {
         let archive = archive.to_owned();
@@ -215,33 +198,6 @@ impl ImageStore {
                 store.unpack(layer)?;
             }
             Ok(found.layers.iter().map(|layer| store.content.layer_path(&layer.diff_id)).collect())
-        })
-        .await
-    }
-
-    /// Keeps the image's layers on disk, even if all its names are removed, until `holder` (a container's
-    /// ID) is released. Also another process's removal respects it.
-    pub async fn hold(&self, reference_or_id: &str, holder: &str) -> Result<(), ImageError> {
-        let (wanted, holder) = (reference_or_id.to_owned(), holder.to_owned());
-        self.blocking(move |store| {
-            let _lock = store.content.lock_shared()?;
-            let records = store.content.records()?;
-            let found = find(&records, &wanted)?.ok_or_else(|| ImageError::NotPresent(wanted.clone()))?;
-            let diff_ids = found.layers.iter().map(|layer| layer.diff_id.clone()).collect();
-            store.content.put_hold(&holder, &HoldRecord { diff_ids })
-        })
-        .await
-    }
-
-    /// Ends a [`ImageStore::hold`]; one that doesn't exist is no error.
-    pub async fn release(&self, holder: &str) -> Result<(), ImageError> {
-        let holder = holder.to_owned();
-        self.blocking(move |store| {
-            if store.content.remove_hold(&holder)? {
-                store.content.mark_garbage()?;
-                collect::collect(&store.content)?;
-            }
-            Ok(())
         })
         .await
     }

@@ -3,6 +3,7 @@
 mod hostile;
 mod registry;
 mod sharing;
+mod uses;
 
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
@@ -11,6 +12,7 @@ use tempfile::TempDir;
 
 use super::build::{Builder, Layer};
 use super::{Config, ImageStore};
+use crate::types::Removal;
 
 /// A store in a directory of its own, and room for archives beside it.
 struct Fixture {
@@ -207,14 +209,18 @@ async fn removing_leaves_what_others_use_and_nothing_else() {
     fixture.load(&image("one", b"1").oci()).await.unwrap();
     let two = fixture.load(&image("two", b"2").oci()).await.unwrap().remove(0);
     assert_eq!((fixture.count("layers"), fixture.count("blobs")), (3, 7));
-    fixture.store.remove("one").await.unwrap();
+    fixture.store.remove("one", Removal::Unused).await.unwrap();
     fixture.swept(2, 4);
     assert_eq!(fixture.store.list().unwrap(), std::slice::from_ref(&two));
     assert!(fixture.store.layers("two").await.unwrap().iter().all(|layer| layer.is_dir()));
 
     // A mounted layer stays until its holder lets go, whoever removes the image.
-    fixture.store.hold("two", "container-1").await.unwrap();
-    ImageStore::open(Config::new(fixture.store.dir())).unwrap().remove(&two.id).await.unwrap();
+    fixture.store.hold("two", "container-1", "node").await.unwrap();
+    let elsewhere = ImageStore::open(Config::new(fixture.store.dir())).unwrap();
+    let refused = elsewhere.remove(&two.id, Removal::Unused).await;
+    assert!(matches!(refused, Err(crate::types::ImageError::InUse { containers: 1, .. })), "{refused:?}");
+    assert!(fixture.store.get("two").unwrap().is_some());
+    elsewhere.remove(&two.id, Removal::Forced).await.unwrap();
     assert_eq!(fixture.store.get("two").unwrap(), None);
     fixture.swept(2, 0);
     fixture.store.release("container-1").await.unwrap();
@@ -223,7 +229,10 @@ async fn removing_leaves_what_others_use_and_nothing_else() {
     for part in ["layers", "blobs", "names", "holds", "tmp"] {
         assert_eq!(fixture.count(part), 0, "{part}");
     }
-    assert!(matches!(fixture.store.remove("two").await, Err(crate::types::ImageError::NotPresent(_))));
+    assert!(matches!(
+        fixture.store.remove("two", Removal::Unused).await,
+        Err(crate::types::ImageError::NotPresent(_))
+    ));
 }
 
 #[tokio::test]

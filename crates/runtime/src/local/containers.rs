@@ -18,6 +18,7 @@ use crate::seccomp;
 use crate::shim::SHM;
 use crate::spec::{self, DeviceNode, Places};
 use crate::types::*;
+use crate::usage::DiskUsage;
 
 /// Between a shim's answer and its news to all.
 const TOLD_TIMEOUT: Duration = Duration::from_secs(5);
@@ -41,7 +42,7 @@ impl Inner {
         let image = self.images.get(&config.image)?;
         let image = image.ok_or_else(|| ImageError::NotPresent(config.image.clone()))?;
         let id = new_id();
-        self.images.hold(&image.id, &id).await?;
+        self.images.hold(&image.id, &id, &self.owner()).await?;
         let layers = match self.images.layers(&image.id).await {
             Ok(layers) => layers,
             Err(error) => {
@@ -285,8 +286,16 @@ impl Inner {
             cpu_nanoseconds: usage.cpu_ns,
             memory_bytes: usage.memory_bytes,
             memory_working_set_bytes: usage.working_set_bytes,
+            memory_anonymous_bytes: usage.anonymous_bytes,
+            page_faults: usage.page_faults,
+            major_page_faults: usage.major_page_faults,
             pids: usage.pids,
         })
+    }
+
+    pub(super) fn written(&self, id: &ContainerId) -> Result<DiskUsage, Error> {
+        let upper = self.container_dir(&self.known(id)?.id).join("upper");
+        crate::usage::of(&upper).map_err(doing(format_args!("measure {}", upper.display())))
     }
 
     pub(super) fn known(&self, id: &ContainerId) -> Result<ContainerRecord, Error> {

@@ -10,6 +10,8 @@ mod sandboxes;
 mod shims;
 mod streams;
 
+pub use shims::recorded_sandboxes;
+
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -144,6 +146,13 @@ impl LocalRuntime {
             tasks: Arc::downgrade(&tasks),
         });
         inner.adopt()?;
+        let containers = inner.state.lock().containers.keys().cloned().collect();
+        if let Err(error) = inner.images.release_all_but(&inner.owner(), &containers) {
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "cannot let go of images that nothing uses"
+            );
+        }
         Ok(Arc::new(LocalRuntime { inner, _tasks: tasks }))
     }
 
@@ -179,6 +188,11 @@ impl Inner {
             // The sender is a field of `self`, so it lives.
             let _ = changes.changed().await;
         }
+    }
+
+    /// What its uses of images are known by to others that share them.
+    fn owner(&self) -> String {
+        self.config.data_dir.to_string_lossy().into_owned()
     }
 
     fn sandbox_dir(&self, id: &str) -> PathBuf {
@@ -273,6 +287,11 @@ impl Runtime for LocalRuntime {
         self.blocking(move |inner| inner.stats(&id)).await
     }
 
+    async fn written(&self, id: &ContainerId) -> Result<crate::usage::DiskUsage, Error> {
+        let id = id.clone();
+        self.blocking(move |inner| inner.written(&id)).await
+    }
+
     async fn pull_image(&self, reference: &str, auth: Option<RegistryAuth>) -> Result<Image, ImageError> {
         self.inner.images.pull(reference, auth).await
     }
@@ -285,8 +304,16 @@ impl Runtime for LocalRuntime {
         self.inner.images.list()
     }
 
-    async fn remove_image(&self, reference: &str) -> Result<(), ImageError> {
-        self.inner.images.remove(reference).await
+    async fn remove_image(&self, reference: &str, removal: Removal) -> Result<(), ImageError> {
+        self.inner.images.remove(reference, removal).await
+    }
+
+    async fn image_uses(&self) -> Result<Vec<ImageUse>, ImageError> {
+        self.inner.images.uses().await
+    }
+
+    async fn image_disk(&self) -> Result<ImageDisk, ImageError> {
+        self.inner.images.disk()
     }
 
     async fn load_image(&self, archive: &Path) -> Result<Vec<Image>, ImageError> {

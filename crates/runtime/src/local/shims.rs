@@ -3,6 +3,7 @@
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -22,6 +23,13 @@ use crate::types::{ContainerId, Error, Event, SandboxId};
 /// Mounting and starting takes milliseconds; this is for a machine that stands still.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 const ADOPT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The sandboxes that a runtime with this data directory made and has not removed, each of which may have a
+/// shim called [`SHIM`] with the sandbox as its argument. Reads the directory, and needs no runtime.
+pub fn recorded_sandboxes(data_dir: &Path) -> Vec<String> {
+    let entries = fs::read_dir(data_dir.join("sandboxes")).into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
+}
 
 impl Inner {
     /// Starts a sandbox's shim and answers the PID of its `pause`.

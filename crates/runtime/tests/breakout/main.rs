@@ -28,7 +28,12 @@ async fn as_the_table_says(setting: Setting) {
     for attempt in ATTEMPTS.iter().filter(|attempt| exists_here(attempt)) {
         let plan = Plan {
             security: setting.security(),
-            pid: if attempt.sees_node { NamespaceMode::Node } else { NamespaceMode::Container },
+            users: setting.users(),
+            // A pod with users of its own can't ask for the node's processes: the API refuses both together.
+            pid: match attempt.sees_node && setting.users().is_none() {
+                true => NamespaceMode::Node,
+                false => NamespaceMode::Container,
+            },
             ..Plan::default()
         };
         let (succeeded, said) = hostile.tries(attempt, &plan).await;
@@ -61,6 +66,16 @@ async fn under_the_restricted_setting() {
 #[tokio::test]
 async fn privileged() {
     as_the_table_says(Setting::Privileged).await;
+}
+
+#[tokio::test]
+async fn with_users_of_its_own() {
+    as_the_table_says(Setting::Users).await;
+}
+
+#[tokio::test]
+async fn privileged_among_users_of_its_own() {
+    as_the_table_says(Setting::PrivilegedUsers).await;
 }
 
 #[tokio::test]

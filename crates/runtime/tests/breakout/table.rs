@@ -14,13 +14,19 @@ pub(crate) enum Setting {
     /// What the restricted level asks for.
     Restricted,
     Privileged,
+    /// As the default, with users of its own (`hostUsers: false`).
+    Users,
+    /// All that can be given to a pod with users of its own: its root has every capability, in its namespace.
+    PrivilegedUsers,
 }
+
+pub(crate) const SETTINGS: usize = 6;
 
 impl Setting {
     pub(crate) fn security(self) -> Security {
         let default = Security::default();
         match self {
-            Setting::Default => default,
+            Setting::Default | Setting::Users => default,
             Setting::Baseline => Security { seccomp: Seccomp::RuntimeDefault, ..default },
             Setting::Restricted => Security {
                 user: Some("1000".into()),
@@ -29,8 +35,14 @@ impl Setting {
                 seccomp: Seccomp::RuntimeDefault,
                 ..default
             },
-            Setting::Privileged => Security { privileged: true, ..default },
+            Setting::Privileged | Setting::PrivilegedUsers => Security { privileged: true, ..default },
         }
+    }
+
+    /// The node's IDs that its users are. Nobody else's, as the suite's pods are not of the node's own.
+    pub(crate) fn users(self) -> Option<UserRange> {
+        let own = matches!(self, Setting::Users | Setting::PrivilegedUsers);
+        own.then_some(UserRange { first: 1_100_000_000, length: 65536 })
     }
 }
 
@@ -46,6 +58,7 @@ pub(crate) enum Expected {
 pub(crate) struct Plan {
     pub(crate) weakness: Weakness,
     pub(crate) security: Security,
+    pub(crate) users: Option<UserRange>,
     pub(crate) pid: NamespaceMode,
     pub(crate) network: NamespaceMode,
     pub(crate) tty: bool,
@@ -73,40 +86,59 @@ pub(crate) struct Attempt {
     pub(crate) way: Way,
     /// The whole of the node's processes is shown to it: the worst case of what it is about.
     pub(crate) sees_node: bool,
-    /// Under default, baseline, restricted and privileged.
-    pub(crate) expected: [Expected; 4],
+    /// Under each [`Setting`], in their order.
+    pub(crate) expected: [Expected; SETTINGS],
     /// The guard that is left out, over the default setting, for the attempt to succeed.
     pub(crate) weaken: fn(&mut Plan),
 }
 
-const fn row(name: &'static str, way: Way, expected: [Expected; 4], weaken: fn(&mut Plan)) -> Attempt {
+const fn row(name: &'static str, way: Way, expected: [Expected; SETTINGS], weaken: fn(&mut Plan)) -> Attempt {
     Attempt { name, way, sees_node: false, expected, weaken }
 }
 
-const fn nowhere(why: &'static str) -> [Expected; 4] {
-    [Blocked(why), Blocked(why), Blocked(why), Blocked(why)]
+const fn nowhere(why: &'static str) -> [Expected; SETTINGS] {
+    [Blocked(why); SETTINGS]
 }
 
-/// Only where there are no guards.
-const fn privileged_only(why: &'static str) -> [Expected; 4] {
-    [
-        Blocked(why),
-        Blocked(why),
-        Blocked(why),
-        Allowed("privileged: the container is as strong as root on its node"),
-    ]
+/// Only where there are no guards; and for root of a user namespace not at all, as it is about what belongs
+/// to the node.
+const fn privileged_only(why: &'static str) -> [Expected; SETTINGS] {
+    let privileged = Allowed("privileged: the container is as strong as root on its node");
+    let ends = Blocked("it is the node's, and capabilities end with the user namespace");
+    [Blocked(why), Blocked(why), Blocked(why), privileged, Blocked(why), ends]
+}
+
+/// The same, but that it is about what belongs to the container, so that root of its user namespace may.
+const fn strong_inside(why: &'static str) -> [Expected; SETTINGS] {
+    let [default, baseline, restricted, privileged, users, _] = privileged_only(why);
+    let inside = Allowed("privileged: it reaches what its own namespaces hold, and no further");
+    [default, baseline, restricted, privileged, users, inside]
+}
+
+/// The same for what is masked, which is not where nothing is.
+const fn unmasked(why: &'static str) -> [Expected; SETTINGS] {
+    let [default, baseline, restricted, privileged, users, _] = privileged_only(why);
+    let shown = Allowed("privileged: nothing is masked, and what anybody may read is not kept from it");
+    [default, baseline, restricted, privileged, users, shown]
 }
 
 /// Where a capability of the default set suffices.
-const fn by_default(why: &'static str) -> [Expected; 4] {
+const fn by_default(why: &'static str) -> [Expected; SETTINGS] {
     let without = Blocked("restricted drops all capabilities");
-    [Allowed(why), Allowed(why), without, Allowed(why)]
+    [Allowed(why), Allowed(why), without, Allowed(why), Allowed(why), Allowed(why)]
+}
+
+/// The same for what makes a device, which nobody does in a user namespace.
+const fn device_node(why: &'static str) -> [Expected; SETTINGS] {
+    let [default, baseline, restricted, privileged, ..] = by_default(why);
+    let users = Blocked("devices are not made in a user namespace, by whomever");
+    [default, baseline, restricted, privileged, users, users]
 }
 
 /// Where only the default filter is in the way.
-const fn filtered(why: &'static str) -> [Expected; 4] {
+const fn filtered(why: &'static str) -> [Expected; SETTINGS] {
     let filter = Blocked("the default filter refuses the call");
-    [Allowed(why), filter, filter, Allowed(why)]
+    [Allowed(why), filter, filter, Allowed(why), Allowed(why), Allowed(why)]
 }
 
 const ADMIN: &str = "it takes CAP_SYS_ADMIN, which no container has by default";
@@ -140,17 +172,17 @@ fn leak(plan: &mut Plan) {
 }
 
 pub(crate) const ATTEMPTS: &[Attempt] = &[
-    row("mount", Way::Program(&["mount"]), privileged_only(ADMIN), |plan| add(plan, "SYS_ADMIN")),
+    row("mount", Way::Program(&["mount"]), strong_inside(ADMIN), |plan| add(plan, "SYS_ADMIN")),
     row(
         "remount",
         Way::Program(&["remount", "/proc/sys", "/proc/sys/kernel/panic"]),
         privileged_only(ADMIN),
         |plan| add(plan, "SYS_ADMIN"),
     ),
-    row("unmask", Way::Program(&["unmask", "/proc/interrupts"]), privileged_only(ADMIN), |plan| {
+    row("unmask", Way::Program(&["unmask", "/proc/interrupts"]), unmasked(ADMIN), |plan| {
         add(plan, "SYS_ADMIN");
     }),
-    row("unshare", Way::Program(&["unshare"]), privileged_only(ADMIN), |plan| add(plan, "SYS_ADMIN")),
+    row("unshare", Way::Program(&["unshare"]), strong_inside(ADMIN), |plan| add(plan, "SYS_ADMIN")),
     row(
         "unshare-user",
         Way::Program(&["unshare-user"]),
@@ -175,7 +207,7 @@ pub(crate) const ATTEMPTS: &[Attempt] = &[
     row(
         "change-link",
         Way::Program(&["change-link"]),
-        privileged_only("it takes CAP_NET_ADMIN, also in the pod's own network"),
+        strong_inside("it takes CAP_NET_ADMIN, also in the pod's own network"),
         |plan| add(plan, "NET_ADMIN"),
     ),
     row("sysctl", Way::Program(&["open", "/proc/sys/kernel/panic"]), privileged_only(READ_ONLY), unmask),
@@ -189,7 +221,7 @@ pub(crate) const ATTEMPTS: &[Attempt] = &[
     row(
         "masked-file",
         Way::Program(&["read", "/proc/interrupts"]),
-        privileged_only("what tells of the machine's other work is masked"),
+        unmasked("what tells of the machine's other work is masked"),
         unmask,
     ),
     row(
@@ -210,7 +242,7 @@ pub(crate) const ATTEMPTS: &[Attempt] = &[
     row(
         "mknod",
         Way::Program(&["mknod"]),
-        by_default("CAP_MKNOD is of the default set: a node is made, and can't be opened"),
+        device_node("CAP_MKNOD is of the default set: a node is made, and can't be opened"),
         as_it_is,
     ),
     row(

@@ -55,6 +55,7 @@ impl Hostile {
             .sandbox_with(|config| {
                 config.pid = plan.pid;
                 config.network = plan.network;
+                config.users = plan.users;
                 config.cgroup_parent = format!("besteffort/{}", attempt.name);
             })
             .await;

@@ -204,3 +204,91 @@ fn pods_without_requests_use_all_of_a_big_cluster() {
     let most = snapshot.nodes().iter().map(|node| node.pods.len()).max();
     assert!(most <= Some(2), "300 pods on 300 nodes are spread, not {most:?} on one");
 }
+
+#[test]
+fn a_falling_share_of_a_big_clusters_nodes_is_enough() {
+    for (nodes, enough) in [
+        (0, 100),
+        (99, 100),
+        (100, 100),
+        (208, 101),
+        (300, 144),
+        (1000, 420),
+        (5000, 500),
+        (5624, 337),
+        (5625, 281),
+        (10_000, 500),
+    ] {
+        assert_eq!(searched(nodes), enough, "{nodes} nodes");
+    }
+}
+
+fn choice(snapshot: &Snapshot, spec: Value, start: usize) -> (String, usize, usize) {
+    let choice = schedule(snapshot, &info("p", spec), start).expect("it fits");
+    (choice.node, choice.feasible, choice.next_start)
+}
+
+fn pinned(names: &[&str]) -> Value {
+    json!({"affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {
+        "nodeSelectorTerms": [{"matchFields": [{"key": "metadata.name", "operator": "In", "values": names}]}]}}}})
+}
+
+#[test]
+fn equal_nodes_get_their_turn() {
+    let snapshot = three_nodes();
+    for (start, node, next) in [(0, "w1", 1), (1, "w2", 2), (2, "w2", 0)] {
+        assert_eq!(choice(&snapshot, json!({}), start), (node.to_owned(), 2, next), "from {start}");
+    }
+    // The search of a pod that fits one node only doesn't end anybody's turn, nor does one that is pinned.
+    assert_eq!(choice(&snapshot, json!({"nodeSelector": {"disk": "ssd"}}), 1), ("w1".to_owned(), 1, 1));
+    assert_eq!(choice(&snapshot, pinned(&["w2", "gone"]), 2), ("w2".to_owned(), 1, 2));
+    assert_eq!(choice(&snapshot, pinned(&["w1", "w2"]), 1), ("w2".to_owned(), 2, 1));
+}
+
+#[test]
+fn the_search_of_a_big_cluster_ends_when_enough_nodes_fit_and_goes_on_there() {
+    let mut snapshot = Snapshot::default();
+    for index in 0..300 {
+        let spec = if index < 100 { json!({"unschedulable": true}) } else { json!({}) };
+        snapshot.set_node(node(&format!("n{index}"), spec, json!({})));
+    }
+    assert_eq!(choice(&snapshot, json!({}), 0), ("n100".to_owned(), 144, 244));
+    // The 200th turn is the 56th of 144, and 144 fit up to the 44th node after the last.
+    assert_eq!(choice(&snapshot, json!({}), 110), ("n220".to_owned(), 144, 254));
+    assert_eq!(choice(&snapshot, json!({}), 200), ("n256".to_owned(), 144, 144));
+}
+
+#[test]
+fn a_nominated_pod_goes_to_its_node_if_it_fits_there() {
+    let mut snapshot = three_nodes();
+    let cpus = |cpu: &str| json!({"containers": [{"name": "c", "resources": {"requests": {"cpu": cpu}}}]});
+    place(&mut snapshot, "other", cpus("2"), "w1");
+    assert_eq!(choice(&snapshot, cpus("1"), 7).0, "w2", "which is emptier");
+    snapshot.nominate(Arc::new(info("p", cpus("1"))), "w1");
+    assert_eq!(choice(&snapshot, cpus("1"), 7), ("w1".to_owned(), 1, 7));
+    assert_eq!(choice(&snapshot, cpus("3"), 0).0, "w2", "the only one where it fits");
+    assert_eq!(choice(&snapshot, with(cpus("1"), pinned(&["w2"])), 0).0, "w2", "the only one it may go to");
+    assert_eq!(choice(&snapshot, with(cpus("1"), pinned(&["w1", "w2"])), 0).0, "w1");
+}
+
+#[test]
+fn a_pod_pinned_to_all_nodes_hears_of_each() {
+    assert_eq!(
+        message(&three_nodes(), with(json!({"nodeSelector": {"disk": "none"}}), pinned(&["cp", "w1", "w2"]))),
+        "0/3 nodes are available: 1 node(s) had untolerated taint(s), 2 node(s) didn't match Pod's node \
+         affinity/selector. no new claims to deallocate, preemption: 0/3 nodes are available: 3 Preemption is \
+         not helpful for scheduling."
+    );
+    assert_eq!(
+        message(&three_nodes(), pinned(&["gone"])),
+        "0/3 nodes are available: 3 node(s) didn't match Pod's node affinity/selector. no new claims to \
+         deallocate, preemption: 0/3 nodes are available: 3 Preemption is not helpful for scheduling."
+    );
+}
+
+#[test]
+fn the_queue_hears_each_filter_that_refused_once() {
+    let error = schedule(&three_nodes(), &info("p", json!({"nodeSelector": {"disk": "none"}})), 0)
+        .expect_err("it fits nowhere");
+    assert_eq!(error.plugins(), ["NodeAffinity", "TaintToleration"]);
+}

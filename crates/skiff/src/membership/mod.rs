@@ -228,6 +228,12 @@ fn now() -> i64 {
     i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
 }
 
+/// What a node kept of its cluster, if it ever was in one.
+pub(crate) fn kept_cluster(data_dir: &Path) -> Option<Cluster> {
+    let bytes = fs::read(data_dir.join(FILE)).ok()?;
+    Some(serde_json::from_slice::<Kept>(&bytes).ok()?.cluster)
+}
+
 fn read(path: &Path) -> Option<Kept> {
     let bytes = fs::read(path).ok()?;
     match serde_json::from_slice(&bytes) {

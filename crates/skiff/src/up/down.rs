@@ -77,11 +77,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         false => eprintln!("Cluster {:?} was not up; nothing of it is left.", args.name),
     }
     let Some((before, ours)) = proof else { return Ok(ExitCode::SUCCESS) };
-    let after = Stock::take();
-    let differences = prove::compare(&before, &after, &ours);
-    print!("{}", prove::text(&before, &after, &differences));
-    let left = differences.iter().any(|one| one.ours);
-    Ok(if left { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    Ok(prove::print(&before, &Stock::take(&[data_dir]), &ours))
 }
 
 /// Removes all but the data.
@@ -138,12 +134,14 @@ pub(crate) fn remove_data(dir: &Path) -> anyhow::Result<()> {
             super::MARKER
         );
     }
-    // What a killed process left mounted in the machine's namespace would be deleted through.
-    let mounts = fs::read_to_string("/proc/self/mountinfo").context("cannot read /proc/self/mountinfo")?;
-    for mount_point in below(&mounts, dir).into_iter().rev() {
-        unmount(&mount_point)?;
-    }
+    unmount_below(dir)?;
     remove_tree(dir)
+}
+
+/// What a killed process left mounted in the machine's namespace would be deleted through.
+pub(crate) fn unmount_below(dir: &Path) -> anyhow::Result<()> {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").context("cannot read /proc/self/mountinfo")?;
+    below(&mounts, dir).into_iter().rev().try_for_each(|mount_point| unmount(&mount_point))
 }
 
 /// Mount points below a directory, outer ones first.
@@ -171,7 +169,7 @@ fn unmount(path: &Path) -> anyhow::Result<()> {
     }
 }
 
-fn remove_tree(dir: &Path) -> anyhow::Result<()> {
+pub(crate) fn remove_tree(dir: &Path) -> anyhow::Result<()> {
     match fs::remove_dir_all(dir) {
         Ok(()) => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),

@@ -3,16 +3,17 @@
 //! Node 1 runs what `skiff server` runs, every other node what `skiff agent` runs; this module only makes
 //! the machines that they believe to be on.
 
-mod cgroups;
+pub(crate) mod cgroups;
 pub(crate) mod down;
 pub(crate) mod local;
 pub(crate) mod node;
 mod place;
-mod prove;
+pub(crate) mod prove;
 mod ranges;
 mod ready;
 pub(crate) mod record;
-mod stock;
+pub(crate) mod stock;
+pub(crate) mod sysctls;
 mod topology;
 mod uplink;
 
@@ -35,7 +36,7 @@ use crate::security;
 use crate::server::{API_PORT, ServerConfig, pki_dir};
 
 /// A file that says that a directory is a cluster's data, and may be deleted as such.
-const MARKER: &str = "skiff-data";
+pub(crate) const MARKER: &str = "skiff-data";
 
 /// More than a node has pods; all nodes' together fit into 32 bits.
 const USER_RANGES: u32 = 128;
@@ -98,6 +99,7 @@ pub(crate) fn require_root(command: &str) -> anyhow::Result<()> {
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     check_name(&args.name)?;
     require_root("up")?;
+    args.pods.check()?;
     let started = Instant::now();
     let guard = lock(&args.name)?;
     if Record::find(&args.name)?.is_some() {
@@ -108,7 +110,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     }
     let security = args.security.absolute()?;
     security.check()?;
-    let stock = Stock::take();
+    let data_dir = args.data_dir.clone().unwrap_or_else(|| default_data_dir(&args.name));
+    let stock = Stock::take(&[std::path::absolute(data_dir).context("--data-dir")?]);
     let ranges = record::lock_ranges()?;
     let (listener, record) = match prepare(args) {
         Ok(prepared) => prepared,

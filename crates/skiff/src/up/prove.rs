@@ -8,12 +8,15 @@ use std::fmt::Write as _;
 use std::fs;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
 use anyhow::Context;
 use skiff_network::Cidr;
 
 use super::record::Record;
-use super::stock::{Facts, Stock};
+use super::stock::{self, Facts, Stock};
+use super::sysctls::{self, FORWARDING};
+use super::uplink;
 
 /// How much of what others changed is shown of each kind.
 const SHOWN_MAX: usize = 5;
@@ -26,7 +29,7 @@ pub(crate) struct Ours {
     pub(crate) ranges: Vec<Cidr>,
     /// nftables tables.
     pub(crate) tables: Vec<String>,
-    /// Names of control groups, wherever they are in a path.
+    /// Names of control groups below a hierarchy's root.
     pub(crate) cgroups: Vec<String>,
     /// Directories and files.
     pub(crate) paths: Vec<PathBuf>,
@@ -53,21 +56,22 @@ impl Ours {
             tables: vec![format!("skiff-uplink-{}", record.name)],
             cgroups: vec![Record::cgroup(&record.name)],
             paths,
-            sysctls: if record.uplink { vec!["net/ipv4/ip_forward".into()] } else { Vec::new() },
+            sysctls: if uplink::is_last(record) { vec![FORWARDING.into()] } else { Vec::new() },
             ..Self::default()
         };
-        ours.learn(before);
+        ours.learn(before, &[]);
         ours
     }
 
-    /// Learns which processes are ours, by their control groups, and which namespaces only they are in.
-    pub(crate) fn learn(&mut self, before: &Stock) {
+    /// Learns which processes are ours, by their control groups or because they are named, and which
+    /// namespaces only they are in.
+    pub(crate) fn learn(&mut self, before: &Stock, named: &[u32]) {
         for process in skiff_runtime::facts::processes().unwrap_or_default() {
             let groups = skiff_runtime::facts::control_groups(process.pid);
-            if !groups
-                .lines()
-                .any(|line| line.split('/').any(|part| self.cgroups.iter().any(|own| own == part)))
-            {
+            // `5:cpu:/skiff-NAME/node`: below the root, and not those of that name inside of a node.
+            let first = |line: &str| line.splitn(3, ':').nth(2)?.split('/').nth(1).map(str::to_owned);
+            let in_ours = |line| first(line).is_some_and(|group| self.cgroups.contains(&group));
+            if !groups.lines().any(in_ours) && !named.contains(&process.pid) {
                 continue;
             }
             for (inode, kind) in process.namespaces.into_iter().zip(skiff_runtime::facts::NAMESPACES) {
@@ -76,9 +80,7 @@ impl Ours {
                     self.namespaces.insert(name);
                 }
             }
-            let stat = fs::read_to_string(format!("/proc/{}/stat", process.pid)).unwrap_or_default();
-            let started = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(19));
-            self.processes.insert(format!("{} {}", process.pid, started.unwrap_or_default()));
+            self.processes.insert(format!("{} {}", process.pid, stock::start_time(process.pid)));
         }
     }
 
@@ -100,8 +102,10 @@ impl Ours {
             }
             "nftables" => self.tables.iter().any(|own| own == fact),
             "mounts" | "files" => below(first.trim_end_matches('/')),
-            "cgroups" => Path::new(fact)
+            // A hierarchy is mounted at /sys/fs/cgroup, or each at a directory of it.
+            "cgroups" => Path::new(fact.trim_start_matches("/sys/fs/cgroup/"))
                 .components()
+                .take(2)
                 .any(|part| self.cgroups.iter().any(|own| part.as_os_str() == own.as_str())),
             "namespaces" => self.namespaces.contains(fact),
             "processes" => {
@@ -110,7 +114,8 @@ impl Ours {
             }
             "sysctls" => {
                 let named = |link: &String| first.split('/').any(|part| part == link);
-                self.sysctls.iter().any(|own| own == first) || self.links.iter().any(named)
+                let set = |own: &String| own == first || (own == FORWARDING && sysctls::follows(first));
+                self.sysctls.iter().any(set) || self.links.iter().any(named)
             }
             _ => false,
         }
@@ -139,6 +144,10 @@ pub(crate) fn compare(before: &Stock, after: &Stock, ours: &Ours) -> Vec<Differe
         let come = new.difference(old).map(|fact| (fact, true));
         for (fact, added) in gone.chain(come) {
             let ours = ours.is_ours(kind, fact);
+            // Data that were kept from an earlier time, and now are not: what was asked for.
+            if kind == "files" && ours && !added {
+                continue;
+            }
             all.push(Difference { kind, fact: fact.clone(), added, ours });
         }
     }
@@ -185,6 +194,13 @@ pub(crate) fn text(before: &Stock, after: &Stock, differences: &[Difference]) ->
     out
 }
 
+/// Prints the comparison; the exit status says whether anything of ours differs.
+pub(crate) fn print(before: &Stock, after: &Stock, ours: &Ours) -> ExitCode {
+    let differences = compare(before, after, ours);
+    print!("{}", text(before, after, &differences));
+    if differences.iter().any(|one| one.ours) { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
 /// The stock that was stored before anything was changed.
 pub(crate) fn stored(path: &Path) -> anyhow::Result<Stock> {
     let bytes = fs::read(path).with_context(|| {
@@ -196,6 +212,30 @@ pub(crate) fn stored(path: &Path) -> anyhow::Result<Stock> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn control_groups_of_the_name_inside_of_a_node_are_the_nodes() {
+        let ours = Ours { cgroups: vec!["kubepods".into()], ..Ours::default() };
+        for (path, expected) in [
+            ("/sys/fs/cgroup/kubepods/podu", true),
+            ("/sys/fs/cgroup/cpu/kubepods", true),
+            ("/sys/fs/cgroup/skiff-x/node/kubepods", false),
+            ("/sys/fs/cgroup/cpu/skiff-x/node/kubepods", false),
+        ] {
+            assert_eq!(ours.is_ours("cgroups", path), expected, "{path}");
+        }
+    }
+
+    #[test]
+    fn data_of_an_earlier_time_are_gone_by_wish() {
+        let ours = Ours { paths: vec!["/d".into()], ..Ours::default() };
+        let files = |all: &[&str]| Stock {
+            files: all.iter().map(|fact| (*fact).to_owned()).collect(),
+            ..Stock::default()
+        };
+        assert_eq!(compare(&files(&["/d/", "/d/store.db 7"]), &files(&[]), &ours), []);
+        assert_eq!(compare(&files(&[]), &files(&["/d/"]), &ours).len(), 1);
+    }
 
     fn stock(links: &[&str], routes: &[&str], processes: &[&str]) -> Stock {
         let facts = |all: &[&str]| all.iter().map(|fact| (*fact).to_owned()).collect();
@@ -232,6 +272,32 @@ mod tests {
         assert!(text.contains("left over of ours: links: skf-a\n"), "{text}");
         assert!(text.contains("removed by others meanwhile: links: eth1\n"), "{text}");
         assert!(text.ends_with("3 of ours differ.\n"), "{text}");
+    }
+
+    #[test]
+    fn of_every_kind_ours_is_told_from_others() {
+        let ours = Ours {
+            tables: vec!["skiff".into()],
+            cgroups: vec!["skiff-a".into()],
+            paths: vec!["/data".into()],
+            sysctls: vec![FORWARDING.into()],
+            namespaces: ["net:[7]".to_owned()].into(),
+            ..ours()
+        };
+        for (kind, own, other) in [
+            ("links", "skf-a", "eth7"),
+            ("addresses", "eth0 10.244.0.1/24", "eth0 192.0.2.1/24"),
+            ("routes", "skf-a 00000000 0 00000000", "eth0 00000000 0 00000000"),
+            ("nftables", "skiff", "filter"),
+            ("mounts", "/data/v tmpfs tmpfs", "/database tmpfs tmpfs"),
+            ("cgroups", "/sys/fs/cgroup/skiff-a/node", "/sys/fs/cgroup/user"),
+            ("namespaces", "net:[7]", "net:[8]"),
+            ("processes", "7 100 x", "7 101 x"),
+            ("sysctls", "net/ipv4/conf/eth0/forwarding = 1", "net/ipv4/conf/eth0/mtu = 1"),
+            ("files", "/data/", "/database 7"),
+        ] {
+            assert!(ours.is_ours(kind, own) && !ours.is_ours(kind, other), "{kind}: {own}, {other}");
+        }
     }
 
     #[test]

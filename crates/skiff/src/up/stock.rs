@@ -1,4 +1,4 @@
-//! What the machine had before a cluster was started.
+//! What the machine had before a cluster, a server or an agent was started.
 //!
 //! Read off the kernel as text, one fact a line, so that two stocks are compared line by line. What changes
 //! by itself (counters, ages, kernel threads) is no fact.
@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use skiff_sys::netlink;
@@ -39,8 +39,8 @@ pub(crate) struct Stock {
 }
 
 impl Stock {
-    /// What is there now.
-    pub(crate) fn take() -> Self {
+    /// What is there now; `own` are directories to be looked at besides those that every machine has.
+    pub(crate) fn take(own: &[PathBuf]) -> Self {
         let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
         let mut directories = Facts::new();
         for hierarchy in cgroups::hierarchies().unwrap_or_default() {
@@ -53,11 +53,21 @@ impl Stock {
         for (dir, depth) in [("/run", 1), ("/run/skiff", 3), ("/etc", 1), ("/var/lib/skiff", 2)] {
             list(Path::new(dir), depth, &mut files);
         }
+        for dir in own.iter().filter(|dir| dir.is_dir()) {
+            files.insert(format!("{}/", dir.display()));
+            list(dir, 1, &mut files);
+        }
         Self {
             links: names(Path::new("/sys/class/net")),
             addresses: addresses(),
-            routes: read("/proc/net/route").lines().skip(1).map(route).collect(),
-            rules: rules().unwrap_or_default(),
+            routes: read("/proc/net/route")
+                .lines()
+                .skip(1)
+                .map(route)
+                .chain(read("/proc/net/ipv6_route").lines().filter_map(route_six))
+                .collect(),
+            // Linux knows IPv4 as 2 and IPv6 as 10.
+            rules: [2, 10].into_iter().flat_map(|family| rules(family).unwrap_or_default()).collect(),
             nftables: super::topology::nftables().unwrap_or_default().into_iter().collect(),
             mounts: read("/proc/self/mountinfo").lines().filter_map(mount).collect(),
             cgroups: directories,
@@ -114,14 +124,20 @@ fn route(line: &str) -> String {
     format!("{} {} {} {}", part(0), part(1), part(2), part(7))
 }
 
-/// The routing policy's rules (linux/fib_rules.h), IPv4.
-fn rules() -> std::io::Result<Facts> {
+/// The same of IPv6, where an address is 32 digits.
+fn route_six(line: &str) -> Option<String> {
+    let fields: Vec<&str> = line.split_whitespace().collect();
+    Some(format!("{} {}/{} {}", fields.get(9)?, fields.first()?, fields.get(1)?, fields.get(4)?))
+}
+
+/// The routing policy's rules of an address family (linux/fib_rules.h).
+fn rules(family: u8) -> std::io::Result<Facts> {
     const GET_RULE: u16 = 34;
     const HEADER_BYTES: usize = 12;
     const PRIORITY: u16 = 6;
     const TABLE: u16 = 15;
     let mut header = [0; HEADER_BYTES];
-    header[0] = 2;
+    header[0] = family;
     let mut request = netlink::Writer::new();
     request.message(GET_RULE, netlink::DUMP, 1, &header).end();
     let mut found = Facts::new();
@@ -132,7 +148,8 @@ fn rules() -> std::io::Result<Facts> {
             Some(u32::from_ne_bytes(value.try_into().ok()?))
         };
         let (priority, table) = (number(PRIORITY).unwrap_or(0), number(TABLE).unwrap_or(0));
-        found.insert(format!("priority {priority} table {table}"));
+        let version = if family == 2 { 4 } else { 6 };
+        found.insert(format!("IPv{version} priority {priority} table {table}"));
     })?;
     Ok(found)
 }
@@ -166,13 +183,18 @@ fn processes() -> (Facts, Facts) {
         if process.pid == std::process::id() || line.is_empty() {
             continue;
         }
-        let stat = fs::read_to_string(format!("/proc/{}/stat", process.pid)).unwrap_or_default();
-        // The 22nd field; the second may hold blanks, and ends with the last parenthesis.
-        let started = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(19));
         let command = skiff_runtime::facts::command(process.pid);
-        found.insert(format!("{} {} {command}", process.pid, started.unwrap_or_default()));
+        found.insert(format!("{} {} {command}", process.pid, start_time(process.pid)));
     }
     (found, namespaces)
+}
+
+/// When a process started, in the kernel's ticks since the boot: with the PID it names a process for good.
+pub(crate) fn start_time(pid: u32) -> String {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // The 22nd field; the second may hold blanks, and ends with the last parenthesis.
+    let started = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(19));
+    started.unwrap_or_default().to_owned()
 }
 
 /// Parameters with their values, but those that count something.
@@ -216,13 +238,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn two_stocks_of_an_unchanged_machine_are_equal() {
-        let stock = Stock::take();
+    fn a_stock_has_what_every_machine_has() {
+        let own = std::env::temp_dir().join(format!("skiff-stock-{}", std::process::id()));
+        fs::create_dir_all(own.join("below")).expect("a directory");
+        let stock = Stock::take(std::slice::from_ref(&own));
+        fs::remove_dir_all(&own).expect("it is there");
+        assert!(stock.files.contains(&format!("{}/below/", own.display())), "{:?}", stock.files);
+        assert!(stock.rules.contains("IPv4 priority 32766 table 254"), "{:?}", stock.rules);
         assert!(stock.links.contains("lo"));
         assert!(stock.mounts.iter().any(|mount| mount.starts_with("/proc proc")));
         assert!(stock.sysctls.iter().any(|own| own.starts_with("net/ipv4/ip_forward = ")));
         assert!(stock.namespaces.iter().any(|own| own.starts_with("net:[")));
         assert_eq!(mount("30 20 0:26 / /sys rw shared:7 - sysfs sysfs rw"), Some("/sys sysfs sysfs".into()));
+        let six = "fe800000000000000000000000000000 40 00000000000000000000000000000000 00 \
+                   00000000000000000000000000000000 00000100 00000001 00000000 00000001 eth0";
+        let zero = "0".repeat(32);
+        assert_eq!(route_six(six), Some(format!("eth0 fe800000000000000000000000000000/40 {zero}")));
         assert_eq!(route("eth0\t0\t1\t3\t0\t7\t0\tFF"), "eth0 0 1 FF");
     }
 }

@@ -20,6 +20,10 @@ use super::record::Record;
 
 const BRIDGE: &str = "br0";
 
+/// Who made the machine's route to the pods: not the agent that the machine itself may run, which removes
+/// what it does not know of its own.
+const MACHINE_ORIGIN: u8 = ORIGIN + 1;
+
 /// Makes a network namespace and keeps it by a bind mount at `path`.
 fn make_netns(path: &Path) -> anyhow::Result<File> {
     let context = || format!("cannot make the network namespace {}", path.display());
@@ -82,7 +86,7 @@ pub(crate) fn make(record: &Record) -> anyhow::Result<()> {
     in_router.add_veth(&near, &far, 0)?;
     let index = machine.link(&link)?.context("the machine's link is gone")?.index;
     machine.add_address(index, ranges.machine(), prefix)?;
-    machine.add_route(&route(ranges.pod, Some(ranges.router()), Some(index)), ORIGIN)?;
+    machine.add_route(&route(ranges.pod, Some(ranges.router()), Some(index)), MACHINE_ORIGIN)?;
     if record.uplink {
         in_router
             .add_route(&route(Cidr::new(Ipv4Addr::UNSPECIFIED, 0), Some(ranges.machine()), None), ORIGIN)?;

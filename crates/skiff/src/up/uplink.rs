@@ -6,6 +6,7 @@ use anyhow::Context;
 use skiff_sys::netlink::{ACK, APPEND, CREATE, Family, Socket, Writer};
 
 use super::record::Record;
+use super::sysctls::{self, FORWARDING};
 use super::topology::set;
 
 // linux/netfilter/nfnetlink.h and nf_tables.h.
@@ -19,8 +20,6 @@ const IPV4: u8 = 2;
 const POSTROUTING: u32 = 4;
 const PRIORITY_SOURCE_NAT: i32 = 100;
 const REGISTER: u32 = 1;
-
-const FORWARDING: &str = "net/ipv4/ip_forward";
 
 /// Whether the machine forwards packets, apart from what other clusters made it do.
 pub(crate) fn forwards(others: &[Record]) -> bool {
@@ -99,11 +98,22 @@ pub(crate) fn close(name: &str) -> anyhow::Result<()> {
 
 /// Lets the machine forward no longer, if it did not before and no other cluster needs it.
 pub(crate) fn restore(record: &Record) -> anyhow::Result<()> {
-    let needed = Record::all()?.iter().any(|other| other.uplink && other.name != record.name);
-    if record.uplink && !record.forwarded_before && !needed {
-        set(FORWARDING, "0")?;
+    if record.forwarded_before || !is_last(record) {
+        return Ok(());
     }
-    Ok(())
+    match super::prove::stored(&record.data_dir.join("stock.json")) {
+        // Not that of before another cluster with an uplink, which is down by now.
+        Ok(before) if !before.sysctls.contains(&format!("{FORWARDING} = 1")) => {
+            sysctls::restore(&before, &[FORWARDING])
+        }
+        _ => set(FORWARDING, "0"),
+    }
+}
+
+/// Whether this cluster has a way out and no other does: whether the machine forwards is its to undo then.
+pub(crate) fn is_last(record: &Record) -> bool {
+    let others = Record::all().unwrap_or_default();
+    record.uplink && !others.iter().any(|other| other.uplink && other.name != record.name)
 }
 
 fn table(name: &str) -> String {

@@ -7,9 +7,7 @@
 
 use std::net::Ipv4Addr;
 
-use super::listing::{
-    Expression, ListedChain, ListedElement, ListedRule, ListedSet, ListedValue, Listing, VERDICT_REGISTER,
-};
+use super::listing::{Expression, ListedChain, ListedElement, ListedRule, ListedSet, ListedValue, Listing};
 use super::words;
 use super::{Point, Verdict};
 
@@ -121,7 +119,7 @@ pub struct Passage {
     pub steps: Vec<Step>,
 }
 
-/// Draws beyond this many outcomes are not told apart further.
+/// Beyond this many outcomes draws are not told apart further: the first number stands for all.
 const OUTCOMES_MAX: usize = 256;
 /// The kernel's limit of nested jumps.
 const DEPTH_MAX: usize = 16;
@@ -135,10 +133,12 @@ pub fn passages(listing: &Listing, machine: &dyn Machine, at: Point, packet: &Pa
     let mut outcomes = Vec::new();
     let mut scripts: Vec<Vec<(u32, u32)>> = vec![Vec::new()];
     while let Some(script) = scripts.pop() {
-        let mut run = Run { listing, machine, script: &script, drawn: 0, wants: None, steps: Vec::new() };
+        let draws = outcomes.len() + scripts.len() < OUTCOMES_MAX;
+        let mut run =
+            Run { listing, machine, script: &script, draws, drawn: 0, wants: None, steps: Vec::new() };
         let (end, packet) = run.hook(at, packet.clone());
         match run.wants {
-            Some(modulus) if outcomes.len() + scripts.len() < OUTCOMES_MAX => {
+            Some(modulus) => {
                 // Last in, first out: the draws come in order.
                 scripts.extend((0..modulus).rev().map(|draw| {
                     let mut longer = script.clone();
@@ -146,7 +146,7 @@ pub fn passages(listing: &Listing, machine: &dyn Machine, at: Point, packet: &Pa
                     longer
                 }));
             }
-            _ => {
+            None => {
                 let chance = script.iter().map(|(_, modulus)| 1.0 / f64::from(*modulus)).product();
                 outcomes.push(Passage { chance, packet, end, steps: run.steps });
             }
@@ -160,6 +160,8 @@ struct Run<'a> {
     machine: &'a dyn Machine,
     /// The draws made so far: number and modulus.
     script: &'a [(u32, u32)],
+    /// Whether more draws are told apart.
+    draws: bool,
     drawn: usize,
     /// A draw that the script has no number for.
     wants: Option<u32>,
@@ -187,14 +189,12 @@ impl Run<'_> {
             let hook = chain.hook.expect("filtered");
             if hook.nat { (nat_at, hook.priority) } else { (hook.priority, i32::MIN) }
         });
-        let mut bound = false;
         for chain in chains {
             let Some(hook) = chain.hook else { continue };
             // A connection is translated by its first packet alone, and by one chain of a kind.
-            if hook.nat && (bound || !packet.connection.new || self.is_bound(at, &packet)) {
+            if hook.nat && (!packet.connection.new || is_bound(at, &packet)) {
                 continue;
             }
-            let before = packet.clone();
             let end = self.chain(chain, &mut packet, 0).unwrap_or(if hook.drops {
                 self.steps.push(Step {
                     table: chain.table.clone(),
@@ -212,16 +212,8 @@ impl Run<'_> {
             if self.wants.is_some() || end != End::Accepted {
                 return (end, packet);
             }
-            bound |= hook.nat && before.connection != packet.connection;
         }
         (End::Accepted, packet)
-    }
-
-    fn is_bound(&self, at: Point, packet: &Packet) -> bool {
-        match at {
-            Point::Prerouting | Point::Output => packet.connection.destination_translated,
-            _ => packet.connection.source_translated,
-        }
     }
 
     /// `None` if the end of the chain was reached.
@@ -345,7 +337,6 @@ impl Run<'_> {
                     .and_then(|set| find(set, registers.get(4 * from..)?));
                 match (found, into) {
                     (found, None) => (found.is_some() != *inverted).then_some(Done::Next),
-                    (None, Some(VERDICT_REGISTER)) => None,
                     (None, Some(_)) => None,
                     (Some(ListedValue::Verdict(verdict)), Some(_)) => Some(Done::Fate(fate(&verdict))),
                     (Some(ListedValue::Data(bytes)), Some(into)) => put(registers, *into, &bytes),
@@ -358,6 +349,7 @@ impl Run<'_> {
                 } else {
                     match self.script.get(self.drawn) {
                         Some((number, _)) => *number,
+                        None if !self.draws => 0,
                         None => {
                             self.wants = Some(*modulus);
                             return None;
@@ -412,6 +404,13 @@ impl Run<'_> {
             Expression::Aside(_) => Some(Done::Next),
             Expression::Unknown(_) => Some(Done::Doubt),
         }
+    }
+}
+
+fn is_bound(at: Point, packet: &Packet) -> bool {
+    match at {
+        Point::Prerouting | Point::Output => packet.connection.destination_translated,
+        _ => packet.connection.source_translated,
     }
 }
 
@@ -564,3 +563,6 @@ fn find(set: &ListedSet, registers: &[u8]) -> Option<ListedValue> {
         .max_by(|a, b| a.key.cmp(&b.key).then(b.end.cmp(&a.end)))?;
     (!border.end).then(|| border.value.clone())
 }
+
+#[cfg(test)]
+mod tests;

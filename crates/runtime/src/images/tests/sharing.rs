@@ -5,6 +5,7 @@ use std::process::{Command, Stdio};
 
 use super::{Fixture, check_two_layers, two_layers};
 use crate::images::{Config, ImageStore};
+use crate::types::Removal;
 
 const DIRECTORY: &str = "SKIFF_TEST_IMAGE_STORE";
 
@@ -18,7 +19,7 @@ async fn one_of_several_processes() {
         let images = store.load(&Path::new(&dir).join("archive")).await.unwrap();
         assert_eq!(images[0].tags[0], "docker.io/library/app:v1");
         let holder = format!("{}-{round}", std::process::id());
-        match store.hold("app:v1", &holder).await {
+        match store.hold("app:v1", &holder, "node").await {
             Ok(()) => {
                 // Another process may have removed the name, but not what is held.
                 if let Ok(layers) = store.layers("app:v1").await {
@@ -29,7 +30,7 @@ async fn one_of_several_processes() {
             Err(crate::types::ImageError::NotPresent(_)) => {}
             Err(error) => panic!("{error}"),
         }
-        match store.remove("app:v1").await {
+        match store.remove("app:v1", Removal::Forced).await {
             Ok(()) | Err(crate::types::ImageError::NotPresent(_)) => {}
             Err(error) => panic!("{error}"),
         }
@@ -59,7 +60,7 @@ async fn processes_load_and_remove_at_once_and_leave_no_garbage() {
     }
     fixture.store.load(&fixture.dir.path().join("archive")).await.unwrap();
     check_two_layers(&fixture.store, "app:v1").await;
-    fixture.store.remove("app:v1").await.unwrap();
+    fixture.store.remove("app:v1", Removal::Forced).await.unwrap();
     for part in ["names", "layers", "blobs", "holds", "tmp"] {
         assert_eq!(fixture.count(part), 0, "{part}");
     }

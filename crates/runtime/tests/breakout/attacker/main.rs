@@ -239,18 +239,27 @@ fn device() -> io::Result<()> {
 }
 
 /// Rubbish is never loaded: who may load modules hears that it is none (ENOEXEC), others EPERM. A kernel
-/// without modules can't judge; there the capability it would have asked for does.
+/// without modules can't judge; there the capability it would have asked for does, over the whole machine.
 fn module() -> io::Result<()> {
     let rubbish = [0u8; 64];
     match call!(INIT_MODULE, rubbish.as_ptr(), rubbish.len(), c"".as_ptr()) {
         Ok(_) => Ok(()),
         Err(error) if error.raw_os_error() == Some(1) => Err(error),
-        Err(error) if error.raw_os_error() == Some(ENOSYS) => match has_capability(CAP_SYS_MODULE)? {
-            true => Ok(()),
-            false => Err(blocked("no CAP_SYS_MODULE")),
-        },
+        Err(error) if error.raw_os_error() == Some(ENOSYS) => {
+            match (has_capability(CAP_SYS_MODULE)?, has_users_of_its_own()?) {
+                (true, false) => Ok(()),
+                (true, true) => Err(blocked("CAP_SYS_MODULE ends with the user namespace")),
+                (false, _) => Err(blocked("no CAP_SYS_MODULE")),
+            }
+        }
         Err(_) => Ok(()),
     }
+}
+
+/// The first user namespace shows all IDs as they are.
+fn has_users_of_its_own() -> io::Result<bool> {
+    let map = fs::read_to_string("/proc/self/uid_map")?;
+    Ok(map.split_whitespace().ne(["0", "0", "4294967295"]))
 }
 
 fn has_capability(number: u32) -> io::Result<bool> {
