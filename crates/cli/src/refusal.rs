@@ -40,8 +40,8 @@ fn of_agent(node: &str, message: &str) -> String {
     }
     if let Some((reference, containers)) = quoted(message, "image ", " is in use by ") {
         return format!(
-            "{containers} of image {reference:?} exist: delete their pods first, or take just its name away with \
-             --force"
+            "image {reference:?} has {containers}: delete the pods that use it first, or take just its name away \
+             with --force"
         );
     }
     if let Some((reference, reason)) = quoted(message, "couldn't parse image name ", ": ") {
@@ -94,7 +94,8 @@ mod tests {
         let answer = of_answer("n1", StatusCode::CONFLICT, br#"image "alpine" is in use by 2 containers"#);
         assert_eq!(
             answer,
-            "2 containers of image \"alpine\" exist: delete their pods first, or take just its name away with --force"
+            "image \"alpine\" has 2 containers: delete the pods that use it first, or take just its name away \
+             with --force"
         );
     }
 

@@ -11,6 +11,7 @@ pub mod judge;
 pub mod namespaces;
 pub mod nearest;
 pub mod node;
+pub mod path;
 pub mod pending;
 pub mod pod;
 pub mod reach;

@@ -65,8 +65,11 @@ pub fn types() -> Types {
     types
 }
 
+/// Type and field that an answer is read without, if any.
+type Without = Option<(&'static str, &'static str)>;
+
 /// Every answer, learned: as it is, or without a field.
-const ANSWERS: [fn(Option<(&'static str, &'static str)>) -> Option<Types>; 7] = [
+const ANSWERS: [fn(Without) -> Option<Types>; 7] = [
     learn::<PodExplanation>,
     learn::<PodExplanationList>,
     learn::<NodeExplanation>,
@@ -77,7 +80,7 @@ const ANSWERS: [fn(Option<(&'static str, &'static str)>) -> Option<Types>; 7] = 
 ];
 
 /// The types that this one is made of; nothing if it can't be read without the field of a type.
-fn learn<T: for<'de> Deserialize<'de>>(without: Option<(&'static str, &'static str)>) -> Option<Types> {
+fn learn<T: for<'de> Deserialize<'de>>(without: Without) -> Option<Types> {
     let (notes, shape) = (RefCell::default(), RefCell::new(None));
     T::deserialize(Source { notes: &notes, shape: &shape, without }).ok()?;
     Some(notes.into_inner())
@@ -106,7 +109,7 @@ struct Source<'a> {
     notes: &'a RefCell<Types>,
     shape: &'a RefCell<Option<Shape>>,
     /// A type, and a field that it does not find.
-    without: Option<(&'static str, &'static str)>,
+    without: Without,
 }
 
 impl Source<'_> {

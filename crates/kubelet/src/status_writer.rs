@@ -1,5 +1,6 @@
 //! Writing one pod's status: the latest wins, none is written twice, and what the API made of it is kept.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
@@ -23,7 +24,7 @@ const OWNED: [&str; 6] =
 pub(crate) struct StatusWriter {
     wanted: watch::Sender<(u64, PodStatus)>,
     /// The newest that was answered, and what the API had then; nothing if it wants no more.
-    written: watch::Receiver<(u64, Option<Stored>)>,
+    written: watch::Receiver<(u64, Option<Arc<Stored>>)>,
     task: AbortHandle,
 }
 
@@ -45,7 +46,7 @@ impl StatusWriter {
                     let patch = patch(&uid, &status);
                     match client.patch::<Pod>(&namespace, &name, Some("status"), &patch).await {
                         Ok(pod) => {
-                            tell.send_replace((version, Some(Stored::of(&pod))));
+                            tell.send_replace((version, Some(Arc::new(Stored::of(&pod)))));
                         }
                         // Gone, or another pod of that name: nobody wants it any more.
                         Err(error) if error.is_not_found() || error.is_conflict() => {

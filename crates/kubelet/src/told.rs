@@ -5,6 +5,7 @@
 //! so that a foreign write is known from an older state that arrives late, and a field that the API keeps
 //! in its own form is no difference. The worker then tells its own view anew ([`Pace`] says how often).
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
@@ -36,7 +37,7 @@ pub(crate) enum Told {
     Nothing,
     /// On its way.
     Asked,
-    Stored(Stored),
+    Stored(Arc<Stored>),
 }
 
 /// How what the API has stands to what was told.
@@ -125,7 +126,7 @@ mod tests {
         ]);
         let later = json!([condition("Initialized", "True"),
             {"type": "Ready", "status": "True", "lastTransitionTime": "2026-01-01T00:00:01Z"}]);
-        let told = Told::Stored(Stored::of(&pod("10", ready.clone())));
+        let told = Told::Stored(Arc::new(Stored::of(&pod("10", ready.clone()))));
         for (what, revision, conditions, expected) in [
             ("the answer itself", "10", &ready, Standing::Holds),
             ("a later state that leaves it alone", "11", &ready, Standing::Holds),
@@ -149,7 +150,7 @@ mod tests {
 
     #[test]
     fn a_preempting_pods_nomination_is_not_the_nodes() {
-        let told = Told::Stored(Stored::of(&pod("10", json!([]))));
+        let told = Told::Stored(Arc::new(Stored::of(&pod("10", json!([])))));
         let mut nominated = pod("11", json!([]));
         nominated.status.get_or_insert_default().nominated_node_name = Some("n".into());
         assert_eq!(standing(&told, &nominated), Standing::Holds);

@@ -19,6 +19,7 @@ use async_trait::async_trait;
 
 pub use cidr::ParseCidrError;
 pub use local::{Config, LocalNetwork, SETTINGS, host_links, remove};
+pub use schema::PART;
 
 /// An IPv4 range, in canonical form: host bits are zero.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]

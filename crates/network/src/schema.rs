@@ -14,7 +14,7 @@ use crate::Cidr;
 use crate::state::{PortKey, State};
 
 /// The name of this part of the ruleset.
-pub(crate) const PART: &str = "network";
+pub const PART: &str = "network";
 /// (address of the node or 0.0.0.0, protocol, port) → (sandbox, port)
 pub(crate) const HOST_PORTS: &str = "host-ports";
 /// (sandbox, itself): what a sandbox sends to itself by way of a translated address, and what it may send

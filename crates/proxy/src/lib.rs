@@ -31,6 +31,9 @@ use crate::plan::{Node, State};
 use crate::policy::Policies;
 use crate::table::{Step, Table};
 
+/// The parts of the ruleset that [`run`] defines or withdraws.
+pub const PARTS: [&str; 2] = [schema::PART, policy::PART];
+
 /// How long to wait after the kernel refused, before everything is written anew.
 const RETRY: Duration = Duration::from_secs(1);
 

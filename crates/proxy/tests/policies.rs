@@ -547,3 +547,68 @@ fn policies_hold_while_the_agent_is_restarted_and_what_changed_meanwhile_holds_a
     grid.pod("b", "y").netns.tcp(&at);
     assert!(!grid.world.lab.nodes[0].netns.nft().contains("np-"));
 }
+
+#[test]
+fn policies_of_an_earlier_start_hold_until_pods_are_known() {
+    let mut grid = small();
+    let _server = grid.pod("a", "x").netns.serve_tcp("0.0.0.0:8080", "a-x");
+    let at = format!("{}:8080", grid.pod("a", "x").pod.ip);
+    grid.set(&[("a", "in", from_namespace("b"))]);
+    grid.stop();
+    grid.world.stop();
+    grid.world.lab.nodes.iter_mut().for_each(lab::Node::restart);
+    grid.start_without_pods();
+    grid.pod("b", "y").netns.tcp(&at);
+    grid.pod("c", "x").netns.silent(&at);
+}
+
+#[test]
+fn an_upgrade_of_rules_leaves_no_moment_without_policies() {
+    let mut grid = small();
+    let _server = grid.pod("a", "x").netns.serve_tcp("0.0.0.0:8080", "a-x");
+    let at = format!("{}:8080", grid.pod("a", "x").pod.ip);
+    grid.set(&[("a", "in", from_namespace("b"))]);
+    grid.stop();
+    grid.world.stop();
+    let old = grid.world.lab.nodes[0].netns.rules();
+    for node in &mut grid.world.lab.nodes {
+        // Rules of the network's part have it in them.
+        node.config.service_cidr = "10.97.0.0/16".parse().unwrap();
+        node.restart_awaiting(&skiff_proxy::PARTS);
+        assert!(!node.ruleset.is_settled());
+    }
+    assert_eq!(grid.world.lab.nodes[0].netns.rules(), old, "the old table stays, whole");
+    grid.pod("b", "y").netns.tcp(&at);
+    grid.pod("c", "x").netns.silent(&at);
+    // Also where somebody makes it necessary to write the table.
+    let node = &grid.world.lab.nodes[0];
+    node.netns.command("nft", &["add", "chain", "ip", "skiff", "foreign"]);
+    node.ruleset.restore().unwrap();
+    grid.pod("c", "x").netns.silent(&at);
+
+    grid.put(&[("a", "in", from_namespace("c"))]);
+    grid.world.start();
+    grid.start();
+    for node in &grid.world.lab.nodes {
+        assert!(node.ruleset.is_settled() && node.ruleset.is_intact());
+        let rules = node.netns.nft();
+        assert!(rules.contains("10.97.0.0/16") && !rules.contains("foreign"), "{rules}");
+    }
+    grid.pod("c", "x").netns.tcp(&at);
+    grid.pod("b", "y").netns.silent(&at);
+
+    // And an upgrade after which there is no policy: what is left of them goes with the old table.
+    grid.stop();
+    grid.world.stop();
+    for node in &mut grid.world.lab.nodes {
+        node.config.service_cidr = "10.96.0.0/16".parse().unwrap();
+        node.restart_awaiting(&skiff_proxy::PARTS);
+    }
+    grid.put(&[]);
+    grid.world.start();
+    grid.start();
+    grid.pod("b", "y").netns.tcp(&at);
+    for node in &grid.world.lab.nodes {
+        assert!(node.ruleset.is_intact() && !node.netns.nft().contains("np-"));
+    }
+}

@@ -104,3 +104,6 @@ fn started(pod: &PodInfo) -> i64 {
     let time = pod.pod.status.as_ref().and_then(|status| status.start_time.as_ref());
     time.map_or(i64::MAX, |time| time.0.as_second())
 }
+
+#[cfg(test)]
+mod tests;

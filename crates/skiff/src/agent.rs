@@ -219,6 +219,8 @@ async fn serve(config: AgentConfig) -> anyhow::Result<()> {
     runtime_config.cgroup_root = CGROUP_ROOT.into();
     let runtime = LocalRuntime::open(runtime_config, images).context("cannot open the container runtime")?;
     let ruleset = Ruleset::open().context("cannot use nftables")?;
+    ruleset.await_parts(&[skiff_network::PART]);
+    ruleset.await_parts(&skiff_proxy::PARTS);
     let membership = joining.await.context("joining the cluster panicked")??;
     let cluster = &membership.cluster;
     let client = membership.client();

@@ -35,6 +35,8 @@ pub const REPLACE: u16 = 0x100;
 pub const EXCLUSIVE: u16 = 0x200;
 pub const CREATE: u16 = 0x400;
 pub const APPEND: u16 = 0x800;
+/// On the messages of a dump during which what is told was changed.
+const DUMP_INTERRUPTED: u16 = 0x10;
 const MSG_ERROR: u16 = 2;
 const MSG_DONE: u16 = 3;
 const NESTED: u16 = 0x8000;
@@ -151,6 +153,7 @@ impl Writer {
 #[derive(Debug, Clone, Copy)]
 pub struct Message<'a> {
     pub kind: u16,
+    flags: u16,
     pub sequence: u32,
     /// The port of the socket whose request caused the message.
     pub port: u32,
@@ -158,9 +161,9 @@ pub struct Message<'a> {
 }
 
 impl Message<'_> {
-    /// The error number of an acknowledgement: `Some(0)` says done.
+    /// The error number of an acknowledgement or of a dump's end: `Some(0)` says done.
     fn error(&self) -> Option<i32> {
-        if self.kind != MSG_ERROR {
+        if self.kind != MSG_ERROR && self.kind != MSG_DONE {
             return None;
         }
         let bytes = self.body.get(..4)?;
@@ -180,6 +183,7 @@ pub fn messages(mut datagram: &[u8]) -> impl Iterator<Item = Message<'_>> {
         let word = |at: usize| u32::from_ne_bytes([this[at], this[at + 1], this[at + 2], this[at + 3]]);
         Some(Message {
             kind: u16::from_ne_bytes([this[4], this[5]]),
+            flags: u16::from_ne_bytes([this[6], this[7]]),
             sequence: word(8),
             port: word(12),
             body: &this[HEADER..],
@@ -317,14 +321,20 @@ impl Socket {
         Ok(results)
     }
 
-    /// Sends one dump request and hands every message of the answer to `each`.
+    /// Sends one dump request and hands every message of the answer to `each`. `Interrupted` says that what
+    /// was told changed meanwhile, so that some of it may be missing or told twice: see [`settled`].
     pub fn dump(&self, bytes: &[u8], mut each: impl FnMut(Message<'_>)) -> io::Result<()> {
         self.send(bytes)?;
         let mut buffer = Vec::new();
+        let mut interrupted = false;
         loop {
             for message in messages(self.receive(&mut buffer, true)?) {
+                interrupted |= message.flags & DUMP_INTERRUPTED != 0;
                 match (message.kind, message.error()) {
-                    (MSG_DONE, _) | (_, Some(0)) => return Ok(()),
+                    (MSG_DONE, None) | (_, Some(0)) if interrupted => {
+                        return Err(io::ErrorKind::Interrupted.into());
+                    }
+                    (MSG_DONE, None) | (_, Some(0)) => return Ok(()),
                     (_, Some(error)) => return Err(io::Error::from_raw_os_error(error)),
                     _ => each(message),
                 }
@@ -358,6 +368,24 @@ impl AsFd for Socket {
     }
 }
 
+/// Reads again as long as what is read changes meanwhile; gives up when it never stands still.
+pub fn settled<T, E>(mut read: impl FnMut() -> Result<T, E>, changed: impl Fn(&E) -> bool) -> Result<T, E> {
+    const ATTEMPTS: usize = 16;
+    let mut result = read();
+    for _ in 1..ATTEMPTS {
+        match &result {
+            Err(error) if changed(error) => result = read(),
+            _ => break,
+        }
+    }
+    result
+}
+
+/// A dump whose subject changed meanwhile.
+pub(crate) fn was_interrupted(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::Interrupted
+}
+
 /// Runs `work` on a thread of its own inside a network namespace. What it opens there stays there.
 pub fn in_netns<T: Send>(netns: BorrowedFd<'_>, work: impl FnOnce() -> T + Send) -> io::Result<T> {
     std::thread::scope(|scope| {
@@ -389,6 +417,22 @@ mod tests {
         assert_eq!(attribute(inner, 5).unwrap(), 9u32.to_ne_bytes());
         assert_eq!(attribute(inner, 6).unwrap(), [1]);
         assert_eq!(attribute(inner, 7), None);
+    }
+
+    #[test]
+    fn what_changes_meanwhile_is_read_again_but_not_for_ever() {
+        let read = |fails: usize| {
+            let mut count = 0;
+            let result = settled(
+                || {
+                    count += 1;
+                    if count > fails { Ok(count) } else { Err(io::Error::from(io::ErrorKind::Interrupted)) }
+                },
+                was_interrupted,
+            );
+            result.map_err(|_| count)
+        };
+        assert_eq!([read(0), read(3), read(100)], [Ok(1), Ok(4), Err(16)]);
     }
 
     #[test]

@@ -29,7 +29,7 @@ fn path(variable: &str) -> anyhow::Result<PathBuf> {
 }
 
 impl Cluster {
-    /// One node. With `--images`, the images of the tests are loaded.
+    /// One node, unless flags of `up` say otherwise. With `--images`, the images of the tests are loaded.
     pub(crate) fn start(name: &str, flags: &[&str]) -> anyhow::Result<Self> {
         let cluster =
             Self { name: name.to_owned(), data_dir: std::env::temp_dir().join(format!("skiff-{name}")) };
@@ -45,6 +45,7 @@ impl Cluster {
         if flags.contains(&"--images") {
             args.extend(["--images".to_owned(), path("SKIFF_IMAGES")?.display().to_string()]);
         }
+        args.extend(flags.iter().filter(|flag| **flag != "--images").map(|flag| (*flag).to_owned()));
         cluster.skiff(&args.iter().map(String::as_str).collect::<Vec<_>>())?;
         Ok(cluster)
     }

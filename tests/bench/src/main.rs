@@ -6,6 +6,7 @@
 mod access;
 mod api;
 mod cluster;
+mod explain;
 mod idle;
 mod pods;
 mod policies;
@@ -65,6 +66,10 @@ fn main() -> anyhow::Result<()> {
     if wanted("policies") {
         let cluster = cluster::Cluster::start("bench-policies", &["--images"])?;
         add(runtime.block_on(policies::measure(&cluster))?);
+    }
+    if wanted("explain") {
+        let cluster = cluster::Cluster::start("bench-explain", &["--images", "--nodes", explain::NODES])?;
+        add(runtime.block_on(explain::measure(&cluster))?);
     }
     if wanted("idle") {
         let cluster = cluster::Cluster::start("bench-idle", &["--images"])?;

@@ -65,7 +65,7 @@ fn ready(pod: &Value) -> bool {
     conditions.iter().any(|condition| condition["type"] == "Ready" && condition["status"] == "True")
 }
 
-async fn remove(target: &Target, names: &[String]) -> anyhow::Result<()> {
+pub(crate) async fn remove(target: &Target, names: &[String]) -> anyhow::Result<()> {
     let mut wire = target.connect().await?;
     for name in names {
         wire.call("DELETE", &format!("{PODS}/{name}?gracePeriodSeconds=0"), "", "").await?;
@@ -74,7 +74,7 @@ async fn remove(target: &Target, names: &[String]) -> anyhow::Result<()> {
 }
 
 /// Waits until none of the pods exists any more.
-async fn none_left(target: &Target, names: &[String]) -> anyhow::Result<()> {
+pub(crate) async fn none_left(target: &Target, names: &[String]) -> anyhow::Result<()> {
     let mut wire = target.connect().await?;
     for _ in 0..3_000 {
         let list: Value = serde_json::from_slice(wire.call("GET", PODS, "", "").await?)?;

@@ -2,4 +2,6 @@
 
 mod names;
 mod pending;
+mod readme;
+mod silent;
 mod truth;

@@ -55,9 +55,114 @@ fn any_client_can_ask_and_discovery_lists_it() {
     }
     let openapi = cluster.kubectl(&["get", "--raw", "/openapi/v3"]).ok();
     assert!(openapi.contains("apis/explain.skiff.dev/v1"), "{openapi}");
+    // What is published is what is sent, in both versions of the specification.
+    let three = raw("/openapi/v3/apis/explain.skiff.dev/v1");
+    let two = raw("/openapi/v2");
+    let answers = [
+        ("PodExplanation", "namespaces/i1-api/pods/p"),
+        ("PodExplanationList", "namespaces/i1-api/pods"),
+        ("PendingExplanation", "namespaces/i1-api/pods/p/pending"),
+        ("StartExplanation", "namespaces/i1-api/pods/p/start"),
+        ("NodeExplanation", &format!("nodes/{}", told["node"].as_str().expect("a node"))),
+        ("TraceExplanation", "namespaces/i1-api/traces?from=p&to=pod/p:80"),
+    ];
+    for (kind, path) in answers {
+        let answer = raw(&format!("/apis/explain.skiff.dev/v1/{path}"));
+        assert_eq!(
+            (answer["kind"].as_str(), answer["apiVersion"].as_str()),
+            (Some(kind), Some("explain.skiff.dev/v1"))
+        );
+        let name = format!("dev.skiff.explain.v1.{kind}");
+        for schemas in [&three["components"]["schemas"], &two["definitions"]] {
+            fits(&answer, &schemas[&name], schemas, kind);
+        }
+    }
+    let served = &three["paths"]["/apis/explain.skiff.dev/v1/namespaces/{namespace}/pods/{name}"]["get"];
+    let schema = &served["responses"]["200"]["content"]["application/json"]["schema"];
+    assert_eq!(schema["$ref"], "#/components/schemas/dev.skiff.explain.v1.PodExplanation");
+    let explained =
+        cluster.kubectl(&["explain", "--api-version=explain.skiff.dev/v1", "pods.listeners.reachable"]).ok();
+    assert!(explained.contains("reason") && explained.contains("<string>"), "{explained}");
+    // How long starts took, for Prometheus.
+    let metrics = cluster.kubectl(&["get", "--raw", "/metrics"]).ok();
+    let bound = "skiff_pod_start_phase_seconds_count{phase=\"bind\"} ";
+    let count = metrics.lines().find_map(|line| line.strip_prefix(bound)).expect("binds are counted");
+    assert!(count.parse::<u64>().expect("a number") > 0, "{count}");
     // Plain kubectl still means the pods themselves.
     let names = cluster.kubectl(&["get", "pods", "-n", "i1-api", "-o", "name"]).ok();
     assert_eq!(names, "pod/p\n");
+}
+
+/// Whether a value is as a schema says: every field is published, and what is required is there.
+fn fits(value: &Value, schema: &Value, all: &Value, at: &str) {
+    if let Some(name) = schema["$ref"].as_str().and_then(|to| to.rsplit('/').next()) {
+        return fits(value, &all[name], all, at);
+    }
+    match value {
+        Value::Object(fields) => {
+            assert_eq!(schema["type"], "object", "{at}: {schema}");
+            for (name, field) in fields {
+                let published = schema["properties"].get(name).or_else(|| schema.get("additionalProperties"));
+                let published = published.unwrap_or_else(|| panic!("{at}.{name} is not published: {schema}"));
+                fits(field, published, all, &format!("{at}.{name}"));
+            }
+            for name in schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+                assert!(fields.contains_key(name), "{at} lacks {name}");
+            }
+        }
+        Value::Array(items) => {
+            assert_eq!(schema["type"], "array", "{at}: {schema}");
+            items.iter().for_each(|item| fits(item, &schema["items"], all, at));
+        }
+        Value::String(word) => {
+            assert_eq!(schema["type"], "string", "{at}: {schema}");
+            let words = schema["enum"].as_array();
+            assert!(words.is_none_or(|words| words.iter().any(|own| own == word)), "{at}: {word}");
+        }
+        Value::Bool(_) => assert_eq!(schema["type"], "boolean", "{at}: {schema}"),
+        Value::Number(_) => {
+            assert!(schema["type"] == "integer" || schema["type"] == "number", "{at}: {schema}");
+        }
+        Value::Null => panic!("{at} is null"),
+    }
+}
+
+#[test]
+fn who_may_view_a_namespace_may_have_its_pods_explained() {
+    let cluster = Cluster::shared();
+    let namespace = cluster.namespace("i1-view");
+    let node = cluster.worker(1);
+    namespace
+        .apply(&format!(
+            "
+apiVersion: v1
+kind: Pod
+metadata: {{name: p}}
+spec:
+  nodeName: {node}
+  hostPID: true
+  containers: [{{name: main, image: alpine, command: [sleep, '999999']}}]
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: RoleBinding
+metadata: {{name: viewer}}
+roleRef: {{apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: view}}
+subjects: [{{kind: User, name: i1-viewer, apiGroup: rbac.authorization.k8s.io}}]
+"
+        ))
+        .ok();
+    namespace.ready("p");
+    let base = "/apis/explain.skiff.dev/v1";
+    let ask = |path: &str| cluster.kubectl(&["get", "--raw", path, "--as", "i1-viewer"]);
+    for part in ["pods/p", "pods/p/pending", "pods/p/start", "pods", "traces?from=p&to=pod/p:80"] {
+        let told = ask(&format!("{base}/namespaces/i1-view/{part}")).ok();
+        // The pod's part, and of the node's processes neither name nor PID.
+        assert!(!told.contains("kubelet") && !told.contains("skiff-init"), "{part}: {told}");
+    }
+    let whole = explained(&namespace, "pod", "p");
+    assert!(whole.to_string().contains("kubelet"), "an administrator sees them: {whole}");
+    let refused = ask(&format!("{base}/nodes/{node}")).err();
+    assert!(refused.contains("Forbidden") && refused.contains("nodes/explain"), "{refused}");
 }
 
 #[test]

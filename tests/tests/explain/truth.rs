@@ -7,6 +7,51 @@ use skiff_tests::{Cluster, Namespace, Output, skiff, wait_until};
 
 const KINDS: [&str; 8] = ["net", "pid", "ipc", "uts", "mnt", "user", "cgroup", "time"];
 
+/// By number (capability.h).
+const CAPABILITIES: [&str; 41] = [
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "DAC_READ_SEARCH",
+    "FOWNER",
+    "FSETID",
+    "KILL",
+    "SETGID",
+    "SETUID",
+    "SETPCAP",
+    "LINUX_IMMUTABLE",
+    "NET_BIND_SERVICE",
+    "NET_BROADCAST",
+    "NET_ADMIN",
+    "NET_RAW",
+    "IPC_LOCK",
+    "IPC_OWNER",
+    "SYS_MODULE",
+    "SYS_RAWIO",
+    "SYS_CHROOT",
+    "SYS_PTRACE",
+    "SYS_PACCT",
+    "SYS_ADMIN",
+    "SYS_BOOT",
+    "SYS_NICE",
+    "SYS_RESOURCE",
+    "SYS_TIME",
+    "SYS_TTY_CONFIG",
+    "MKNOD",
+    "LEASE",
+    "AUDIT_WRITE",
+    "AUDIT_CONTROL",
+    "SETFCAP",
+    "MAC_OVERRIDE",
+    "MAC_ADMIN",
+    "SYSLOG",
+    "WAKE_ALARM",
+    "BLOCK_SUSPEND",
+    "AUDIT_READ",
+    "PERFMON",
+    "BPF",
+    "CHECKPOINT_RESTORE",
+];
+
 /// Runs `skiff explain`.
 pub(crate) fn explain(namespace: &Namespace, what: &str, name: &str, more: &[&str]) -> Output {
     let config = namespace.cluster.kubeconfig.display().to_string();
@@ -71,6 +116,16 @@ fn check_container(cluster: &Cluster, node: &str, container: &Value) {
     let effective = u64::from_str_radix(&field("CapEff")[0], 16).expect("hexadecimal");
     let capabilities = security["capabilities"].as_array().expect("a list");
     assert_eq!(capabilities.len(), effective.count_ones() as usize, "{name}: {security}");
+    let named: Vec<&str> = (0..CAPABILITIES.len())
+        .filter(|bit| effective >> bit & 1 == 1)
+        .map(|bit| CAPABILITIES[bit])
+        .collect();
+    let said: Vec<&str> = capabilities.iter().filter_map(Value::as_str).collect();
+    assert_eq!(said, named, "{name}");
+    // What a container has that asks for nothing, by upstream's runtimes.
+    const DEFAULT: u64 = 0xa804_25fb;
+    let beyond = security["beyondDefault"].as_array().expect("a list");
+    assert_eq!(beyond.len(), (effective & !DEFAULT).count_ones() as usize, "{name}: {security}");
     // NET_ADMIN is 12 and beyond the default, CHOWN is 0 and in it.
     let listed = |list: &str, wanted: &str| {
         security[list].as_array().is_some_and(|all| all.iter().any(|own| own == wanted))
@@ -103,48 +158,99 @@ fn check_network(cluster: &Cluster, node: &str, told: &Value) {
         }
     }
     assert_eq!(said, shown, "addresses");
-    let shown: BTreeSet<String> = inside(&["ip", "-o", "link", "show"])
+    let shown: BTreeSet<(String, String, bool)> = inside(&["ip", "-o", "link", "show"])
         .lines()
-        .filter_map(|line| Some(line.split(": ").nth(1)?.split('@').next()?.to_owned()))
+        .filter_map(|line| {
+            let name = line.split(": ").nth(1)?.split('@').next()?.to_owned();
+            let mut words = line.split_whitespace().skip_while(|word| *word != "mtu");
+            let flags = line.split_once('<')?.1.split_once('>')?.0;
+            Some((name, words.nth(1)?.to_owned(), flags.split(',').any(|flag| flag == "UP")))
+        })
         .collect();
-    let said: BTreeSet<String> =
-        told["interfaces"].as_array().expect("interfaces").iter().map(|link| text(&link["name"])).collect();
+    let links = told["interfaces"].as_array().expect("interfaces");
+    let said: BTreeSet<(String, String, bool)> =
+        links.iter().map(|link| (text(&link["name"]), link["mtu"].to_string(), link["up"] == true)).collect();
     assert_eq!(said, shown, "links");
-    let shown: BTreeSet<(String, String)> = inside(&["ip", "-4", "route", "show"])
+    for link in links.iter().filter(|link| link["kind"] == "veth" || link["kind"] == "bridge") {
+        let shown = inside(&["ip", "-d", "-o", "link", "show", "dev", &text(&link["name"])]);
+        assert!(shown.split_whitespace().any(|word| link["kind"] == word), "{link}: {shown}");
+    }
+    let shown: BTreeSet<[String; 3]> = inside(&["ip", "-4", "route", "show"])
         .lines()
         .filter_map(|line| {
             let words: Vec<&str> = line.split_whitespace().collect();
-            let device = words.iter().position(|word| *word == "dev")?;
-            Some((words.first()?.to_string(), words.get(device + 1)?.to_string()))
+            let after = |name: &str| {
+                let at = words.iter().position(|word| *word == name)?;
+                words.get(at + 1).map(|word| (*word).to_owned())
+            };
+            Some([words.first()?.to_string(), after("dev")?, after("via").unwrap_or_default()])
         })
         .collect();
-    let said: BTreeSet<(String, String)> = told["routes"]
+    let said: BTreeSet<[String; 3]> = told["routes"]
         .as_array()
         .expect("routes")
         .iter()
-        .map(|route| (text(&route["destination"]), text(&route["device"])))
-        .collect();
-    // `ip` leaves the length of a host's route out.
-    let said: BTreeSet<(String, String)> =
-        said.into_iter().map(|(to, by)| (to.trim_end_matches("/32").to_owned(), by)).collect();
-    assert_eq!(said, shown, "routes");
-    let shown: BTreeSet<(String, String)> = inside(&["ss", "-H", "-l", "-n", "-t"])
-        .lines()
-        .filter_map(|line| {
-            let local = line.split_whitespace().nth(3)?;
-            let (address, port) = local.rsplit_once(':')?;
-            let address = address.trim_matches(['[', ']']).split('%').next()?;
-            let address = if address == "*" { "::" } else { address };
-            Some((address.to_owned(), port.to_owned()))
+        .map(|route| {
+            // `ip` leaves the length of a host's route out.
+            let to = text(&route["destination"]).trim_end_matches("/32").to_owned();
+            [to, text(&route["device"]), text(&route["via"])]
         })
         .collect();
-    let listeners =
-        ["listeners", "otherListeners"].iter().filter_map(|list| told[*list].as_array()).flatten();
-    let said: BTreeSet<(String, String)> = listeners
-        .filter(|own| own["protocol"] == "TCP")
-        .map(|own| (text(&own["address"]), own["port"].to_string()))
-        .collect();
-    assert_eq!(said, shown, "listening TCP sockets");
+    assert_eq!(said, shown, "routes");
+    for (flag, protocol) in [("-t", "TCP"), ("-u", "UDP")] {
+        let shown: BTreeMap<(String, String), String> = inside(&["ss", "-H", "-l", "-n", "-p", flag])
+            .lines()
+            .filter_map(|line| {
+                let local = line.split_whitespace().nth(3)?;
+                let (address, port) = local.rsplit_once(':')?;
+                let address = address.trim_matches(['[', ']']).split('%').next()?;
+                let address = if address == "*" { "::" } else { address };
+                let users = line.split_once("users:").map(|(_, users)| users.to_owned()).unwrap_or_default();
+                Some(((address.to_owned(), port.to_owned()), users))
+            })
+            .collect();
+        let listeners =
+            ["listeners", "otherListeners"].iter().filter_map(|list| told[*list].as_array()).flatten();
+        let mut said = BTreeSet::new();
+        for own in listeners.filter(|own| own["protocol"] == protocol) {
+            let at = (text(&own["address"]), own["port"].to_string());
+            let users = shown.get(&at).unwrap_or_else(|| panic!("{at:?} listens not: {shown:?}"));
+            let holder = format!("pid={},", own["process"]["pid"]);
+            assert!(users.contains(&holder), "{own}: {users}");
+            said.insert(at);
+        }
+        assert_eq!(said, shown.into_keys().collect::<BTreeSet<_>>(), "listening {protocol} sockets");
+    }
+}
+
+/// `pause`, by its name and its namespaces.
+fn check_sandbox(cluster: &Cluster, node: &str, told: &Value) {
+    let pid = told["sandbox"]["pid"].to_string();
+    assert_eq!(cluster.on_node(node, &["cat", &format!("/proc/{pid}/comm")]).ok(), "pause\n");
+    let there = links(cluster, node, &pid);
+    for own in told["sandbox"]["namespaces"].as_array().expect("namespaces") {
+        assert_eq!(own["inode"].as_u64(), there.get(&text(&own["namespace"])).copied(), "{own}");
+    }
+}
+
+/// The strictest level that the pod meets: a namespace that enforces it takes the pod, and one that enforces
+/// the next does not.
+fn check_level(levels: &BTreeMap<&str, Namespace>, namespace: &Namespace, name: &str, told: &Value) {
+    let pod = namespace.pod(name);
+    let takes = |level: &str| {
+        let metadata = serde_json::json!({"name": name, "namespace": format!("i1-level-{level}")});
+        let same = serde_json::json!({
+            "apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": pod["spec"],
+        });
+        let args = ["create", "--dry-run=server", "-f", "-"];
+        let tried = levels[level].pipe(&args, &same.to_string());
+        assert!(tried.code == 0 || tried.stderr.contains("violates PodSecurity"), "{tried:?}");
+        tried.code == 0
+    };
+    let security = &told["podSecurity"];
+    assert!(takes(security["level"].as_str().expect("a level")), "{name}: {security}");
+    let next = text(&security["next"]);
+    assert!(next.is_empty() || !takes(&next), "{name}: {security}");
 }
 
 fn word(told: &Value, kind: &str) -> Vec<String> {
@@ -215,6 +321,13 @@ spec:
             vec!["net", "pid", "ipc", "uts"],
         ),
         ("privileged", "", "securityContext: {privileged: true}", vec![]),
+        ("users", "hostUsers: false", "", vec![]),
+        (
+            "paths",
+            "volumes: [{name: node, hostPath: {path: /run/i1-truth, type: DirectoryOrCreate}}]",
+            "volumeMounts: [{name: node, mountPath: /w}, {name: node, mountPath: /r, readOnly: true}]",
+            vec![],
+        ),
     ];
     let mut manifests = String::new();
     for (index, (name, spec, container, _)) in kinds.iter().enumerate() {
@@ -223,6 +336,15 @@ spec:
     }
     namespace.apply(&manifests).ok();
     kinds.iter().for_each(|(name, ..)| namespace.ready(name));
+    let levels: BTreeMap<&str, Namespace> = ["privileged", "baseline", "restricted"]
+        .into_iter()
+        .map(|level| {
+            let own = cluster.namespace(&format!("i1-level-{level}"));
+            let label = format!("pod-security.kubernetes.io/enforce={level}");
+            cluster.kubectl(&["label", "namespace", &own.name, &label]).ok();
+            (level, own)
+        })
+        .collect();
     for (index, (name, _, _, shared)) in kinds.iter().enumerate() {
         let told = explained(&namespace, "pod", name);
         assert_eq!(told["missing"], Value::Null, "{name}: {told}");
@@ -230,7 +352,12 @@ spec:
         for container in told["containers"].as_array().expect("containers") {
             check_container(&cluster, &node, container);
         }
+        check_sandbox(&cluster, &node, &told);
         check_network(&cluster, &node, &told);
+        assert_eq!(text(&told["podIP"]), namespace.pod_ip(name), "{name}");
+        check_level(&levels, &namespace, name, &told);
+        let user = if *name == "users" { "own" } else { "host" };
+        assert_eq!(word(&told, "user"), [user], "{name}: {told}");
         check_text(&namespace, name, &told);
         for kind in host.iter().chain(["uts"].iter()) {
             let expected = if shared.contains(kind) { "host" } else { "own" };
@@ -264,6 +391,24 @@ spec:
     assert_eq!(inside("pid"), ["everything", "hostpid"]);
     assert_eq!(inside("ipc"), ["everything", "hostipc"]);
     assert_eq!(inside("mnt"), Vec::<&str>::new());
+    assert!(!inside("user").contains(&"users") && inside("user").contains(&"plain"));
+    let there = links(&cluster, &cluster.worker(1), "1");
+    for own in node["namespaces"].as_array().expect("a list") {
+        assert_eq!(own["inode"].as_u64(), there.get(&text(&own["namespace"])).copied(), "{own}");
+    }
+    // A path of the node that the pod may write, and the same one that it may not.
+    let paths = explained(&namespace, "pod", "paths");
+    let said = &paths["containers"][0]["writableHostPaths"];
+    assert_eq!(*said, serde_json::json!([{"mount": "/w", "path": "/run/i1-truth"}]), "{paths}");
+    let pid = paths["containers"][0]["process"]["pid"].to_string();
+    let options = cluster.on_node(&cluster.worker(1), &["cat", &format!("/proc/{pid}/mountinfo")]).ok();
+    let of = |mount: &str| {
+        let fields = options.lines().map(|line| line.split(' ').collect::<Vec<_>>());
+        let mut found = fields.filter(|fields| fields.get(4) == Some(&mount));
+        found.next().and_then(|fields| fields.get(5)?.split(',').next().map(str::to_owned))
+    };
+    assert_eq!((of("/w").as_deref(), of("/r").as_deref()), (Some("rw"), Some("ro")));
+    cluster.on_node(&cluster.worker(1), &["rm", "-rf", "/run/i1-truth"]).ok();
 }
 
 #[test]

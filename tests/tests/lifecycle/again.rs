@@ -59,7 +59,10 @@ fn ranges(cluster: &Cluster) -> String {
 
 #[test]
 fn kept_data_bring_the_same_cluster_back() {
-    let cluster = Cluster::start("lc-keep", 2);
+    // Ranges that no other cluster takes while this one is down.
+    let of_its_own =
+        ["--node-cidr", "10.231.0.0/24", "--pod-cidr", "10.232.0.0/16", "--service-cidr", "10.233.0.0/16"];
+    let cluster = Cluster::start_with("lc-keep", 2, &of_its_own);
     let namespace = cluster.namespace("k");
     namespace.apply(APP).ok();
     namespace.kubectl(&["rollout", "status", "deployment/web", "--timeout=30s"]).ok();

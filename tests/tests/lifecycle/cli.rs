@@ -172,6 +172,28 @@ fn commands_about_a_running_cluster() {
         ok(&["image", "pull", node[0], node[1], "nginx"]).trim(),
         before["id"].as_str().expect("an ID")
     );
+    // One that a container uses stays, whichever of the nodes that share it is asked.
+    let namespace = cluster.namespace("used");
+    let pod = format!(
+        "{{apiVersion: v1, kind: Pod, metadata: {{name: user}}, spec: {{nodeName: {worker}, terminationGracePeriodSeconds: 1, containers: [{{name: main, image: alpine, command: [sleep, '999999']}}]}}}}"
+    );
+    namespace.apply(&pod).ok();
+    namespace.ready("user");
+    for node in [first, worker] {
+        let refusal = failed(&["image", "rm", "--name", "lc-cli", "--node", node, "alpine"]);
+        assert!(
+            refusal.contains("image \"alpine\" has 1 container") && refusal.contains("--force"),
+            "{refusal}"
+        );
+    }
+    let used = "docker.io/library/alpine:latest";
+    assert!(image(used).is_some());
+    ok(&["image", "rm", "--force", "alpine"]);
+    assert_eq!(image(used), None);
+    assert_eq!(namespace.exec("user", &["echo", "runs on"]).ok(), "runs on\n");
+    namespace.kubectl(&["delete", "pod", "user", "--timeout=30s"]).ok();
+    let refusal = failed(&["image", "rm", "--name", "lc-cli", "alpine"]);
+    assert!(refusal.contains("has no image \"alpine\""), "{refusal}");
     let refusal = failed(&["image", "load", "--name", "lc-cli", "/nonexistent.tar"]);
     assert!(refusal.contains("/nonexistent.tar"), "{refusal}");
     let junk = cluster.data_dir().join("junk.tar");

@@ -10,6 +10,8 @@ spec:
   containers:
   - {name: spin, image: skiff/peer:v1, command: [peer, spin], resources: {limits: {cpu: 200m}}}
   - {name: eat, image: skiff/peer:v1, command: [peer, eat, '40']}
+  - {name: write, image: alpine, command: [sleep, '999999'], volumeMounts: [{name: data, mountPath: /data}]}
+  volumes: [{name: data, emptyDir: {}}]
 ";
 
 #[test]
@@ -21,6 +23,8 @@ fn usage_is_what_the_kernel_counts() {
     namespace.apply(POD).ok();
     namespace.ready("busy");
     let uid = namespace.pod("busy")["metadata"]["uid"].clone();
+    let fill = "for f in /written /data/written; do dd if=/dev/urandom of=$f bs=1000000 count=5; done; sync";
+    namespace.kubectl(&["exec", "busy", "-c", "write", "--", "sh", "-c", fill]).ok();
     let path = format!("/api/v1/nodes/{node}/proxy/stats/summary");
     let summary =
         || -> Value { serde_json::from_str(&cluster.kubectl(&["get", "--raw", &path]).ok()).expect("JSON") };
@@ -49,6 +53,24 @@ fn usage_is_what_the_kernel_counts() {
     };
     let before = used(&first, "spin");
     wait_until("a fifth of a second of CPU", || used(&summary(), "spin") > before + 200_000_000);
+
+    // What was written before the first question is told, in the layer and in the volume.
+    let pod = of_pod(&summary());
+    let volume = pod["volume"].as_array().and_then(|all| all.iter().find(|each| each["name"] == "data"));
+    let volume = volume.unwrap_or_else(|| panic!("the volume is told of: {pod}"));
+    let written = &container(&pod, "write");
+    for (what, fs) in [("the layer", &written["rootfs"]), ("the volume", volume)] {
+        assert!(number(&fs["usedBytes"]) >= 5_000_000, "{what}: {fs}");
+        assert!(number(&fs["capacityBytes"]) > number(&fs["usedBytes"]), "{what}: {fs}");
+    }
+    assert!(number(&pod["ephemeral-storage"]["usedBytes"]) >= 10_000_000, "{pod}");
+    assert!(number(&pod["process_stats"]["process_count"]) >= 3, "{pod}");
+    // What is eaten is of no file, and came by faults.
+    let eater = &container(&pod, "eat")["memory"];
+    assert!(number(&eater["rssBytes"]) >= 40_000_000 && number(&eater["pageFaults"]) > 0, "{eater}");
+    // From the second question on there is a rate.
+    let rate = |name: &str| container(&of_pod(&summary()), name)["cpu"]["usageNanoCores"].as_u64();
+    wait_until("what spins has a rate of CPU time", || rate("spin").is_some_and(|rate| rate > 10_000_000));
 
     let own = &first["node"];
     assert_eq!(own["nodeName"], node);

@@ -10,7 +10,7 @@ const LOOK: &str =
     "grep -E '^(Uid|Gid|Groups|Cap...|NoNewPrivs|Seccomp):' /proc/self/status | tr -s ' \\t' ' '";
 
 /// A pod of one container that writes what it may do to its log and then sleeps; its probe writes the same
-/// to `/look/probe`.
+/// to `/look/probe`, whole, since it is read while the next one runs.
 fn looking(name: &str, pod: &str, container: &str) -> String {
     format!(
         "
@@ -26,7 +26,7 @@ spec:
   - name: main
     image: alpine
     command: [/bin/sh, -c, \"{LOOK}; exec sleep 999999\"]
-    readinessProbe: {{periodSeconds: 1, exec: {{command: [/bin/sh, -c, \"{LOOK} > /look/probe\"]}}}}
+    readinessProbe: {{periodSeconds: 1, exec: {{command: [/bin/sh, -c, \"{LOOK} > /look/new && mv /look/new /look/probe\"]}}}}
     volumeMounts: [{{name: look, mountPath: /look}}]
     {container}
 "

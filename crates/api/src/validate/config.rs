@@ -5,6 +5,7 @@ use super::names;
 use crate::status::Cause;
 
 const DATA_BYTES_MAX: usize = 1 << 20;
+const USER_PRIORITY_MAX: i64 = 1_000_000_000;
 
 pub(super) fn config_map(map: &At<'_>, faults: &mut Vec<Cause>) {
     let (data, binary) = (map.get("data"), map.get("binaryData"));
@@ -77,19 +78,32 @@ fn decoded_bytes(text: &str) -> usize {
 
 pub(super) fn priority_class(class: &At<'_>, faults: &mut Vec<Cause>) {
     let value = class.get("value");
-    let system = class.get("metadata").get("name").text().starts_with("system-");
-    if system {
-        let known = [("system-node-critical", 2_000_001_000), ("system-cluster-critical", 2_000_000_000)];
-        let name = class.get("metadata").get("name").text();
-        if !known.contains(&(name, value.number().unwrap_or(0))) {
+    let name = class.get("metadata").get("name").text();
+    if name.starts_with("system-") {
+        if let Some(why) = not_the_systems(name, value.number().unwrap_or(0), class) {
             let detail = "priority class names with 'system-' prefix are reserved for system use only";
-            faults.push(Cause::forbidden("metadata.name", detail));
+            faults.push(Cause::forbidden("metadata.name", format!("{detail}. error: {why}")));
         }
-    } else if let Some(number) = value.number().filter(|number| *number > 1_000_000_000) {
-        let detail = format!("maximum allowed value of a user defined priority is 1000000000: {number}");
+    } else if value.number().is_some_and(|number| number > USER_PRIORITY_MAX) {
+        let detail = format!("maximum allowed value of a user defined priority is {USER_PRIORITY_MAX}");
         faults.push(Cause::forbidden(value.path, detail));
     }
     super::container::choice(&class.get("preemptionPolicy"), &["Never", "PreemptLowerPriority"], faults);
+}
+
+/// Why a class of this name and value is none that every cluster has.
+fn not_the_systems(name: &str, value: i64, class: &At<'_>) -> Option<String> {
+    let known = [("system-node-critical", 2_000_001_000), ("system-cluster-critical", 2_000_000_000)];
+    let Some((_, own)) = known.iter().find(|(known, _)| *known == name) else {
+        return Some(format!("{name} is not a known system priority class"));
+    };
+    if value != *own {
+        return Some(format!("value of {name} PriorityClass must be {own}"));
+    }
+    class
+        .get("globalDefault")
+        .is_true()
+        .then(|| format!("globalDefault of {name} PriorityClass must be false"))
 }
 
 pub(super) fn lease(lease: &At<'_>, faults: &mut Vec<Cause>) {

@@ -4,6 +4,10 @@ use serde_json::{Value, json};
 
 use super::*;
 
+mod others;
+mod pods;
+mod updates;
+
 fn pod(spec: Value) -> Value {
     let mut spec = spec;
     for (field, value) in [("restartPolicy", "Always"), ("dnsPolicy", "ClusterFirst")] {

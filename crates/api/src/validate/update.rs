@@ -57,8 +57,14 @@ fn pod(new: &At<'_>, old: &At<'_>, faults: &mut Vec<Cause>) {
         _ => {}
     }
     let tolerations = new_spec.get("tolerations");
-    let kept: Vec<&Value> = tolerations.items().map(|item| item.value).collect();
-    if old_spec.get("tolerations").items().any(|item| !kept.contains(&item.value)) {
+    // For how long a taint is tolerated may change.
+    let what = |item: At<'_>| {
+        let mut what = item.value.clone();
+        what.as_object_mut().map(|fields| fields.remove("tolerationSeconds"));
+        what
+    };
+    let kept: Vec<Value> = tolerations.items().map(what).collect();
+    if old_spec.get("tolerations").items().map(what).any(|item| !kept.contains(&item)) {
         let detail = "existing toleration can not be modified except its tolerationSeconds";
         faults.push(Cause::forbidden(tolerations.path.clone(), detail));
     }
@@ -77,11 +83,17 @@ fn pod(new: &At<'_>, old: &At<'_>, faults: &mut Vec<Cause>) {
     }
     let gated = !old_spec.get("schedulingGates").is_empty();
     let mut free = vec!["activeDeadlineSeconds", "tolerations", "schedulingGates"];
-    if new_spec.get("terminationGracePeriodSeconds").number() == Some(1) {
+    let grace = |spec: &At<'_>| spec.get("terminationGracePeriodSeconds").number();
+    if grace(&new_spec) == Some(1) && grace(&old_spec).is_some_and(|seconds| seconds < 0) {
         free.push("terminationGracePeriodSeconds");
     }
     if gated {
         free.extend(["nodeSelector", "affinity"]);
+        let (selector, before) = (new_spec.get("nodeSelector"), old_spec.get("nodeSelector"));
+        if before.entries().any(|(key, label)| selector.value.get(key) != Some(label.value)) {
+            let detail = "only additions to spec.nodeSelector are allowed (no mutations or deletions)";
+            faults.push(Cause::invalid(selector.path.clone(), selector.value.clone(), detail));
+        }
     }
     for field in free {
         if let Some(map) = allowed.as_object_mut() {
@@ -95,14 +107,15 @@ fn pod(new: &At<'_>, old: &At<'_>, faults: &mut Vec<Cause>) {
         let detail = "pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)";
         faults.push(Cause::forbidden(new_spec.path.clone(), detail));
     }
-    let gates = new_spec.get("schedulingGates");
-    let before: Vec<&Value> =
-        old_spec.value.get("schedulingGates").and_then(Value::as_array).into_iter().flatten().collect();
-    if gates.items().any(|gate| !before.contains(&gate.value)) {
-        faults.push(Cause::forbidden(
-            gates.path.clone(),
-            "only deletion is allowed, but found new scheduling gate",
-        ));
+    let name = |gate: At<'_>| gate.get("name").text().to_owned();
+    let before: Vec<String> = old_spec.get("schedulingGates").items().map(name).collect();
+    for gate in new_spec.get("schedulingGates").items() {
+        let place = gate.child("name");
+        let name = name(gate);
+        if !before.contains(&name) {
+            let detail = format!("only deletion is allowed, but found new scheduling gate '{name}'");
+            faults.push(Cause::forbidden(place, detail));
+        }
     }
 }
 

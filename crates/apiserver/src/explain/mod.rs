@@ -23,6 +23,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use skiff_api::status::{GroupResource, StatusError};
 use skiff_explain::pending::PendingExplanation;
+use tokio::time::Instant;
 
 use crate::auth::{Attributes, Identity};
 use crate::discovery::Listed;
@@ -33,8 +34,8 @@ use crate::resources::{Resource, Subresource, find};
 use crate::server::{Inner, authorize};
 use crate::streaming::agent::Agent;
 
-/// How long an agent may take; the whole answer then comes within three seconds.
-const AGENT_TIMEOUT: Duration = Duration::from_millis(2_500);
+/// How long agents may take, all together; the whole answer then comes within three seconds.
+const AGENTS_TIMEOUT: Duration = Duration::from_millis(2_500);
 /// A node has a few hundred pods at most, each explained in some kilobytes.
 const ANSWER_BYTES_MAX: usize = 16 << 20;
 
@@ -82,6 +83,9 @@ struct Question<'a> {
     address: &'a Address,
     /// What the request would be asked of authorizers as.
     base: &'a Attributes<'a>,
+    /// Until when agents may answer. Of those that are asked one after the other, the silence of one is
+    /// what the next ones lack.
+    deadline: Instant,
 }
 
 /// Answers a request to the group.
@@ -93,7 +97,8 @@ pub(crate) async fn answer(
     method: &Method,
     query: &Query,
 ) -> Result<Response, StatusError> {
-    let question = Question { server, who, address, base };
+    let deadline = Instant::now() + AGENTS_TIMEOUT;
+    let question = Question { server, who, address, base, deadline };
     let name = address.name.as_str();
     let of_namespace = !address.namespace.is_empty();
     let resource = address.resource.as_str();
@@ -167,11 +172,16 @@ impl Question<'_> {
 
     /// Asks a node's agent, for as long as an answer may take. Why it gave none is in words.
     async fn agent<T: DeserializeOwned>(&self, node: &str, path: &str) -> Result<T, String> {
-        ask(self.server, node, path).await
+        ask(self.server, node, path, self.deadline).await
     }
 }
 
-async fn ask<T: DeserializeOwned>(server: &Inner, node: &str, path: &str) -> Result<T, String> {
+async fn ask<T: DeserializeOwned>(
+    server: &Inner,
+    node: &str,
+    path: &str,
+    deadline: Instant,
+) -> Result<T, String> {
     let asking = async {
         let agent = Agent::of(server, node)?;
         let request = agent.request(&format!("/skiff/explain/{path}"))?.map(|()| empty());
@@ -181,8 +191,8 @@ async fn ask<T: DeserializeOwned>(server: &Inner, node: &str, path: &str) -> Res
         let body = body.map_err(|error| StatusError::internal(error.to_string()))?.to_bytes();
         Ok::<_, StatusError>((status, body))
     };
-    let (status, body) = match tokio::time::timeout(AGENT_TIMEOUT, asking).await {
-        Err(_) => return Err(format!("node {node} did not answer within {} s", AGENT_TIMEOUT.as_secs_f32())),
+    let (status, body) = match tokio::time::timeout_at(deadline, asking).await {
+        Err(_) => return Err(silent(node)),
         Ok(Err(error)) => return Err(format!("node {node} cannot be asked: {}", error.message())),
         Ok(Ok(answer)) => answer,
     };
@@ -191,6 +201,10 @@ async fn ask<T: DeserializeOwned>(server: &Inner, node: &str, path: &str) -> Res
         return Err(format!("node {node} answered {}: {}", status.as_u16(), text.trim_end()));
     }
     serde_json::from_slice(&body).map_err(|error| format!("node {node} answered what can't be read: {error}"))
+}
+
+fn silent(node: &str) -> String {
+    format!("node {node} did not answer within {} s", AGENTS_TIMEOUT.as_secs_f32())
 }
 
 /// Where the pod is, if it is anywhere.

@@ -11,7 +11,7 @@ use skiff_explain::pending::{PendingExplanation, PortHolder};
 use skiff_explain::waits::Wait;
 use skiff_explain::{Missing, redact};
 
-use super::{Question, ask, metadata, node_of};
+use super::{Question, metadata, node_of};
 
 /// Nodes that are asked who listens on a port.
 const NODES_ASKED_MAX: usize = 32;
@@ -129,7 +129,7 @@ async fn name_holders(question: &Question<'_>, told: &mut PendingExplanation, po
     let path = format!("ports?{}", query.join("&"));
     let (seen, hidden): (Vec<_>, Vec<_>) =
         told.nodes.iter_mut().take(NODES_ASKED_MAX).partition(|node| question.may_see_node(&node.node));
-    let asked = seen.iter().map(|node| ask::<Vec<PortHolder>>(question.server, &node.node, &path));
+    let asked = seen.iter().map(|node| question.agent::<Vec<PortHolder>>(&node.node, &path));
     let answers = join_all(asked).await;
     let hides = !hidden.is_empty();
     for (node, answer) in seen.into_iter().zip(answers) {

@@ -6,7 +6,10 @@
 mod live;
 mod world;
 
+use std::sync::Arc;
+
 use skiff_api::status::StatusError;
+use skiff_explain::path::encoded;
 use skiff_explain::trace::walk::NodeWay;
 use skiff_explain::trace::{
     ComparedWay, Follow, Request, TraceComparison, TraceError, TraceExplanation, Way, World, compared,
@@ -21,7 +24,7 @@ use crate::server::authorize;
 
 pub(super) async fn answer(question: &Question<'_>, query: &Query) -> Result<Response, StatusError> {
     let namespace = question.address.namespace.as_str();
-    let world = world::of(question.server);
+    let world = Arc::new(world::of(question.server));
     let end = |name: &str| {
         query.given(name).ok_or_else(|| StatusError::bad_request(format!("{name}: say which end it is")))
     };
@@ -53,7 +56,7 @@ fn wrong(error: TraceError) -> StatusError {
 async fn one(
     question: &Question<'_>,
     request: Request,
-    world: World,
+    world: Arc<World>,
     live: bool,
 ) -> Result<TraceExplanation, StatusError> {
     let mut follow = Follow::new(world, request).map_err(wrong)?;
@@ -90,7 +93,7 @@ fn goal(request: &Request, world: &World) -> String {
 async fn comparison(
     question: &Question<'_>,
     request: &Request,
-    world: &World,
+    world: &Arc<World>,
 ) -> Result<TraceComparison, StatusError> {
     let mut rows = Vec::new();
     for row in compared(request, world).map_err(wrong)? {
@@ -100,7 +103,7 @@ async fn comparison(
             None => port,
         };
         // From outside, an address of the cluster's inside leads nowhere: that is an answer too.
-        let trace = match one(question, row.request.clone(), world.clone(), false).await {
+        let trace = match one(question, row.request.clone(), Arc::clone(world), false).await {
             Ok(trace) => trace,
             Err(error) => {
                 let way = Way::unreachable(error.message().to_owned());
@@ -131,11 +134,4 @@ fn redact(question: &Question<'_>, way: &mut Way) {
             way.summary = format!("reaches {}: a process of the node takes it", hop.place);
         }
     }
-}
-
-/// One value of a query.
-fn encoded(text: &str) -> String {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
-    let each = |byte: u8| if plain(byte) { (byte as char).to_string() } else { format!("%{byte:02X}") };
-    text.bytes().map(each).collect()
 }

@@ -41,6 +41,7 @@ pub(crate) fn text(server: &Inner) -> String {
     if let Some(more) = server.config.more_metrics {
         more(&mut out);
     }
+    out.push_str(&server.config.starts.prometheus());
     process::write(&mut out);
     out
 }

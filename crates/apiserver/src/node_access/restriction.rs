@@ -405,4 +405,122 @@ mod tests {
             "can only access leases in the \"kube-node-lease\" system namespace"
         );
     }
+
+    #[test]
+    fn a_mirrors_owner_is_its_node_and_nothing_else() {
+        let said = |owners: Value| {
+            let mut mirror = pod("a");
+            mirror["metadata"]["annotations"] = json!({MIRROR: "x"});
+            mirror["metadata"]["ownerReferences"] = owners;
+            said("", "pods", "", None, Some(mirror))
+        };
+        let owner = |field: &str, value: Value| {
+            let mut owner =
+                json!({"apiVersion": "v1", "kind": "Node", "name": "a", "uid": "u", "controller": true});
+            owner[field] = value;
+            owner
+        };
+        let itself = r#"node "a" can only create pods with an owner reference set to itself"#;
+        assert_eq!(said(json!([])), itself);
+        for (field, value) in [("apiVersion", "v2"), ("kind", "Pod"), ("name", "b")] {
+            assert_eq!(said(json!([owner(field, value.into())])), itself, "{field}");
+        }
+        let good = owner("blockOwnerDeletion", false.into());
+        assert_eq!(said(json!([good])), "");
+        assert_eq!(
+            said(json!([good, good])),
+            r#"node "a" can only create pods with a single owner reference set to itself"#
+        );
+        assert_eq!(
+            said(json!([owner("controller", false.into())])),
+            r#"node "a" can only create pods with a controller owner reference set to itself"#
+        );
+        assert_eq!(
+            said(json!([owner("blockOwnerDeletion", true.into())])),
+            r#"node "a" must not set blockOwnerDeletion on an owner reference"#
+        );
+    }
+
+    #[test]
+    fn a_mirror_needs_nothing_of_the_api() {
+        let owner = json!({"apiVersion": "v1", "kind": "Node", "name": "a", "uid": "u", "controller": true});
+        let said = |field: &str, value: Value| {
+            let mut mirror = pod("a");
+            mirror["metadata"]["annotations"] = json!({MIRROR: "x"});
+            mirror["metadata"]["ownerReferences"] = json!([owner]);
+            mirror["spec"][field] = value;
+            said("", "pods", "", None, Some(mirror))
+        };
+        assert_eq!(said("hostname", "h".into()), "");
+        for (field, value, what) in [
+            ("serviceAccountName", json!("s"), "a service account"),
+            ("volumes", json!([{"name": "v", "configMap": {"name": "c"}}]), "configmaps"),
+            (
+                "volumes",
+                json!([{"name": "v", "persistentVolumeClaim": {"claimName": "c"}}]),
+                "persistentvolumeclaims",
+            ),
+        ] {
+            assert_eq!(said(field, value), format!("node \"a\" can not create pods that reference {what}"));
+        }
+    }
+
+    #[test]
+    fn what_of_its_pods_an_agent_writes() {
+        assert_eq!(said("", "pods", "eviction", Some(pod("a")), None), "");
+        assert_eq!(
+            said("", "pods", "", Some(pod("a")), Some(pod("a"))),
+            "unexpected operation \"UPDATE\", node \"a\" can only create and delete mirror pods"
+        );
+        // Elsewhere others decide.
+        assert_eq!(said("", "services", "", None, Some(json!({"metadata": {"name": "s"}}))), "");
+    }
+
+    #[test]
+    fn an_agent_gives_its_node_no_new_owners() {
+        let owned = |names: &[&str]| {
+            let owners: Vec<Value> = names.iter().map(|name| json!({ "name": name })).collect();
+            let mut node = node("a", json!({}));
+            node["metadata"]["ownerReferences"] = json!(owners);
+            node
+        };
+        let said = |old: &[&str], new: &[&str]| said("", "nodes", "", Some(owned(old)), Some(owned(new)));
+        let why = r#"node "a" is not allowed to modify ownerReferences"#;
+        assert_eq!(said(&[], &["x"]), why);
+        assert_eq!(said(&["x"], &["y"]), why);
+        assert_eq!(said(&["x"], &["x"]), "");
+        assert_eq!(said(&["x"], &[]), "", "they may go");
+    }
+
+    #[test]
+    fn labels_are_forbidden_by_their_domain() {
+        for (label, expected) in [
+            ("x", false),
+            ("example.com/x", false),
+            ("kubernetes.io/os", false),
+            ("kubernetes.io/x", true),
+            ("a.kubernetes.io/x", true),
+            ("notkubernetes.io/x", false),
+            ("k8s.io/x", true),
+            ("a.k8s.io/x", true),
+            ("ak8s.io/x", false),
+            ("kubelet.kubernetes.io/x", false),
+            ("a.kubelet.kubernetes.io/x", false),
+            ("node.kubernetes.io/x", false),
+            ("xnode.kubernetes.io/x", true),
+            ("node-restriction.kubernetes.io/x", true),
+            ("topology.kubernetes.io/zone", false),
+            ("topology.kubernetes.io/rack", true),
+        ] {
+            assert_eq!(is_forbidden(label), expected, "{label}");
+        }
+        // What stays as it is nobody sets.
+        let trusted = || node("a", json!({"node-restriction.kubernetes.io/team": "x"}));
+        assert_eq!(said("", "nodes", "", Some(trusted()), Some(trusted())), "");
+        let other = node("a", json!({"node-restriction.kubernetes.io/team": "y"}));
+        assert_eq!(
+            said("", "nodes", "", Some(trusted()), Some(other)),
+            "is not allowed to modify labels: node-restriction.kubernetes.io/team"
+        );
+    }
 }

@@ -106,3 +106,61 @@ fn for_the_rest_it_has_upstreams_role() {
     assert_eq!(said("list", "endpointslices.discovery.k8s.io", "", ""), "");
     assert_eq!(said("list", "deployments.apps", "", ""), "");
 }
+
+#[test]
+fn parts_of_what_its_pods_name_are_not_read() {
+    assert_eq!(said("get", "secrets/x", "n", "own"), "cannot read subresource");
+    assert_eq!(said("get", "persistentvolumeclaims/x", "n", "own"), "cannot get subresource");
+    for verb in ["update", "patch"] {
+        assert_eq!(said(verb, "persistentvolumeclaims/status", "n", "own"), "yes");
+    }
+    assert_eq!(
+        said("get", "persistentvolumeclaims/status", "n", "own"),
+        "can only update the status of PersistentVolumeClaims"
+    );
+    assert_eq!(
+        said("create", "serviceaccounts/x", "n", "own"),
+        "can only create token subresource of service account"
+    );
+    assert_eq!(
+        said("get", "serviceaccounts/token", "n", "own"),
+        "can only create tokens for individual service accounts"
+    );
+    assert_eq!(said("get", "serviceaccounts", "n", "other"), UNRELATED);
+    assert_eq!(said("get", "persistentvolumeclaims", "n", "other"), UNRELATED);
+}
+
+#[test]
+fn it_knows_its_own_csi_node_alone() {
+    let csi = "csinodes.storage.k8s.io";
+    assert_eq!(said("get", csi, "", "a"), "yes");
+    assert_eq!(said("create", csi, "", ""), "yes", "its name is in the body");
+    assert_eq!(
+        said("get", csi, "", "b"),
+        "can only access CSINode with the same name as the requesting node"
+    );
+    assert_eq!(said("list", csi, "", ""), "can only get, create, update, patch, or delete a CSINode");
+    assert_eq!(
+        said("update", "csinodes.storage.k8s.io/status", "", "a"),
+        "cannot authorize CSINode subresources"
+    );
+    assert_eq!(said("create", "leases.coordination.k8s.io", "kube-node-lease", ""), "yes");
+}
+
+#[test]
+fn what_it_writes_of_nodes_and_pods_admission_looks_at() {
+    for verb in ["create", "update", "patch"] {
+        assert_eq!(said(verb, "nodes", "", "b"), "yes");
+    }
+    assert_eq!(said("update", "nodes/status", "", "a"), "yes");
+    assert_eq!(said("get", "nodes/status", "", "a"), "");
+    for verb in ["create", "delete"] {
+        assert_eq!(said(verb, "pods", "n", "q"), "yes");
+    }
+    for verb in ["update", "patch"] {
+        assert_eq!(said(verb, "pods/status", "n", "q"), "yes");
+    }
+    let one = Attributes { verb: "watch", namespace: "n", name: "p", ..of("pods") };
+    assert_eq!(asked(&one), "yes", "one that is of its node");
+    assert_eq!(asked(&Attributes { name: "q", ..one }), UNRELATED);
+}

@@ -292,6 +292,60 @@ mod tests {
     }
 
     #[test]
+    fn what_covers_a_rule_has_all_of_it() {
+        let covered = |owned: &str, wanted: &str| lacks(&[owned], wanted).is_empty();
+        for (owned, wanted, expected) in [
+            ("get '' pods", "get '' pods", true),
+            ("get '' pods", "list '' pods", false),
+            ("get '' pods", "get apps pods", false),
+            ("get '' pods", "get '' secrets", false),
+            ("get '' pods", "get '' pods/log", false),
+            ("get '' pods/log", "get '' pods/log", true),
+            ("get '' pods/log", "get '' pods", false),
+            ("get '' */log", "get '' pods/log", true),
+            ("get '' *", "get '' pods/log", true),
+            ("get '' pods/log", "get '' */log", false),
+            ("get '' pods", "get '' *", false),
+            ("get '' pods", "* '' pods", false),
+            ("get '' pods", "get * pods", false),
+            ("get '' pods a,b", "get '' pods b", true),
+            ("get '' pods a", "get '' pods", false),
+            ("get '' pods", "get '' pods a", true),
+            ("get - - - /a*", "get - - - /a*", true),
+            ("get - - - /a*", "get - - - /ab", true),
+            ("get - - - /a", "get - - - /a*", false),
+            ("get - - - *", "get - - - /a*", true),
+            ("get * *", "get - - - /a", false),
+            ("get - - - *", "get '' pods", false),
+        ] {
+            assert_eq!(covered(owned, wanted), expected, "{owned} for {wanted}");
+        }
+    }
+
+    #[test]
+    fn rules_of_one_thing_are_told_on_one_line() {
+        let told = |texts: &[&str]| lines(texts.iter().map(|text| rule(text)).collect());
+        assert_eq!(
+            told(&["get '' pods", "list '' pods", "get '' pods"]),
+            "{APIGroups:[\"\"], Resources:[\"pods\"], Verbs:[\"get\" \"list\"]}"
+        );
+        assert_eq!(
+            told(&["get '' pods a", "list '' pods a", "list '' pods b"]),
+            "{APIGroups:[\"\"], Resources:[\"pods\"], ResourceNames:[\"a\"], Verbs:[\"get\" \"list\"]}\n\
+             {APIGroups:[\"\"], Resources:[\"pods\"], ResourceNames:[\"b\"], Verbs:[\"list\"]}"
+        );
+        // Paths are told one by one, as are rules of several things.
+        assert_eq!(
+            told(&["get - - - /a", "put - - - /a"]),
+            "{NonResourceURLs:[\"/a\"], Verbs:[\"get\"]}\n{NonResourceURLs:[\"/a\"], Verbs:[\"put\"]}"
+        );
+        for several in ["'',apps pods", "'' pods,secrets", "'' pods a,b"] {
+            let both = told(&[&format!("get {several}"), &format!("list {several}")]);
+            assert_eq!(both.lines().count(), 2, "{both}");
+        }
+    }
+
+    #[test]
     fn rules_survive_the_way_through_the_api() {
         let own = rule("get,list '',apps pods a /x");
         assert_eq!(Rule::from(&PolicyRule::from(&own)), own);

@@ -8,6 +8,7 @@ use serde_json::Value;
 use skiff_client::kubeconfig::Kubeconfig;
 use skiff_client::{Client, empty};
 use skiff_explain::nearest::nearest;
+use skiff_explain::path::encoded;
 
 use super::OfPod;
 use crate::{Clusters, Connection};
@@ -92,23 +93,5 @@ async fn unknown<T>(client: &Client, list: &str, name: &str, what: &str) -> anyh
     match nearest(name, names) {
         Some(near) => bail!("{what}: the nearest name is {near:?}"),
         None => bail!("{what}"),
-    }
-}
-
-/// A part of a path.
-pub(super) fn encoded(text: &str) -> String {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
-    let each = |byte: u8| if plain(byte) { (byte as char).to_string() } else { format!("%{byte:02X}") };
-    text.bytes().map(each).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_stay_one_part_of_a_path() {
-        assert_eq!(encoded("web-1.a"), "web-1.a");
-        assert_eq!(encoded("a/b ?"), "a%2Fb%20%3F");
     }
 }

@@ -2,6 +2,7 @@
 
 use http::StatusCode;
 use serde_json::Value;
+use skiff_explain::path::encoded;
 use skiff_explain::text;
 use skiff_explain::trace::{TraceComparison, TraceExplanation};
 
@@ -40,9 +41,9 @@ pub(crate) async fn run(args: &Args, clusters: &Clusters) -> anyhow::Result<()> 
     let mut path = format!(
         "/apis/{}/namespaces/{}/traces?from={}&to={}",
         skiff_explain::API_VERSION,
-        ask::encoded(&namespace),
-        ask::encoded(&args.from),
-        ask::encoded(&args.to)
+        encoded(&namespace),
+        encoded(&args.from),
+        encoded(&args.to)
     );
     for (wanted, name) in [(args.compare, "compare"), (args.live, "live")] {
         if wanted {

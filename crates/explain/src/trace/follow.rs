@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 
 use super::advice;
 use super::target::{self, Request, Target, TraceError};
@@ -23,7 +24,7 @@ pub struct Ask {
 
 /// The whole way, in the making.
 pub struct Follow {
-    world: World,
+    world: Arc<World>,
     request: Request,
     open: VecDeque<Branch>,
     done: Vec<Way>,
@@ -60,7 +61,7 @@ struct Arrived {
 }
 
 impl Follow {
-    pub fn new(world: World, request: Request) -> Result<Self, TraceError> {
+    pub fn new(world: Arc<World>, request: Request) -> Result<Self, TraceError> {
         let goals = target::addresses(&request, &world)?;
         let mut this =
             Self { world, request, open: VecDeque::new(), done: Vec::new(), asked: 0, origins: Vec::new() };
@@ -116,7 +117,7 @@ impl Follow {
     }
 
     /// The ways with the likeliest first, and the world that they are in.
-    pub fn finish(self) -> (Vec<Way>, World, Request) {
+    pub fn finish(self) -> (Vec<Way>, Arc<World>, Request) {
         let mut ways = self.done;
         ways.sort_by(|a, b| b.chance.total_cmp(&a.chance).then_with(|| a.destination.cmp(&b.destination)));
         (ways, self.world, self.request)
@@ -413,7 +414,7 @@ mod tests {
     fn follow(from: &str, to: &str) -> Result<Follow, TraceError> {
         let world = world();
         let request = Request::read(from, to, "default", &world)?;
-        Follow::new(world, request)
+        Follow::new(Arc::new(world), request)
     }
 
     fn way(end: End, tuple: Tuple) -> NodeWay {

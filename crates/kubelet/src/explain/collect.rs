@@ -39,19 +39,40 @@ pub(super) async fn pods(
     let config = context.config.clone();
     let explained = tokio::task::spawn_blocking(move || {
         let reader = Reader::new(&scan, &config, &services);
-        pods.iter().map(|pod| judge::pod(&reader.facts(pod))).collect::<Vec<_>>()
+        let told = pods.iter().map(|pod| {
+            let mut facts = reader.facts(pod);
+            mark_ended(&mut facts);
+            judge::pod(&facts)
+        });
+        told.collect::<Vec<_>>()
     });
     let mut explained = explained.await.map_err(internal)?;
     context.memory.forget_scan();
     for pod in &mut explained {
         let key = ObjectKey::new(&pod.metadata.namespace, &pod.metadata.name);
-        let now = context.pods.get(&key);
-        let same = now.is_some_and(|now| now.metadata.uid.as_deref() == Some(pod.metadata.uid.as_str()));
-        if !same && pod.past.is_none() {
-            pod.past = Some("the pod was deleted while it was being looked at".into());
-        }
+        mark_deleted(pod, context.pods.get(&key).as_deref());
     }
     Ok(explained)
+}
+
+/// What was read of a sandbox's process may be another's by now, if it ended meanwhile: then it is told as
+/// past.
+fn mark_ended(facts: &mut told::Pod) {
+    let gone = facts
+        .sandbox
+        .as_ref()
+        .is_some_and(|own| processes::namespaces(own.pid).is_none_or(|now| Inodes(now) != own.inodes));
+    if gone {
+        facts.past = Some("the pod's sandbox ended while it was being looked at".into());
+    }
+}
+
+/// The same of a pod that is not this node's any more, or another by the same name now.
+fn mark_deleted(told: &mut PodExplanation, now: Option<&Pod>) {
+    let same = now.is_some_and(|now| now.metadata.uid.as_deref() == Some(told.metadata.uid.as_str()));
+    if !same && told.past.is_none() {
+        told.past = Some("the pod was deleted while it was being looked at".into());
+    }
 }
 
 /// The node, with all its pods.
@@ -148,14 +169,6 @@ impl<'a> Reader<'a> {
                 facts.missing.push(Missing::new("namespaces, network and listening sockets", why));
             }
             Some((pid, net)) => self.network(&mut facts, pod, pid, net),
-        }
-        // What was read of a process may be another's by now, if it ended meanwhile.
-        let gone = facts
-            .sandbox
-            .as_ref()
-            .is_some_and(|own| processes::namespaces(own.pid).is_none_or(|now| Inodes(now) != own.inodes));
-        if gone {
-            facts.past = Some("the pod's sandbox ended while it was being looked at".into());
         }
         facts
     }
@@ -343,4 +356,73 @@ fn host_path_targets(pod: &Pod, container: &k8s_openapi::api::core::v1::Containe
     let mounts = container.volume_mounts.iter().flatten();
     let wished = mounts.filter(|mount| names.contains(&mount.name.as_str()));
     wished.map(|mount| PathBuf::from(&mount.mount_path)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Command, Stdio};
+    use std::time::SystemTime;
+
+    use serde_json::json;
+    use skiff_runtime::{Sandbox, SandboxConfig, SandboxId};
+
+    use super::*;
+    use crate::fakes;
+
+    fn pod() -> Pod {
+        let value = json!({
+            "metadata": {"name": "p", "namespace": "n", "uid": "u"},
+            "spec": {"containers": [{"name": "c"}]},
+        });
+        serde_json::from_value(value).unwrap()
+    }
+
+    #[test]
+    fn a_pod_that_dies_while_it_is_looked_at_is_told_as_past() {
+        // What it is does not matter, only that it is alive and then is not.
+        let mut process = Command::new("sleep").arg("infinity").stdin(Stdio::null()).spawn().unwrap();
+        let sandbox = Sandbox {
+            id: SandboxId("s".into()),
+            config: SandboxConfig { labels: labels::of_pod(&pod(), 0), ..SandboxConfig::default() },
+            ready: true,
+            created_at: SystemTime::UNIX_EPOCH,
+            pid: process.id(),
+            netns: None,
+        };
+        let own = Inodes(processes::namespaces(std::process::id()).unwrap());
+        let all = processes::processes().unwrap();
+        let scan = Scan::new("node".into(), own, all, vec![sandbox], Vec::new());
+        let config = fakes::config();
+        let reader = Reader::new(&scan, &config, &[]);
+        let mut facts = reader.facts(&pod());
+        mark_ended(&mut facts);
+        assert_eq!(facts.past, None);
+        process.kill().unwrap();
+        process.wait().unwrap();
+        mark_ended(&mut facts);
+        let told = judge::pod(&facts);
+        assert_eq!(told.past.as_deref(), Some("the pod's sandbox ended while it was being looked at"));
+        // What was seen stays.
+        assert_eq!(told.sandbox.map(|own| own.pid), Some(process.id()));
+        assert!(!told.namespaces.is_empty() && !told.interfaces.is_empty());
+        // And one that was dead before has nothing to be seen.
+        let facts = reader.facts(&pod());
+        assert!(facts.sandbox.is_none() && facts.missing[0].why.contains("ended"), "{:?}", facts.missing);
+    }
+
+    #[test]
+    fn a_pod_that_is_deleted_while_it_is_looked_at_is_told_as_past() {
+        let of = |uid: &str| PodExplanation::empty(Metadata { uid: uid.into(), ..Metadata::default() });
+        let past = |mut told: PodExplanation, now: Option<&Pod>| {
+            mark_deleted(&mut told, now);
+            told.past
+        };
+        let deleted = Some("the pod was deleted while it was being looked at".to_owned());
+        assert_eq!(past(of("u"), Some(&pod())), None);
+        assert_eq!(past(of("u"), None), deleted);
+        assert_eq!(past(of("before"), Some(&pod())), deleted);
+        // What was found out first is said.
+        let dead = PodExplanation { past: Some("dead".into()), ..of("u") };
+        assert_eq!(past(dead, None).as_deref(), Some("dead"));
+    }
 }

@@ -40,7 +40,7 @@ impl Scan {
         scan.map_err(internal)
     }
 
-    fn new(
+    pub(super) fn new(
         node_name: String,
         inodes: Inodes,
         processes: Vec<ProcessFact>,

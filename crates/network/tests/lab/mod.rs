@@ -259,13 +259,18 @@ impl Node {
             state_dir: state.path().to_owned(),
         };
         let runtime = netns.runtime();
-        let (network, ruleset) = start(&netns, &runtime, &config);
+        let (network, ruleset) = start(&netns, &runtime, &config, &[]);
         Node { netns, ip, network, ruleset, config, runtime, _state: state }
     }
 
     /// As after the end of the node's agent: everything of the process is new, the kernel's is not.
     pub fn restart(&mut self) {
-        let (network, ruleset) = start(&self.netns, &self.runtime, &self.config);
+        self.restart_awaiting(&[]);
+    }
+
+    /// The same, with parts of the ruleset that will be defined later.
+    pub fn restart_awaiting(&mut self, parts: &[&'static str]) {
+        let (network, ruleset) = start(&self.netns, &self.runtime, &self.config, parts);
         (self.network, self.ruleset) = (network, ruleset);
     }
 
@@ -302,8 +307,14 @@ impl Netns {
     }
 }
 
-fn start(netns: &Netns, runtime: &tokio::runtime::Runtime, config: &Config) -> (LocalNetwork, Arc<Ruleset>) {
+fn start(
+    netns: &Netns,
+    runtime: &tokio::runtime::Runtime,
+    config: &Config,
+    awaited: &[&'static str],
+) -> (LocalNetwork, Arc<Ruleset>) {
     let ruleset = netns.run(|| Ruleset::open().unwrap());
+    ruleset.await_parts(awaited);
     let network = runtime.block_on(LocalNetwork::start(config.clone(), ruleset.clone())).unwrap();
     (network, ruleset)
 }

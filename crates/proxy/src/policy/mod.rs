@@ -35,6 +35,11 @@ pub use table::{Connection, Ruling, Table};
 
 use crate::plan::Protocol;
 use crate::{Config, Error, RETRY};
+
+pub(crate) use schema::PART;
+
+/// How often it is looked whether an upgrade's new rules are in force, which takes what starting takes.
+const SETTLED_SOON: Duration = Duration::from_millis(10);
 use addresses::Addresses;
 use objects::version;
 use spec::Policy;
@@ -192,7 +197,10 @@ pub async fn follow(
         policies,
         ruleset,
     };
-    this.withdraw().await?;
+    if this.policies.is_empty() {
+        // What an earlier process left; where there are policies, it holds until these are known.
+        this.withdraw().await?;
+    }
     let mut told = this.handle.0.wanted.subscribe();
     loop {
         this.version = this.version.max(newest(&this.policies));
@@ -364,6 +372,10 @@ impl Follower {
             tokio::time::sleep(RETRY).await;
             let ruleset = self.ruleset.clone();
             result = crate::blocking(move || ruleset.restore()).await;
+        }
+        // After an upgrade that changed rules: services and the network have to be known, too.
+        while !self.ruleset.is_settled() {
+            tokio::time::sleep(SETTLED_SOON).await;
         }
         Ok(())
     }

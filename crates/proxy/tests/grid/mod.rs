@@ -12,7 +12,7 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use serde_json::{Value, json};
-use skiff_client::{Body, Cache, Client, Error, ObjectKey, Transport};
+use skiff_client::{Body, Cache, Client, Error, ListParams, ObjectKey, Transport};
 use skiff_proxy::policy::{LeanPod, Policies, Sources, Subject, follow};
 use tokio::task::{JoinHandle, JoinSet};
 
@@ -103,6 +103,31 @@ impl Grid {
             self.handles.push(handle);
         }
         self.settle();
+    }
+
+    /// Starts following where nobody ever says which pods there are; returns when they were asked for.
+    pub fn start_without_pods(&mut self) {
+        self.handles.clear();
+        let (asked, asks) = std::sync::mpsc::channel();
+        for (index, node) in self.world.lab.nodes.iter().enumerate() {
+            let asked = asked.clone();
+            let sources = move || {
+                asked.send(()).unwrap();
+                let nobody = || Client::new(Nobody);
+                Sources {
+                    pods: Cache::new(nobody(), ListParams::default()),
+                    namespaces: Cache::new(nobody(), ListParams::default()),
+                    tasks: JoinSet::new(),
+                }
+            };
+            let handle = Policies::new(Client::new(Nobody));
+            let policies = self.policies.clone();
+            let work = follow(world::config(index), handle, policies, sources, node.ruleset.clone());
+            self.running.push(node.spawn(work));
+        }
+        for _ in &self.world.lab.nodes {
+            asks.recv_timeout(std::time::Duration::from_secs(60)).unwrap();
+        }
     }
 
     /// Ends following, as the end of the agents would: what is in the kernel stays.

@@ -6,7 +6,7 @@
 use std::io;
 use std::net::Ipv4Addr;
 
-use super::{ACK, DUMP, Family, Socket, Writer, attribute};
+use super::{ACK, DUMP, Family, Socket, Writer, attribute, was_interrupted};
 
 const SUBSYSTEM: u16 = 1 << 8;
 const NEW: u16 = SUBSYSTEM;
@@ -35,7 +35,7 @@ pub fn forget(socket: &Socket, mut stale: impl FnMut(&Flow) -> bool) -> io::Resu
     let mut request = Writer::new();
     request.message(GET, DUMP, 1, &HEADER).end();
     let mut doomed = Vec::new();
-    socket.dump(request.as_bytes(), |message| {
+    let listed = socket.dump(request.as_bytes(), |message| {
         if message.kind != NEW {
             return;
         }
@@ -45,7 +45,12 @@ pub fn forget(socket: &Socket, mut stale: impl FnMut(&Flow) -> bool) -> io::Resu
         {
             doomed.push((tuple.to_vec(), attribute(body, ID).map(<[u8]>::to_vec)));
         }
-    })?;
+    });
+    match listed {
+        // Flows come and go all the time; those that were there before are all told.
+        Err(error) if was_interrupted(&error) => {}
+        result => result?,
+    }
     for (tuple, id) in &doomed {
         let mut request = Writer::new();
         request.message(DELETE, ACK, 1, &HEADER).attribute(TUPLE_ORIGINAL | 0x8000, tuple);

@@ -7,7 +7,10 @@ use std::io;
 use std::net::Ipv4Addr;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-use super::{ACK, CREATE, DUMP, EXCLUSIVE, Family, REPLACE, Socket, Writer, attribute, attributes, text};
+use super::{
+    ACK, CREATE, DUMP, EXCLUSIVE, Family, Message, REPLACE, Socket, Writer, attribute, attributes, settled,
+    text, was_interrupted,
+};
 
 const NEWLINK: u16 = 16;
 const DELLINK: u16 = 17;
@@ -158,11 +161,15 @@ impl Connection {
     pub fn links(&self) -> Result<Vec<Link>> {
         let mut request = Writer::new();
         request.message(GETLINK, DUMP, 1, &link_header(0, 0, 0)).end();
-        let mut links = Vec::new();
-        self.socket
-            .dump(request.as_bytes(), |message| links.extend(read_link(message.body)))
-            .map_err(|e| Error::new("list links", e))?;
-        Ok(links)
+        self.list(&request, |message| read_link(message.body)).map_err(|e| Error::new("list links", e))
+    }
+
+    fn list<T>(&self, request: &Writer, read: impl Fn(Message<'_>) -> Option<T>) -> io::Result<Vec<T>> {
+        let once = || {
+            let mut all = Vec::new();
+            self.socket.dump(request.as_bytes(), |message| all.extend(read(message))).map(|()| all)
+        };
+        settled(once, was_interrupted)
     }
 
     pub fn link(&self, name: &str) -> Result<Option<Link>> {
@@ -308,11 +315,7 @@ impl Connection {
     pub fn addresses(&self) -> Result<Vec<Address>> {
         let mut request = Writer::new();
         request.message(GETADDR, DUMP, 1, &[libc::AF_INET as u8, 0, 0, 0, 0, 0, 0, 0]).end();
-        let mut addresses = Vec::new();
-        self.socket
-            .dump(request.as_bytes(), |message| addresses.extend(read_address(message.body)))
-            .map_err(|e| Error::new("list addresses", e))?;
-        Ok(addresses)
+        self.list(&request, |message| read_address(message.body)).map_err(|e| Error::new("list addresses", e))
     }
 
     pub fn add_address(&self, link: u32, ip: Ipv4Addr, prefix: u8) -> Result<()> {
@@ -331,11 +334,8 @@ impl Connection {
         let mut header = [0u8; 12];
         header[0] = libc::AF_INET as u8;
         request.message(GETROUTE, DUMP, 1, &header).end();
-        let mut routes = Vec::new();
-        self.socket
-            .dump(request.as_bytes(), |message| routes.extend(read_route(message.body, origin)))
-            .map_err(|e| Error::new("list routes", e))?;
-        Ok(routes)
+        self.list(&request, |message| read_route(message.body, origin))
+            .map_err(|e| Error::new("list routes", e))
     }
 
     /// Asks the kernel where a packet goes: one of this machine's own where `input` is none, else one that

@@ -8,9 +8,11 @@
 use std::collections::HashMap;
 use std::io;
 
-use super::wire::{GET_CHAIN, GET_ELEMENTS, GET_RULE, GET_SET, read_verdict};
+use super::wire::{GET_CHAIN, GET_ELEMENTS, GET_GENERATION, GET_RULE, GET_SET, read_verdict};
 use super::{Error, Point, Verdict};
-use crate::netlink::{DUMP, Family, Socket, Writer, attribute, attributes, text};
+use crate::netlink::{
+    ACK, DUMP, Family, Socket, Writer, attribute, attributes, settled, text, was_interrupted,
+};
 
 /// All chains and sets that IPv4 packets can meet.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -156,10 +158,16 @@ const INET: u8 = 1;
 const IPV4: u8 = libc::AF_INET as u8;
 
 impl Listing {
-    /// Reads the packet filter of the namespace that the socket belongs to.
+    /// Reads the packet filter of the namespace that the socket belongs to: what it was at one moment.
     pub fn read(socket: &Socket) -> Result<Listing, Error> {
+        let changed = |error: &Error| matches!(error, Error::Read { source, .. } if was_interrupted(source));
+        settled(|| Listing::read_once(socket), changed)
+    }
+
+    fn read_once(socket: &Socket) -> Result<Listing, Error> {
         let failed = |what| move |source| Error::Read { what, source };
         let mut listing = Listing::default();
+        let before = generation(socket).map_err(failed("number of changes"))?;
         for family in [IPV4, INET] {
             dump(socket, GET_CHAIN, family, &[], |body| listing.chains.extend(read_chain(body)))
                 .map_err(failed("chains"))?;
@@ -183,6 +191,9 @@ impl Listing {
                 listing.sets.insert((family, table, name), set);
             }
         }
+        if generation(socket).map_err(failed("number of changes"))? != before {
+            return Err(failed("state of one moment")(io::ErrorKind::Interrupted.into()));
+        }
         Ok(listing)
     }
 
@@ -205,6 +216,17 @@ impl Listing {
             found.rules.push(rule);
         }
     }
+}
+
+/// Counts the transactions of the namespace.
+fn generation(socket: &Socket) -> io::Result<Option<u32>> {
+    let mut request = Writer::new();
+    request.message(GET_GENERATION, ACK, 1, &[0, 0, 0, 0]).end();
+    let mut found = None;
+    socket.dump(request.as_bytes(), |message| {
+        found = message.body.get(4..).and_then(|body| be32(attribute(body, 1)));
+    })?;
+    Ok(found)
 }
 
 fn dump(

@@ -2,9 +2,11 @@
 //!
 //! The wanted elements are kept in memory, so a change costs what it changes, and the whole table can be
 //! written anew in one transaction whenever someone else touched it. After a restart of the process the
-//! table is adopted if its rules are the ones that this program would write: traffic never stops.
+//! table is adopted if its rules are the ones that this program would write: traffic never stops. Where an
+//! earlier program's rules were others, the old table stays until all parts are known that this process will
+//! have ([`Ruleset::await_parts`]), and is replaced by one transaction: nothing is let through in between.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -63,6 +65,12 @@ struct Inner {
     parts: BTreeMap<&'static str, Part>,
     /// Whether the table is in the kernel, as far as we know.
     installed: bool,
+    /// Parts that this process will define or withdraw, and has not yet.
+    awaited: BTreeSet<&'static str>,
+    /// The whole table is to be written once no part of an earlier process is awaited.
+    due: bool,
+    /// Parts that are not in the kernel until then.
+    stale: BTreeSet<&'static str>,
 }
 
 #[derive(Debug)]
@@ -78,38 +86,66 @@ impl Ruleset {
     pub fn open() -> Result<Arc<Ruleset>, Error> {
         let socket = Socket::open(Family::Netfilter, 0).map_err(Error::Open)?;
         let own = socket.port();
-        let inner = Inner { socket, parts: BTreeMap::new(), installed: false };
+        let inner = Inner {
+            socket,
+            parts: BTreeMap::new(),
+            installed: false,
+            awaited: BTreeSet::new(),
+            due: false,
+            stale: BTreeSet::new(),
+        };
         let ruleset = Arc::new(Ruleset { inner: Mutex::new(inner), monitor: Mutex::new(None) });
         let monitor = Monitor::start(own, Arc::downgrade(&ruleset)).map_err(Error::Open)?;
         *ruleset.monitor.lock().unwrap_or_else(PoisonError::into_inner) = Some(monitor);
         Ok(ruleset)
     }
 
+    /// Says which parts this process is going to define or withdraw, each of them sooner or later. What an
+    /// earlier process left of them is in force until then, also where the whole table has to be written.
+    pub fn await_parts(&self, parts: &[&'static str]) {
+        self.lock().awaited.extend(parts);
+    }
+
     /// Puts a part's chains and maps into the table, with these elements. If just such rules are there
     /// already, from before a restart, only elements that differ are changed; otherwise the table is
-    /// written anew, in one transaction.
+    /// written anew, in one transaction. That waits for awaited parts of which an earlier process left
+    /// rules: until [`Ruleset::is_settled`], the part is not in force.
     pub fn define(&self, part: &'static str, schema: Schema, contents: Contents) -> Result<(), Error> {
         let mut inner = self.lock();
+        inner.awaited.remove(part);
         match inner.adopt(part, &schema)? {
             Some(adopted) => {
+                inner.stale.remove(part);
                 inner.parts.insert(part, adopted);
                 let idle = inner.leftover(part, &contents.chains)?;
                 let changes = inner.differences(part, contents.elements);
-                inner.apply(part, Step { chains: contents.chains, changes, idle })
+                inner.apply(part, Step { chains: contents.chains, changes, idle })?;
             }
             None => {
                 let extra = contents.chains.into_iter().map(|chain| (chain.name.clone(), chain)).collect();
                 let elements = contents.elements.into_iter().collect();
                 inner.parts.insert(part, Part { schema, extra, elements });
-                inner.write_part(part)
+                inner.write_part(part)?;
+                if inner.due {
+                    inner.stale.insert(part);
+                }
             }
         }
+        inner.settle()
+    }
+
+    /// Whether all that was defined and withdrawn is in force.
+    pub fn is_settled(&self) -> bool {
+        !self.lock().due
     }
 
     /// Takes a part out of the table again, also one that an earlier process left. The other parts must
     /// not need it.
     pub fn withdraw(&self, part: &'static str, schema: &Schema) -> Result<(), Error> {
-        self.lock().withdraw(part, schema)
+        let mut inner = self.lock();
+        inner.awaited.remove(part);
+        inner.withdraw(part, schema)?;
+        inner.settle()
     }
 
     /// Applies a step as one transaction: no packet sees half of it.
@@ -156,7 +192,8 @@ impl Ruleset {
     pub fn remove(&self) -> Result<(), Error> {
         let mut inner = self.lock();
         inner.parts.clear();
-        inner.installed = false;
+        inner.stale.clear();
+        (inner.installed, inner.due) = (false, false);
         let mut batch = Batch::new();
         batch.table();
         batch.delete_table();
@@ -176,6 +213,7 @@ impl Ruleset {
             return;
         }
         match inner.write_all() {
+            Ok(()) if inner.due => {}
             Ok(()) => tracing::warn!(table = TABLE, "table was changed by another program and is restored"),
             Err(error) => {
                 tracing::error!(
@@ -230,6 +268,9 @@ impl Inner {
             step.idle.iter().for_each(|name| batch.clear_chain(name));
         }
         step.idle.iter().for_each(|name| batch.delete_chain(name));
+        if self.stale.contains(part) {
+            return Ok(());
+        }
         self.commit(batch, || format!("rules of {part}"))
     }
 
@@ -243,10 +284,16 @@ impl Inner {
 
     fn withdraw(&mut self, part: &'static str, schema: &Schema) -> Result<(), Error> {
         self.parts.remove(part);
+        self.stale.remove(part);
         let present = wire::chains(&self.socket).map_err(|source| Error::Read { what: "chains", source })?;
+        let is_own = present.contains_key(&marker(part, schema));
         let chains: Vec<String> = present.into_keys().filter(|name| schema.owns(part, name)).collect();
         if chains.is_empty() {
             return Ok(());
+        }
+        if !is_own {
+            // An earlier program's: it may have chains and maps that this one can't name.
+            return self.write_all();
         }
         let mut batch = Batch::new();
         chains.iter().for_each(|name| batch.clear_chain(name));
@@ -254,7 +301,6 @@ impl Inner {
         chains.iter().for_each(|name| batch.delete_chain(name));
         match batch.commit(&self.socket) {
             Ok(()) => Ok(()),
-            // An earlier program's maps were others, say.
             Err(source) => {
                 tracing::warn!(table = TABLE, part, %source, "cannot take out a part, writing the whole table");
                 self.write_all()
@@ -335,7 +381,13 @@ impl Inner {
         self.commit(batch, || format!("rules of {name}"))
     }
 
+    /// Or notes that this is due, where it would take what an earlier process left of an awaited part.
     fn write_all(&mut self) -> Result<(), Error> {
+        if self.would_lose()? {
+            tracing::info!(table = TABLE, awaited = ?self.awaited, "table of an earlier start stays until all is known");
+            self.due = true;
+            return Ok(());
+        }
         let mut batch = Batch::new();
         // Created so that it can be deleted, whether it was there or not.
         batch.table();
@@ -345,7 +397,21 @@ impl Inner {
         self.parts.values().for_each(|part| part.fill(&mut batch));
         batch.commit(&self.socket).map_err(|source| Error::Write { what: "whole table".into(), source })?;
         self.installed = true;
+        self.due = false;
+        self.stale.clear();
         Ok(())
+    }
+
+    fn would_lose(&self) -> Result<bool, Error> {
+        if self.awaited.is_empty() {
+            return Ok(false);
+        }
+        let present = wire::chains(&self.socket).map_err(|source| Error::Read { what: "chains", source })?;
+        Ok(present.keys().any(|chain| self.awaited.iter().any(|part| is_marker(part, chain))))
+    }
+
+    fn settle(&mut self) -> Result<(), Error> {
+        if self.due { self.write_all() } else { Ok(()) }
     }
 
     fn holds(&self, name: &str, part: &Part) -> bool {
@@ -408,11 +474,7 @@ impl Part {
 impl Schema {
     /// Whether a chain of that name is this part's, as far as its name tells.
     fn owns(&self, part: &str, chain: &str) -> bool {
-        let is_marker = chain
-            .strip_prefix(part)
-            .and_then(|rest| rest.strip_prefix('-'))
-            .is_some_and(|hash| hash.len() == 16 && hash.bytes().all(|byte| byte.is_ascii_hexdigit()));
-        is_marker
+        is_marker(part, chain)
             || self.chains.iter().any(|this| this.name == chain)
             || self.passing.is_some_and(|passing| chain.starts_with(passing))
     }
@@ -423,4 +485,10 @@ fn marker(part: &str, schema: &Schema) -> String {
     let mut hasher = DefaultHasher::new();
     schema.hash(&mut hasher);
     format!("{part}-{:016x}", hasher.finish())
+}
+
+/// Of this part, whatever its rules.
+fn is_marker(part: &str, chain: &str) -> bool {
+    let hash = chain.strip_prefix(part).and_then(|rest| rest.strip_prefix('-'));
+    hash.is_some_and(|hash| hash.len() == 16 && hash.bytes().all(|byte| byte.is_ascii_hexdigit()))
 }

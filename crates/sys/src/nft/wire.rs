@@ -2,15 +2,19 @@
 //!
 //! Numbers are those of linux/netfilter/nf_tables.h.
 
+use std::collections::HashMap;
 use std::io;
 
 use super::{Chain, Datum, Key, Map, TABLE, Type, Value, Verdict};
-use crate::netlink::{ACK, APPEND, CREATE, DUMP, Socket, Writer, attribute, attributes, text};
+use crate::netlink::{
+    ACK, APPEND, CREATE, DUMP, Socket, Writer, attribute, attributes, settled, text, was_interrupted,
+};
 
 const SUBSYSTEM: u16 = 10 << 8;
 const NEW_TABLE: u16 = SUBSYSTEM;
 const DELETE_TABLE: u16 = SUBSYSTEM | 2;
 const NEW_CHAIN: u16 = SUBSYSTEM | 3;
+pub(super) const GET_GENERATION: u16 = SUBSYSTEM | 16;
 pub(super) const GET_CHAIN: u16 = SUBSYSTEM | 4;
 const DELETE_CHAIN: u16 = SUBSYSTEM | 5;
 const NEW_RULE: u16 = SUBSYSTEM | 6;
@@ -217,39 +221,45 @@ pub(super) fn read_verdict(verdict: &[u8]) -> Option<Verdict> {
 }
 
 /// The names of the table's chains, each with its number of rules.
-pub(super) fn chains(socket: &Socket) -> io::Result<std::collections::HashMap<String, usize>> {
-    let mut chains = std::collections::HashMap::new();
-    let mut request = Writer::new();
-    request.message(GET_CHAIN, DUMP, 1, &HEADER).string(1, TABLE).end();
-    socket.dump(request.as_bytes(), |message| {
-        if let Some((table, name)) = names(message.body, 3)
-            && table == TABLE
-        {
-            chains.insert(name, 0);
-        }
-    })?;
-    let mut request = Writer::new();
-    request.message(GET_RULE, DUMP, 1, &HEADER).string(1, TABLE).end();
-    socket.dump(request.as_bytes(), |message| {
-        if let Some((table, name)) = names(message.body, 2)
-            && table == TABLE
-        {
-            *chains.entry(name).or_default() += 1;
-        }
-    })?;
-    Ok(chains)
+pub(super) fn chains(socket: &Socket) -> io::Result<HashMap<String, usize>> {
+    let once = || {
+        let mut chains = HashMap::new();
+        let mut request = Writer::new();
+        request.message(GET_CHAIN, DUMP, 1, &HEADER).string(1, TABLE).end();
+        socket.dump(request.as_bytes(), |message| {
+            if let Some((table, name)) = names(message.body, 3)
+                && table == TABLE
+            {
+                chains.insert(name, 0);
+            }
+        })?;
+        let mut request = Writer::new();
+        request.message(GET_RULE, DUMP, 1, &HEADER).string(1, TABLE).end();
+        socket.dump(request.as_bytes(), |message| {
+            if let Some((table, name)) = names(message.body, 2)
+                && table == TABLE
+            {
+                *chains.entry(name).or_default() += 1;
+            }
+        })?;
+        Ok(chains)
+    };
+    settled(once, was_interrupted)
 }
 
 /// All elements of a map. An error if the map is not there.
 pub(super) fn elements(socket: &Socket, map: &Map) -> io::Result<Vec<(Key, Datum)>> {
     let mut request = Writer::new();
     request.message(GET_ELEMENTS, DUMP, 1, &HEADER).string(1, TABLE).string(2, map.name).end();
-    let mut found = Vec::new();
-    socket.dump(request.as_bytes(), |message| {
-        let list = message.body.get(4..).and_then(|body| attribute(body, 3)).unwrap_or(&[]);
-        found.extend(attributes(list).filter_map(|(_, element)| read_element(element, &map.value)));
-    })?;
-    Ok(found)
+    let once = || {
+        let mut found = Vec::new();
+        socket.dump(request.as_bytes(), |message| {
+            let list = message.body.get(4..).and_then(|body| attribute(body, 3)).unwrap_or(&[]);
+            found.extend(attributes(list).filter_map(|(_, element)| read_element(element, &map.value)));
+        })?;
+        Ok(found)
+    };
+    settled(once, was_interrupted)
 }
 
 fn read_element(element: &[u8], value: &Value) -> Option<(Key, Datum)> {

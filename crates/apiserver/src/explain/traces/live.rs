@@ -7,8 +7,9 @@ use futures_util::future::{join_all, try_join_all};
 use http_body_util::{BodyExt, Limited};
 use skiff_explain::trace::live::{Heard, Listen, Outcome, Probe, Sight, judge, sender};
 use skiff_explain::trace::{Live, Origin, Request, Way, World};
+use tokio::time::Instant;
 
-use super::super::{ANSWER_BYTES_MAX, Question};
+use super::super::{AGENTS_TIMEOUT, ANSWER_BYTES_MAX, Question, ask, silent};
 use super::encoded;
 use crate::http_body::empty;
 use crate::streaming::agent::Agent;
@@ -44,10 +45,15 @@ pub(super) async fn answer(
     let listening = try_join_all(listening).await?;
     let probe = Probe { sandbox, to, heard, millis: PROBE_MILLIS };
     let probe = serde_json::to_string(&probe).map_err(|error| error.to_string())?;
-    let outcome: Outcome = question.agent(&origin.node, &format!("probe?probe={}", encoded(&probe))).await?;
+    // It takes its own time, whatever the model took.
+    let path = format!("probe?probe={}", encoded(&probe));
+    let deadline = Instant::now() + AGENTS_TIMEOUT;
+    let outcome: Outcome = ask(question.server, &origin.node, &path, deadline).await?;
     // Whoever answered or refused has seen the packet by now.
     let stop = places.keys().map(|node| async move {
-        let _: Result<(), String> = question.agent(node, &format!("listen/stop?token={}", heard.token)).await;
+        let (path, deadline) =
+            (format!("listen/stop?token={}", heard.token), Instant::now() + AGENTS_TIMEOUT);
+        let _: Result<(), String> = ask(question.server, node, &path, deadline).await;
     });
     join_all(stop).await;
     let mut sights: Vec<Sight> = Vec::new();
@@ -98,9 +104,9 @@ async fn listen_on(question: &Question<'_>, node: &str, listen: Listen) -> Resul
         let path = format!("/skiff/explain/listen?listen={}", encoded(&listen));
         agent.send(agent.request(&path)?.map(|()| empty())).await
     };
-    let response = tokio::time::timeout(super::super::AGENT_TIMEOUT, asking)
+    let response = tokio::time::timeout(AGENTS_TIMEOUT, asking)
         .await
-        .map_err(|_| format!("node {node} did not answer"))?
+        .map_err(|_| silent(node))?
         .map_err(|error| format!("node {node} can't listen: {}", error.message()))?;
     if !response.status().is_success() {
         let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;

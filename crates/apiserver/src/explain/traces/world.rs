@@ -1,5 +1,6 @@
 //! Nodes, pods and services as a trace knows them, from the server's own copies.
 
+use std::collections::HashMap;
 use std::net::Ipv4Addr;
 
 use serde_json::Value;
@@ -16,13 +17,21 @@ pub(super) fn of(server: &Inner) -> World {
         in_namespace(&view.objects, row, "", None).map(|object| object.value(row)).collect()
     };
     let slices = all("discovery.k8s.io", "endpointslices");
+    let mut of_services: HashMap<(&str, &str), Vec<&Value>> = HashMap::new();
+    for slice in slices.iter().filter(|slice| slice["addressType"] == "IPv4") {
+        let metadata = &slice["metadata"];
+        let service = metadata["labels"]["kubernetes.io/service-name"].as_str();
+        if let (Some(namespace), Some(service)) = (metadata["namespace"].as_str(), service) {
+            of_services.entry((namespace, service)).or_default().push(slice);
+        }
+    }
     let config = &server.config;
     let ranges = [config.cluster_cidr, config.service_cidr];
     World {
         ranges: ranges.iter().map(|range| (range.network, range.prefix)).collect(),
         nodes: all("", "nodes").iter().filter_map(|node| self::node(node, server.config.uplink)).collect(),
         pods: all("", "pods").iter().filter_map(pod).collect(),
-        services: all("", "services").iter().map(|service| self::service(service, &slices)).collect(),
+        services: all("", "services").iter().map(|service| self::service(service, &of_services)).collect(),
     }
 }
 
@@ -78,16 +87,9 @@ fn pod(pod: &Value) -> Option<Pod> {
     })
 }
 
-fn service(service: &Value, slices: &[Value]) -> Service {
+fn service(service: &Value, slices: &HashMap<(&str, &str), Vec<&Value>>) -> Service {
     let (namespace, name) = (text(&service["metadata"]["namespace"]), text(&service["metadata"]["name"]));
-    let own: Vec<&Value> = slices
-        .iter()
-        .filter(|slice| {
-            slice["metadata"]["namespace"] == service["metadata"]["namespace"]
-                && slice["metadata"]["labels"]["kubernetes.io/service-name"] == service["metadata"]["name"]
-                && slice["addressType"] == "IPv4"
-        })
-        .collect();
+    let own = slices.get(&(namespace.as_str(), name.as_str())).map(Vec::as_slice).unwrap_or_default();
     let ports = each(&service["spec"]["ports"]).filter_map(|this| {
         let (name, protocol) = (text(&this["name"]), protocol(&this["protocol"]));
         let mut endpoints: Vec<Endpoint> =

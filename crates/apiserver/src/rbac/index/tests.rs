@@ -261,3 +261,80 @@ fn rules_without_end_are_walked_over_and_keep_nothing() {
     assert_eq!(said(&index, &who, &named("p19-9999")), r#"RoleBinding "b19/n" of Role "r19" to User "busy""#);
     assert_eq!(index.tables.kept(), (1, 1), "it is remembered that there is none");
 }
+
+#[test]
+fn an_account_of_another_namespace_is_told_by_its_own() {
+    let mut index = Index::default();
+    put(&mut index, "clusterroles", None, Some(&role("", "reader", "get", "pods")));
+    let robots = json!([{"kind": "ServiceAccount", "name": "robot", "namespace": "m"}]);
+    put(&mut index, "rolebindings", None, Some(&bound("n", "b", "ClusterRole", "reader", &robots)));
+    let who = Identity::new("system:serviceaccount:m:robot", &[]);
+    assert_eq!(
+        said(&index, &who, &asks("n", "pods")),
+        r#"RoleBinding "b/n" of ClusterRole "reader" to ServiceAccount "robot/m""#
+    );
+    assert_eq!(said(&index, &Identity::new("system:serviceaccount:n:robot", &[]), &asks("n", "pods")), "");
+    // In a binding of the cluster an account without a namespace is nobody.
+    let nowhere = json!([{"kind": "ServiceAccount", "name": "robot"}]);
+    put(&mut index, "clusterrolebindings", None, Some(&bound("", "c", "ClusterRole", "reader", &nowhere)));
+    assert!(index.cluster.is_empty());
+    let unknown = json!([{"kind": "Robot", "name": "robot"}]);
+    put(&mut index, "clusterrolebindings", None, Some(&bound("", "d", "ClusterRole", "reader", &unknown)));
+    assert!(index.cluster.is_empty());
+}
+
+#[test]
+fn all_rules_of_a_user_are_those_of_all_its_bindings() {
+    let mut index = Index::default();
+    let jane = json!([{"kind": "User", "name": "jane"}]);
+    let devs = json!([{"kind": "Group", "name": "devs"}]);
+    put(&mut index, "clusterroles", None, Some(&role("", "reader", "get", "pods")));
+    put(&mut index, "roles", None, Some(&role("n", "keeper", "get", "secrets")));
+    put(&mut index, "clusterrolebindings", None, Some(&bound("", "a", "ClusterRole", "reader", &devs)));
+    put(&mut index, "rolebindings", None, Some(&bound("n", "b", "Role", "keeper", &jane)));
+    for (name, kind) in [("c", "Role"), ("d", "Role"), ("e", "ClusterRole")] {
+        put(&mut index, "rolebindings", None, Some(&bound("n", name, kind, "gone", &jane)));
+    }
+    let told = |namespace: &str| {
+        let (rules, absent) = index.rules_of(&Identity::new("jane", &["devs"]), namespace);
+        let resources: Vec<String> = rules.into_iter().flat_map(|rule| rule.resources).collect();
+        (resources.join(","), absent.iter().map(ToString::to_string).collect::<Vec<_>>())
+    };
+    assert_eq!(told(""), ("pods".to_owned(), vec![]));
+    assert_eq!(told("m"), ("pods".to_owned(), vec![]));
+    // Each role that is not there is told once.
+    assert_eq!(
+        told("n"),
+        (
+            "pods,secrets".to_owned(),
+            vec![
+                "role.rbac.authorization.k8s.io \"gone\" not found".to_owned(),
+                "clusterrole.rbac.authorization.k8s.io \"gone\" not found".to_owned(),
+            ]
+        )
+    );
+    assert_eq!(
+        said(&index, &Identity::new("jane", &[]), &asks("n", "services")),
+        "role.rbac.authorization.k8s.io \"gone\" not found; clusterrole.rbac.authorization.k8s.io \"gone\" not found"
+    );
+}
+
+#[test]
+fn of_two_bindings_of_one_user_each_is_taken_back_alone() {
+    let mut index = Index::default();
+    let jane = json!([{"kind": "User", "name": "jane"}]);
+    put(&mut index, "clusterroles", None, Some(&role("", "reader", "get", "pods")));
+    put(&mut index, "roles", None, Some(&role("n", "reader", "get", "secrets")));
+    let (first, second) =
+        (bound("n", "a", "ClusterRole", "reader", &jane), bound("n", "b", "Role", "reader", &jane));
+    put(&mut index, "rolebindings", None, Some(&first));
+    put(&mut index, "rolebindings", None, Some(&second));
+    let who = Identity::new("jane", &[]);
+    let allowed = |index: &Index| ["pods", "secrets"].map(|of| !said(index, &who, &asks("n", of)).is_empty());
+    assert_eq!(allowed(&index), [true, true]);
+    put(&mut index, "rolebindings", Some(&first), None);
+    assert_eq!(allowed(&index), [false, true]);
+    put(&mut index, "rolebindings", Some(&second), None);
+    assert!(index.namespaces.is_empty());
+    assert_eq!(allowed(&index), [false, false]);
+}
