@@ -7,6 +7,7 @@
 pub mod certificates;
 pub mod codec;
 pub mod defaults;
+pub mod json;
 pub mod openapi;
 pub mod patch;
 pub mod quantity;

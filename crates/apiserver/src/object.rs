@@ -12,6 +12,7 @@ use std::sync::{Arc, OnceLock};
 use bytes::{BufMut, Bytes, BytesMut};
 use serde::Deserialize;
 use serde_json::Value;
+use skiff_api::json::Json;
 use skiff_api::typed::AnyObject;
 
 use crate::resources::Resource;
@@ -237,9 +238,9 @@ fn write_members(out: &mut Vec<u8>, object: &Value, without: &[&str], mut before
 /// The reader of a typed kind: the `typed` column of the resource table.
 pub(crate) fn typed_as<K>(json: &[u8]) -> Option<AnyObject>
 where
-    K: serde::de::DeserializeOwned + Any + Send + Sync,
+    K: Json + Any + Send + Sync,
 {
-    match serde_json::from_slice::<K>(json) {
+    match K::from_json(json) {
         Ok(object) => Some(Arc::new(object)),
         Err(error) => {
             tracing::warn!(%error, "a stored object does not fit its type");

@@ -3,7 +3,7 @@
 //! [`Cache::run`] lists, then watches, and lists again where the watch can't go on. Readers see each
 //! change in the copy before they are told of it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,6 +15,7 @@ use tracing::{debug, warn};
 
 use crate::Error;
 use crate::client::{Client, ListParams, Object, WatchEvent};
+use crate::objects::{IndexBy, Objects};
 
 /// How many changes a subscriber may be behind before it is told to look at everything anew.
 const CHANGES_BEHIND_MAX: usize = 1024;
@@ -86,7 +87,7 @@ impl<K> Changes<K> {
 }
 
 struct Shared<K> {
-    objects: RwLock<BTreeMap<ObjectKey, Arc<K>>>,
+    objects: RwLock<Objects<K>>,
     changes: broadcast::Sender<Change<K>>,
     synced: watch::Sender<bool>,
     client: Client,
@@ -120,32 +121,44 @@ impl<K: Object> Cache<K> {
 
     /// The object of that key.
     pub fn get(&self, key: &ObjectKey) -> Option<Arc<K>> {
-        self.0.objects.read().get(key).cloned()
+        self.0.objects.read().by_key.get(key).cloned()
     }
 
     /// All objects, by key.
     pub fn list(&self) -> Vec<Arc<K>> {
-        self.0.objects.read().values().cloned().collect()
+        self.0.objects.read().by_key.values().cloned().collect()
     }
 
     /// The objects of one namespace, by name.
     pub fn list_namespace(&self, namespace: &str) -> Vec<Arc<K>> {
         let objects = self.0.objects.read();
         objects
+            .by_key
             .range(ObjectKey::new(namespace, "")..)
             .take_while(|(key, _)| key.namespace == namespace)
             .map(|(_, object)| object.clone())
             .collect()
     }
 
+    /// From now on objects are also found by another key than their own, with [`Cache::indexed`]. A cache
+    /// has one index.
+    pub fn index(&self, by: IndexBy<K>) {
+        self.0.objects.write().index(by);
+    }
+
+    /// The objects whose other key this is, by their own.
+    pub fn indexed(&self, other: &ObjectKey) -> Vec<Arc<K>> {
+        self.0.objects.read().indexed(other)
+    }
+
     /// All keys.
     pub fn keys(&self) -> Vec<ObjectKey> {
-        self.0.objects.read().keys().cloned().collect()
+        self.0.objects.read().by_key.keys().cloned().collect()
     }
 
     /// How many objects there are.
     pub fn len(&self) -> usize {
-        self.0.objects.read().len()
+        self.0.objects.read().by_key.len()
     }
 
     /// Whether there are none.

@@ -15,8 +15,9 @@ use http_body_util::BodyExt;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Status};
 use k8s_openapi::{ClusterResourceScope, Metadata};
 use serde::Serialize;
-use serde::de::DeserializeOwned;
 use serde_json::Value;
+use serde_json::value::RawValue;
+use skiff_api::json::Json;
 use skiff_api::typed;
 
 use crate::transport::{Body, Transport, empty, full};
@@ -30,26 +31,12 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A kind that the API serves as objects of its own.
 pub trait Object:
-    k8s_openapi::Resource
-    + Metadata<Ty = ObjectMeta>
-    + DeserializeOwned
-    + Serialize
-    + Clone
-    + Send
-    + Sync
-    + 'static
+    k8s_openapi::Resource + Metadata<Ty = ObjectMeta> + Json + Clone + Send + Sync + 'static
 {
 }
 
 impl<K> Object for K where
-    K: k8s_openapi::Resource
-        + Metadata<Ty = ObjectMeta>
-        + DeserializeOwned
-        + Serialize
-        + Clone
-        + Send
-        + Sync
-        + 'static
+    K: k8s_openapi::Resource + Metadata<Ty = ObjectMeta> + Json + Clone + Send + Sync + 'static
 {
 }
 
@@ -137,7 +124,7 @@ impl Client {
     /// Creates `object` in the namespace its metadata names.
     pub async fn create<K: Object>(&self, object: &K) -> Result<Arc<K>, Error> {
         let path = path::<K>(object.metadata().namespace.as_deref(), None, None);
-        self.object(Method::POST, path, Some(json(object)?)).await
+        self.object(Method::POST, path, Some(whole(object)?)).await
     }
 
     /// Replaces the object; a `resourceVersion` in its metadata makes that conditional.
@@ -162,7 +149,7 @@ impl Client {
     async fn put<K: Object>(&self, object: &K, subresource: Option<&str>) -> Result<Arc<K>, Error> {
         let metadata = object.metadata();
         let path = path::<K>(metadata.namespace.as_deref(), metadata.name.as_deref(), subresource);
-        self.object(Method::PUT, path, Some(json(object)?)).await
+        self.object(Method::PUT, path, Some(whole(object)?)).await
     }
 
     /// Patches the object or one of its subresources.
@@ -215,15 +202,9 @@ impl Client {
             return Ok(List { items, resource_version: list.resource_version.clone() });
         }
         let bytes = read(response).await?;
-        #[derive(serde::Deserialize)]
-        #[serde(bound = "K: DeserializeOwned")]
-        struct Wire<K> {
-            metadata: k8s_openapi::apimachinery::pkg::apis::meta::v1::ListMeta,
-            items: Vec<K>,
-        }
-        let wire: Wire<K> = serde_json::from_slice(&bytes).map_err(|error| Error::Decode(error.into()))?;
-        let items = wire.items.into_iter().map(Arc::new).collect();
-        Ok(List { items, resource_version: wire.metadata.resource_version.unwrap_or_default() })
+        let (items, resource_version) = items_of(&bytes)?;
+        let items = items.into_iter().map(|item| decode(item.get().as_bytes()));
+        Ok(List { items: items.collect::<Result<_, _>>()?, resource_version })
     }
 
     /// Changes after `params.resource_version`. Ends when the server ends it; an `Err` is the last item.
@@ -247,12 +228,23 @@ impl Client {
         path: String,
         body: Option<(&'static str, Bytes)>,
     ) -> Result<Arc<K>, Error> {
+        match self.answer(method, path, body).await? {
+            Answer::Typed(object) => downcast(object),
+            Answer::Bytes(bytes) => decode(&bytes),
+        }
+    }
+
+    async fn answer(
+        &self,
+        method: Method,
+        path: String,
+        body: Option<(&'static str, Bytes)>,
+    ) -> Result<Answer, Error> {
         let response = self.bounded(request(method, &path, body)?).await?;
         if let Some(typed::Object(object)) = response.extensions().get() {
-            return downcast(object.clone());
+            return Ok(Answer::Typed(object.clone()));
         }
-        let bytes = read(response).await?;
-        serde_json::from_slice(&bytes).map(Arc::new).map_err(|error| Error::Decode(error.into()))
+        read(response).await.map(Answer::Bytes)
     }
 
     async fn bounded(&self, request: Request<Body>) -> Result<Response<Body>, Error> {
@@ -321,6 +313,29 @@ fn json(value: &impl Serialize) -> Result<(&'static str, Bytes), Error> {
     }
 }
 
+fn whole<K: Object>(object: &K) -> Result<(&'static str, Bytes), Error> {
+    match object.to_json() {
+        Ok(bytes) => Ok(("application/json", bytes.into())),
+        Err(error) => Err(Error::Encode(error.into())),
+    }
+}
+
+fn decode<K: Object>(json: &[u8]) -> Result<Arc<K>, Error> {
+    K::from_json(json).map(Arc::new).map_err(|error| Error::Decode(error.into()))
+}
+
+/// The items of a list, not yet read, and its resource version.
+fn items_of(list: &[u8]) -> Result<(Vec<&RawValue>, String), Error> {
+    #[derive(serde::Deserialize)]
+    struct Wire<'a> {
+        metadata: k8s_openapi::apimachinery::pkg::apis::meta::v1::ListMeta,
+        #[serde(borrow)]
+        items: Vec<&'a RawValue>,
+    }
+    let wire: Wire<'_> = serde_json::from_slice(list).map_err(|error| Error::Decode(error.into()))?;
+    Ok((wire.items, wire.metadata.resource_version.unwrap_or_default()))
+}
+
 fn downcast<K: Object>(object: typed::AnyObject) -> Result<Arc<K>, Error> {
     object.downcast().map_err(|_| Error::Decode("the server's object is of another kind".into()))
 }
@@ -353,6 +368,12 @@ async fn refusal(response: Response<Body>) -> Error {
     });
     status.code.get_or_insert(i32::from(code.as_u16()));
     Error::Status(Box::new(status))
+}
+
+/// An object as the server has given it.
+enum Answer {
+    Typed(typed::AnyObject),
+    Bytes(Bytes),
 }
 
 enum Inner {
@@ -408,39 +429,60 @@ fn from_typed<K: Object>(event: typed::Event) -> Result<WatchEvent<K>, Error> {
 }
 
 fn from_line<K: Object>(line: &[u8]) -> Result<WatchEvent<K>, Error> {
+    Ok(match frame(line)? {
+        WireEvent::Added(object) => WatchEvent::Added(decode(object.get().as_bytes())?),
+        WireEvent::Modified(object) => WatchEvent::Modified(decode(object.get().as_bytes())?),
+        WireEvent::Deleted(object) => WatchEvent::Deleted(decode(object.get().as_bytes())?),
+        WireEvent::Bookmark { resource_version, initial_events_end } => {
+            WatchEvent::Bookmark { resource_version, initial_events_end }
+        }
+    })
+}
+
+/// A frame of a watch, its object not yet read.
+enum WireEvent<'a> {
+    Added(&'a RawValue),
+    Modified(&'a RawValue),
+    Deleted(&'a RawValue),
+    Bookmark { resource_version: String, initial_events_end: bool },
+}
+
+fn frame(line: &[u8]) -> Result<WireEvent<'_>, Error> {
     #[derive(serde::Deserialize)]
     struct Wire<'a> {
         #[serde(rename = "type")]
         kind: String,
         #[serde(borrow)]
-        object: &'a serde_json::value::RawValue,
+        object: &'a RawValue,
     }
     #[derive(serde::Deserialize)]
     struct Bookmark {
         metadata: ObjectMeta,
     }
-    fn decode<T: DeserializeOwned>(text: &str) -> Result<T, Error> {
-        serde_json::from_str(text).map_err(|error| Error::Decode(error.into()))
-    }
-    let wire: Wire<'_> = serde_json::from_slice(line).map_err(|error| Error::Decode(error.into()))?;
-    let text = wire.object.get();
+    let unreadable = |error: serde_json::Error| Error::Decode(error.into());
+    let wire: Wire<'_> = serde_json::from_slice(line).map_err(unreadable)?;
+    let object = wire.object;
     Ok(match wire.kind.as_str() {
-        "ADDED" => WatchEvent::Added(Arc::new(decode(text)?)),
-        "MODIFIED" => WatchEvent::Modified(Arc::new(decode(text)?)),
-        "DELETED" => WatchEvent::Deleted(Arc::new(decode(text)?)),
+        "ADDED" => WireEvent::Added(object),
+        "MODIFIED" => WireEvent::Modified(object),
+        "DELETED" => WireEvent::Deleted(object),
         "BOOKMARK" => {
-            let metadata = decode::<Bookmark>(text)?.metadata;
+            let Bookmark { metadata } =
+                serde_json::from_slice(object.get().as_bytes()).map_err(unreadable)?;
             let initial_events_end = metadata
                 .annotations
                 .as_ref()
                 .and_then(|annotations| annotations.get("k8s.io/initial-events-end"))
                 .is_some_and(|value| value == "true");
-            WatchEvent::Bookmark {
+            WireEvent::Bookmark {
                 resource_version: metadata.resource_version.unwrap_or_default(),
                 initial_events_end,
             }
         }
-        "ERROR" => return Err(Error::Status(Box::new(decode(text)?))),
+        "ERROR" => {
+            let status: Status = serde_json::from_slice(object.get().as_bytes()).map_err(unreadable)?;
+            return Err(Error::Status(Box::new(status)));
+        }
         other => return Err(Error::Decode(format!("unknown watch event type {other:?}").into())),
     })
 }

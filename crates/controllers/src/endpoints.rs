@@ -6,11 +6,11 @@
 mod mirror;
 mod plan;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Endpoints, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use skiff_api::selector::Selector;
 use skiff_client::{DeleteOptions, Error, ObjectKey, Requeue, WorkQueue, work};
 
 use crate::context::{Context, feed};
@@ -22,6 +22,7 @@ const MIRRORED: &str = "endpointslicemirroring-controller";
 pub(crate) async fn run(context: Context) {
     let queue = WorkQueue::<ObjectKey>::default();
     let caches = context.caches.clone();
+    caches.endpoint_slices.index(service_of);
     // A service that is gone leaves objects by which it is found again.
     let all = {
         let caches = caches.clone();
@@ -38,7 +39,7 @@ pub(crate) async fn run(context: Context) {
         services
             .list_namespace(namespace)
             .iter()
-            .filter(|service| selector(service).matches(pod.metadata.labels.as_ref()))
+            .filter(|service| selects(service, pod))
             .map(|service| ObjectKey::of(&**service))
             .collect()
     };
@@ -74,8 +75,16 @@ fn is_managed_by(slice: &EndpointSlice, by: &str) -> bool {
     labels.and_then(|labels| labels.get(plan::MANAGED_BY_LABEL)).is_some_and(|label| label == by)
 }
 
-fn selector(service: &Service) -> Selector {
-    Selector::from_map(service.spec.as_ref().and_then(|spec| spec.selector.as_ref()))
+/// Without a selector a service's endpoints are somebody else's to write.
+fn selector(service: &Service) -> Option<&BTreeMap<String, String>> {
+    service.spec.as_ref()?.selector.as_ref().filter(|selector| !selector.is_empty())
+}
+
+/// Asked for each service of a namespace, whenever one of its pods changes.
+fn selects(service: &Service, pod: &Pod) -> bool {
+    let Some(wanted) = selector(service) else { return false };
+    let labels = pod.metadata.labels.as_ref();
+    wanted.iter().all(|(key, value)| labels.and_then(|labels| labels.get(key)) == Some(value))
 }
 
 async fn reconcile(
@@ -85,12 +94,7 @@ async fn reconcile(
     key: &ObjectKey,
 ) -> Result<Requeue, Error> {
     let caches = &context.caches;
-    let slices: Vec<Arc<EndpointSlice>> = caches
-        .endpoint_slices
-        .list_namespace(&key.namespace)
-        .into_iter()
-        .filter(|slice| service_of(slice).as_ref() == Some(key))
-        .collect();
+    let slices: Vec<Arc<EndpointSlice>> = caches.endpoint_slices.indexed(key);
     let endpoints = caches.endpoints.get(key);
     let Some(service) = caches.services.get(key) else {
         // Slices have an owner reference and are collected; endpoints go by their name.
@@ -106,15 +110,14 @@ async fn reconcile(
     let (mirrored, slices): (Vec<_>, Vec<_>) =
         slices.into_iter().partition(|slice| is_managed_by(slice, mirror::MANAGED_BY));
     let external = spec.and_then(|spec| spec.type_.as_deref()) == Some("ExternalName");
-    if matches!(selector(&service), Selector::Nothing) || external {
+    if selector(&service).is_none() || external {
         let endpoints = endpoints.as_deref().filter(|_| !external);
         apply(as_mirror, key, mirror::slices(endpoints, &mirrored)).await?;
         return Ok(Requeue::Never);
     }
     apply(as_mirror, key, mirror::slices(None, &mirrored)).await?;
-    let selector = selector(&service);
     let mut selected = caches.pods.list_namespace(&key.namespace);
-    selected.retain(|pod| selector.matches(pod.metadata.labels.as_ref()));
+    selected.retain(|pod| selects(&service, pod));
     apply(as_slices, key, plan::slices(&service, &selected, &slices)).await?;
     match plan::endpoints(&service, &selected, endpoints.as_deref()) {
         Some(wanted) if endpoints.is_none() => match context.client.create(&wanted).await {

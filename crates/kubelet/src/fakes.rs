@@ -1,6 +1,6 @@
 //! Small honest stand-ins: a runtime, a network and an API server that keep what they are told.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -50,6 +50,9 @@ struct State {
     serial: u64,
     /// Every call that changes something, in words.
     calls: Vec<String>,
+    /// Exit codes of commands in containers.
+    answers: BTreeMap<String, i32>,
+    asked: BTreeSet<String>,
     image_disk: ImageDisk,
     image_uses: Vec<ImageUse>,
     /// Containers by image that came to be since `image_uses` was read.
@@ -71,6 +74,8 @@ impl Default for FakeRuntime {
             images: vec![image("web:1")],
             serial: 0,
             calls: Vec::new(),
+            answers: BTreeMap::new(),
+            asked: BTreeSet::new(),
             image_disk: ImageDisk::default(),
             image_uses: Vec::new(),
             used_images: BTreeMap::new(),
@@ -113,6 +118,16 @@ impl FakeRuntime {
     pub(crate) fn removed_images(&self) -> Vec<String> {
         let calls = self.calls();
         calls.iter().filter_map(|call| call.strip_prefix("remove image ")).map(str::to_owned).collect()
+    }
+
+    /// From now on that command ends in any container with that code.
+    pub(crate) fn answer(&self, command: &str, code: i32) {
+        self.state.lock().answers.insert(command.into(), code);
+    }
+
+    /// The commands that were run.
+    pub(crate) fn asked(&self) -> Vec<String> {
+        self.state.lock().asked.iter().cloned().collect()
     }
 
     /// The container's program ends by itself.
@@ -272,8 +287,18 @@ impl Runtime for FakeRuntime {
         self.events.subscribe()
     }
 
-    async fn exec_sync(&self, id: &ContainerId, _: &[String], _: Duration) -> Result<ExecOutput, Error> {
-        Err(Error::NotRunning(id.clone()))
+    async fn exec_sync(
+        &self,
+        id: &ContainerId,
+        command: &[String],
+        _: Duration,
+    ) -> Result<ExecOutput, Error> {
+        let mut state = self.state.lock();
+        let name = command.join(" ");
+        let code = state.answers.get(&name).copied().ok_or_else(|| Error::NotRunning(id.clone()))?;
+        let stdout = format!("said by {name}").into_bytes();
+        state.asked.insert(name);
+        Ok(ExecOutput { exit_code: code, stdout, ..ExecOutput::default() })
     }
 
     async fn exec(&self, id: &ContainerId, _: ExecConfig) -> Result<Process, Error> {

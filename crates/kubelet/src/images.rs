@@ -187,3 +187,72 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+    use skiff_client::Client;
+
+    use super::*;
+    use crate::fakes::{FakeApi, FakeRuntime};
+
+    fn container(image: &str, policy: Value) -> Container {
+        serde_json::from_value(json!({"name": "c", "image": image, "imagePullPolicy": policy}))
+            .expect("a container")
+    }
+
+    #[test]
+    fn without_a_policy_the_tag_decides() {
+        for (image, expected) in [
+            ("web", Policy::Always),
+            ("web:latest", Policy::Always),
+            ("localhost:5000/web", Policy::Always),
+            ("web:1", Policy::IfNotPresent),
+            ("localhost:5000/web:1", Policy::IfNotPresent),
+            ("web@sha256:12", Policy::IfNotPresent),
+            ("web:latest@sha256:12", Policy::IfNotPresent),
+        ] {
+            assert_eq!(policy(&container(image, Value::Null)), expected, "{image}");
+            assert_eq!(policy(&container(image, json!("Never"))), Policy::Never, "{image}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_policy_says_whether_a_registry_is_asked() {
+        for (image, policy, expected, reason) in [
+            ("web:1", "Always", "pull", ""),
+            ("web:1", "IfNotPresent", "ready", "Pulled"),
+            ("web:1", "Never", "ready", "Pulled"),
+            ("other:1", "Always", "pull", ""),
+            ("other:1", "IfNotPresent", "pull", ""),
+            ("other:1", "Never", "ErrImageNeverPull", "ErrImageNeverPull"),
+        ] {
+            let api = FakeApi::default();
+            let (events, writer) = crate::events::channel(Client::new(api.clone()), "node".into());
+            tokio::spawn(writer.run());
+            let puller = Puller::new(Arc::new(FakeRuntime::default()), events);
+            let pod = json!({"metadata": {"name": "p", "namespace": "default", "uid": "u"}});
+            let pod: Pod = serde_json::from_value(pod).expect("a pod");
+            let found = match puller.local(&pod, &container(image, json!(policy))).await {
+                Local::Ready => "ready".to_owned(),
+                Local::Pull => "pull".to_owned(),
+                Local::Failed(failure) => {
+                    assert_eq!(
+                        failure.message,
+                        format!("Container image \"{image}\" is not present with pull policy of Never")
+                    );
+                    failure.reason
+                }
+            };
+            assert_eq!(found, expected, "{image} {policy}");
+            let told = async {
+                while !reason.is_empty() && !api.all("/events/").iter().any(|event| event["reason"] == reason)
+                {
+                    tokio::task::yield_now().await;
+                }
+            };
+            let in_time = tokio::time::timeout(Duration::from_secs(30), told).await;
+            assert!(in_time.is_ok(), "{image} {policy}: {:?}", api.all("/events/"));
+        }
+    }
+}

@@ -2,7 +2,9 @@
 
 mod door;
 mod isolation;
+mod probes;
 mod tokens;
+mod volumes;
 
 use std::sync::Arc;
 

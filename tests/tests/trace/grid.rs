@@ -71,10 +71,13 @@ spec:
   policyTypes: [Ingress]
 ";
 
+/// Runs the program `peer` with these arguments where a connection begins.
+type Connect = Box<dyn Fn(&Namespace, &[&str]) -> Output + Send + Sync>;
+
 /// Who begins: a name for `trace`, and how to make a real connection from there.
 struct From {
     name: String,
-    connect: Box<dyn Fn(&Namespace, &[&str]) -> Output + Send + Sync>,
+    connect: Connect,
     outside: bool,
     /// It sends with its node's address.
     masked: bool,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use futures_util::future::join_all;
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::Value;
+use skiff_api::json::Json;
 use skiff_api::status::StatusError;
 use skiff_explain::pending::{PendingExplanation, PortHolder};
 use skiff_explain::waits::Wait;
@@ -105,7 +106,7 @@ async fn nowhere(question: &Question<'_>, pod: Value) -> Result<PendingExplanati
         return Ok(PendingExplanation::new(own, "waiting for another scheduler", summary));
     }
     let ports = host_ports(&pod);
-    let typed: Pod = serde_json::from_value(pod).map_err(|error| StatusError::internal(error.to_string()))?;
+    let typed: Pod = Pod::from_value(&pod).map_err(|error| StatusError::internal(error.to_string()))?;
     let asked = match &question.server.config.pending {
         Some(source) => source(Arc::new(typed)).await,
         None => None,

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 
 use k8s_openapi::api::core::v1::{Pod, PodSpec};
 use serde_json::Value;
+use skiff_api::json::Json;
 use skiff_api::status::StatusError;
 
 use super::LEASES;
@@ -128,7 +129,7 @@ fn mirror_pod(node: &str, own_uid: impl Fn() -> Option<String>, pod: &Value) -> 
     if expected != got {
         return Some(format!("node {node} UID mismatch: expected {expected} got {got}"));
     }
-    let spec: PodSpec = serde_json::from_value(pod["spec"].clone()).ok()?;
+    let spec = Pod::from_value(pod).ok()?.spec?;
     let named = of_spec(&spec, metadata::text(pod, "name"));
     let plural = match named.first()?.0 {
         Vertex::Account => "a service account",

@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::{Deserialize, Deserializer, Serialize};
+use skiff_api::json::Json;
 use skiff_api::selector::Labels;
 use skiff_client::ObjectKey;
 
@@ -121,6 +122,16 @@ impl<'de> Deserialize<'de> for LeanPod {
             ip,
             ports: ports.collect(),
         })
+    }
+}
+
+impl Json for LeanPod {
+    fn from_json(json: &[u8]) -> serde_json::Result<Self> {
+        serde_json::from_slice(json)
+    }
+
+    fn to_json(&self) -> serde_json::Result<Vec<u8>> {
+        serde_json::to_vec(self)
     }
 }
 

@@ -1,6 +1,7 @@
 //! The whole store: round trips, strangers' archives, several processes, a real registry.
 
 mod hostile;
+mod names;
 mod registry;
 mod sharing;
 mod uses;

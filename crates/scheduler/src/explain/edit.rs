@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
+use skiff_api::json::Json;
 
 use crate::snapshot::PodInfo;
 
@@ -34,11 +35,11 @@ impl Edit {
 
     /// The pod after it.
     pub(super) fn of(&self, pod: &PodInfo) -> Option<PodInfo> {
-        let mut value = serde_json::to_value(&*pod.pod).ok()?;
+        let mut value = pod.pod.to_value().ok()?;
         for operation in &self.0 {
             apply(&mut value, operation)?;
         }
-        let changed: Pod = serde_json::from_value(value).ok()?;
+        let changed = Pod::from_value(&value).ok()?;
         Some(PodInfo::new(Arc::new(changed)))
     }
 

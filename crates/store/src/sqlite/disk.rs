@@ -12,7 +12,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension, params};
+use tracing::debug;
 
+use super::room::Room;
 use crate::{Entry, Revision};
 
 /// The form of the tables; kept in `user_version`.
@@ -21,6 +23,10 @@ const FORMAT: i64 = 1;
 /// Dead rows and bytes that may lie in the file beside as much again as what lives.
 const DEAD_ROWS_MIN: usize = 10_000;
 const DEAD_BYTES_MIN: usize = 16 << 20;
+
+/// Pages in the write-ahead log from which on they are carried over into the file, and their size there.
+const LOG_PAGES: u32 = 4096;
+const LOG_PAGE_BYTES: u32 = 4096 + 24;
 
 /// Rows deleted in one transaction, so that writes do not wait long behind it.
 const SWEEP_ROWS: usize = 2_000;
@@ -74,6 +80,8 @@ pub(crate) struct Disk {
     dead: VecDeque<(Revision, usize)>,
     dead_bytes: usize,
     sweeping: bool,
+    /// `None` once none could be made: commits then lengthen the log themselves.
+    room: Option<Room>,
 }
 
 impl Disk {
@@ -96,6 +104,7 @@ impl Disk {
             dead: VecDeque::new(),
             dead_bytes: 0,
             sweeping: false,
+            room: Some(Room::new(path, u64::from(LOG_PAGES) * u64::from(LOG_PAGE_BYTES))),
         };
         let recovered = disk.recover().map_err(|source| OpenError::Read { path: path.to_owned(), source })?;
         Ok((disk, recovered))
@@ -164,6 +173,16 @@ impl Disk {
         Ok(())
     }
 
+    /// Makes room for further appends, when nobody waits for one.
+    pub(crate) fn prepare_room(&mut self) {
+        if let Some(room) = &mut self.room
+            && let Err(error) = room.make()
+        {
+            debug!(%error, "the store's log is not lengthened ahead");
+            self.room = None;
+        }
+    }
+
     /// Notes which row a new one makes dead.
     fn account(&mut self, revision: Revision, key: &Arc<str>, value_bytes: Option<usize>) {
         let bytes = key.len() + value_bytes.unwrap_or(0);
@@ -222,7 +241,7 @@ fn prepare(connection: &Connection) -> rusqlite::Result<i64> {
     connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
     connection.pragma_update(None, "synchronous", "FULL")?;
-    connection.pragma_update(None, "wal_autocheckpoint", 4096)?;
+    connection.pragma_update(None, "wal_autocheckpoint", LOG_PAGES)?;
     connection.pragma_update(None, "journal_size_limit", 32 << 20)?;
     connection.pragma_update(None, "cache_size", -2048)?;
     let version = |connection: &Connection| connection.pragma_query_value(None, "user_version", |r| r.get(0));

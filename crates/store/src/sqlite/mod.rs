@@ -9,6 +9,7 @@
 //! file after a crash goes on behind the block.
 
 mod disk;
+mod room;
 mod writer;
 
 use std::path::Path;

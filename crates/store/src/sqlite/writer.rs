@@ -66,6 +66,9 @@ impl Writer {
             if self.broken.is_none() && self.disk.wants_sweep() {
                 self.sweep();
             }
+            if queue.is_empty() {
+                self.disk.prepare_room();
+            }
         }
         self.save();
     }
