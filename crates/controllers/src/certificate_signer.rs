@@ -12,9 +12,11 @@ use crate::authority::SigningRequest;
 use crate::certificates::{certificate, has_condition, request_of};
 use crate::context::{Context, feed_own};
 
-const YEAR_S: i64 = 365 * 24 * 3600;
 /// Clocks may be apart.
 const BACKDATED_S: i64 = 300;
+/// No request may ask for less; where all certificates are to be good for less, they are backdated by a tenth
+/// of that, as they would else be near their end when they are new.
+const ASKED_S_MIN: i64 = 600;
 /// A certificate for less than this loses nothing by being backdated.
 const SHORT_S: i64 = 8 * 3600;
 /// After the authority failed, which it has no reason to.
@@ -40,7 +42,8 @@ enum Step {
     Sign(SigningRequest),
 }
 
-fn step(csr: &CertificateSigningRequest, request: Option<&Request>, now: i64) -> Step {
+/// `longest` is for how long certificates are good, in seconds, and no request gets more.
+fn step(csr: &CertificateSigningRequest, request: Option<&Request>, now: i64, longest: i64) -> Step {
     if !has_condition(csr, "Approved") || has_condition(csr, "Denied") || has_condition(csr, "Failed") {
         return Step::Leave;
     }
@@ -52,8 +55,8 @@ fn step(csr: &CertificateSigningRequest, request: Option<&Request>, now: i64) ->
     if let Some(fault) = signer.fault(request, &usages) {
         return Step::Fail(fault);
     }
-    let wanted = csr.spec.expiration_seconds.map_or(YEAR_S, i64::from).min(YEAR_S);
-    let not_before = now - BACKDATED_S;
+    let wanted = csr.spec.expiration_seconds.map_or(longest, i64::from).min(longest);
+    let not_before = now - if wanted < ASKED_S_MIN { wanted / 10 } else { BACKDATED_S };
     Step::Sign(SigningRequest {
         request: String::from_utf8_lossy(&csr.spec.request.0).into_owned(),
         not_before,
@@ -65,7 +68,8 @@ fn step(csr: &CertificateSigningRequest, request: Option<&Request>, now: i64) ->
 async fn reconcile(context: &Context, key: &ObjectKey) -> Result<Requeue, Error> {
     let Some(csr) = context.caches.certificate_signing_requests.get(key) else { return Ok(Requeue::Never) };
     let Some(authority) = &context.config.authority else { return Ok(Requeue::Never) };
-    match step(&csr, request_of(&csr).as_ref(), now().as_second()) {
+    let longest = i64::try_from(context.config.certificate_life.as_secs()).unwrap_or(i64::MAX);
+    match step(&csr, request_of(&csr).as_ref(), now().as_second(), longest) {
         Step::Leave => {}
         Step::Fail(message) => {
             context.client.update_status(&failed(&csr, message)).await?;
@@ -105,6 +109,12 @@ mod tests {
 
     use super::*;
 
+    const YEAR_S: i64 = 365 * 24 * 3600;
+
+    fn step(csr: &CertificateSigningRequest, request: Option<&Request>, now: i64) -> Step {
+        super::step(csr, request, now, YEAR_S)
+    }
+
     fn csr(conditions: &[&str], seconds: Option<i32>) -> CertificateSigningRequest {
         let conditions: Vec<Value> =
             conditions.iter().map(|type_| json!({"type": type_, "status": "True"})).collect();
@@ -137,6 +147,23 @@ mod tests {
         let mut issued = csr(&["Approved"], None);
         issued.status.as_mut().expect("a status").certificate = Some(ByteString(b"x".to_vec()));
         assert_eq!(step(&issued, Some(&request), 0), Step::Leave);
+    }
+
+    #[test]
+    fn no_certificate_is_good_for_longer_than_the_cluster_says() {
+        let lives = |asked: Option<i32>, longest: i64| match super::step(
+            &csr(&["Approved"], asked),
+            Some(&Request::default()),
+            1000,
+            longest,
+        ) {
+            Step::Sign(signing) => (signing.not_before, signing.not_after),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(lives(None, 3600), (700, 4600));
+        assert_eq!(lives(Some(7200), 3600), (700, 4600));
+        assert_eq!(lives(Some(600), 3600), (700, 1600));
+        assert_eq!(lives(Some(600), 60), (994, 1060), "new when it is new");
     }
 
     #[test]

@@ -30,6 +30,8 @@ pub struct Config {
     pub ca_pem: String,
     /// Signs certificates and tokens. `None`: none are.
     pub authority: Option<Arc<dyn Authority>>,
+    /// For how long the certificates are good that it signs for requests, which may ask for less.
+    pub certificate_life: Duration,
     /// The node that the control plane runs on, where nodes have roles.
     pub control_plane_node: Option<String>,
     /// A node that was silent for so long is unknown.
@@ -49,6 +51,7 @@ impl Default for Config {
             node_cidr_prefix: 24,
             ca_pem: String::new(),
             authority: None,
+            certificate_life: Duration::from_secs(365 * 24 * 3600),
             control_plane_node: None,
             node_grace: Duration::from_secs(40),
             event_ttl: Duration::from_secs(3600),

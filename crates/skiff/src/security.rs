@@ -1,11 +1,12 @@
 //! The files that say what the control plane lets in, how it stores, and what it records: upstream's
-//! formats, behind upstream's flags.
+//! formats, behind upstream's flags. And for how long it signs certificates.
 //!
 //! They are read once when a command starts, so that a fault is told to whoever typed it, and again by the
 //! control plane's process whenever it starts.
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use serde::{Deserialize, Serialize};
@@ -45,6 +46,39 @@ pub(crate) struct Args {
     /// How many days rotated audit logs are kept; 0 is for ever
     #[arg(long, value_name = "DAYS", default_value_t = 0, requires = "audit_log_path")]
     audit_log_maxage: u64,
+    /// For how long certificates are good that are signed for requests, those of nodes among them: hours,
+    /// minutes and seconds, 1m at least [default: 8760h]
+    #[arg(long, value_name = "DURATION", value_parser = life)]
+    cluster_signing_duration: Option<Duration>,
+}
+
+/// Nodes ask for others when two tenths of the time are left, and whoever signs may be slow.
+const LIFE_MIN: Duration = Duration::from_secs(60);
+
+/// As Go writes durations: `8760h`, `1h30m`, `90s`.
+fn life(text: &str) -> Result<Duration, String> {
+    let seconds = || {
+        let (mut rest, mut seconds) = (text, 0u64);
+        while !rest.is_empty() {
+            let (number, tail) = rest.split_at(rest.find(|c: char| !c.is_ascii_digit())?);
+            let unit = tail.chars().next().and_then(|unit| match unit {
+                'h' => Some(3600u64),
+                'm' => Some(60),
+                's' => Some(1),
+                _ => None,
+            })?;
+            seconds = seconds.checked_add(number.parse::<u64>().ok()?.checked_mul(unit)?)?;
+            rest = &tail[1..];
+        }
+        (!text.is_empty()).then_some(seconds)
+    };
+    let life = seconds()
+        .map(Duration::from_secs)
+        .ok_or_else(|| format!("{text:?} is no duration such as 8760h or 1h30m"))?;
+    if life < LIFE_MIN {
+        return Err("certificates have to be good for a minute at least".to_owned());
+    }
+    Ok(life)
 }
 
 /// What the files say.
@@ -52,6 +86,7 @@ pub(crate) struct Settings {
     pub(crate) pod_security: Configuration,
     pub(crate) at_rest: AtRest,
     pub(crate) audit: Option<AuditConfig>,
+    pub(crate) certificate_life: Duration,
 }
 
 impl Args {
@@ -104,7 +139,14 @@ impl Args {
                 None => at_rest,
             },
         };
-        Ok(Settings { pod_security: self.pod_security()?, at_rest, audit: self.audit()? })
+        Ok(Settings {
+            pod_security: self.pod_security()?,
+            at_rest,
+            audit: self.audit()?,
+            certificate_life: self
+                .cluster_signing_duration
+                .unwrap_or(skiff_controllers::Config::default().certificate_life),
+        })
     }
 
     fn pod_security(&self) -> anyhow::Result<Configuration> {
@@ -232,6 +274,22 @@ mod tests {
         let settings =
             read(&[("a.yaml", &beside), ("pods.yaml", &pods)]).unwrap_or_else(|error| panic!("{error}"));
         assert_eq!(settings.pod_security.exemptions.usernames, ["jane"]);
+    }
+
+    #[test]
+    fn certificates_are_good_for_what_the_flag_says() {
+        assert_eq!(life("8760h"), Ok(Duration::from_secs(8760 * 3600)));
+        assert_eq!(life("1h30m5s"), Ok(Duration::from_secs(5405)));
+        for wrong in
+            ["", "h", "60", "1d", "1h30", "-1h", "59s", "99999999999999999999h", "9999999999999999999h", "1é"]
+        {
+            assert!(life(wrong).is_err(), "{wrong}");
+        }
+        let dir = tempfile::tempdir().expect("a directory");
+        let of = |args: Args| args.settings(&dir.path().join("pki")).expect("no fault").certificate_life;
+        assert_eq!(of(Args::default()), Duration::from_secs(365 * 86_400));
+        let hour = Some(Duration::from_secs(3600));
+        assert_eq!(of(Args { cluster_signing_duration: hour, ..Args::default() }), Duration::from_secs(3600));
     }
 
     #[test]

@@ -330,6 +330,7 @@ async fn serve(config: &ServerConfig) -> anyhow::Result<()> {
         node_cidr_prefix: config.node_prefix,
         control_plane_node: config.control_plane_node.clone(),
         authority: Some(Arc::new(ServerAuthority { pki, server: server.clone() })),
+        certificate_life: settings.certificate_life,
         ca_pem: fs::read_to_string(pki_dir(&config.data_dir).join("ca.crt")).context("cannot read the CA")?,
         ..skiff_controllers::Config::default()
     };

@@ -5,8 +5,10 @@ use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
-use skiff_tests::{Background, Output, run, skiff_path, wait_for, wait_until};
+use k8s_openapi::jiff::Timestamp;
+use skiff_tests::{Background, Output, run, skiff_path, wait_for, wait_longer, wait_until};
 
 use super::one_sentence;
 
@@ -52,6 +54,19 @@ impl Machine {
         let mut command = self.command(&skiff_path());
         command.args(args).stdin(Stdio::null()).stdout(file.try_clone().expect("a file")).stderr(file);
         Background(command.spawn().expect("it starts"))
+    }
+
+    /// The PIDs of the agents inside, as seen from outside.
+    fn agents(&self) -> Vec<String> {
+        let network = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/net")).ok();
+        let own = network(&self.inside.to_string());
+        let all = fs::read_dir("/proc").expect("there is one").flatten();
+        let pids = all.map(|entry| entry.file_name().to_string_lossy().into_owned());
+        let is_agent = |pid: &String| {
+            let command = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            command.starts_with(b"kubelet\0") && network(pid) == own
+        };
+        pids.filter(is_agent).collect()
     }
 
     fn text(&self, log: &str) -> String {
@@ -193,4 +208,114 @@ fn a_server_and_an_agent_on_machines_of_their_own_are_a_cluster() {
     wait_until("its certificate names its address", || kubectl(&door).stdout == "ok");
     drop(healed);
     drop(server);
+}
+
+/// A machine that never was a member, and tokens that the administrator makes for it.
+#[test]
+fn a_machine_joins_with_a_token_that_was_made_for_it_and_with_no_other() {
+    let (one, other) = (Machine::start("lc-m-own"), Machine::start("lc-m-new"));
+    join(&one, &other);
+    let data = one.dir.join("server");
+    let data = data.to_str().expect("UTF-8");
+    let _server = one.skiff("server.txt", &["server", "--data-dir", data, "--node-ip", "192.168.77.1"]);
+    let kubeconfig = format!("{data}/kubeconfig");
+    let kubectl_path = PathBuf::from(std::env::var_os("KUBECTL").expect("KUBECTL"));
+    let kubectl = |args: &[&str]| {
+        run(one.command(&kubectl_path).args(args).env("KUBECONFIG", &kubeconfig).env("HOME", data))
+    };
+    wait_until("the server answers", || kubectl(&["get", "--raw", "/readyz"]).code == 0);
+    let token = |args: &[&str]| {
+        let mut command = one.command(&skiff_path());
+        run(command.arg("token").args(args).args(["--kubeconfig", &kubeconfig])).ok()
+    };
+    let dir = other.dir.join("agent").display().to_string();
+    let agent = |token: &str| -> Vec<String> {
+        let server = ["--server", "https://192.168.77.1:6443", "--node-ip", "192.168.77.2"];
+        let flags = ["--token", token, "--data-dir", &dir];
+        ["agent"].into_iter().chain(server).chain(flags).map(str::to_owned).collect()
+    };
+    let refused = |token: &str| {
+        let mut command = other.command(Path::new("timeout"));
+        let output = run(command.arg("20").arg(skiff_path()).args(agent(token)));
+        assert_eq!((output.code, output.stdout.as_str()), (1, ""), "{output:?}");
+        let secret = token.rsplit('.').next().expect("a part");
+        assert!(!output.stderr.contains(secret), "{output:?}");
+        one_sentence(&output.stderr).to_owned()
+    };
+
+    // One that has ended, whether it was swept away already or not.
+    let short = token(&["create", "--ttl", "1s"]);
+    let short = short.trim();
+    let id = short.split('.').nth(1).expect("three parts");
+    wait_until("the token has ended", || {
+        token(&["list"])
+            .lines()
+            .find(|line| line.starts_with(id))
+            .is_none_or(|line| line.contains("<expired>"))
+    });
+    let refusal = refused(short);
+    assert!(refusal.contains("does not know the join token, or it has expired: make another"), "{refusal}");
+
+    let good = token(&["create", "--description", "for a rack"]);
+    let good = good.trim();
+    let (pin, rest) = good.split_once('.').expect("three parts");
+    let turned: String = pin.chars().rev().collect();
+    let refusal = refused(&format!("{turned}.{rest}"));
+    assert!(refusal.contains("is not the one that the join token names"), "{refusal}");
+    assert_eq!(kubectl(&["get", "nodes", "-o", "name"]).ok(), "node/lc-m-own\n", "nobody joined by these");
+
+    let args = agent(good);
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let joined = other.skiff("agent.txt", &args);
+    wait_until("it is a node", || kubectl(&["get", "node", "lc-m-new"]).code == 0);
+    // One use was enough: what it does from here on, it does by its certificate.
+    token(&["delete", good]);
+    wait_until("it is Ready", || {
+        kubectl(&["get", "node", "lc-m-new", "--no-headers"]).stdout.contains(" Ready ")
+    });
+    drop(joined);
+}
+
+/// Certificates that are good for a minute, and a node that is there for longer.
+#[test]
+fn a_node_gets_other_certificates_before_its_own_end() {
+    let one = Machine::start("lc-m-short");
+    one.run(&["ip", "link", "add", "eth0", "type", "dummy"]).ok();
+    one.run(&["ip", "address", "add", "192.168.77.1/24", "dev", "eth0"]).ok();
+    one.run(&["ip", "link", "set", "eth0", "up"]).ok();
+    let data = one.dir.join("server");
+    let data = data.to_str().expect("UTF-8");
+    let flags =
+        ["server", "--data-dir", data, "--node-ip", "192.168.77.1", "--cluster-signing-duration", "1m"];
+    let _server = one.skiff("server.txt", &flags);
+    let kubeconfig = format!("{data}/kubeconfig");
+    let kubectl_path = PathBuf::from(std::env::var_os("KUBECTL").expect("KUBECTL"));
+    let kubectl = |args: &[&str]| {
+        run(one.command(&kubectl_path).args(args).env("KUBECONFIG", &kubeconfig).env("HOME", data))
+    };
+    wait_until("the node is Ready", || kubectl(&["get", "nodes", "--no-headers"]).stdout.contains(" Ready "));
+    let kept = |which: &str| {
+        let text = fs::read_to_string(one.dir.join("server/agent/membership.json")).expect("it is kept");
+        let kept: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+        kept[which]["certificate"].as_str().unwrap_or_default().to_owned()
+    };
+    wait_until("it serves", || !kept("serving").is_empty());
+    // From here on there is no token: nothing helps but the certificate itself.
+    let tokens =
+        ["-n", "kube-system", "delete", "secrets", "--field-selector=type=bootstrap.kubernetes.io/token"];
+    kubectl(&tokens).ok();
+    let (client, serving) = (kept("client"), kept("serving"));
+    let end = Timestamp::now() + Duration::from_secs(60);
+    let agent = one.agents();
+    assert_eq!(agent.len(), 1);
+    wait_longer("it has another client certificate", || kept("client") != client);
+    wait_longer("and another to serve with", || kept("serving") != serving);
+    // Past the end of the first one, it is still a node, and its door still opens.
+    wait_longer("it writes its lease after the first one's end", || {
+        let lease =
+            ["-n", "kube-node-lease", "get", "lease", "lc-m-short", "-o", "jsonpath={.spec.renewTime}"];
+        kubectl(&lease).stdout.parse::<Timestamp>().is_ok_and(|renewed| renewed > end)
+    });
+    assert_eq!(kubectl(&["get", "--raw", "/api/v1/nodes/lc-m-short/proxy/healthz"]).ok(), "ok");
+    assert_eq!(one.agents(), agent, "without a restart");
 }
