@@ -36,6 +36,47 @@ mod tests {
         assert!(wrong.is_empty(), "no `//!` first: {wrong:#?}");
     }
 
+    /// Names in `code` that look like tests', from a page's text.
+    fn tests_named(page: &str) -> Vec<&str> {
+        let spans = page.split('`').skip(1).step_by(2);
+        // `name`, or `file: name`.
+        let names = spans.map(|span| span.rsplit(": ").next().unwrap_or(span));
+        let plain =
+            |name: &str| name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_');
+        names.filter(|name| plain(name) && name.matches('_').count() > 1).collect()
+    }
+
+    #[test]
+    fn pages_about_security_name_tests_that_exist() {
+        let sources = files(".rs");
+        let page = |name: &str| {
+            std::fs::read_to_string(build::root().join("docs").join(name)).expect("the page is there")
+        };
+        let is_test = |name: &str| {
+            let head = format!("fn {name}(");
+            sources.iter().any(|(_, text)| {
+                text.split_once(&head).is_some_and(|(before, _)| {
+                    let attribute = before.rfind("#[").map(|at| &before[at..]).unwrap_or_default();
+                    ["#[test]", "#[tokio::test"].iter().any(|test| attribute.starts_with(test))
+                })
+            })
+        };
+        for name in ["security.md", "network-policy.md"] {
+            let text = page(name);
+            let named = tests_named(&text);
+            assert!(named.len() > 5, "{name} names only {named:?}");
+            let gone: Vec<_> = named.iter().filter(|test| !is_test(test)).collect();
+            assert!(gone.is_empty(), "{name} names tests that do not exist: {gone:#?}");
+        }
+        // What security.md says in its list is shown by something.
+        let text = page("security.md");
+        let bare: Vec<&str> = text
+            .lines()
+            .filter(|line| line.starts_with("- ") && tests_named(line).is_empty() && !line.contains(".rs`"))
+            .collect();
+        assert!(bare.is_empty(), "statements without a test: {bare:#?}");
+    }
+
     #[test]
     fn a_silenced_warning_says_why() {
         let mut wrong = Vec::new();

@@ -38,6 +38,7 @@ mod openapi;
 mod paths;
 pub mod pki;
 mod pod_security;
+pub mod private_file;
 mod rbac;
 mod read;
 mod render;

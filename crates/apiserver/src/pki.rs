@@ -9,9 +9,8 @@ mod live;
 mod signing;
 
 use std::fs;
-use std::io::{self, Write};
+use std::io;
 use std::net::IpAddr;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -28,6 +27,7 @@ use rustls::server::WebPkiClientVerifier;
 use sha2::{Digest, Sha256};
 
 use crate::clock::{self, Clock};
+use crate::private_file;
 pub(crate) use clients::Presented;
 pub use clients::ServerTls;
 use clients::{AnyClient, Clients};
@@ -412,17 +412,7 @@ fn read(path: &Path) -> Result<String, PkiError> {
     fs::read_to_string(path).map_err(|source| PkiError::Read { path: path.into(), source })
 }
 
-/// Writes a file whole or not at all, for its owner's eyes only.
 pub(crate) fn write_private(path: &Path, text: &str) -> Result<(), PkiError> {
     let fault = |source| PkiError::Write { path: path.into(), source };
-    let part = path.with_extension("part");
-    let mut file = fs::OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&part)
-        .map_err(fault)?;
-    file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(fault)?;
-    fs::rename(&part, path).map_err(fault)
+    private_file::write_durably(path, text.as_bytes()).map_err(fault)
 }

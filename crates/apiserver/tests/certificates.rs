@@ -85,6 +85,15 @@ impl Served {
 
     /// A connection, and the end of the certificate that the server showed.
     async fn connect(&self, client: Option<&Issued>) -> (SendRequest<Full<bytes::Bytes>>, i64) {
+        self.connect_to("localhost", client).await
+    }
+
+    /// The same to one of the server's names.
+    async fn connect_to(
+        &self,
+        name: &'static str,
+        client: Option<&Issued>,
+    ) -> (SendRequest<Full<bytes::Bytes>>, i64) {
         let mut roots = rustls::RootCertStore::empty();
         roots.add(CertificateDer::from_pem_slice(self.pki.ca().as_bytes()).expect("PEM")).expect("a root");
         let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -103,7 +112,7 @@ impl Served {
         };
         let stream = TcpStream::connect(self.address).await.expect("connects");
         let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
-        let name = ServerName::try_from("localhost").expect("a name");
+        let name = ServerName::try_from(name).expect("a name");
         let stream = connector.connect(name, stream).await.expect("TLS");
         let shown = stream.get_ref().1.peer_certificates().expect("the server shows one")[0].to_vec();
         let (_, shown) = x509_parser::parse_x509_certificate(&shown).expect("a certificate");
@@ -146,6 +155,26 @@ fn unauthorized() -> (StatusCode, Value) {
 }
 
 const NAMESPACES: &str = "/api/v1/namespaces";
+
+#[tokio::test]
+async fn a_certificate_says_who_one_is() {
+    let served = Served::start().await;
+    let (code, body) = served.send(None, get("/api/v1/namespaces/default/secrets/x")).await;
+    assert_eq!(code, StatusCode::FORBIDDEN);
+    assert_eq!(
+        body["message"],
+        "secrets \"x\" is forbidden: User \"system:anonymous\" cannot get resource \"secrets\" in API group \
+         \"\" in the namespace \"default\""
+    );
+    let (code, _) = served.send(None, get("/version")).await;
+    assert_eq!(code, StatusCode::OK);
+    let admin = served.pki.admin().expect("issued");
+    let (mut sender, _) = served.connect_to("kubernetes.default.svc.cluster.local", Some(&admin)).await;
+    let (code, body) = send(&mut sender, get("/api/v1/namespaces")).await;
+    assert_eq!((code, body["kind"].as_str()), (StatusCode::OK, Some("NamespaceList")));
+    drop(sender);
+    served.stop().await;
+}
 
 #[tokio::test]
 async fn certificates_of_others_or_for_servers_are_nobodys() {

@@ -5,8 +5,7 @@
 //! nonces are, too, so one key should not encrypt more than 2³² times (NIST SP 800-38D, 8.3).
 
 use std::fs;
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
@@ -16,6 +15,7 @@ use sha2::{Digest, Sha256};
 
 use super::cipher::random;
 use super::configuration::{API_VERSION, KIND};
+use crate::private_file;
 
 const FILE: &str = "encryption-config.yaml";
 
@@ -99,16 +99,5 @@ fn write(path: &Path, document: &Value) -> Result<(), KeyFileError> {
     let failed = |source| KeyFileError::Write { path: path.into(), source };
     let text = serde_yaml_ng::to_string(document)
         .map_err(|source| KeyFileError::Yaml { path: path.into(), source })?;
-    let temporary = path.with_extension("new");
-    if let Some(dir) = path.parent() {
-        fs::create_dir_all(dir).map_err(failed)?;
-    }
-    let mut options = fs::OpenOptions::new();
-    let mut file =
-        options.create(true).truncate(true).write(true).mode(0o600).open(&temporary).map_err(failed)?;
-    file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(failed)?;
-    fs::rename(&temporary, path).map_err(failed)?;
-    // A key that is lost after it has encrypted something is a disaster: its name must be durable, too.
-    let dir = path.parent().map(fs::File::open).transpose().map_err(failed)?;
-    dir.map_or(Ok(()), |dir| dir.sync_all()).map_err(failed)
+    private_file::write_durably(path, text.as_bytes()).map_err(failed)
 }

@@ -170,13 +170,15 @@ async fn code(api: &Api, who: &Identity, method: Method, path: &str) -> StatusCo
     api.send(request).await.status()
 }
 
+/// Whether a caller is of a group.
+type IsIn<'a> = &'a dyn Fn(&String) -> bool;
+
 /// Callers who may do the same are told together.
 fn together(callers: &mut BTreeMap<String, BTreeSet<String>>) {
     let all: Vec<String> = self::callers().into_iter().map(|(caller, ..)| caller).collect();
     let known = |caller: &String| caller != "anonymous";
     let account = |caller: &String| caller == "pod" || caller.starts_with("controller ");
-    let groups: [(&str, &dyn Fn(&String) -> bool); 2] =
-        [("everybody who is known", &known), ("every account", &account)];
+    let groups: [(&str, IsIn<'_>); 2] = [("everybody who is known", &known), ("every account", &account)];
     for (name, is_in) in groups {
         let members: Vec<&String> = all.iter().filter(|caller| is_in(caller)).collect();
         let verbs: BTreeSet<Option<&BTreeSet<String>>> =

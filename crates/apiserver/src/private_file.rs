@@ -1,0 +1,48 @@
+//! Files for their owner's eyes only, written whole or not at all: keys, certificates, and what the platform
+//! knows of itself.
+
+use std::fs;
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+/// Writes a file of mode 0600 in the place of whatever has its name; makes the directory if there is none.
+pub fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    if let Some(dir) = path.parent() {
+        fs::create_dir_all(dir)?;
+    }
+    let temporary = path.with_extension(format!("tmp{}", std::process::id()));
+    let mut file =
+        fs::OpenOptions::new().create(true).truncate(true).write(true).mode(0o600).open(&temporary)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&temporary, path)
+}
+
+/// The same, and its name outlives a power cut: for keys, whose loss after they were used is a disaster.
+pub fn write_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    write(path, bytes)?;
+    path.parent().map(fs::File::open).transpose()?.map_or(Ok(()), |dir| dir.sync_all())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn a_file_is_replaced_whole_and_is_its_owners() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("deep/key.pem");
+        for text in ["a long first text", "short"] {
+            write_durably(&path, text.as_bytes()).expect("it is written");
+            assert_eq!(fs::read_to_string(&path).expect("it is there"), text);
+        }
+        assert_eq!(fs::metadata(&path).expect("it is there").permissions().mode() & 0o777, 0o600);
+        let left = fs::read_dir(dir.path().join("deep")).expect("it is there").count();
+        assert_eq!(left, 1, "nothing else is left");
+        let blocked = path.join("below-a-file");
+        assert!(write(&blocked, b"").is_err());
+    }
+}
