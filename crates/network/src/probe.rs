@@ -18,8 +18,11 @@ use skiff_sys::packets::PacketSocket;
 
 use crate::{Error, Protocol};
 
-/// No longer than that is listened or waited.
-pub const PATIENCE_MAX: Duration = Duration::from_secs(3);
+/// No longer than that an answer is waited for.
+const ANSWER_MAX: Duration = Duration::from_secs(3);
+/// No longer than that is listened: until the slowest of all that are to listen does so, and the connection
+/// has come about or not.
+const LISTEN_MAX: Duration = Duration::from_secs(15);
 /// How soon one who is told to stop does so.
 const LOOK_UP: Duration = Duration::from_millis(20);
 const SIGHTS_MAX: usize = 4_096;
@@ -79,7 +82,7 @@ pub fn listen(
     for ear in ears {
         let enter = || -> io::Result<_> {
             let links = Connection::open().and_then(|kernel| kernel.links()).map_err(io::Error::other)?;
-            Ok((PacketSocket::open()?, links))
+            Ok((PacketSocket::of_beginnings()?, links))
         };
         let (socket, links) = match &ear.netns {
             None => enter(),
@@ -89,7 +92,7 @@ pub fn listen(
         open.push((&ear.place, socket, links));
     }
     ready();
-    let end = Instant::now() + patience.min(PATIENCE_MAX);
+    let end = Instant::now() + patience.min(LISTEN_MAX);
     let (mut sights, mut buffer) = (Vec::new(), vec![0u8; 2_048]);
     let mut stopped = false;
     while !stopped && Instant::now() < end && sights.len() < SIGHTS_MAX {
@@ -163,7 +166,7 @@ fn first_packet(packet: &[u8], heard: Heard) -> Option<(u64, SocketAddrV4, Socke
 
 /// Makes the connection, from a namespace or the calling thread's own.
 pub fn connect(netns: Option<&Path>, to: SocketAddrV4, heard: Heard, patience: Duration) -> Outcome {
-    let patience = patience.min(PATIENCE_MAX);
+    let patience = patience.min(ANSWER_MAX);
     let work = || match heard.protocol {
         Protocol::Tcp => connect_tcp(to, patience),
         Protocol::Udp => connect_udp(to, heard.token, patience),

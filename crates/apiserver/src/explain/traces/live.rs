@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddrV4};
+use std::time::Duration;
 
 use futures_util::future::{join_all, try_join_all};
 use http_body_util::{BodyExt, Limited};
@@ -14,9 +15,11 @@ use super::encoded;
 use crate::http_body::empty;
 use crate::streaming::agent::Agent;
 
-/// How long the sender waits for an answer. Listeners wait a little longer.
+/// How long the sender waits for an answer.
 const PROBE_MILLIS: u64 = 1_800;
-const LISTEN_MILLIS: u64 = 2_200;
+/// Listeners are told to stop. Where nobody tells them, they have listened until the slowest of them was ready
+/// and the sender's agent had its time besides the connection's own.
+const LISTEN_MILLIS: u64 = PROBE_MILLIS + 3 * AGENTS_TIMEOUT.as_millis() as u64;
 
 /// What became of it, or why none was made.
 pub(super) async fn answer(
@@ -42,22 +45,23 @@ pub(super) async fn answer(
         let listen = Listen { sandboxes: sandboxes.iter().copied().collect(), heard, millis: LISTEN_MILLIS };
         listen_on(question, node, listen)
     });
-    let listening = try_join_all(listening).await?;
-    let probe = Probe { sandbox, to, heard, millis: PROBE_MILLIS };
-    let probe = serde_json::to_string(&probe).map_err(|error| error.to_string())?;
-    // It takes its own time, whatever the model took.
-    let path = format!("probe?probe={}", encoded(&probe));
-    let deadline = Instant::now() + AGENTS_TIMEOUT;
-    let outcome: Outcome = ask(question.server, &origin.node, &path, deadline).await?;
-    // Whoever answered or refused has seen the packet by now.
+    let sent = match try_join_all(listening).await {
+        Ok(listening) => {
+            let probe = Probe { sandbox, to, heard, millis: PROBE_MILLIS };
+            connect(question, &origin.node, &probe).await.map(|outcome| (outcome, listening))
+        }
+        Err(why) => Err(why),
+    };
+    // Whoever answered or refused has seen the packet by now; and nobody listens on for nothing.
     let stop = places.keys().map(|node| async move {
         let (path, deadline) =
             (format!("listen/stop?token={}", heard.token), Instant::now() + AGENTS_TIMEOUT);
         let _: Result<(), String> = ask(question.server, node, &path, deadline).await;
     });
     join_all(stop).await;
+    let (outcome, listening) = sent?;
     let mut sights: Vec<Sight> = Vec::new();
-    for heard in join_all(listening.into_iter().map(hear)).await {
+    for heard in join_all(listening.into_iter().map(|(node, body)| hear(node, body))).await {
         sights.extend(heard?);
     }
     let own = match sandbox.and_then(|ip| world.pod_at(ip)) {
@@ -67,6 +71,13 @@ pub(super) async fn answer(
     // In the order of the way, so that the first is where it is told from others.
     sights.sort_by_key(|sight| order(ways, sight));
     Ok(judge(ways, request.protocol, to, &outcome, &sights, &own))
+}
+
+/// Makes the connection, which takes its own time besides what the agent may take.
+async fn connect(question: &Question<'_>, node: &str, probe: &Probe) -> Result<Outcome, String> {
+    let deadline = Instant::now() + AGENTS_TIMEOUT + Duration::from_millis(probe.millis);
+    let probe = serde_json::to_string(probe).map_err(|error| error.to_string())?;
+    ask(question.server, node, &format!("probe?probe={}", encoded(&probe)), deadline).await
 }
 
 /// Where on the ways a device comes.
@@ -97,7 +108,12 @@ fn places(ways: &[Way], world: &World) -> BTreeMap<String, BTreeSet<Ipv4Addr>> {
 
 type Body = hyper::body::Incoming;
 
-async fn listen_on(question: &Question<'_>, node: &str, listen: Listen) -> Result<Body, String> {
+/// The node that listens, and what will be what it heard.
+async fn listen_on<'n>(
+    question: &Question<'_>,
+    node: &'n str,
+    listen: Listen,
+) -> Result<(&'n str, Body), String> {
     let listen = serde_json::to_string(&listen).map_err(|error| error.to_string())?;
     let asking = async {
         let agent = Agent::of(question.server, node)?;
@@ -113,11 +129,12 @@ async fn listen_on(question: &Question<'_>, node: &str, listen: Listen) -> Resul
         let text = body.map(|body| String::from_utf8_lossy(&body.to_bytes()).trim_end().to_owned());
         return Err(format!("node {node} can't listen: {}", text.unwrap_or_default()));
     }
-    Ok(response.into_body())
+    Ok((node, response.into_body()))
 }
 
-async fn hear(body: Body) -> Result<Vec<Sight>, String> {
-    let body = Limited::new(body, ANSWER_BYTES_MAX).collect().await;
+async fn hear(node: &str, body: Body) -> Result<Vec<Sight>, String> {
+    let body = Limited::new(body, ANSWER_BYTES_MAX).collect();
+    let body = tokio::time::timeout(AGENTS_TIMEOUT, body).await.map_err(|_| silent(node))?;
     let bytes = body.map_err(|error| format!("a node stopped telling what it heard: {error}"))?.to_bytes();
     serde_json::from_slice(&bytes).map_err(|error| format!("a node told what can't be read: {error}"))
 }
