@@ -461,7 +461,7 @@ struct Reviews {
     asked: Vec<Value>,
 }
 
-/// A key-value store with the API's manners: collections, watch, merge patch, versions.
+/// A key-value store with the API's manners: collections, watch, patches, versions.
 #[derive(Clone)]
 pub(crate) struct FakeApi(Arc<(Mutex<Objects>, watch::Sender<u64>)>);
 
@@ -625,8 +625,23 @@ impl FakeApi {
     }
 }
 
+/// A merge patch, and of a strategic one what the agent uses: conditions by type, lists that are replaced.
 fn merge(target: &mut Value, patch: &Value) {
     match patch {
+        Value::Array(items) if items.first().is_some_and(|item| item["$patch"] == "replace") => {
+            *target = items[1..].to_vec().into();
+        }
+        Value::Array(items) if items.iter().any(|item| item.get("lastTransitionTime").is_some()) => {
+            let mut merged = target.as_array().cloned().unwrap_or_default();
+            for item in items {
+                let at = merged.iter().position(|old| old["type"] == item["type"]).unwrap_or_else(|| {
+                    merged.push(json!({}));
+                    merged.len() - 1
+                });
+                merge(&mut merged[at], item);
+            }
+            *target = merged.into();
+        }
         Value::Object(fields) => {
             if !target.is_object() {
                 *target = json!({});

@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tracing::debug;
 
+use crate::status::OWN_CONDITIONS;
 use crate::told::{Stored, Told};
 
 const RETRY_MAX: Duration = Duration::from_secs(5);
@@ -101,12 +102,60 @@ impl StatusWriter {
     }
 }
 
+/// Conditions that are others' to write are left as they are, also those that came since this node looked.
 fn patch(uid: &str, status: &PodStatus) -> Patch {
     let mut status = serde_json::to_value(status).unwrap_or_default();
     if let Value::Object(fields) = &mut status {
+        // The scheduler's.
+        fields.remove("nominatedNodeName");
         for field in OWNED {
             fields.entry(field).or_insert(Value::Null);
         }
+        if let Some(Value::Array(conditions)) = fields.get_mut("conditions") {
+            conditions.retain(|condition| {
+                condition["type"].as_str().is_some_and(|kind| OWN_CONDITIONS.contains(&kind))
+            });
+            // Conditions are merged by type, so what one says no more has to be taken away.
+            for condition in conditions.iter_mut().filter_map(Value::as_object_mut) {
+                for field in ["reason", "message"] {
+                    condition.entry(field).or_insert(Value::Null);
+                }
+            }
+        }
+        for field in ["hostIPs", "podIPs"] {
+            // Merged by address otherwise: a former one would stay.
+            if let Some(Value::Array(addresses)) = fields.get_mut(field) {
+                addresses.insert(0, json!({"$patch": "replace"}));
+            }
+        }
     }
-    Patch::Merge(json!({"metadata": {"uid": uid}, "status": status}))
+    Patch::Strategic(json!({"metadata": {"uid": uid}, "status": status}))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_status_leaves_others_conditions_alone_and_takes_away_what_it_says_no_more() {
+        let status = json!({
+            "phase": "Running", "nominatedNodeName": "n", "podIP": "10.0.0.2", "podIPs": [{"ip": "10.0.0.2"}],
+            "conditions": [
+                {"type": "Ready", "status": "True"},
+                {"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI"},
+                {"type": "Initialized", "status": "False", "reason": "ContainersNotInitialized", "message": "m"},
+            ],
+        });
+        let status: PodStatus = serde_json::from_value(status).expect("a status");
+        let Patch::Strategic(patch) = patch("u", &status) else { panic!("it merges conditions by type") };
+        let expected = json!({"metadata": {"uid": "u"}, "status": {
+            "phase": "Running", "podIP": "10.0.0.2", "podIPs": [{"$patch": "replace"}, {"ip": "10.0.0.2"}],
+            "conditions": [
+                {"type": "Ready", "status": "True", "reason": null, "message": null},
+                {"type": "Initialized", "status": "False", "reason": "ContainersNotInitialized", "message": "m"},
+            ],
+            "reason": null, "message": null, "initContainerStatuses": null, "containerStatuses": null,
+        }});
+        assert_eq!(patch, expected);
+    }
 }

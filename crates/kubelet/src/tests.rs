@@ -411,6 +411,28 @@ async fn readiness_that_the_control_plane_took_back_is_told_anew() {
     agent.until_running().await;
 }
 
+#[tokio::test]
+async fn what_others_say_of_a_pod_stays_though_it_changes() {
+    let agent = Agent::new();
+    agent.apply(web());
+    agent.until_running().await;
+    let mut pod = agent.api.get(POD).expect("it is there");
+    let conditions = pod["status"]["conditions"].as_array_mut().expect("has some");
+    conditions.push(json!({"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI"}));
+    agent.api.put(POD, pod);
+    // Before the agent can have heard of it.
+    agent.runtime.exit("c", 1);
+    let again = |status: &Value| {
+        let container = &status["containerStatuses"][0];
+        container["restartCount"] == 1 && container["ready"] == true
+    };
+    let status = agent.until("runs again", again).await;
+    let conditions = status["conditions"].as_array().expect("has some");
+    assert!(conditions.iter().any(|each| each["type"] == "DisruptionTarget"), "{status}");
+    let ready = conditions.iter().find(|each| each["type"] == "Ready").expect("has one");
+    assert!(ready["status"] == "True" && ready["message"].is_null(), "{ready}");
+}
+
 /// The control plane's writes come so fast that the agent may never see its own.
 #[tokio::test]
 async fn readiness_that_is_taken_back_again_and_again_is_told_until_it_stands() {

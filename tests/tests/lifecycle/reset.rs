@@ -8,14 +8,15 @@ use skiff_tests::{Background, Cluster, Output, run, skiff, skiff_path, wait_unti
 
 use super::machines::{Machine, join};
 
-/// What a machine has, found without the program under test; one line a fact, by kind.
+/// What a machine has, found without the program under test; one line a fact, by kind. Of mounts those where a
+/// server or agent makes some: others come with the machine that the tests run on.
 const EVERYTHING: &str = r#"
 ip -o link show | awk '{print "link", $2}'
 ip -o addr show | awk '{print "address", $2, $4}'
 ip -4 route show table all | sed 's/^/route /'
 ip rule show | sed 's/^/rule /'
 nft list tables | sed 's/^/table /'
-awk '{print "mount", $5}' /proc/self/mountinfo
+awk -v own="$1" 'index($5, own) == 1 || index($5, "/run/skiff-") == 1 {print "mount", $5}' /proc/self/mountinfo
 find /sys/fs/cgroup -type d | sed 's/^/cgroup /'
 for file in ip_forward conf/all/send_redirects conf/all/forwarding conf/eth0/forwarding; do
   echo "sysctl $file $(cat /proc/sys/net/ipv4/$file)"

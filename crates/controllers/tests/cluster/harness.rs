@@ -179,7 +179,7 @@ impl Cluster {
         let waited = tokio::time::timeout(PATIENCE, waiting).await;
         following.abort();
         if waited.is_err() {
-            let objects: Vec<_> = cache.list().iter().map(|object| json!(**object)).collect();
+            let objects: Vec<_> = cache.list().iter().filter_map(|object| object.to_value().ok()).collect();
             let nodes: Vec<_> = self.list::<Node>("").await.iter().map(|node| json!(**node)).collect();
             panic!(
                 "{} in {namespace:?} stay as they are: {:#} with nodes {:#}",

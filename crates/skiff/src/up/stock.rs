@@ -58,7 +58,7 @@ impl Stock {
             list(dir, 1, &mut files);
         }
         Self {
-            links: names(Path::new("/sys/class/net")),
+            links: links(),
             addresses: addresses(),
             routes: read("/proc/net/route")
                 .lines()
@@ -96,9 +96,10 @@ impl Stock {
     }
 }
 
-fn names(dir: &Path) -> Facts {
-    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
-    entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+/// By the kernel's own list: `/sys` may show another network than this process is in.
+fn links() -> Facts {
+    let Ok(kernel) = Connection::open() else { return Facts::new() };
+    kernel.links().unwrap_or_default().into_iter().map(|link| link.name).collect()
 }
 
 fn addresses() -> Facts {
