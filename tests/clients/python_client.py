@@ -5,6 +5,7 @@ Usage: python_client.py NAMESPACE. Each line is `step: value`; the test compares
 
 import sys
 import threading
+import time
 
 from kubernetes import client, config, stream, watch
 from kubernetes.client.rest import ApiException
@@ -52,7 +53,7 @@ def pods(core, namespace):
         core.list_namespaced_pod,
         namespace,
         resource_version=before.metadata.resource_version,
-        timeout_seconds=60,
+        timeout_seconds=120,
     )
     kinds = []
 
@@ -64,6 +65,10 @@ def pods(core, namespace):
     say("watched", f"{kinds[0]}, then {sorted(set(kinds[1:]))}")
     say("phase", pod.status.phase)
     say("listed by label", [p.metadata.name for p in core.list_namespaced_pod(namespace, label_selector="app=p").items])
+    # It is ready as soon as it runs; what it prints then may come a little later.
+    end = time.monotonic() + 120
+    while len(core.read_namespaced_pod_log("p", namespace).split()) < 2 and time.monotonic() < end:
+        time.sleep(0.05)
     say("log", core.read_namespaced_pod_log("p", namespace).split())
     say("tail", core.read_namespaced_pod_log("p", namespace, tail_lines=1).split())
 
@@ -105,7 +110,7 @@ def deletes(core, namespace):
     version = core.list_namespaced_pod(namespace).metadata.resource_version
     gone = []
     watched = watch.Watch().stream(
-        core.list_namespaced_pod, namespace, resource_version=version, timeout_seconds=60
+        core.list_namespaced_pod, namespace, resource_version=version, timeout_seconds=120
     )
     watching = threading.Thread(target=lambda: gone.append(until(watched, lambda e: e["type"] == "DELETED")))
     watching.start()

@@ -181,7 +181,6 @@ async fn limits_reach_the_control_group() {
     assert_eq!(fs::read_to_string(format!("/proc/{pid}/oom_score_adj")).unwrap().trim(), "900");
     let stats = node.runtime.stats(&id).await.unwrap();
     assert!(stats.pids == 1 && stats.memory_bytes > 0 && stats.cpu_nanoseconds > 0, "{stats:?}");
-    assert!(stats.page_faults > 0 && stats.memory_working_set_bytes <= stats.memory_bytes, "{stats:?}");
     // A command joins the same groups.
     assert_eq!(
         node.exec(&id, "grep -c /burstable/ /proc/self/cgroup || true").await,
