@@ -312,3 +312,38 @@ fn a_pod_more_is_an_element_for_each_selector_and_revokes_nothing() {
     table.complete(&mut step);
     assert_eq!((step.changes.len(), step.revokes), (2, true));
 }
+
+#[test]
+fn a_pod_that_is_isolated_takes_back_what_was_let_in_before() {
+    let (mut world, mut table, mut step) = (World::default(), Table::default(), Step::default());
+    assert!(step.is_empty());
+    world.apply(&Change::Namespace("a", Some(json!({}))), &mut table, &mut step);
+    table.complete(&mut step);
+    assert!(step.is_empty() && !step.revokes, "nobody asks for its labels");
+    world.apply(&Change::Policy("a", 0, Some(json!({"podSelector": {}}))), &mut table, &mut step);
+    table.complete(&mut step);
+    assert!(!step.is_empty() && step.revokes);
+
+    // Whoever comes to an address under the policy is isolated, and what the address had is worth nothing.
+    let pod = || json!({"namespace": "a", "labels": {"k": "x"}, "ports": []});
+    let mut step = Step::default();
+    world.apply(&Change::Pod(1, Some(pod())), &mut table, &mut step);
+    table.complete(&mut step);
+    assert!(step.revokes && !step.changes.is_empty() && !step.chains.is_empty());
+    // The second of its like needs no chain more.
+    let mut step = Step::default();
+    world.apply(&Change::Pod(2, Some(pod())), &mut table, &mut step);
+    table.complete(&mut step);
+    assert!(step.revokes && !step.is_empty() && step.chains.is_empty());
+    // The same once more is nothing.
+    let mut step = Step::default();
+    world.apply(&Change::Pod(2, Some(pod())), &mut table, &mut step);
+    table.complete(&mut step);
+    assert!(step.is_empty() && !step.revokes);
+    // With the policy its chains go, and all that it isolated.
+    let mut step = Step::default();
+    world.apply(&Change::Policy("a", 0, None), &mut table, &mut step);
+    table.complete(&mut step);
+    assert!(step.revokes && !step.idle.is_empty() && step.chains.is_empty());
+    assert!(table.is_empty());
+}
