@@ -15,7 +15,7 @@ async fn a_container_lives_and_leaves_nothing() {
     assert_eq!(fs::read_to_string(format!("/proc/{}/cmdline", sandbox.pid)).unwrap(), "/pause\0");
     let mut events = node.runtime.events();
     let id = node
-        .run(&sandbox, "echo hello; echo oops >&2; trap 'exit 7' TERM; while :; do sleep 0.05; done")
+        .run(&sandbox, "trap 'exit 7' TERM; echo hello; echo oops >&2; while :; do sleep 0.05; done")
         .await;
     let container = node.get(&id).await;
     assert_eq!(container.state, ContainerState::Running);
@@ -23,6 +23,10 @@ async fn a_container_lives_and_leaves_nothing() {
     assert_eq!(container.labels["who"], "test");
     assert!(container.image_id.starts_with("sha256:"));
     assert_eq!(node.exec(&id, "echo from exec").await, "from exec");
+    // Before it has its handler, nothing would end it.
+    while node.logged().lines().count() < 2 {
+        tokio::task::yield_now().await;
+    }
     node.runtime.stop_container(&id, LONG).await.unwrap();
     let container = node.get(&id).await;
     assert_eq!((container.state, container.exit_code), (ContainerState::Exited, Some(7)));

@@ -14,7 +14,7 @@ use skiff_runtime::*;
 use skiff_sys::cgroup::Hierarchy;
 
 /// Long enough for a busy machine, and the end of a hung test.
-pub(crate) const LONG: Duration = Duration::from_secs(30);
+pub(crate) const LONG: Duration = Duration::from_secs(90);
 pub(crate) const IMAGE: &str = "box";
 pub(crate) const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\nweb:x:33:34::/srv:/bin/sh\n";
 pub(crate) const GROUP: &str = "root:x:0:\nlogs:x:4:web\nweb:x:34:\n";
