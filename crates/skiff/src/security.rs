@@ -347,7 +347,7 @@ mod tests {
         assert!(reload.look().expect("no fault").is_some());
         assert!(reload.look().expect("no fault").is_none());
         write("{aesgcm: {}}");
-        let fault = format!("{:#}", reload.look().err().expect("a fault"));
+        let fault = format!("{:#}", reload.look().expect_err("a fault"));
         assert!(fault.contains("--encryption-config") && fault.contains("keys"), "{fault}");
         assert!(reload.look().expect("it was told").is_none());
     }
