@@ -196,6 +196,16 @@ mod tests {
     }
 
     #[test]
+    fn what_this_node_claims_is_this_nodes_whatever_the_api_says() {
+        let mut addresses = Addresses::new("elsewhere", BTreeMap::new());
+        apply(&mut addresses, &lean("p", "1", A, "l", 5));
+        let is_local = |addresses: &Addresses| addresses.owner(A).map(|owner| owner.local);
+        assert_eq!(is_local(&addresses), Some(false));
+        addresses.claim(A, Some(claimed("p", "1")));
+        assert_eq!(is_local(&addresses), Some(true));
+    }
+
+    #[test]
     fn changes_of_pods_are_taken_in() {
         let mut addresses = Addresses::new("here", BTreeMap::new());
         let pod = |ip, label: &str, version| Arc::new(lean("p", "1", ip, label, version));
