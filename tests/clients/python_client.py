@@ -81,7 +81,7 @@ def execs(core, namespace):
     say("exec", run(["echo", "hello"]).strip())
     shell = run(["sh"], stdin=True, _preload_content=False)
     shell.write_stdin("echo out; echo err >&2; exit 5\n")
-    shell.run_forever(timeout=30)
+    shell.run_forever(timeout=120)
     say("shell", (shell.read_stdout().strip(), shell.read_stderr().strip(), shell.returncode))
     big = run(["sh", "-c", "head -c 1000000 /dev/zero | tr '\\0' x"])
     say("a megabyte", (len(big), set(big)))
@@ -115,7 +115,7 @@ def deletes(core, namespace):
     watching = threading.Thread(target=lambda: gone.append(until(watched, lambda e: e["type"] == "DELETED")))
     watching.start()
     core.delete_namespaced_pod("p", namespace)
-    watching.join(60)
+    watching.join(120)
     say("deleted", [event["object"].metadata.name for event in gone])
     say("none left", core.list_namespaced_pod(namespace).items)
 

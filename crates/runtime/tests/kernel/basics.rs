@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use skiff_runtime::*;
 
-use crate::node::{LONG, Node};
+use crate::node::{LONG, Node, is_version_2};
 
 #[tokio::test]
 async fn a_container_lives_and_leaves_nothing() {
@@ -171,15 +171,26 @@ async fn limits_reach_the_control_group() {
     let pid = node.get(&id).await.pid;
     let membership = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
     let path = |controller: &str| {
-        let line = membership.lines().find(|line| line.split(':').nth(1) == Some(controller)).unwrap();
-        format!("/sys/fs/cgroup/{controller}{}", line.split(':').nth(2).unwrap())
+        let (named, mount) = match is_version_2() {
+            true => ("", String::new()),
+            false => (controller, format!("/{controller}")),
+        };
+        let line = membership.lines().find(|line| line.split(':').nth(1) == Some(named)).unwrap();
+        format!("/sys/fs/cgroup{mount}{}", line.split(':').nth(2).unwrap())
     };
     let read = |controller: &str, file: &str| {
         fs::read_to_string(format!("{}/{file}", path(controller))).unwrap().trim().to_owned()
     };
-    assert_eq!(read("cpu", "cpu.shares"), "512");
-    assert_eq!(read("cpu", "cpu.cfs_quota_us"), "20000");
-    assert_eq!(read("memory", "memory.limit_in_bytes"), (64 << 20).to_string());
+    if is_version_2() {
+        // Of 2 to 262,144 shares the weight is one of 1 to 10,000.
+        assert_eq!(read("cpu", "cpu.weight"), "20");
+        assert_eq!(read("cpu", "cpu.max"), "20000 100000");
+        assert_eq!(read("memory", "memory.max"), (64 << 20).to_string());
+    } else {
+        assert_eq!(read("cpu", "cpu.shares"), "512");
+        assert_eq!(read("cpu", "cpu.cfs_quota_us"), "20000");
+        assert_eq!(read("memory", "memory.limit_in_bytes"), (64 << 20).to_string());
+    }
     assert_eq!(read("pids", "pids.max"), "50");
     assert!(path("pids").ends_with(&format!("/burstable/pod1/{}", id.0)));
     assert_eq!(fs::read_to_string(format!("/proc/{pid}/oom_score_adj")).unwrap().trim(), "900");
