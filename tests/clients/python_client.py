@@ -5,6 +5,7 @@ Usage: python_client.py NAMESPACE. Each line is `step: value`; the test compares
 
 import sys
 import threading
+import time
 
 from kubernetes import client, config, stream, watch
 from kubernetes.client.rest import ApiException
@@ -52,7 +53,7 @@ def pods(core, namespace):
         core.list_namespaced_pod,
         namespace,
         resource_version=before.metadata.resource_version,
-        timeout_seconds=60,
+        timeout_seconds=120,
     )
     kinds = []
 
@@ -64,6 +65,10 @@ def pods(core, namespace):
     say("watched", f"{kinds[0]}, then {sorted(set(kinds[1:]))}")
     say("phase", pod.status.phase)
     say("listed by label", [p.metadata.name for p in core.list_namespaced_pod(namespace, label_selector="app=p").items])
+    # It is ready as soon as it runs; what it prints then may come a little later.
+    end = time.monotonic() + 120
+    while len(core.read_namespaced_pod_log("p", namespace).split()) < 2 and time.monotonic() < end:
+        time.sleep(0.05)
     say("log", core.read_namespaced_pod_log("p", namespace).split())
     say("tail", core.read_namespaced_pod_log("p", namespace, tail_lines=1).split())
 
@@ -76,7 +81,7 @@ def execs(core, namespace):
     say("exec", run(["echo", "hello"]).strip())
     shell = run(["sh"], stdin=True, _preload_content=False)
     shell.write_stdin("echo out; echo err >&2; exit 5\n")
-    shell.run_forever(timeout=30)
+    shell.run_forever(timeout=120)
     say("shell", (shell.read_stdout().strip(), shell.read_stderr().strip(), shell.returncode))
     big = run(["sh", "-c", "head -c 1000000 /dev/zero | tr '\\0' x"])
     say("a megabyte", (len(big), set(big)))
@@ -105,12 +110,12 @@ def deletes(core, namespace):
     version = core.list_namespaced_pod(namespace).metadata.resource_version
     gone = []
     watched = watch.Watch().stream(
-        core.list_namespaced_pod, namespace, resource_version=version, timeout_seconds=60
+        core.list_namespaced_pod, namespace, resource_version=version, timeout_seconds=120
     )
     watching = threading.Thread(target=lambda: gone.append(until(watched, lambda e: e["type"] == "DELETED")))
     watching.start()
     core.delete_namespaced_pod("p", namespace)
-    watching.join(60)
+    watching.join(120)
     say("deleted", [event["object"].metadata.name for event in gone])
     say("none left", core.list_namespaced_pod(namespace).items)
 

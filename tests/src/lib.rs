@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-/// How long anything may take before a test fails.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+/// How long anything may take before a test fails: machines are slow, or busy with other tests.
+pub const PATIENCE: Duration = Duration::from_secs(120);
 
 /// What a command printed and how it ended.
 #[derive(Debug, Clone)]
@@ -232,8 +232,19 @@ impl Namespace {
     /// Waits until a pod is Ready.
     #[track_caller]
     pub fn ready(&self, pod: &str) {
-        let output = self.kubectl(&["wait", "--for=condition=Ready", &format!("pod/{pod}"), "--timeout=60s"]);
+        let output =
+            self.kubectl(&["wait", "--for=condition=Ready", &format!("pod/{pod}"), "--timeout=120s"]);
         assert_eq!(output.code, 0, "{output:?}\n{}", self.kubectl(&["describe", "pod", pod]).stdout);
+    }
+
+    /// Waits until a pod is Ready and the tests' own server, which its first container runs, listens. Without
+    /// a probe a pod is Ready as soon as its program starts, and that it listens is what the program says then.
+    #[track_caller]
+    pub fn serves(&self, pod: &str) {
+        self.ready(pod);
+        wait_until(&format!("{pod} listens"), || {
+            self.kubectl(&["logs", pod]).stdout.contains("listening on")
+        });
     }
 
     /// Runs a command in a pod's first container.
@@ -267,9 +278,10 @@ impl Namespace {
         })
     }
 
-    /// Deletes at once and waits until it is gone.
+    /// Deletes soon and waits until it is gone. Not by force: then a pod's object would go first, and its
+    /// ports some time later.
     pub fn delete(&self, kind: &str, name: &str) {
-        self.kubectl(&["delete", kind, name, "--grace-period=0", "--force", "--timeout=60s"]).ok();
+        self.kubectl(&["delete", kind, name, "--grace-period=1", "--timeout=120s"]).ok();
     }
 }
 

@@ -104,7 +104,7 @@ impl Event {
 pub(crate) struct StorageCache {
     pub(crate) resource: &'static Resource,
     /// How its objects are encrypted in the store, if they are.
-    chain: Option<Chain>,
+    chain: RwLock<Option<Arc<Chain>>>,
     state: RwLock<State>,
     pages: Mutex<VecDeque<(u64, Instant, Objects)>>,
     /// The sequence number after the last event, for watchers to wait on.
@@ -139,7 +139,7 @@ impl StorageCache {
     fn new(resource: &'static Resource, revision: u64, chain: Option<Chain>) -> Self {
         Self {
             resource,
-            chain,
+            chain: RwLock::new(chain.map(Arc::new)),
             state: RwLock::new(State {
                 objects: Objects::new_sync(),
                 revision: 0,
@@ -154,12 +154,25 @@ impl StorageCache {
 
     /// The bytes to store for an object of this storage.
     pub(crate) fn seal(&self, key: &str, body: &Bytes) -> Bytes {
-        self.chain.as_ref().map_or_else(|| body.clone(), |chain| chain.seal(key, body))
+        let chain = self.chain.read().clone();
+        chain.map_or_else(|| body.clone(), |chain| chain.seal(key, body))
+    }
+
+    /// Stores by this from now on, and still reads what is stored. The keys that are to be written anew.
+    fn store_by(&self, chain: Option<Chain>) -> Vec<Arc<str>> {
+        let mut present = self.chain.write();
+        if present.is_none() && chain.is_none() {
+            return Vec::new();
+        }
+        *present = Some(Arc::new(chain.unwrap_or_default().reading_also(present.as_deref())));
+        drop(present);
+        self.state.read().objects.keys().cloned().collect()
     }
 
     /// What the store holds of an object, and whether it should be written anew.
     fn read(&self, key: &Arc<str>, revision: u64, stored: Bytes) -> Result<(Object, bool), CacheError> {
-        let Opened { plain, stale } = match &self.chain {
+        let chain = self.chain.read().clone();
+        let Opened { plain, stale } = match chain {
             None => Opened { plain: stored, stale: false },
             Some(chain) => chain
                 .open(key, stored)
@@ -370,6 +383,15 @@ impl Caches {
         let events = store.watch(snapshot.revision)?;
         let caches = Self { by_storage, applied: watch::Sender::new(snapshot.revision) };
         Ok(Loaded { caches: Arc::new(caches), events, stale })
+    }
+
+    /// Stores by this from now on; answers with what was stored by another configuration, or may have been.
+    pub(crate) fn store_by(&self, at_rest: &AtRest) -> Vec<(&'static Resource, Arc<str>)> {
+        let stale = |cache: &Arc<StorageCache>| {
+            let (resource, keys) = (cache.resource, cache.store_by(at_rest.chain(cache.resource)));
+            keys.into_iter().map(move |key| (resource, key))
+        };
+        self.by_storage.values().flat_map(stale).collect()
     }
 
     pub(crate) fn of(&self, resource: &Resource) -> &Arc<StorageCache> {

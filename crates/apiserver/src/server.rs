@@ -221,6 +221,13 @@ impl ApiServer {
         self.inner.tokens.issue_kept(namespace, account, secret)
     }
 
+    /// Encrypts by another configuration from now on, and writes anew what is stored by the former one, which
+    /// this server goes on reading. Returns when that is done.
+    pub async fn encrypt_by(&self, at_rest: &crate::at_rest::AtRest) {
+        let stale = self.inner.caches.store_by(at_rest);
+        at_rest::rewrite(Arc::clone(&self.inner), stale).await;
+    }
+
     /// Ends all watches and the follower of the store. Resolves [`ApiServer::stopped`].
     pub fn stop(&self) {
         self.inner.stopping.cancel();

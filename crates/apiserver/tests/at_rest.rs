@@ -195,6 +195,34 @@ async fn a_start_with_the_wrong_key_names_the_object_and_loses_nothing() {
 }
 
 #[tokio::test]
+async fn another_configuration_reaches_everything_without_a_restart() {
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::default());
+    let api = Api::on(config(AtRest::default()), Arc::clone(&store)).await;
+    api.ok(Method::POST, SECRETS, secret("s")).await;
+    assert!(starts_with(&stored(&store, "/secrets/default/s").await, "{"));
+    let steps = [
+        (provider("aesgcm", "key1", 1), "k8s:enc:aesgcm:v1:key1:"),
+        (provider("secretbox", "key2", 2), "k8s:enc:secretbox:v1:key2:"),
+        (String::from("{identity: {}}"), "{"),
+        // The same name, and another key.
+        (provider("aesgcm", "key1", 3), "k8s:enc:aesgcm:v1:key1:"),
+    ];
+    for (step, (text, prefix)) in steps.into_iter().enumerate() {
+        api.server().encrypt_by(&at_rest(&text)).await;
+        api.ok(Method::POST, SECRETS, secret(&format!("s{step}"))).await;
+        for name in ["s".to_owned(), format!("s{step}")] {
+            let value = stored(&store, &format!("/secrets/default/{name}")).await;
+            assert!(starts_with(&value, prefix), "step {step}: {name}");
+            let read = api.ok(Method::GET, &format!("{SECRETS}/{name}"), Value::Null).await;
+            assert_eq!(read["data"]["password"], base64(PLAIN), "step {step}");
+        }
+    }
+    api.stop();
+    // Nothing is left of the others: the last one alone reads it all.
+    assert_eq!(start(&store, at_rest(&provider("aesgcm", "key1", 3))).await, "");
+}
+
+#[tokio::test]
 async fn plain_text_needs_an_identity_provider() {
     let store: Arc<dyn Store> = Arc::new(MemoryStore::default());
     let api = Api::on(config(AtRest::default()), Arc::clone(&store)).await;

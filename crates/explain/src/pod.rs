@@ -14,7 +14,7 @@ pub struct PodExplanation {
     pub metadata: Metadata,
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub node: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "podIP", default, skip_serializing_if = "Option::is_none")]
     pub pod_ip: Option<String>,
     /// The pod as its containers see it: one entry for each namespace that one of them is in.
     pub namespaces: Vec<Namespace>,
@@ -190,6 +190,7 @@ pub struct Route {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct HostPort {
+    #[serde(rename = "hostIP")]
     pub host_ip: String,
     pub host_port: u16,
     pub protocol: String,
@@ -202,6 +203,7 @@ pub struct HostPort {
 pub struct ServicePort {
     /// `NAMESPACE/NAME`.
     pub service: String,
+    #[serde(rename = "clusterIP")]
     pub cluster_ip: String,
     pub port: u16,
     pub protocol: String,

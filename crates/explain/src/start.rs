@@ -452,6 +452,7 @@ mod tests {
         // Whose end is before its beginning, by clocks that were set, has no length.
         starts.mark("v", Phase::Bind, at(5), at(3));
         assert_eq!(starts.get("v").unwrap()[Phase::Bind as usize], (micros(at(5)), micros(at(5))));
+        starts.mark("w", Phase::Bind, at(5), at(5));
         assert!(!starts.prometheus().contains("phase=\"bind\""), "a moment is no duration");
     }
 

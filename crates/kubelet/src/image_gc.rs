@@ -5,6 +5,7 @@
 //! little room. What is in use by a container of any node that shares the images stays, and what was loaded
 //! from an archive, since no registry brings it back.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -12,12 +13,16 @@ use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use skiff_runtime::{ImageDisk, ImageError, ImageUse, Removal, Runtime};
 use tokio::sync::Notify;
-use tracing::{info, warn};
+use tokio::time::Instant;
+use tracing::{debug, info, warn};
 
 use crate::events::{Kind, Recorder};
 use crate::images::chain;
 
 const EVERY: Duration = Duration::from_secs(300);
+/// A disk that stays full is told of no more often, which is how long events are kept: a node where nothing
+/// happens writes nothing.
+const TOLD_EVERY: Duration = Duration::from_secs(3_600);
 
 /// When images are collected, and how far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,6 +108,37 @@ fn shortage(disk: &ImageDisk, used_percent: u64, freed: u64) -> String {
     )
 }
 
+/// What kept a round from its aim.
+#[derive(Debug, PartialEq, Eq)]
+struct Trouble {
+    /// That of an event of its own.
+    reason: Option<&'static str>,
+    message: String,
+}
+
+/// What was told since images could be collected last.
+#[derive(Debug, Default)]
+struct Told {
+    failures: u32,
+    at: BTreeMap<&'static str, Instant>,
+}
+
+impl Told {
+    /// The reasons of the events that another failure calls for. As upstream: one failure may have passing
+    /// causes, two in a row are worth telling.
+    fn reasons(&mut self, own: Option<&'static str>, now: Instant) -> Vec<&'static str> {
+        self.failures = self.failures.saturating_add(1);
+        let repeated = (self.failures > 1).then_some("ImageGCFailed");
+        let mut reasons: Vec<&'static str> = own.into_iter().chain(repeated).collect();
+        let at = &mut self.at;
+        reasons.retain(|reason| {
+            at.get(reason).is_none_or(|at| now.saturating_duration_since(*at) >= TOLD_EVERY)
+        });
+        at.extend(reasons.iter().map(|reason| (*reason, now)));
+        reasons
+    }
+}
+
 /// Collects for one node.
 pub(crate) struct Collector {
     pub(crate) runtime: Arc<dyn Runtime>,
@@ -120,37 +156,33 @@ impl Collector {
         }
         let mut ticks = tokio::time::interval(EVERY);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut failed = false;
+        let mut told = Told::default();
         loop {
             ticks.tick().await;
-            failed = match self.round(SystemTime::now()).await {
-                Ok(()) => false,
-                Err(message) => {
-                    warn!(error = message, "images cannot be collected");
-                    // As upstream: one failure may have many reasons, two in a row are worth telling.
-                    if failed {
-                        self.tell("ImageGCFailed", message);
-                    }
-                    true
-                }
+            let Err(trouble) = self.round(SystemTime::now()).await else {
+                told = Told::default();
+                continue;
             };
+            for reason in told.reasons(trouble.reason, Instant::now()) {
+                warn!(reason, error = trouble.message, "images cannot be collected");
+                self.tell(reason, trouble.message.clone());
+            }
         }
     }
 
     /// One look, and what it calls for.
-    async fn round(&self, now: SystemTime) -> Result<(), String> {
-        let failed = |error: ImageError| chain(&error);
+    async fn round(&self, now: SystemTime) -> Result<(), Trouble> {
+        let failed = |error: ImageError| Trouble { reason: None, message: chain(&error) };
         let disk = self.runtime.image_disk().await.map_err(failed)?;
         let (wanted, used_percent) = match need(&disk, &self.policy) {
             Need::Nothing => return Ok(()),
             Need::Free { bytes, used_percent } => (bytes, used_percent),
             Need::Unknown => {
                 let message = "invalid capacity 0 on image filesystem".to_owned();
-                self.tell("InvalidDiskCapacity", message.clone());
-                return Err(message);
+                return Err(Trouble { reason: Some("InvalidDiskCapacity"), message });
             }
         };
-        info!(used_percent, wanted, "the disk of images is too full, unused ones go");
+        debug!(used_percent, wanted, "the disk of images is too full, unused ones go");
         let uses = self.runtime.image_uses().await.map_err(failed)?;
         let (mut listed, mut freed, mut errors) = (0, 0, Vec::new());
         for image in removable(uses, &self.policy, now) {
@@ -176,14 +208,14 @@ impl Collector {
         }
         if !errors.is_empty() {
             let errors = errors.join(", ");
-            return Err(format!(
+            let message = format!(
                 "wanted to free {wanted} bytes, but freed {freed} bytes space with errors in image deletion: {errors}"
-            ));
+            );
+            return Err(Trouble { reason: None, message });
         }
         if freed < wanted {
             let message = shortage(&disk, used_percent, freed);
-            self.tell("FreeDiskSpaceFailed", message.clone());
-            return Err(message);
+            return Err(Trouble { reason: Some("FreeDiskSpaceFailed"), message });
         }
         Ok(())
     }
@@ -197,8 +229,6 @@ impl Collector {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use skiff_client::Client;
 
     use super::*;
@@ -315,6 +345,21 @@ mod tests {
         runtime.use_images(BTreeMap::from([("taken".to_owned(), 1)]));
         let _ = collector.round(at(1_000)).await;
         assert_eq!(runtime.removed_images(), ["b"]);
+    }
+
+    #[test]
+    fn trouble_that_lasts_is_told_by_the_hour() {
+        let (mut told, start) = (Told::default(), Instant::now());
+        let mut fail = |own, minutes: u64| told.reasons(own, start + Duration::from_secs(60 * minutes));
+        let full = Some("FreeDiskSpaceFailed");
+        assert_eq!(fail(full, 0), ["FreeDiskSpaceFailed"]);
+        assert_eq!(fail(full, 5), ["ImageGCFailed"]);
+        assert_eq!(fail(full, 10), [""; 0]);
+        assert_eq!(fail(Some("InvalidDiskCapacity"), 15), ["InvalidDiskCapacity"]);
+        assert_eq!(fail(full, 59), [""; 0]);
+        assert_eq!(fail(full, 60), ["FreeDiskSpaceFailed"]);
+        assert_eq!(fail(None, 65), ["ImageGCFailed"]);
+        assert_eq!(Told::default().reasons(None, start), [""; 0], "one failure may be chance");
     }
 
     #[tokio::test(start_paused = true)]

@@ -35,6 +35,7 @@ mod prober;
 mod probes;
 mod references;
 mod resources;
+mod restarts;
 mod security;
 mod status;
 mod status_writer;

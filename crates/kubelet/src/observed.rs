@@ -99,6 +99,12 @@ impl Observed {
         self.sandboxes.first()
     }
 
+    /// Whether anything of the pod still holds what others may wait for: a process, a port, its network.
+    pub(crate) fn holds_anything(&self) -> bool {
+        self.sandboxes.iter().any(|sandbox| sandbox.ready)
+            || self.containers.iter().any(|container| !is_over(container))
+    }
+
     pub(crate) fn is_current(&self, sandbox: &SandboxId) -> bool {
         self.sandbox().is_some_and(|current| current.id == *sandbox)
     }
@@ -119,7 +125,10 @@ pub(crate) fn is_over(container: &Container) -> bool {
     matches!(container.state, ContainerState::Exited | ContainerState::Unknown)
 }
 
-/// Its exit code; upstream's 137 where how it ended can't be known.
+/// What stands for an exit code that can't be known, as upstream has it.
+pub(crate) const EXIT_CODE_UNKNOWN: i32 = 137;
+
+/// Its exit code, as far as it is known.
 pub(crate) fn exit_code(container: &Container) -> i32 {
-    container.exit_code.unwrap_or(137)
+    container.exit_code.unwrap_or(EXIT_CODE_UNKNOWN)
 }

@@ -12,6 +12,7 @@ use skiff_runtime::{Container, ContainerId, ContainerState, SandboxId};
 
 use crate::labels;
 use crate::observed::{ImageState, Observed, TokenState, exit_code, is_over};
+use crate::restarts::restarts;
 use crate::time::{go_duration, system_time};
 use crate::unsupported::unsupported;
 
@@ -125,26 +126,17 @@ impl Plan {
     }
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum RestartPolicy {
-    Always,
-    OnFailure,
-    Never,
-}
-
-fn restart_policy(spec: &PodSpec) -> RestartPolicy {
-    match spec.restart_policy.as_deref() {
-        Some("Never") => RestartPolicy::Never,
-        Some("OnFailure") => RestartPolicy::OnFailure,
-        _ => RestartPolicy::Always,
-    }
-}
-
 /// What to do for `pod`, given what is `seen` of it.
 pub(crate) fn actions(pod: &Pod, seen: &Observed, now: SystemTime) -> Plan {
     let mut plan = Plan::default();
     let Some(spec) = pod.spec.as_ref() else { return plan };
-    let deadline = deadline(pod);
+    let api_terminal = pod
+        .status
+        .as_ref()
+        .and_then(|status| status.phase.as_deref())
+        .is_some_and(|phase| phase == "Failed" || phase == "Succeeded");
+    // A pod that has ended is not judged again.
+    let deadline = deadline(pod).filter(|_| !api_terminal);
     if seen.rejected.is_some() {
         plan.verdict = seen.rejected.clone();
     } else if deadline.is_some_and(|deadline| deadline <= now) {
@@ -155,11 +147,6 @@ pub(crate) fn actions(pod: &Pod, seen: &Observed, now: SystemTime) -> Plan {
     } else if let Some(deadline) = deadline {
         plan.wake(deadline);
     }
-    let api_terminal = pod
-        .status
-        .as_ref()
-        .and_then(|status| status.phase.as_deref())
-        .is_some_and(|phase| phase == "Failed" || phase == "Succeeded");
     let deleted = seen.removed || pod.metadata.deletion_timestamp.is_some();
     if deleted || api_terminal || plan.verdict.is_some() {
         end(pod, seen, deleted, &mut plan);
@@ -217,7 +204,6 @@ fn grace_seconds(pod: &Pod, seen: &Observed) -> u64 {
 /// Brings the pod up, or keeps it so.
 fn run(pod: &Pod, spec: &PodSpec, seen: &Observed, now: SystemTime, plan: &mut Plan) {
     let inits = spec.init_containers.as_deref().unwrap_or_default();
-    let policy = restart_policy(spec);
     let idle = if inits.is_empty() { "ContainerCreating" } else { "PodInitializing" };
     for container in inits.iter().chain(&spec.containers) {
         if seen.latest(&container.name).is_none_or(|latest| latest.state == ContainerState::Created) {
@@ -227,7 +213,7 @@ fn run(pod: &Pod, spec: &PodSpec, seen: &Observed, now: SystemTime, plan: &mut P
             plan.wait(&container.name, "CreateContainerConfigError", Some(missing));
         }
     }
-    if finished(spec, seen) || (policy == RestartPolicy::Never && first_failed_init(spec, seen).is_some()) {
+    if finished(spec, seen) || has_failed_init(spec, seen) {
         plan.waiting.clear();
         plan.terminal = true;
         if seen.sandboxes.iter().any(|sandbox| sandbox.ready) {
@@ -262,25 +248,21 @@ fn run(pod: &Pod, spec: &PodSpec, seen: &Observed, now: SystemTime, plan: &mut P
 
 /// Whether every container has ended for good.
 fn finished(spec: &PodSpec, seen: &Observed) -> bool {
-    let policy = restart_policy(spec);
-    policy != RestartPolicy::Always
-        && spec.containers.iter().all(|container| {
-            seen.latest(&container.name).is_some_and(|latest| is_over(latest) && !restarts(policy, latest))
-        })
+    let ended = |container: &Spec| {
+        seen.latest(&container.name)
+            .is_some_and(|latest| is_over(latest) && !restarts(spec, container, exit_code(latest)))
+    };
+    spec.containers.iter().all(ended)
 }
 
-fn first_failed_init<'a>(spec: &'a PodSpec, seen: &Observed) -> Option<&'a Spec> {
-    spec.init_containers.iter().flatten().find(|container| {
-        seen.latest(&container.name).is_some_and(|latest| is_over(latest) && exit_code(latest) != 0)
-    })
-}
-
-fn restarts(policy: RestartPolicy, container: &Container) -> bool {
-    match policy {
-        RestartPolicy::Always => true,
-        RestartPolicy::OnFailure => exit_code(container) != 0,
-        RestartPolicy::Never => false,
-    }
+/// Whether an init container has failed for good.
+fn has_failed_init(spec: &PodSpec, seen: &Observed) -> bool {
+    let failed = |container: &Spec| {
+        seen.latest(&container.name)
+            .filter(|latest| is_over(latest) && exit_code(latest) != 0)
+            .is_some_and(|latest| !restarts(spec, container, exit_code(latest)))
+    };
+    spec.init_containers.iter().flatten().any(failed)
 }
 
 /// Volumes, sandbox and network; true once containers can start.
@@ -371,7 +353,6 @@ fn step_container(
     plan: &mut Plan,
 ) {
     let name = container.name.as_str();
-    let policy = restart_policy(spec);
     let latest = seen.latest(name);
     let is_init = spec.init_containers.iter().flatten().any(|init| init.name == name);
     let mut attempt = 0;
@@ -406,7 +387,7 @@ fn step_container(
         Some(latest) => {
             // In a new sandbox every init container runs again, however it ended in the one before.
             let anew = is_init && !seen.is_current(&latest.sandbox);
-            if !anew && !restarts(policy, latest) {
+            if !anew && !restarts(spec, container, exit_code(latest)) {
                 return;
             }
             attempt = labels::attempt(&latest.labels) + 1;

@@ -11,7 +11,7 @@ use k8s_openapi::api::core::v1::{
 use skiff_runtime::{Container, ContainerState};
 
 use crate::labels;
-use crate::observed::{Observed, exit_code, is_over};
+use crate::observed::{EXIT_CODE_UNKNOWN, Observed, exit_code, is_over};
 use crate::plan::Plan;
 use crate::resources::qos_class;
 use crate::time::api_time;
@@ -19,6 +19,9 @@ use crate::time::api_time;
 /// Conditions that the node agent owns; others are left as they are.
 pub(crate) const OWN_CONDITIONS: [&str; 5] =
     ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"];
+
+/// Upstream's words for a container whose end nobody saw.
+const NOT_LOCATED: &str = "The container could not be located when the pod was terminated";
 
 /// The status of `pod`, whose former one decides start time, transition times and foreign conditions.
 pub(crate) fn status(
@@ -52,20 +55,21 @@ pub(crate) fn status(
         ..PodStatus::default()
     };
     let former_phase = before.phase.as_deref();
-    let phase = match former_phase {
+    (status.reason, status.message) = (before.reason.clone(), before.message.clone());
+    // Others take what an ended pod held (ports, devices, its place on the node) as soon as its phase says
+    // so: it says so once nothing of the pod runs any more, whatever the reason of its end.
+    let ended = plan.terminal && !seen.holds_anything();
+    let phase = match (former_phase, &plan.verdict) {
         // An end is an end.
-        Some(end @ ("Failed" | "Succeeded")) => end,
-        _ => phase(spec, &init_statuses, &statuses, plan),
-    };
-    status.phase = Some(phase.into());
-    match &plan.verdict {
-        Some(verdict) => {
-            status.phase = Some("Failed".into());
+        (Some(end @ ("Failed" | "Succeeded")), _) => end,
+        (_, Some(verdict)) if ended => {
             status.reason = Some(verdict.reason.clone());
             status.message = verdict.message.clone();
+            "Failed"
         }
-        None => (status.reason, status.message) = (before.reason.clone(), before.message.clone()),
-    }
+        _ => phase(&init_statuses, &statuses, ended),
+    };
+    status.phase = Some(phase.into());
     let ip = if spec.host_network.unwrap_or(false) { Some(node_ip) } else { seen.ip };
     // A finished pod keeps the address it had.
     let ip = ip.map(|ip| ip.to_string()).or_else(|| plan.terminal.then(|| before.pod_ip.clone()).flatten());
@@ -159,15 +163,9 @@ fn is_terminated(status: &ContainerStatus) -> bool {
     status.state.as_ref().is_some_and(|state| state.terminated.is_some())
 }
 
-/// `Pending`, `Running`, `Succeeded` or `Failed`, by the rules of the Pod lifecycle page.
-fn phase(
-    spec: &PodSpec,
-    inits: &[ContainerStatus],
-    statuses: &[ContainerStatus],
-    plan: &Plan,
-) -> &'static str {
-    let never = spec.restart_policy.as_deref() == Some("Never");
-    let always = spec.restart_policy.as_deref().is_none_or(|policy| policy == "Always");
+/// `Pending`, `Running`, `Succeeded` or `Failed`, by the rules of the Pod lifecycle page. A pod has `ended`
+/// if nothing of it runs nor ever will.
+fn phase(inits: &[ContainerStatus], statuses: &[ContainerStatus], ended: bool) -> &'static str {
     let exit = |status: &ContainerStatus| {
         let state = |state: &Option<State>| {
             state.as_ref().and_then(|state| state.terminated.as_ref()).map(|end| end.exit_code)
@@ -179,34 +177,19 @@ fn phase(
     };
     let runs = |status: &ContainerStatus| status.state.as_ref().is_some_and(|state| state.running.is_some());
     let any_ran = statuses.iter().any(|status| runs(status) || exit(status).is_some());
-    if !any_ran && !inits.is_empty() {
-        if never && inits.iter().any(|status| exit(status).is_some_and(|code| code != 0)) {
-            return "Failed";
-        }
-        if !inits.iter().all(|status| exit(status) == Some(0)) {
-            return match plan.terminal {
-                true => "Failed",
-                false => "Pending",
-            };
-        }
+    let unstarted = if ended { "Failed" } else { "Pending" };
+    if !any_ran && !inits.iter().all(|status| exit(status) == Some(0)) {
+        return unstarted;
     }
-    let running = statuses.iter().any(runs);
     let codes: Vec<Option<i32>> = statuses.iter().filter(|status| !runs(status)).map(exit).collect();
     if codes.iter().any(Option::is_none) {
         // Stopped before all of its containers had run: what never ran did not succeed.
-        return if plan.terminal && !running { "Failed" } else { "Pending" };
+        return unstarted;
     }
-    if running {
-        return "Running";
-    }
-    let succeeded = codes.iter().all(|code| *code == Some(0));
-    match (plan.terminal, succeeded) {
+    match (ended, codes.iter().all(|code| *code == Some(0))) {
+        (false, _) => "Running",
         (true, true) => "Succeeded",
         (true, false) => "Failed",
-        (false, _) if always => "Running",
-        (false, true) => "Succeeded",
-        (false, false) if never => "Failed",
-        (false, false) => "Running",
     }
 }
 
@@ -263,8 +246,8 @@ fn container_status(
         status.state = Some(terminated(latest));
         status.ready = is_init && exit_code(latest) == 0;
     } else if plan.terminal || is_init {
-        // It never ran and never will, or its record is gone: what was told before stands.
-        status.state = former.and_then(|former| former.state.clone()).or_else(|| {
+        // It never ran and never will, or its record is gone: what was told before stands, but that it runs.
+        status.state = former.and_then(|former| former.state.clone()).map(lost).or_else(|| {
             let reason = if spec.init_containers.is_some() { "PodInitializing" } else { "ContainerCreating" };
             Some(State {
                 waiting: Some(ContainerStateWaiting { reason: Some(reason.into()), message: None }),
@@ -308,10 +291,10 @@ fn terminated(container: &Container) -> State {
         }
         .into()
     });
-    let message = container.message.clone().or_else(|| {
-        (container.state == ContainerState::Unknown)
-            .then(|| "The container could not be located when the pod was terminated".to_owned())
-    });
+    let message = container
+        .message
+        .clone()
+        .or_else(|| (container.state == ContainerState::Unknown).then(|| NOT_LOCATED.to_owned()));
     State {
         terminated: Some(ContainerStateTerminated {
             container_id: Some(container_id(container)),
@@ -321,6 +304,21 @@ fn terminated(container: &Container) -> State {
             started_at: Some(api_time(container.started_at.unwrap_or(UNIX_EPOCH))),
             finished_at: Some(api_time(container.finished_at.unwrap_or(container.created_at))),
             signal: None,
+        }),
+        ..State::default()
+    }
+}
+
+/// The state of a container that was told of and that the runtime knows no more.
+fn lost(before: State) -> State {
+    let Some(running) = before.running else { return before };
+    State {
+        terminated: Some(ContainerStateTerminated {
+            exit_code: EXIT_CODE_UNKNOWN,
+            reason: Some("ContainerStatusUnknown".into()),
+            message: Some(NOT_LOCATED.into()),
+            started_at: running.started_at,
+            ..ContainerStateTerminated::default()
         }),
         ..State::default()
     }

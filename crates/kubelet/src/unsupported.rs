@@ -10,7 +10,6 @@ use serde_json::Value;
 const POD: &[&str] = &[
     "ephemeralContainers",
     "imagePullSecrets",
-    "initContainers.*.restartPolicy",
     "readinessGates",
     "resourceClaims",
     "resources",
@@ -49,7 +48,6 @@ const CONTAINER: &[&str] = &[
     "lifecycle",
     "livenessProbe.grpc",
     "readinessProbe.grpc",
-    "restartPolicyRules",
     "resources.claims",
     "startupProbe.grpc",
     "volumeDevices",
@@ -70,13 +68,12 @@ pub(crate) fn unsupported(spec: &PodSpec, container: &Container) -> Option<Strin
 }
 
 fn pod_field(spec: &PodSpec) -> Option<String> {
-    if let Some(field) = unmountable(spec) {
+    if let Some(field) = huge_pages(spec).or_else(|| sidecar(spec)) {
         return Some(field);
     }
     // The walk is over JSON, so that a field is one line above; most pods use none and skip it.
     let plain = spec.affinity.is_none()
         && spec.volumes.iter().flatten().all(is_known)
-        && spec.init_containers.is_none()
         && spec.ephemeral_containers.is_none()
         && spec.image_pull_secrets.is_none()
         && spec.readiness_gates.is_none()
@@ -104,19 +101,30 @@ fn is_known(volume: &Volume) -> bool {
 }
 
 fn container_field(container: &Container) -> Option<String> {
-    first(&serde_json::to_value(container).ok()?, CONTAINER)
+    first(&serde_json::to_value(container).ok()?, CONTAINER).or_else(|| restart_of_all(container))
 }
 
-/// A value, not a field, that asks for too much.
-fn unmountable(spec: &PodSpec) -> Option<String> {
-    let (index, _) = spec.volumes.iter().flatten().enumerate().find(|(_, volume)| {
-        volume.empty_dir.as_ref().and_then(|volume| volume.medium.as_deref()).is_some_and(huge_pages)
+// Values, not fields, that ask for too much.
+
+fn huge_pages(spec: &PodSpec) -> Option<String> {
+    let huge = |medium: &str| medium.starts_with("HugePages");
+    let index = spec.volumes.iter().flatten().position(|volume| {
+        volume.empty_dir.as_ref().and_then(|volume| volume.medium.as_deref()).is_some_and(huge)
     })?;
     Some(format!("volumes[{index}].emptyDir.medium"))
 }
 
-fn huge_pages(medium: &str) -> bool {
-    medium.starts_with("HugePages")
+/// An init container that runs on beside the others.
+fn sidecar(spec: &PodSpec) -> Option<String> {
+    let mut inits = spec.init_containers.iter().flatten();
+    let index = inits.position(|init| init.restart_policy.as_deref() == Some("Always"))?;
+    Some(format!("initContainers[{index}].restartPolicy"))
+}
+
+/// A rule by which the end of one container restarts all.
+fn restart_of_all(container: &Container) -> Option<String> {
+    let index = container.restart_policy_rules.iter().flatten().position(|rule| rule.action != "Restart")?;
+    Some(format!("restartPolicyRules[{index}].action"))
 }
 
 fn first(object: &Value, table: &[&str]) -> Option<String> {
@@ -184,6 +192,19 @@ mod tests {
         check(
             json!({"containers": [{"name": "a", "lifecycle": {"preStop": {"sleep": {"seconds": 1}}}}]}),
             Some("spec.containers[0].lifecycle is not supported by this version of Skiff"),
+        );
+        let rule = |action: &str| json!({"action": action, "exitCodes": {"operator": "In", "values": [1]}});
+        let ruled = |action: &str| json!({"containers": [{"name": "a", "restartPolicy": "Never", "restartPolicyRules": [rule("Restart"), rule(action)]}]});
+        check(ruled("Restart"), None);
+        check(
+            ruled("RestartAllContainers"),
+            Some("spec.containers[0].restartPolicyRules[1].action is not supported by this version of Skiff"),
+        );
+        let after = |policy: &str| json!({"containers": [{"name": "a"}], "initContainers": [{"name": "i"}, {"name": "j", "restartPolicy": policy}]});
+        check(after("OnFailure"), None);
+        check(
+            after("Always"),
+            Some("spec.initContainers[1].restartPolicy is not supported by this version of Skiff"),
         );
     }
 }

@@ -481,7 +481,8 @@ impl Worker {
                 _ => {}
             }
         }
-        self.told.retain(|container, _| plan.waiting.contains_key(container));
+        // The pod's own verdict, which has no container's name, is told once.
+        self.told.retain(|container, _| container.is_empty() || plan.waiting.contains_key(container));
     }
 
     /// Until something rings, reports, or the time comes.

@@ -2,10 +2,12 @@
 
 use std::collections::HashMap;
 use std::fs;
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::AsFd;
 
 use skiff_sys::netlink::route::Connection;
+use skiff_sys::netlink::{Family, Socket, diag};
 
 use crate::{Error, Protocol};
 
@@ -90,6 +92,29 @@ pub fn read(pid: u32) -> Result<Facts, Error> {
 
 /// The sockets that wait for peers in a process's network namespace.
 pub fn sockets(pid: u32) -> Vec<SocketFact> {
+    // A kernel may lack this, and then has the tables still.
+    let mut found = asked(pid).unwrap_or_else(|_| tables(pid));
+    found.sort_by_key(|socket| (socket.port, socket.protocol, socket.address));
+    found
+}
+
+fn asked(pid: u32) -> io::Result<Vec<SocketFact>> {
+    let netns = fs::File::open(format!("/proc/{pid}/ns/net"))?;
+    let socket = Socket::open_in(netns.as_fd(), Family::SockDiag)?;
+    let mut found = Vec::new();
+    for protocol in [Protocol::Tcp, Protocol::Udp] {
+        let waiting = diag::waiting(&socket, protocol.number())?.into_iter();
+        found.extend(waiting.map(|own| SocketFact {
+            protocol,
+            address: own.address,
+            port: own.port,
+            inode: own.inode,
+        }));
+    }
+    Ok(found)
+}
+
+fn tables(pid: u32) -> Vec<SocketFact> {
     let mut found = Vec::new();
     for (file, protocol, state) in [
         ("tcp", Protocol::Tcp, "0A"),
@@ -100,7 +125,6 @@ pub fn sockets(pid: u32) -> Vec<SocketFact> {
         let table = fs::read_to_string(format!("/proc/{pid}/net/{file}")).unwrap_or_default();
         found.extend(table.lines().skip(1).filter_map(|line| parse_socket(line, protocol, state)));
     }
-    found.sort_by_key(|socket| (socket.port, socket.protocol, socket.address));
     found
 }
 
@@ -169,6 +193,13 @@ mod tests {
         let udp = std::net::UdpSocket::bind(("127.0.0.1", 0)).unwrap();
         let pid = std::process::id();
         let facts = read(pid).unwrap();
+        // Both ways of asking say the same of them; sockets of other tests come and go.
+        let asked = asked(pid).unwrap();
+        for port in [tcp.local_addr().unwrap().port(), udp.local_addr().unwrap().port()] {
+            let of = |all: &[SocketFact]| all.iter().copied().find(|own| own.port == port);
+            assert!(of(&asked).is_some());
+            assert_eq!(of(&asked), of(&tables(pid)));
+        }
         let owners = owners([pid], &facts.sockets);
         for (protocol, port) in [
             (Protocol::Tcp, tcp.local_addr().unwrap().port()),

@@ -122,6 +122,14 @@ fn pods_are_refused_and_templates_warned_of() {
     assert_eq!(template.warnings, [format!("would violate {violates}")]);
     let warned = outcome(&none, &[("warn", "baseline")], Subject::Pod);
     assert_eq!((warned.refused, warned.warnings), (None, vec![format!("would violate {violates}")]));
+    // Enforcement needs no warning beside it; of a template there is nothing to say then.
+    let quiet = [("enforce", "baseline"), ("warn", "privileged")];
+    let refused = outcome(&none, &quiet, Subject::Pod);
+    assert_eq!((refused.refused, refused.warnings), (Some(format!("violates {violates}")), vec![]));
+    assert_eq!(outcome(&none, &quiet, Subject::Template), Outcome::default());
+    let exemptions = Exemptions { runtime_classes: vec!["boxed".into()], ..Exemptions::default() };
+    let boxed = Configuration { exemptions, ..Configuration::default() };
+    assert_eq!(outcome(&boxed, &quiet, Subject::Template), Outcome::default(), "nor that it is exempt");
     // A label that can't be read enforces the strictest.
     let broken = outcome(&none, &[("enforce", "nonsense")], Subject::Pod);
     assert!(broken.refused.is_some_and(|why| why.starts_with("violates PodSecurity \"restricted:latest\"")));

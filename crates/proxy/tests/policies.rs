@@ -341,14 +341,14 @@ fn the_cluster_dns_is_the_pod_that_policies_are_written_for() {
         node.block_on(node.network.add_local_address(lab::ip(world::DNS))).unwrap();
         servers.push(node.netns.serve_udp("10.96.0.10:53", "dns"));
     }
-    let ask = |grid: &Grid| {
+    let ask = |grid: &Grid, patience: Duration| {
         let socket = grid.pod("a", "x").netns.udp_socket();
-        socket.set_read_timeout(Some(std::time::Duration::from_millis(300))).unwrap();
+        socket.set_read_timeout(Some(patience)).unwrap();
         lab::try_udp(&socket, "10.96.0.10:53").is_ok()
     };
     grid.label_namespace("kube-system", &json!({"kubernetes.io/metadata.name": "kube-system"}));
     grid.set(&[("a", "deny", deny())]);
-    assert!(!ask(&grid));
+    assert!(!ask(&grid, Duration::from_millis(300)));
     let dns = json!({
         "podSelector": {}, "policyTypes": ["Egress"],
         "egress": [{
@@ -360,7 +360,7 @@ fn the_cluster_dns_is_the_pod_that_policies_are_written_for() {
         }],
     });
     grid.set(&[("a", "deny", deny()), ("a", "dns", dns)]);
-    assert!(ask(&grid));
+    assert!(ask(&grid, lab::PATIENCE));
 }
 
 /// Sends back what comes, until the other end closes.

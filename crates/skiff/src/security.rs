@@ -27,6 +27,9 @@ pub(crate) struct Args {
     /// [default: secrets, by a key of the cluster's own]
     #[arg(long, value_name = "FILE")]
     encryption_config: Option<PathBuf>,
+    /// Take over changes of that file while the cluster runs, within a minute
+    #[arg(long, requires = "encryption_config")]
+    encryption_provider_config_automatic_reload: bool,
     /// Make a new key of the cluster's own for secrets, and encrypt them anew with it
     #[arg(long, conflicts_with = "encryption_config")]
     #[serde(skip)]
@@ -149,6 +152,14 @@ impl Args {
         })
     }
 
+    /// Looks for changes of the encryption configuration, where that was asked for.
+    pub(crate) fn reload(&self, pki_dir: &Path) -> Option<Reload> {
+        let path =
+            self.encryption_config.clone().filter(|_| self.encryption_provider_config_automatic_reload)?;
+        let seen = fs::read(&path).unwrap_or_default();
+        Some(Reload { args: self.clone(), pki_dir: pki_dir.to_owned(), path, seen })
+    }
+
     fn pod_security(&self) -> anyhow::Result<Configuration> {
         let Some(path) = &self.admission_control_config_file else { return Ok(Configuration::default()) };
         pod_security(path).with_context(|| format!("--admission-control-config-file {}", path.display()))
@@ -174,6 +185,29 @@ impl Args {
         let Some(path) = &self.encryption_config else { return Ok(None) };
         let read = || Ok::<_, anyhow::Error>(AtRest::read(&read_yaml(path)?)?);
         read().map(Some).with_context(|| format!("--encryption-config {}", path.display()))
+    }
+}
+
+/// How often an encryption configuration is looked at that is to be reloaded, as upstream's.
+pub(crate) const RELOAD: Duration = Duration::from_secs(60);
+
+/// What an encryption configuration's file said last.
+pub(crate) struct Reload {
+    args: Args,
+    pki_dir: PathBuf,
+    path: PathBuf,
+    seen: Vec<u8>,
+}
+
+impl Reload {
+    /// What the file says, if it says something else than before. A fault in it is told once.
+    pub(crate) fn look(&mut self) -> anyhow::Result<Option<AtRest>> {
+        let present = fs::read(&self.path).with_context(|| format!("cannot read {}", self.path.display()))?;
+        if present == self.seen {
+            return Ok(None);
+        }
+        self.seen = present;
+        self.args.settings(&self.pki_dir).map(|settings| Some(settings.at_rest))
     }
 }
 
@@ -290,6 +324,32 @@ mod tests {
         assert_eq!(of(Args::default()), Duration::from_secs(365 * 86_400));
         let hour = Some(Duration::from_secs(3600));
         assert_eq!(of(Args { cluster_signing_duration: hour, ..Args::default() }), Duration::from_secs(3600));
+    }
+
+    #[test]
+    fn a_changed_encryption_configuration_is_taken_over_and_a_faulty_one_told_of() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("a.yaml");
+        let write = |provider: &str| {
+            let text = format!(
+                "apiVersion: apiserver.config.k8s.io/v1\nkind: EncryptionConfiguration\nresources: [{{resources: [secrets], providers: [{provider}]}}]"
+            );
+            fs::write(&path, text).expect("it is written");
+        };
+        write("{identity: {}}");
+        let mut args = Args { encryption_config: Some(path.clone()), ..Args::default() };
+        let pki = dir.path().join("pki");
+        assert!(args.reload(&pki).is_none(), "it was not asked for");
+        args.encryption_provider_config_automatic_reload = true;
+        let mut reload = args.reload(&pki).expect("it was asked for");
+        assert!(reload.look().expect("no fault").is_none());
+        write("{aesgcm: {keys: [{name: a, secret: AAAAAAAAAAAAAAAAAAAAAA==}]}}");
+        assert!(reload.look().expect("no fault").is_some());
+        assert!(reload.look().expect("no fault").is_none());
+        write("{aesgcm: {}}");
+        let fault = format!("{:#}", reload.look().expect_err("a fault"));
+        assert!(fault.contains("--encryption-config") && fault.contains("keys"), "{fault}");
+        assert!(reload.look().expect("it was told").is_none());
     }
 
     #[test]

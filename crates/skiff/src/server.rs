@@ -320,6 +320,13 @@ async fn serve(config: &ServerConfig) -> anyhow::Result<()> {
         skiff_scheduler::run(scheduler, client, stop).await;
         "the scheduler"
     });
+    if let Some(reload) = config.security.reload(&pki_dir(&config.data_dir)) {
+        let (server, stop) = (server.clone(), shutdown.clone());
+        parts.spawn(async move {
+            stop.run_until_cancelled(follow_encryption(reload, server)).await;
+            "the encryption's configuration"
+        });
+    }
     let accounts = server.clone();
     let clients = skiff_controllers::Clients {
         shared: in_process(&server, Identity::new("system:kube-controller-manager", &[])),
@@ -340,6 +347,26 @@ async fn serve(config: &ServerConfig) -> anyhow::Result<()> {
         "the controllers"
     });
     run_until_signal(parts, shutdown).await
+}
+
+/// Takes over changes of the encryption configuration. Never ends by itself.
+async fn follow_encryption(mut reload: security::Reload, server: ApiServer) {
+    loop {
+        tokio::time::sleep(security::RELOAD).await;
+        match reload.look() {
+            Ok(None) => {}
+            Ok(Some(at_rest)) => {
+                info!("the encryption configuration has changed");
+                server.encrypt_by(&at_rest).await;
+            }
+            Err(error) => {
+                error!(
+                    error = format!("{error:#}"),
+                    "the changed encryption configuration can't be used; the former stays in force"
+                );
+            }
+        }
+    }
 }
 
 /// Runs a process's parts until a signal asks for the end; a part that ends by itself takes all down, and

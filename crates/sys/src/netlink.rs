@@ -7,6 +7,7 @@
 //! The kernel answers a request before `sendmsg` returns, so a blocking call here takes microseconds.
 
 pub mod conntrack;
+pub mod diag;
 #[cfg(test)]
 pub(crate) mod random;
 pub mod route;
@@ -25,6 +26,7 @@ use nix::sys::socket::{
 pub enum Family {
     Route,
     Netfilter,
+    SockDiag,
 }
 
 // Header flags and control types, linux/netlink.h.
@@ -229,6 +231,7 @@ impl Socket {
         let protocol = match family {
             Family::Route => SockProtocol::NetlinkRoute,
             Family::Netfilter => SockProtocol::NetlinkNetFilter,
+            Family::SockDiag => SockProtocol::NetlinkSockDiag,
         };
         let fd = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, protocol)?;
         bind(fd.as_raw_fd(), &NetlinkAddr::new(0, groups))?;

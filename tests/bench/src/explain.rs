@@ -23,7 +23,12 @@ fn path(name: &str) -> String {
 /// An answer that lacks nothing.
 async fn explained(wire: &mut Wire, name: &str) -> anyhow::Result<Value> {
     let told: Value = serde_json::from_slice(wire.call("GET", &path(name), "", "").await?)?;
-    anyhow::ensure!(told["missing"].is_null() && told["past"].is_null(), "not all is known: {told}");
+    anyhow::ensure!(
+        told["missing"].is_null() && told["past"].is_null(),
+        "not all is known: {} {}",
+        told["missing"],
+        told["past"]
+    );
     Ok(told)
 }
 

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use skiff_tests::{Cluster, skiff, wait_until};
+use skiff_tests::{Cluster, skiff, wait_for, wait_until};
 
 use crate::{BOTH, with};
 
@@ -24,14 +24,16 @@ fn fields_are_explained() {
 fn metrics_are_read_by_who_may() {
     let namespace = Cluster::shared().namespace("api-metrics");
     namespace.kubectl(&["create", "configmap", "counted"]).ok();
-    let text = namespace.kubectl(&["get", "--raw", "/metrics"]).ok();
-    let has = |start: &str, parts: &[&str]| {
+    let post = ["resource=\"configmaps\"", "verb=\"POST\"", "code=\"201\""];
+    let has = |text: &str, start: &str, parts: &[&str]| {
         text.lines().any(|line| line.starts_with(start) && parts.iter().all(|part| line.contains(part)))
     };
-    let post = ["resource=\"configmaps\"", "verb=\"POST\"", "code=\"201\""];
-    assert!(has("apiserver_request_total{", &post), "{text}");
-    assert!(has("workqueue_adds_total{name=\"", &[]), "{text}");
-    assert!(has("process_resident_memory_bytes ", &[]), "{text}");
+    let text = wait_for("what was answered is counted", || {
+        let text = namespace.kubectl(&["get", "--raw", "/metrics"]).ok();
+        has(&text, "apiserver_request_total{", &post).then_some(text)
+    });
+    assert!(has(&text, "workqueue_adds_total{name=\"", &[]), "{text}");
+    assert!(has(&text, "process_resident_memory_bytes ", &[]), "{text}");
     let refused = namespace.kubectl(&["get", "--raw", "/metrics", "--as", "jane"]).err();
     assert!(refused.contains("forbidden"), "{refused}");
 }
@@ -109,8 +111,12 @@ fn nothing_listens_but_the_api_the_agents_and_the_dns() {
     let api = &endpoints["subsets"][0]["ports"][0]["port"];
     let api = api.as_u64().and_then(|port| u16::try_from(port).ok()).expect("a port");
     for (node, serves) in [(cluster.control_plane(), true), (cluster.worker(1), false)] {
-        let tables = cluster.on_node(&node, &["sh", "-c", TABLES]).ok();
-        let found = listening(&tables);
+        let look = || listening(&cluster.on_node(&node, &["sh", "-c", TABLES]).ok());
+        wait_until("agent and DNS listen", || {
+            let found = look();
+            found.iter().any(|(_, _, port)| *port == 10250) && found.contains(&("udp", dns, 53))
+        });
+        let found = look();
         let strangers: Vec<_> = found
             .iter()
             .filter(|(protocol, ip, port)| match (*protocol, *port) {

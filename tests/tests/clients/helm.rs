@@ -69,7 +69,7 @@ impl Drop for Helm {
 fn a_release_is_installed_upgraded_rolled_back_and_removed() {
     let helm = Helm::new("h-release");
     let client_side = "--server-side=false";
-    let wait = ["--wait", "--timeout=60s"];
+    let wait = ["--wait", "--timeout=120s"];
     let installed = helm.run(&["install", "r", "chart", client_side, wait[0], wait[1]]).ok();
     assert!(installed.contains("STATUS: deployed"), "{installed}");
     assert_eq!(helm.value(), "first");

@@ -10,7 +10,7 @@ fn cordon_drain_taint_and_back() {
     let worker = cluster.worker(1);
     let namespace = cluster.namespace("n-drain");
     namespace.apply(&deployment("d", 2)).ok();
-    namespace.kubectl(&["rollout", "status", "deployment/d", "--timeout=60s"]).ok();
+    namespace.kubectl(&["rollout", "status", "deployment/d", "--timeout=120s"]).ok();
     let kubectl = |args: &[&str]| cluster.kubectl(args);
     assert_eq!(kubectl(&["cordon", &worker]).ok(), format!("node/{worker} cordoned\n"));
     assert_eq!(kubectl(&["cordon", &worker]).ok(), format!("node/{worker} already cordoned\n"));
@@ -34,7 +34,7 @@ fn cordon_drain_taint_and_back() {
         ),
         "{refused}"
     );
-    let drained = kubectl(&["drain", &worker, "--force", "--grace-period=1", "--timeout=60s"]).ok();
+    let drained = kubectl(&["drain", &worker, "--force", "--grace-period=1", "--timeout=120s"]).ok();
     assert!(
         drained.ends_with(&format!("node/{worker} drained\n")) && drained.contains("pod/bare evicted"),
         "{drained}"
@@ -46,7 +46,7 @@ fn cordon_drain_taint_and_back() {
         phases == ["Pending", "Pending"]
     });
     assert_eq!(kubectl(&["uncordon", &worker]).ok(), format!("node/{worker} uncordoned\n"));
-    namespace.kubectl(&["rollout", "status", "deployment/d", "--timeout=60s"]).ok();
+    namespace.kubectl(&["rollout", "status", "deployment/d", "--timeout=120s"]).ok();
     assert_eq!(
         kubectl(&["taint", "node", &worker, "a=b:NoExecute"]).ok(),
         format!("node/{worker} tainted\n")
@@ -67,5 +67,5 @@ fn cordon_drain_taint_and_back() {
         format!("error: node {worker} already has a taint(s) with same effect(s) and --overwrite is false\n")
     );
     assert_eq!(kubectl(&["taint", "node", &worker, "a-"]).ok(), format!("node/{worker} untainted\n"));
-    namespace.kubectl(&["rollout", "status", "deployment/d", "--timeout=60s"]).ok();
+    namespace.kubectl(&["rollout", "status", "deployment/d", "--timeout=120s"]).ok();
 }

@@ -192,6 +192,10 @@ spec:
         )
         .ok();
     namespace.ready("two");
+    wait_until("all have spoken", || {
+        let log = namespace.kubectl(&["logs", "two", "--all-containers"]).ok();
+        log.contains("from a\n") && log.contains("two\n")
+    });
     for which in BOTH {
         let logs = |args: &[&str]| {
             let mut all = vec!["logs"];

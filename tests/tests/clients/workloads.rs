@@ -10,7 +10,7 @@ fn a_rollout_is_followed_undone_and_restarted() {
     namespace.apply(&deployment("d", 2)).ok();
     for which in BOTH {
         let kubectl = |args: &[&str]| with(&namespace, which, args);
-        let status = || kubectl(&["rollout", "status", "deployment/d", "--timeout=60s"]).ok();
+        let status = || kubectl(&["rollout", "status", "deployment/d", "--timeout=120s"]).ok();
         assert!(status().ends_with("deployment \"d\" successfully rolled out\n"));
         let before = kubectl(&["rollout", "history", "deployment/d"]).ok();
         let revision = |text: &str| {
@@ -48,10 +48,12 @@ fn scaling_by_deployment_and_by_replica_set() {
         let scaled =
             with(&namespace, which, &["scale", "deployment/d", &format!("--replicas={wanted}")]).ok();
         assert_eq!(scaled, "deployment.apps/d scaled\n");
-        namespace.kubectl(&["rollout", "status", "deployment/d", "--timeout=60s"]).ok();
-        let ready =
-            namespace.kubectl(&["get", "deployment", "d", "-o", "jsonpath={.status.readyReplicas}"]).ok();
-        assert_eq!(ready, wanted);
+        namespace.kubectl(&["rollout", "status", "deployment/d", "--timeout=120s"]).ok();
+        // Of fewer replicas kubectl says so before the surplus is gone.
+        wait_until("as many are ready", || {
+            let ready = ["get", "deployment", "d", "-o", "jsonpath={.status.readyReplicas}"];
+            namespace.kubectl(&ready).ok() == wanted
+        });
     }
     let refused = namespace.kubectl(&["scale", "deployment/d", "--replicas=1", "--current-replicas=9"]).err();
     assert_eq!(refused, "error: Expected replicas to be 9, was 2\n");
@@ -78,7 +80,7 @@ fn orphans_stay_and_dependents_go() {
     };
     let start = || {
         namespace.apply(&deployment("d", 2)).ok();
-        namespace.kubectl(&["rollout", "status", "deployment/d", "--timeout=60s"]).ok();
+        namespace.kubectl(&["rollout", "status", "deployment/d", "--timeout=120s"]).ok();
     };
     start();
     let deleted = namespace.kubectl(&["delete", "deployment", "d", "--cascade=orphan"]).ok();
@@ -91,7 +93,7 @@ fn orphans_stay_and_dependents_go() {
     // A new one of the same shape adopts them.
     start();
     assert_eq!((count("replicasets"), count("pods")), (1, 2));
-    namespace.kubectl(&["delete", "deployment", "d", "--cascade=foreground", "--timeout=60s"]).ok();
+    namespace.kubectl(&["delete", "deployment", "d", "--cascade=foreground", "--timeout=120s"]).ok();
     assert_eq!((count("replicasets"), count("pods")), (0, 0), "they go first");
     start();
     namespace.kubectl(&["delete", "deployment", "d", "--cascade=background"]).ok();
@@ -119,7 +121,7 @@ fn deletion_of_all_by_force_and_by_selector() {
         );
         let dry = with(&namespace, which, &["delete", "pod", "c", "--dry-run=server"]).ok();
         assert!(dry.ends_with("(server dry run)\n"), "{dry}");
-        let all = with(&namespace, which, &["delete", "pods", "--all", "--timeout=60s"]).ok();
+        let all = with(&namespace, which, &["delete", "pods", "--all", "--timeout=120s"]).ok();
         assert!(all.contains("pod \"c\" deleted") && all.contains("pod \"d\" deleted"), "{all}");
         assert!(namespace.kubectl(&["get", "pods"]).stderr.starts_with("No resources found"));
         let missing = with(&namespace, which, &["delete", "pod", "a"]).err();
@@ -135,7 +137,7 @@ fn a_daemon_set_rolls_out_and_back() {
         crate::deployment("d", 0).replace("kind: Deployment", "kind: DaemonSet").replace("replicas: 0, ", "");
     namespace.apply(&set).ok();
     let status = || {
-        let told = namespace.kubectl(&["rollout", "status", "daemonset/d", "--timeout=60s"]).ok();
+        let told = namespace.kubectl(&["rollout", "status", "daemonset/d", "--timeout=120s"]).ok();
         assert!(told.ends_with("daemon set \"d\" successfully rolled out\n"), "{told}");
     };
     status();

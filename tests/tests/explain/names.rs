@@ -1,7 +1,7 @@
 //! Unknown names, who may see what, and the API that any client can use.
 
 use serde_json::Value;
-use skiff_tests::Cluster;
+use skiff_tests::{Cluster, wait_until};
 
 use super::truth::{explain, explained};
 
@@ -48,7 +48,7 @@ fn any_client_can_ask_and_discovery_lists_it() {
     );
     let all = raw("/apis/explain.skiff.dev/v1/namespaces/i1-api/pods");
     assert_eq!(all["items"].as_array().map(Vec::len), Some(1), "{all}");
-    assert_eq!(all["items"][0]["namespaces"], told["namespaces"]);
+    assert_eq!(lasting(&all["items"][0]), lasting(&told));
     let listed = cluster.kubectl(&["api-resources", "--api-group=explain.skiff.dev", "-o", "name"]).ok();
     for name in ["nodes.explain.skiff.dev", "pods.explain.skiff.dev"] {
         assert!(listed.lines().any(|line| line == name), "{listed}");
@@ -84,13 +84,23 @@ fn any_client_can_ask_and_discovery_lists_it() {
         cluster.kubectl(&["explain", "--api-version=explain.skiff.dev/v1", "pods.listeners.reachable"]).ok();
     assert!(explained.contains("reason") && explained.contains("<string>"), "{explained}");
     // How long starts took, for Prometheus.
-    let metrics = cluster.kubectl(&["get", "--raw", "/metrics"]).ok();
     let bound = "skiff_pod_start_phase_seconds_count{phase=\"bind\"} ";
-    let count = metrics.lines().find_map(|line| line.strip_prefix(bound)).expect("binds are counted");
-    assert!(count.parse::<u64>().expect("a number") > 0, "{count}");
+    wait_until("binds are counted", || {
+        let metrics = cluster.kubectl(&["get", "--raw", "/metrics"]).ok();
+        let count = metrics.lines().find_map(|line| line.strip_prefix(bound)).map(str::parse::<u64>);
+        count.is_some_and(|count| count.expect("a number") > 0)
+    });
     // Plain kubectl still means the pods themselves.
     let names = cluster.kubectl(&["get", "pods", "-n", "i1-api", "-o", "name"]).ok();
     assert_eq!(names, "pod/p\n");
+}
+
+/// What is said of namespaces, without sentences: they count what other pods come and go with meanwhile.
+fn lasting(told: &Value) -> Vec<Value> {
+    let namespaces = told["namespaces"].as_array().cloned().unwrap_or_default();
+    let facts =
+        |own: Value| serde_json::json!([own["namespace"], own["word"], own["inode"], own["containers"]]);
+    namespaces.into_iter().map(facts).collect()
 }
 
 /// Whether a value is as a schema says: every field is published, and what is required is there.
@@ -140,6 +150,7 @@ kind: Pod
 metadata: {{name: p}}
 spec:
   nodeName: {node}
+  hostNetwork: true
   hostPID: true
   containers: [{{name: main, image: alpine, command: [sleep, '999999']}}]
 ---
@@ -200,13 +211,6 @@ subjects: [{{kind: User, name: i1-jane, apiGroup: rbac.authorization.k8s.io}}]
     assert!(whole["otherListeners"].to_string().contains("kubelet"), "{whole}");
     let told = cluster.kubectl(&["get", "--raw", path, "--as", "i1-jane"]).ok();
     let told: Value = serde_json::from_str(&told).expect("JSON");
-    // Sentences count what other pods come and go with meanwhile.
-    let lasting = |told: &Value| -> Vec<Value> {
-        let namespaces = told["namespaces"].as_array().cloned().unwrap_or_default();
-        let facts =
-            |own: Value| serde_json::json!([own["namespace"], own["word"], own["inode"], own["containers"]]);
-        namespaces.into_iter().map(facts).collect()
-    };
     assert_eq!(lasting(&told), lasting(&whole));
     assert!(!told.to_string().contains("kubelet"), "{told}");
     assert!(told["missing"].to_string().contains("nodes/explain"), "{told}");

@@ -84,7 +84,7 @@ fn the_readme_shows_what_is_printed_today() {
         fs::write(&file, part).expect("it is written");
         skiff_tests::run(command.arg("apply").arg("-f").arg(&file)).ok();
         if part.contains("kind: Pod") && !part.contains("too-late") {
-            let ready = ["wait", "pod", "--all", "--for=condition=Ready", "--timeout=60s"];
+            let ready = ["wait", "pod", "--all", "--for=condition=Ready", "--timeout=120s"];
             cluster.kubectl(&ready).ok();
         }
     }

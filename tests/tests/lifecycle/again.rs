@@ -65,7 +65,13 @@ fn kept_data_bring_the_same_cluster_back() {
     let cluster = Cluster::start_with("lc-keep", 2, &of_its_own);
     let namespace = cluster.namespace("k");
     namespace.apply(APP).ok();
-    namespace.kubectl(&["rollout", "status", "deployment/web", "--timeout=30s"]).ok();
+    namespace.kubectl(&["rollout", "status", "deployment/web", "--timeout=120s"]).ok();
+    // What a controller adds to each namespace.
+    wait_until("every namespace has the cluster's CA", || {
+        let found = identities(&cluster);
+        let count = |start: &str| found.iter().filter(|(name, _)| name.starts_with(start)).count();
+        count("ConfigMap kube-root-ca.crt") == count("Namespace ")
+    });
     let before = (identities(&cluster), ranges(&cluster));
     skiff(&["down", "--name", "lc-keep", "--keep-data"]).ok();
     assert!(traces("lc-keep").is_empty(), "{:?}", traces("lc-keep"));
@@ -85,8 +91,8 @@ fn kept_data_bring_the_same_cluster_back() {
         skiff(&all).stdout.starts_with("web-")
     };
     wait_until("the service answers", serves);
-    namespace.kubectl(&["rollout", "status", "deployment/web", "--timeout=30s"]).ok();
-    namespace.kubectl(&["wait", "--for=condition=Ready", "pod", "-l", "app=web", "--timeout=30s"]).ok();
+    namespace.kubectl(&["rollout", "status", "deployment/web", "--timeout=120s"]).ok();
+    namespace.kubectl(&["wait", "--for=condition=Ready", "pod", "-l", "app=web", "--timeout=120s"]).ok();
     assert_eq!((identities(&cluster), ranges(&cluster)), before);
     let pods = cluster.object(&["-n", "k", "pods"]);
     let answers = pods["items"].as_array().expect("a list").iter().all(|pod| {
@@ -102,7 +108,7 @@ fn kept_data_bring_the_same_cluster_back() {
         .ok();
     let namespace = cluster.namespace("fresh");
     namespace.apply(APP).ok();
-    namespace.kubectl(&["rollout", "status", "deployment/web", "--timeout=30s"]).ok();
+    namespace.kubectl(&["rollout", "status", "deployment/web", "--timeout=120s"]).ok();
     wait_until("pods of the lost cluster are gone", || {
         super::pids("lc-keep", "lc-keep-worker-1", "shim").len() == 2
     });

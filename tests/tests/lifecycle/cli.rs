@@ -191,7 +191,7 @@ fn commands_about_a_running_cluster() {
     ok(&["image", "rm", "--force", "alpine"]);
     assert_eq!(image(used), None);
     assert_eq!(namespace.exec("user", &["echo", "runs on"]).ok(), "runs on\n");
-    namespace.kubectl(&["delete", "pod", "user", "--timeout=30s"]).ok();
+    namespace.kubectl(&["delete", "pod", "user", "--timeout=120s"]).ok();
     let refusal = failed(&["image", "rm", "--name", "lc-cli", "alpine"]);
     assert!(refusal.contains("has no image \"alpine\""), "{refusal}");
     let refusal = failed(&["image", "load", "--name", "lc-cli", "/nonexistent.tar"]);
@@ -227,8 +227,16 @@ fn commands_about_a_running_cluster() {
 /// Runs the binary where no record of this machine's clusters is seen, as on any other machine.
 fn from_afar(kubeconfig: &str, args: &[&str]) -> Output {
     let mut command = Command::new("unshare");
-    // A mount namespace of its own, gone with the command.
-    command.args(["--mount", "sh", "-c", "mount -t tmpfs none /run/skiff && exec \"$@\"", "sh"]);
+    // A mount namespace of its own, gone with the command; what is unmounted outside is so here, too.
+    command.args([
+        "--mount",
+        "--propagation",
+        "slave",
+        "sh",
+        "-c",
+        "mount -t tmpfs none /run/skiff && exec \"$@\"",
+        "sh",
+    ]);
     run(command.arg(skiff_path()).args(args).env("KUBECONFIG", kubeconfig))
 }
 
@@ -267,7 +275,15 @@ fn the_platform_is_seen_from_afar_and_from_its_machine() {
 
     // Followed logs go on.
     let mut command = Command::new("unshare");
-    command.args(["--mount", "sh", "-c", "mount -t tmpfs none /run/skiff && exec \"$@\"", "sh"]);
+    command.args([
+        "--mount",
+        "--propagation",
+        "slave",
+        "sh",
+        "-c",
+        "mount -t tmpfs none /run/skiff && exec \"$@\"",
+        "sh",
+    ]);
     command.arg(skiff_path()).args(["logs", "--follow", first]).env("KUBECONFIG", copy);
     let path = cluster.data_dir().join("followed");
     let file = fs::File::create(&path).expect("a file");

@@ -161,7 +161,7 @@ fn a_server_and_an_agent_on_machines_of_their_own_are_a_cluster() {
     };
     pod("here", "lc-m-one");
     pod("there", "lc-m-two");
-    let ready = kubectl(&["wait", "--for=condition=Ready", "pod/here", "pod/there", "--timeout=30s"]);
+    let ready = kubectl(&["wait", "--for=condition=Ready", "pod/here", "pod/there", "--timeout=120s"]);
     assert_eq!(
         ready.code,
         0,

@@ -15,11 +15,11 @@ value: 2000
 preemptionPolicy: Never
 ";
 
-/// A pod that needs port 9000 of its node; the victim takes its time to go.
+/// A pod that needs port 9000 of its node; the victim takes its time to go, longer than it takes to look.
 fn holder(name: &str, class: &str) -> String {
     let class = if class.is_empty() { String::new() } else { format!("priorityClassName: {class}, ") };
     format!(
-        "{{apiVersion: v1, kind: Pod, metadata: {{name: {name}}}, spec: {{{class}terminationGracePeriodSeconds: 2, containers: [{{name: main, image: alpine, command: [sleep, '999999'], ports: [{{containerPort: 80, hostPort: 9000}}]}}]}}}}"
+        "{{apiVersion: v1, kind: Pod, metadata: {{name: {name}}}, spec: {{{class}terminationGracePeriodSeconds: 15, containers: [{{name: main, image: alpine, command: [sleep, '999999'], ports: [{{containerPort: 80, hostPort: 9000}}]}}]}}}}"
     )
 }
 

@@ -94,7 +94,7 @@ fn reset_proves_that_server_and_agent_left_nothing_whatever_was_killed() {
     });
     fs::write(one.dir.join("pods.yaml"), pods.concat()).expect("it is written");
     kubectl(&["apply", "-f", one.dir.join("pods.yaml").to_str().expect("UTF-8")]).ok();
-    let ready = kubectl(&["wait", "--for=condition=Ready", "pod/here", "pod/there", "--timeout=60s"]);
+    let ready = kubectl(&["wait", "--for=condition=Ready", "pod/here", "pod/there", "--timeout=120s"]);
     assert_eq!(ready.code, 0, "{ready:?}\n{}", kubectl(&["describe", "pods"]).stdout);
     let all = ["address", "cgroup", "file", "link", "mount", "process", "route", "sysctl", "table"];
     let changed: Vec<String> =

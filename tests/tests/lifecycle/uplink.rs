@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use serde_json::Value;
-use skiff_tests::{Background, Output, peer_path, run, skiff, skiff_path, wait_until};
+use skiff_tests::{Background, Output, peer_path, run, skiff, skiff_path, wait_for, wait_until};
 
 /// The outside's address and the machine's on the link to it, from the range kept for documentation.
 const OUTSIDE: &str = "192.0.2.2";
@@ -71,7 +71,7 @@ impl<'a> Inside<'a> {
         args.extend(flags);
         machine.skiff(&args).ok();
         own.kubectl(&["apply", "-f", own.write_pod().to_str().expect("UTF-8")]).ok();
-        own.kubectl(&["wait", "pod", "out", "--for=condition=Ready", "--timeout=60s"]).ok();
+        own.kubectl(&["wait", "pod", "out", "--for=condition=Ready", "--timeout=120s"]).ok();
         own
     }
 
@@ -129,7 +129,8 @@ fn pods_get_out_by_the_uplink_under_the_machines_address_and_only_by_it() {
     let before = forwarding();
 
     let open = Inside::up(&machine, "lc-open", &["--uplink"]);
-    let answer = open.ask().ok();
+    let answer =
+        wait_for("the outside is reached", || Some(open.ask()).filter(|answer| answer.code == 0)).stdout;
     // The outside has no route to pods or nodes: it could answer no other address.
     assert_eq!(answer.trim().rsplit(' ').next(), Some(MACHINE), "{answer}");
     let pod: Value =

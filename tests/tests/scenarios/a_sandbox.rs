@@ -93,7 +93,7 @@ fn a1_share_process_namespace() {
 fn a2_containers_of_a_pod_share_localhost_volumes_and_ipc() {
     let namespace = Cluster::shared().namespace("a2");
     namespace.apply(TWO_CONTAINERS).ok();
-    namespace.ready("two");
+    namespace.serves("two");
     let other = |command: &[&str]| {
         let mut args = vec!["exec", "two", "-c", "other", "--"];
         args.extend(command);

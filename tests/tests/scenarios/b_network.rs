@@ -1,6 +1,6 @@
 //! B: the pod network.
 
-use skiff_tests::{Cluster, Namespace, http_get};
+use skiff_tests::{Cluster, Namespace, http_get, wait_for};
 
 fn peer(name: &str, node: &str) -> String {
     format!(
@@ -22,7 +22,7 @@ fn three(namespace: &Namespace) -> (String, String, String) {
     let cluster = &namespace.cluster;
     let manifests = [("a", 1), ("b", 1), ("c", 2)].map(|(name, worker)| peer(name, &cluster.worker(worker)));
     namespace.apply(&manifests.concat()).ok();
-    ["a", "b", "c"].iter().for_each(|pod| namespace.ready(pod));
+    ["a", "b", "c"].iter().for_each(|pod| namespace.serves(pod));
     (namespace.pod_ip("a"), namespace.pod_ip("b"), namespace.pod_ip("c"))
 }
 
@@ -83,6 +83,7 @@ fn b3_the_machine_reaches_pods() {
     let namespace = cluster.namespace("b3-machine");
     namespace.apply("{apiVersion: v1, kind: Pod, metadata: {name: web}, spec: {containers: [{name: main, image: luksa/kubia}]}}").ok();
     namespace.ready("web");
-    let answer = http_get(&format!("{}:8080", namespace.pod_ip("web"))).expect("it answers");
+    let address = format!("{}:8080", namespace.pod_ip("web"));
+    let answer = wait_for("it answers", || http_get(&address).ok());
     assert_eq!(answer, "You've hit web\n");
 }

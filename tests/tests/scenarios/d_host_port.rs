@@ -1,6 +1,6 @@
 //! D: ports of the node that lead to one pod.
 
-use skiff_tests::{Cluster, fixed_ports, http_get, refused, wait_until};
+use skiff_tests::{Cluster, fixed_ports, http_get, refused, wait_for, wait_until};
 
 /// What a node says to a pod that names it and asks for a port that another has.
 const REJECTED: &str = "Pod was rejected: Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports";
@@ -42,7 +42,7 @@ fn d1_a_host_port_leads_to_the_pod_on_its_node_alone() {
         answer
     );
     // Not by force: then the object would go first, and its port some time later.
-    namespace.kubectl(&["delete", "pod", "kubia-hostport", "--grace-period=1", "--timeout=60s"]).ok();
+    namespace.kubectl(&["delete", "pod", "kubia-hostport", "--grace-period=1", "--timeout=120s"]).ok();
     // Without waiting: who sees that the pod is gone may give its port to another.
     assert!(refused(&format!("{node_ip}:9000")), "the port refuses");
     let ports = cluster.on_node(&node, &["nft", "list", "map", "ip", "skiff", "host-ports"]).ok();
@@ -59,11 +59,9 @@ fn d1_a_port_without_a_server_refuses() {
     let node =
         namespace.pod("nginx-hostport")["spec"]["nodeName"].as_str().expect("it is scheduled").to_owned();
     assert!(refused(&format!("{}:9000", cluster.node_ip(&node))));
-    assert!(
-        http_get(&format!("{}:80", namespace.pod_ip("nginx-hostport")))
-            .expect("it listens on 80")
-            .contains("nginx")
-    );
+    let own = format!("{}:80", namespace.pod_ip("nginx-hostport"));
+    assert!(wait_for("it listens on 80", || http_get(&own).ok()).contains("nginx"));
+    assert!(refused(&format!("{}:9000", cluster.node_ip(&node))), "now that it listens elsewhere, too");
     namespace.delete("pod", "nginx-hostport");
 }
 
@@ -110,7 +108,7 @@ spec:
     ];
     namespace.apply(&manifests.concat()).ok();
     // They differ in address or protocol, so one node takes them all.
-    ["tcp", "udp", "loopback"].iter().for_each(|name| namespace.ready(name));
+    ["tcp", "udp", "loopback"].iter().for_each(|name| namespace.serves(name));
     let on_node = |command: &[&str]| {
         let peer = skiff_tests::peer_path();
         let mut all = vec![peer.to_str().expect("UTF-8")];
@@ -151,8 +149,8 @@ spec:
     let status = namespace.pod("second")["status"].clone();
     assert_eq!((status["reason"].as_str(), status["message"].as_str()), (Some("NodePorts"), Some(REJECTED)));
     namespace.event("second", "NodePorts", REJECTED.trim_start_matches("Pod was rejected: "));
-    let answer =
-        http_get(&format!("{}:18930", cluster.node_ip(&cluster.worker(2)))).expect("the first has the port");
+    let door = format!("{}:18930", cluster.node_ip(&cluster.worker(2)));
+    let answer = wait_for("the first has the port", || http_get(&door).ok());
     assert_eq!(answer, "You've hit first\n");
 }
 
@@ -227,7 +225,7 @@ spec:
 ",
         )
         .ok();
-    namespace.kubectl(&["rollout", "status", "daemonset/web", "--timeout=60s"]).ok();
+    namespace.kubectl(&["rollout", "status", "daemonset/web", "--timeout=120s"]).ok();
     let nodes = [cluster.control_plane(), cluster.worker(1), cluster.worker(2)];
     for node in &nodes {
         let address = format!("{}:18960", cluster.node_ip(node));

@@ -44,7 +44,7 @@ spec:
 
 fn serve(namespace: &Namespace) {
     namespace.apply(SERVERS).ok();
-    namespace.kubectl(&["rollout", "status", "deployment/web", "--timeout=60s"]).ok();
+    namespace.kubectl(&["rollout", "status", "deployment/web", "--timeout=120s"]).ok();
     namespace.ready("client");
 }
 
@@ -56,17 +56,20 @@ fn e1_services_have_names() {
     let service = cluster.object(&["-n", "e1-names", "service", "web"]);
     let ip = service["spec"]["clusterIP"].as_str().expect("an address").to_owned();
     // busybox's nslookup asks dotted names as they are; a program's resolver takes the search list.
+    // Each node hears of services and endpoints in its own time.
     for name in ["web", "web.e1-names", "web.e1-names.svc.cluster.local"] {
-        namespace.exec("client", &["peer", "get", &format!("{name}:80")]).ok();
+        wait_until(&format!("{name} answers"), || {
+            namespace.exec("client", &["peer", "get", &format!("{name}:80")]).code == 0
+        });
     }
     let answer = namespace.exec("client", &["nslookup", "web.e1-names.svc.cluster.local"]).stdout;
     assert!(answer.contains(&ip), "{answer}");
-    let answer = namespace.exec("client", &["nslookup", "headless.e1-names.svc.cluster.local"]).stdout;
     let pods = cluster.object(&["-n", "e1-names", "pods", "-l", "app=web"]);
-    for pod in pods["items"].as_array().expect("a list") {
-        let ip = pod["status"]["podIP"].as_str().expect("an address");
-        assert!(answer.contains(ip), "{ip}: {answer}");
-    }
+    let pods = pods["items"].as_array().expect("a list");
+    wait_until("a headless service has its pods' addresses", || {
+        let answer = namespace.exec("client", &["nslookup", "headless.e1-names.svc.cluster.local"]).stdout;
+        pods.iter().all(|pod| answer.contains(pod["status"]["podIP"].as_str().expect("an address")))
+    });
     let api = namespace.exec("client", &["nslookup", "kubernetes.default.svc.cluster.local"]).stdout;
     assert!(api.contains("10.96.0.1") || api.contains(".0.1"), "{api}");
     let missing = namespace.exec("client", &["nslookup", "nobody.e1-names.svc.cluster.local"]);
@@ -104,7 +107,10 @@ fn e1_a_node_port_opens_on_every_node_and_spreads() {
             let output = skiff_tests::run(
                 std::process::Command::new(skiff_tests::peer_path()).args(["get", &address]),
             );
-            answered.insert(output.ok().split(' ').next().unwrap_or_default().to_owned());
+            // Before the node knows of the endpoints, it refuses.
+            if output.code == 0 {
+                answered.insert(output.stdout.split(' ').next().unwrap_or_default().to_owned());
+            }
             answered.len() == 2
         });
         // As upstream's nftables mode: not on the node's loopback.
@@ -113,6 +119,7 @@ fn e1_a_node_port_opens_on_every_node_and_spreads() {
             cluster.on_node(&node, &[peer.to_str().expect("UTF-8"), "get", &format!("127.0.0.1:{port}")]);
         assert_ne!(loopback.code, 0, "{loopback:?}");
     }
+    // The nodes know of both by now.
     let ip = service["spec"]["clusterIP"].as_str().expect("an address");
     namespace.exec("client", &["peer", "get", &format!("{ip}:80")]).ok();
     let peer = skiff_tests::peer_path();
@@ -122,15 +129,8 @@ fn e1_a_node_port_opens_on_every_node_and_spreads() {
     let pod = pods["items"][0]["metadata"]["name"].as_str().expect("a name");
     let mut answered = BTreeSet::new();
     wait_until("a server reaches both by the service", || {
-        answered.insert(
-            namespace
-                .exec(pod, &["peer", "get", &format!("{ip}:80")])
-                .ok()
-                .split(' ')
-                .next()
-                .unwrap_or_default()
-                .to_owned(),
-        );
+        let answer = namespace.exec(pod, &["peer", "get", &format!("{ip}:80")]).ok();
+        answered.insert(answer.split(' ').next().unwrap_or_default().to_owned());
         answered.len() == 2
     });
 }

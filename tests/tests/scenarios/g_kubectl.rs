@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::process::Stdio;
 
-use skiff_tests::{Cluster, manifest, skiff, wait_until};
+use skiff_tests::{Cluster, manifest, skiff, wait_for, wait_until};
 
 const SLEEPER: &str = "{apiVersion: v1, kind: Pod, metadata: {name: sleeper}, spec: {terminationGracePeriodSeconds: 1, containers: [{name: main, image: alpine, command: [sh, -c, 'echo started; sleep 999999 & wait']}]}}";
 
@@ -21,15 +21,20 @@ fn g_create_get_describe_exec_logs_delete() {
     assert!(listing.starts_with("NAME ") && listing.contains("1/1     Running   0"), "{listing}");
     let wide = namespace.kubectl(&["get", "po", "-o", "wide"]).ok();
     assert!(wide.contains("NOMINATED NODE"), "{wide}");
-    let described = namespace.kubectl(&["describe", "pods", "sleeper"]).ok();
+    // Events come in their own time.
     for text in ["Successfully assigned g/sleeper to", "Created", "Started", "QoS Class:", "BestEffort"] {
-        assert!(described.contains(text), "{text}: {described}");
+        wait_until(&format!("{text} is shown"), || {
+            namespace.kubectl(&["describe", "pods", "sleeper"]).ok().contains(text)
+        });
     }
     assert_eq!(namespace.exec("sleeper", &["echo", "hello"]).ok(), "hello\n");
     assert_eq!(namespace.exec("sleeper", &["sh", "-c", "exit 7"]).code, 7);
     let output = namespace.exec("sleeper", &["sh", "-c", "echo out; echo err >&2"]);
     assert!(output.stdout == "out\n" && output.stderr.starts_with("err\n"), "{output:?}");
-    assert_eq!(namespace.kubectl(&["logs", "sleeper"]).ok(), "started\n");
+    let log = wait_for("its program speaks", || {
+        Some(namespace.kubectl(&["logs", "sleeper"]).ok()).filter(|log| !log.is_empty())
+    });
+    assert_eq!(log, "started\n");
     let deleted = namespace.kubectl(&["delete", "pods", "sleeper"]).ok();
     assert!(deleted.starts_with("pod \"sleeper\" deleted"), "{deleted}");
     let missing = namespace.kubectl(&["get", "pod", "sleeper"]).err();
@@ -91,7 +96,9 @@ fn g_the_old_kubectl_works_too() {
     };
     assert_eq!(old(&["exec", "pod-with-host-pid-and-ipc", "echo", "old form"]).ok(), "old form\n");
     assert!(old(&["get", "pods"]).ok().contains("1/1     Running"));
-    assert!(old(&["describe", "pod", "pod-with-host-pid-and-ipc"]).ok().contains("Started"));
+    wait_until("its events are shown", || {
+        old(&["describe", "pod", "pod-with-host-pid-and-ipc"]).ok().contains("Started")
+    });
     let refused = old(&["apply", "-f", &manifest("simpleweb-env-number.yaml")]).err();
     assert!(
         refused.contains("env") && refused.contains("value"),

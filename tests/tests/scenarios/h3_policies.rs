@@ -32,7 +32,8 @@ impl World {
         )
         .ok();
         other.apply(&pod("neighbour", 2, "role: friend", "[sleep, '999999']")).ok();
-        ["server", "friend", "stranger"].iter().for_each(|pod| own.ready(pod));
+        own.serves("server");
+        ["friend", "stranger"].iter().for_each(|pod| own.ready(pod));
         other.ready("neighbour");
         let server = format!("{}:7000", own.pod_ip("server"));
         let world = World { own, other, server };
@@ -141,7 +142,7 @@ fn h3_services_are_judged_by_their_endpoints_and_names_need_to_be_allowed() {
         .as_str()
         .expect("an address")
         .to_owned();
-    assert!(world.get(own, "friend", &format!("{cluster_ip}:80")), "by the service's address too");
+    wait_until("by the service's address too", || world.get(own, "friend", &format!("{cluster_ip}:80")));
     assert_ne!(by_name(), 0, "but its name can't be asked for");
     let dns = "{to: [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: kube-system}}, podSelector: {matchLabels: {k8s-app: kube-dns}}}], ports: [{port: 53, protocol: UDP}]}";
     world.policy("dns", &format!("{{podSelector: {{}}, policyTypes: [Egress], egress: [{dns}]}}"));
@@ -153,7 +154,7 @@ fn h3_a_connection_that_a_new_policy_forbids_is_cut() {
     let world = World::new("h3-cut");
     let own = &world.own;
     own.apply(&pod("echo", 1, "role: echo", "[peer, echo, '7000']")).ok();
-    own.ready("echo");
+    own.serves("echo");
     let echo = format!("{}:7000", own.pod_ip("echo"));
     let beater = format!(
         "{{apiVersion: v1, kind: Pod, metadata: {{name: beater, labels: {{role: beater}}}}, spec: {{restartPolicy: Never, containers: [{{name: main, image: skiff/peer:v1, command: [peer, beat, '{echo}']}}]}}}}"
@@ -180,9 +181,9 @@ fn h3_a_connection_that_a_new_policy_forbids_is_cut() {
 fn h3_the_first_packet_of_a_pod_is_filtered() {
     let world = World::new("h3-first");
     let own = &world.own;
-    let shot = |name: &str, role: &str| {
+    let shot = |name: &str, role: &str, patience: &str| {
         format!(
-            "{{apiVersion: v1, kind: Pod, metadata: {{name: {name}, labels: {{role: {role}}}}}, spec: {{restartPolicy: Never, containers: [{{name: main, image: skiff/peer:v1, command: [peer, get, '{}', '{PATIENCE_MS}']}}]}}}}\n---\n",
+            "{{apiVersion: v1, kind: Pod, metadata: {{name: {name}, labels: {{role: {role}}}}}, spec: {{restartPolicy: Never, containers: [{{name: main, image: skiff/peer:v1, command: [peer, get, '{}', '{patience}']}}]}}}}\n---\n",
             world.server
         )
     };
@@ -194,14 +195,14 @@ fn h3_the_first_packet_of_a_pod_is_filtered() {
     };
     // Policy and pod in one breath; what they say is in force when the pod's program starts.
     let deny = policy("deny", "{podSelector: {matchLabels: {role: shot}}, policyTypes: [Egress]}");
-    own.apply(&(deny + &shot("denied-0", "shot"))).ok();
+    own.apply(&(deny + &shot("denied-0", "shot", PATIENCE_MS))).ok();
     let names = ["denied-1", "denied-2", "denied-3", "denied-4"];
-    own.apply(&names.map(|name| shot(name, "shot")).concat()).ok();
+    own.apply(&names.map(|name| shot(name, "shot", PATIENCE_MS)).concat()).ok();
     for name in ["denied-0"].iter().chain(&names) {
         assert_eq!(ends(name), Some(i64::from(SILENCE)), "{name}");
     }
     // The server lets in only who has this label: its node must know the pod before it is heard.
-    own.apply(&shot("allowed", "other")).ok();
+    own.apply(&shot("allowed", "other", "10000")).ok();
     assert_eq!(ends("allowed"), Some(0));
 }
 

@@ -1,7 +1,7 @@
 //! What is broken on purpose is named: a rule that somebody else put there, a route, a link.
 
 use serde_json::Value;
-use skiff_tests::{Cluster, Namespace, wait_until};
+use skiff_tests::{Cluster, Namespace, wait_for, wait_until};
 
 use crate::{peer, traced};
 
@@ -19,12 +19,21 @@ fn scene() -> Scene {
         peer("s2", &cluster.worker(2), "", "tcp, '7000'", "{containerPort: 7000, hostPort: 18954}"),
     ];
     namespace.apply(&pods.concat()).ok();
-    ["c1", "s2"].iter().for_each(|pod| namespace.ready(pod));
+    ["c1", "s2"].iter().for_each(|pod| namespace.serves(pod));
     Scene { namespace, cluster }
 }
 
+/// What is told and seen. Once more where an agent had no time for its answer, which is of the machine and not
+/// of what was broken.
 fn live(scene: &Scene) -> Value {
-    traced(&scene.namespace, &["c1", "s2", "--live"])
+    wait_for("every agent answers in time", || {
+        let told = traced(&scene.namespace, &["c1", "s2", "--live"]);
+        let whole = told["live"].is_object() && told["ways"][0]["verdict"] != "Unknown";
+        if !whole {
+            eprintln!("told in part: {}, {}", told["ways"][0]["summary"], told["missing"]);
+        }
+        whole.then_some(told)
+    })
 }
 
 #[track_caller]
@@ -36,10 +45,16 @@ fn agrees(told: &Value) {
 fn damage_is_named_and_agrees_with_a_real_connection() {
     let scene = scene();
     let (one, two) = (scene.cluster.worker(1), scene.cluster.worker(2));
+    let on = |node: &str, command: &[&str]| scene.cluster.on_node(node, command).ok();
+    let range =
+        scene.cluster.object(&["node", &two])["spec"]["podCIDR"].as_str().expect("a range").to_owned();
+    // A node makes its route to another one's pods when it hears of it.
+    let routes = wait_for("the one knows the way to the other", || {
+        Some(on(&one, &["ip", "route", "show", &range])).filter(|routes| !routes.trim().is_empty())
+    });
     let told = live(&scene);
     assert_eq!(told["ways"][0]["verdict"], "Delivered", "{told:#}");
     agrees(&told);
-    let on = |node: &str, command: &[&str]| scene.cluster.on_node(node, command).ok();
 
     // A rule that drops, in a table that is not ours.
     on(
@@ -59,9 +74,6 @@ fn damage_is_named_and_agrees_with_a_real_connection() {
     on(&two, &["nft", "delete table ip foreign"]);
 
     // A route that is gone: the way is then over the router, which knows all nodes.
-    let range =
-        scene.cluster.object(&["node", &two])["spec"]["podCIDR"].as_str().expect("a range").to_owned();
-    let routes = on(&one, &["ip", "route", "show", &range]);
     on(&one, &["ip", "route", "del", &range]);
     let told = live(&scene);
     let text = told["ways"][0]["hops"].to_string();

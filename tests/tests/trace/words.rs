@@ -26,10 +26,13 @@ spec: {type: NodePort, selector: {app: web}, ports: [{port: 80, targetPort: 7000
             .concat(),
         )
         .ok();
-    ["c1", "web"].iter().for_each(|pod| namespace.ready(pod));
-    let told = skiff_tests::wait_for("the service has its endpoint", || {
+    ["c1", "web"].iter().for_each(|pod| namespace.serves(pod));
+    // What a controller makes of the service, and then each node's rules of that.
+    let told = skiff_tests::wait_for("the service has its endpoint on each node", || {
         let told = traced(&namespace, &["c1", "pod/web", "--compare"]);
-        (told["rows"].as_array()?.len() == 4).then_some(told)
+        let rows = told["rows"].as_array()?;
+        let delivered = rows.iter().all(|row| row["trace"]["ways"][0]["verdict"] == "Delivered");
+        (rows.len() == 4 && delivered).then_some(told)
     });
     let row = |by: &str| {
         let mut rows = told["rows"].as_array().expect("rows").iter();

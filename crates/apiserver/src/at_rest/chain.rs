@@ -43,6 +43,18 @@ pub enum Unreadable {
 }
 
 impl Chain {
+    /// Reads also what another one has written; none has written things as they are.
+    pub(crate) fn reading_also(mut self, other: Option<&Chain>) -> Self {
+        if self.steps.is_empty() {
+            self.steps.push(Arc::new(Step::Identity));
+        }
+        match other {
+            Some(other) => self.steps.extend(other.steps.iter().cloned()),
+            None => self.steps.push(Arc::new(Step::Identity)),
+        }
+        self
+    }
+
     /// The bytes to store; `key` is where.
     pub(crate) fn seal(&self, key: &str, plain: &Bytes) -> Bytes {
         match self.steps.first().map(Arc::as_ref) {

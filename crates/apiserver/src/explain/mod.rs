@@ -11,6 +11,7 @@ mod schemas;
 mod start;
 mod traces;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +19,7 @@ use futures_util::future::BoxFuture;
 use http::{Method, StatusCode};
 use http_body_util::{BodyExt, Limited};
 use k8s_openapi::api::core::v1::Pod;
+use parking_lot::Mutex;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -36,6 +38,8 @@ use crate::streaming::agent::Agent;
 
 /// How long agents may take, all together; the whole answer then comes within three seconds.
 const AGENTS_TIMEOUT: Duration = Duration::from_millis(2_500);
+/// What an agent has at least, when another took all the time.
+const AGENT_TIMEOUT_MIN: Duration = Duration::from_millis(200);
 /// A node has a few hundred pods at most, each explained in some kilobytes.
 const ANSWER_BYTES_MAX: usize = 16 << 20;
 
@@ -86,6 +90,8 @@ struct Question<'a> {
     /// Until when agents may answer. Of those that are asked one after the other, the silence of one is
     /// what the next ones lack.
     deadline: Instant,
+    /// Nodes that did not answer in time, which are not asked again.
+    silent: Mutex<BTreeMap<String, String>>,
 }
 
 /// Answers a request to the group.
@@ -98,7 +104,7 @@ pub(crate) async fn answer(
     query: &Query,
 ) -> Result<Response, StatusError> {
     let deadline = Instant::now() + AGENTS_TIMEOUT;
-    let question = Question { server, who, address, base, deadline };
+    let question = Question { server, who, address, base, deadline, silent: Mutex::default() };
     let name = address.name.as_str();
     let of_namespace = !address.namespace.is_empty();
     let resource = address.resource.as_str();
@@ -172,7 +178,18 @@ impl Question<'_> {
 
     /// Asks a node's agent, for as long as an answer may take. Why it gave none is in words.
     async fn agent<T: DeserializeOwned>(&self, node: &str, path: &str) -> Result<T, String> {
-        ask(self.server, node, path, self.deadline).await
+        if let Some(why) = self.silent.lock().get(node) {
+            return Err(why.clone());
+        }
+        // One that answers is not left out because another did not.
+        let until = self.deadline.max(Instant::now() + AGENT_TIMEOUT_MIN);
+        let answer = ask(self.server, node, path, until).await;
+        if let Err(why) = &answer
+            && Instant::now() >= until
+        {
+            self.silent.lock().insert(node.to_owned(), why.clone());
+        }
+        answer
     }
 }
 
@@ -182,6 +199,7 @@ async fn ask<T: DeserializeOwned>(
     path: &str,
     deadline: Instant,
 ) -> Result<T, String> {
+    let within = deadline - Instant::now();
     let asking = async {
         let agent = Agent::of(server, node)?;
         let request = agent.request(&format!("/skiff/explain/{path}"))?.map(|()| empty());
@@ -192,7 +210,7 @@ async fn ask<T: DeserializeOwned>(
         Ok::<_, StatusError>((status, body))
     };
     let (status, body) = match tokio::time::timeout_at(deadline, asking).await {
-        Err(_) => return Err(silent(node)),
+        Err(_) => return Err(silent(node, within)),
         Ok(Err(error)) => return Err(format!("node {node} cannot be asked: {}", error.message())),
         Ok(Ok(answer)) => answer,
     };
@@ -203,8 +221,8 @@ async fn ask<T: DeserializeOwned>(
     serde_json::from_slice(&body).map_err(|error| format!("node {node} answered what can't be read: {error}"))
 }
 
-fn silent(node: &str) -> String {
-    format!("node {node} did not answer within {} s", AGENTS_TIMEOUT.as_secs_f32())
+fn silent(node: &str, within: Duration) -> String {
+    format!("node {node} did not answer within {:.1} s", within.as_secs_f32())
 }
 
 /// Where the pod is, if it is anywhere.

@@ -372,7 +372,7 @@ async fn real_kubectls_work() {
             let feeding = tokio::spawn(async move {
                 let _ = stdin.write_all(&input).await;
             });
-            let limit = std::time::Duration::from_secs(20);
+            let limit = std::time::Duration::from_secs(60);
             let output = tokio::time::timeout(limit, child.wait_with_output()).await;
             let output = output.unwrap_or_else(|_| panic!("{kubectl} {words:?} hangs")).unwrap();
             feeding.await.unwrap();
@@ -428,7 +428,7 @@ async fn real_kubectls_work() {
         for _ in 0..3 {
             let mut stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
             stream.write_all(b"GET / HTTP/1.0\r\n\r\n").await.unwrap();
-            let answer = tokio::time::timeout(std::time::Duration::from_secs(10), read_all(stream)).await;
+            let answer = tokio::time::timeout(std::time::Duration::from_secs(60), read_all(stream)).await;
             assert!(answer.as_ref().is_ok_and(|text| text.ends_with("forwarded")), "{kubectl}: {answer:?}");
         }
         forwarding.kill().await.unwrap();

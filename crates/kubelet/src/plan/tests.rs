@@ -191,6 +191,47 @@ fn restarts_by_policy() {
 }
 
 #[test]
+fn containers_restart_by_policies_and_rules_of_their_own() {
+    let two = |pod: &str, c: Value, d: Value| {
+        let mut containers = json!([{"name": "c", "image": "web:1"}, {"name": "d", "image": "web:1"}]);
+        for (container, own) in containers.as_array_mut().expect("two").iter_mut().zip([c, d]) {
+            container.as_object_mut().expect("one").extend(own.as_object().expect("fields").clone());
+        }
+        json!({"restartPolicy": pod, "containers": containers})
+    };
+    let plain = || json!({});
+    let own = |policy: &str| json!({"restartPolicy": policy});
+    let rule = json!({"restartPolicy": "Never", "restartPolicyRules": [
+        {"action": "Restart", "exitCodes": {"operator": "In", "values": [42]}},
+    ]});
+    for (spec, containers, expected) in [
+        (two("Always", own("Never"), plain()), ["d:0:run", "c:0:1:1"], &[][..]),
+        (two("Never", own("Always"), plain()), ["d:0:run", "c:0:0:1"], &["start c 1"]),
+        (two("Never", own("OnFailure"), plain()), ["d:0:0:1", "c:0:1:1"], &["start c 1"]),
+        (two("Always", own("Never"), own("Never")), ["d:0:1:1", "c:0:1:1"], &["stop sandboxes", "terminal"]),
+        (two("Always", own("Never"), plain()), ["d:0:1:1", "c:0:1:1"], &["start d 1"]),
+        (two("Always", rule.clone(), rule.clone()), ["d:0:42:1", "c:0:1:1"], &["start d 1"]),
+        (two("Always", rule.clone(), rule), ["d:0:0:1", "c:0:1:1"], &["stop sandboxes", "terminal"]),
+    ] {
+        let mut seen = up(&containers);
+        seen.images.insert("d".into(), ImageState::Ready);
+        check(spec, &seen, expected);
+    }
+    // An init container too: how the pod fares is its own policy's to say.
+    let init = |pod: &str, own: &str| json!({"restartPolicy": pod, "initContainers": [{"name": "i", "image": "web:1", "restartPolicy": own}]});
+    check(init("Always", "Never"), &up(&["i:0:1:1"]), &["stop sandboxes", "terminal"]);
+    check(init("Never", "OnFailure"), &up(&["i:0:1:1"]), &["start i 1", "c waits: PodInitializing"]);
+}
+
+#[test]
+fn what_has_ended_is_not_judged_by_its_deadline() {
+    let mut late = pod(json!({"activeDeadlineSeconds": 2_800, "restartPolicy": "Never"}));
+    late.status.as_mut().expect("it has one").phase = Some("Succeeded".into());
+    let ended = Observed { sandboxes: vec![sandbox(0, false)], ..up(&["c:0:0:1"]) };
+    assert_eq!(actions(&late, &ended, at(NOW)), Plan { terminal: true, ..Plan::default() });
+}
+
+#[test]
 fn crashes_back_off() {
     let mut seen = up(&["c:1:1:4"]);
     seen.crashes.insert("c".into(), Backoff::next(None, at(NOW - 20)));

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::observed::Probed;
 use crate::plan::actions;
-use crate::plan::tests::{NOW, at, pod, up};
+use crate::plan::tests::{NOW, at, pod, sandbox, up};
 
 fn of(pod: &Pod, seen: &Observed) -> PodStatus {
     let plan = actions(pod, seen, at(NOW));
@@ -41,6 +41,11 @@ fn check(spec: Value, seen: &Observed, expected: &str) {
     assert_eq!(told(&of(&pod(spec.clone()), seen)), expected, "{spec}");
 }
 
+/// The same once the sandbox has been stopped.
+fn down(containers: &[&str]) -> Observed {
+    Observed { sandboxes: vec![sandbox(0, false)], ..up(containers) }
+}
+
 #[test]
 fn phases_follow_containers() {
     for (policy, containers, expected) in [
@@ -49,13 +54,66 @@ fn phases_follow_containers() {
         ("Always", &["c:2:run", "c:1:1:9"], "Running True - c=running<Error(1)x2"),
         ("Always", &["c:0:0:1"], "Running False ContainersNotReady c=Completed(0)<-x0"),
         ("OnFailure", &["c:0:1:1"], "Running False ContainersNotReady c=Error(1)<-x0"),
-        ("OnFailure", &["c:0:0:1"], "Succeeded False PodCompleted c=Completed(0)<-x0"),
-        ("Never", &["c:0:0:1"], "Succeeded False PodCompleted c=Completed(0)<-x0"),
-        ("Never", &["c:0:3:1"], "Failed False PodFailed c=Error(3)<-x0"),
-        ("Never", &["c:0:lost"], "Failed False PodFailed c=ContainerStatusUnknown(137)<-x0"),
     ] {
         check(json!({"restartPolicy": policy}), &up(containers), expected);
     }
+    for (policy, container, ended) in [
+        ("OnFailure", "c:0:0:1", "Succeeded False PodCompleted c=Completed(0)<-x0"),
+        ("Never", "c:0:0:1", "Succeeded False PodCompleted c=Completed(0)<-x0"),
+        ("Never", "c:0:3:1", "Failed False PodFailed c=Error(3)<-x0"),
+        ("Never", "c:0:lost", "Failed False PodFailed c=ContainerStatusUnknown(137)<-x0"),
+    ] {
+        let spec = json!({"restartPolicy": policy});
+        check(spec.clone(), &down(&[container]), ended);
+        let (_, word) = ended.split_once('=').expect("a container");
+        check(spec, &up(&[container]), &format!("Running False ContainersNotReady c={word}"));
+    }
+}
+
+/// Somebody else takes a host port as soon as its holder's phase says that it has ended.
+#[test]
+fn no_phase_is_final_while_something_of_the_pod_still_runs() {
+    let of_words = |pod: &Pod, seen: &Observed| {
+        let status = of(pod, seen);
+        format!("{} {}", told(&status), status.reason.as_deref().unwrap_or("-"))
+    };
+    let mut late = pod(json!({"activeDeadlineSeconds": 2_800}));
+    late.status.get_or_insert_default().phase = Some("Running".into());
+    assert_eq!(of_words(&late, &up(&["c:0:run"])), "Running True - c=running<-x0 -");
+    assert_eq!(
+        of_words(&late, &up(&["c:0:made"])),
+        "Pending False ContainersNotReady c=ContainerCreating<-x0 -"
+    );
+    assert_eq!(of_words(&late, &up(&["c:0:143:0"])), "Running False ContainersNotReady c=Error(143)<-x0 -");
+    assert_eq!(
+        of_words(&late, &down(&["c:0:143:0"])),
+        "Failed False PodFailed c=Error(143)<-x0 DeadlineExceeded"
+    );
+    assert_eq!(
+        of_words(&late, &down(&["c:0:0:0"])),
+        "Failed False PodFailed c=Completed(0)<-x0 DeadlineExceeded"
+    );
+    // One of two is stubborn.
+    let two = json!({"restartPolicy": "Never", "containers": [{"name": "c", "image": "web:1"}, {"name": "d", "image": "web:1"}]});
+    let mut deleted = pod(two);
+    deleted.metadata.deletion_timestamp = Some(api_time(at(NOW)));
+    let seen = up(&["d:0:run", "c:0:1:0"]);
+    assert_eq!(told(&of(&deleted, &seen)), "Running False ContainersNotReady c=Error(1)<-x0 d=running<-x0");
+    // What somebody else said of its end stays.
+    late.status.get_or_insert_default().phase = Some("Succeeded".into());
+    late.status.get_or_insert_default().reason = Some("Theirs".into());
+    assert_eq!(
+        of_words(&late, &down(&["c:0:143:0"])),
+        "Succeeded False PodCompleted c=Error(143)<-x0 Theirs"
+    );
+}
+
+#[test]
+fn a_container_that_the_runtime_lost_does_not_run_for_ever() {
+    let mut pod = pod(json!({}));
+    pod.status = Some(of(&pod, &up(&["c:0:run"])));
+    pod.metadata.deletion_timestamp = Some(api_time(at(NOW)));
+    assert_eq!(told(&of(&pod, &down(&[]))), "Failed False PodFailed c=ContainerStatusUnknown(137)<-x0");
 }
 
 #[test]
@@ -76,7 +134,7 @@ fn init_containers_hold_the_pod_back() {
         &up(&["i:0:run"]),
         "Pending False ContainersNotReady i=running<-x0 c=PodInitializing<-x0",
     );
-    check(spec("Never"), &up(&["i:0:1:1"]), "Failed False PodFailed i=Error(1)<-x0 c=PodInitializing<-x0");
+    check(spec("Never"), &down(&["i:0:1:1"]), "Failed False PodFailed i=Error(1)<-x0 c=PodInitializing<-x0");
     let status = of(&pod(spec("Always")), &up(&["i:0:run"]));
     let initialized = status.conditions.as_ref().expect("has some")[1].clone();
     assert_eq!(initialized.message.as_deref(), Some("containers with incomplete status: [i]"));
@@ -101,8 +159,8 @@ fn deleted_pods_end_as_their_containers_did() {
     let mut pod = pod(json!({}));
     pod.metadata.deletion_timestamp = Some(api_time(at(NOW)));
     assert_eq!(told(&of(&pod, &up(&["c:0:run"]))), "Running True - c=running<-x0");
-    assert_eq!(told(&of(&pod, &up(&["c:0:143:0"]))), "Failed False PodFailed c=Error(143)<-x0");
-    assert_eq!(told(&of(&pod, &up(&["c:0:0:0"]))), "Succeeded False PodCompleted c=Completed(0)<-x0");
+    assert_eq!(told(&of(&pod, &down(&["c:0:143:0"]))), "Failed False PodFailed c=Error(143)<-x0");
+    assert_eq!(told(&of(&pod, &down(&["c:0:0:0"]))), "Succeeded False PodCompleted c=Completed(0)<-x0");
 }
 
 #[test]

@@ -21,7 +21,7 @@ use skiff_sys::nft::Ruleset;
 use tempfile::TempDir;
 
 /// Far more than a packet between namespaces takes; only failing tests wait that long.
-pub const PATIENCE: Duration = Duration::from_secs(5);
+pub const PATIENCE: Duration = Duration::from_secs(30);
 
 pub fn cidr(text: &str) -> Cidr {
     text.parse().unwrap()

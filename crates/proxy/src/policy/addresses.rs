@@ -163,4 +163,58 @@ mod tests {
         addresses.set(&ObjectKey::new("n", "new"), None);
         assert_eq!(show(&addresses), ["10.244.1.2 old 1 old"]);
     }
+
+    #[test]
+    fn what_the_api_said_is_forgotten_and_what_is_claimed_or_fixed_is_not() {
+        const DNS: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 10);
+        let mut addresses = Addresses::new("here", BTreeMap::from([(DNS, claimed("dns", "d"))]));
+        addresses.claim(A, Some(claimed("p", "1")));
+        apply(&mut addresses, &lean("p", "1", A, "new", 5));
+        apply(&mut addresses, &lean("q", "2", B, "other", 6));
+        assert_eq!(
+            show(&addresses),
+            ["10.96.0.10 dns d claimed", "10.244.1.2 p 1 new", "10.244.1.3 q 2 other"]
+        );
+        addresses.forget_watched();
+        assert_eq!(show(&addresses), ["10.96.0.10 dns d claimed", "10.244.1.2 p 1 claimed"]);
+        assert_eq!(addresses.owner(B), None);
+    }
+
+    #[test]
+    fn a_pod_that_was_claimed_elsewhere_has_no_other_address() {
+        let mut addresses = Addresses::new("here", BTreeMap::new());
+        apply(&mut addresses, &lean("p", "1", B, "old", 5));
+        // Its sandbox was made anew: what the API says of the old address holds no more.
+        let changed = addresses.claim(A, Some(claimed("p", "1")));
+        assert_eq!(changed, BTreeSet::from([A, B]));
+        assert_eq!(show(&addresses), ["10.244.1.2 p 1 old"]);
+        // The address goes to another pod, and both are to be looked at anew.
+        apply(&mut addresses, &lean("q", "2", A, "next", 6));
+        assert_eq!(show(&addresses), ["10.244.1.2 p 1 old"], "what is claimed holds");
+        assert_eq!(addresses.claim(A, None), BTreeSet::from([A, B]));
+        assert_eq!(show(&addresses), ["10.244.1.2 q 2 next", "10.244.1.3 p 1 old"]);
+    }
+
+    #[test]
+    fn what_this_node_claims_is_this_nodes_whatever_the_api_says() {
+        let mut addresses = Addresses::new("elsewhere", BTreeMap::new());
+        apply(&mut addresses, &lean("p", "1", A, "l", 5));
+        let is_local = |addresses: &Addresses| addresses.owner(A).map(|owner| owner.local);
+        assert_eq!(is_local(&addresses), Some(false));
+        addresses.claim(A, Some(claimed("p", "1")));
+        assert_eq!(is_local(&addresses), Some(true));
+    }
+
+    #[test]
+    fn changes_of_pods_are_taken_in() {
+        let mut addresses = Addresses::new("here", BTreeMap::new());
+        let pod = |ip, label: &str, version| Arc::new(lean("p", "1", ip, label, version));
+        let applied = |new: &Arc<LeanPod>| Change::Applied { old: None, new: new.clone() };
+        assert_eq!(addresses.observe(applied(&pod(A, "a", 1))), BTreeSet::from([A]));
+        assert_eq!(addresses.observe(applied(&pod(B, "b", 2))), BTreeSet::from([A, B]));
+        assert_eq!(show(&addresses), ["10.244.1.3 p 1 b"]);
+        assert_eq!(addresses.observe(Change::Resync), BTreeSet::new());
+        assert_eq!(addresses.observe(Change::Deleted(pod(B, "b", 2))), BTreeSet::from([B]));
+        assert!(addresses.all().is_empty());
+    }
 }

@@ -312,3 +312,102 @@ fn a_pod_more_is_an_element_for_each_selector_and_revokes_nothing() {
     table.complete(&mut step);
     assert_eq!((step.changes.len(), step.revokes), (2, true));
 }
+
+#[test]
+fn a_pod_that_is_isolated_takes_back_what_was_let_in_before() {
+    let (mut world, mut table, mut step) = (World::default(), Table::default(), Step::default());
+    assert!(step.is_empty());
+    world.apply(&Change::Namespace("a", Some(json!({}))), &mut table, &mut step);
+    table.complete(&mut step);
+    assert!(step.is_empty() && !step.revokes, "nobody asks for its labels");
+    world.apply(&Change::Policy("a", 0, Some(json!({"podSelector": {}}))), &mut table, &mut step);
+    table.complete(&mut step);
+    assert!(!step.is_empty() && step.revokes);
+
+    // Whoever comes to an address under the policy is isolated, and what the address had is worth nothing.
+    let pod = || json!({"namespace": "a", "labels": {"k": "x"}, "ports": []});
+    let mut step = Step::default();
+    world.apply(&Change::Pod(1, Some(pod())), &mut table, &mut step);
+    table.complete(&mut step);
+    assert!(step.revokes && !step.changes.is_empty() && !step.chains.is_empty());
+    // The second of its like needs no chain more.
+    let mut step = Step::default();
+    world.apply(&Change::Pod(2, Some(pod())), &mut table, &mut step);
+    table.complete(&mut step);
+    assert!(step.revokes && !step.is_empty() && step.chains.is_empty());
+    // The same once more is nothing.
+    let mut step = Step::default();
+    world.apply(&Change::Pod(2, Some(pod())), &mut table, &mut step);
+    table.complete(&mut step);
+    assert!(step.is_empty() && !step.revokes);
+    // With the policy its chains go, and all that it isolated.
+    let mut step = Step::default();
+    world.apply(&Change::Policy("a", 0, None), &mut table, &mut step);
+    table.complete(&mut step);
+    assert!(step.revokes && !step.idle.is_empty() && step.chains.is_empty());
+    assert!(table.is_empty());
+}
+
+/// The same number for whatever is asked.
+struct Given {
+    selector: u32,
+    name: u32,
+}
+
+impl super::schema::Numbers for Given {
+    fn selector(&self, _: &super::spec::PodPeers) -> u32 {
+        self.selector
+    }
+
+    fn name(&self, _: &str) -> u32 {
+        self.name
+    }
+}
+
+#[test]
+fn rules_look_up_what_the_pods_that_they_mean_are_elements_of() {
+    use super::schema::{named_port, peer, policy_chain, policy_chains};
+    let (mut world, mut table, mut step) = (World::default(), Table::default(), Step::default());
+    let spec = |k: &str, name: &str, protocol: &str| {
+        json!({"podSelector": {}, "ingress": [{
+            "from": [{"podSelector": {"matchLabels": {"k": k}}}], "ports": [{"port": name, "protocol": protocol}]}]})
+    };
+    let pod = |k: &str, port: Value| json!({"namespace": "a", "labels": {"k": k}, "ports": [port]});
+    world.apply(&Change::Pod(1, Some(pod("x", json!(["web", "TCP", 80])))), &mut table, &mut step);
+    world.apply(&Change::Pod(2, Some(pod("y", json!(["dns", "UDP", 81])))), &mut table, &mut step);
+    world.apply(&Change::Policy("a", 0, Some(spec("x", "web", "TCP"))), &mut table, &mut step);
+    world.apply(&Change::Policy("a", 1, Some(spec("y", "dns", "UDP"))), &mut table, &mut step);
+    table.complete(&mut step);
+    let contents = table.contents(0);
+    let elements: HashSet<(&str, Key)> = contents
+        .elements
+        .iter()
+        .flat_map(|(map, elements)| elements.iter().map(|(key, _)| (*map, *key)))
+        .collect();
+    let number = |element: &dyn Fn(u32) -> super::schema::Element| {
+        let found = (1..100).find(|number| {
+            let (map, key, _) = element(*number);
+            elements.contains(&(map, key))
+        });
+        found.expect("the pod is an element")
+    };
+    let given = [
+        Given {
+            selector: number(&|n| peer(n, ip(1))),
+            name: number(&|n| named_port(n, ip(1), Protocol::Tcp, 80)),
+        },
+        Given {
+            selector: number(&|n| peer(n, ip(2))),
+            name: number(&|n| named_port(n, ip(2), Protocol::Udp, 81)),
+        },
+    ];
+    let chains: Vec<_> = contents.chains.iter().map(|chain| (&chain.name, &chain.rules)).collect();
+    for (policy, given) in world.cluster.policies.iter().map(Policy::read).zip(given) {
+        let is_there = (1..100).any(|number| {
+            let name = policy_chain(Direction::Ingress, number);
+            let wanted = policy_chains(&name, &policy, Direction::Ingress, &given);
+            wanted.iter().all(|chain| chains.contains(&(&chain.name, &chain.rules)))
+        });
+        assert!(is_there, "{}", policy.key);
+    }
+}

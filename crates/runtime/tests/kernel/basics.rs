@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use skiff_runtime::*;
 
-use crate::node::{LONG, Node};
+use crate::node::{LONG, Node, is_version_2};
 
 #[tokio::test]
 async fn a_container_lives_and_leaves_nothing() {
@@ -15,7 +15,7 @@ async fn a_container_lives_and_leaves_nothing() {
     assert_eq!(fs::read_to_string(format!("/proc/{}/cmdline", sandbox.pid)).unwrap(), "/pause\0");
     let mut events = node.runtime.events();
     let id = node
-        .run(&sandbox, "echo hello; echo oops >&2; trap 'exit 7' TERM; while :; do sleep 0.05; done")
+        .run(&sandbox, "trap 'exit 7' TERM; echo hello; echo oops >&2; while :; do sleep 0.05; done")
         .await;
     let container = node.get(&id).await;
     assert_eq!(container.state, ContainerState::Running);
@@ -23,6 +23,10 @@ async fn a_container_lives_and_leaves_nothing() {
     assert_eq!(container.labels["who"], "test");
     assert!(container.image_id.starts_with("sha256:"));
     assert_eq!(node.exec(&id, "echo from exec").await, "from exec");
+    // Before it has its handler, nothing would end it.
+    while node.logged().lines().count() < 2 {
+        tokio::task::yield_now().await;
+    }
     node.runtime.stop_container(&id, LONG).await.unwrap();
     let container = node.get(&id).await;
     assert_eq!((container.state, container.exit_code), (ContainerState::Exited, Some(7)));
@@ -167,15 +171,26 @@ async fn limits_reach_the_control_group() {
     let pid = node.get(&id).await.pid;
     let membership = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
     let path = |controller: &str| {
-        let line = membership.lines().find(|line| line.split(':').nth(1) == Some(controller)).unwrap();
-        format!("/sys/fs/cgroup/{controller}{}", line.split(':').nth(2).unwrap())
+        let (named, mount) = match is_version_2() {
+            true => ("", String::new()),
+            false => (controller, format!("/{controller}")),
+        };
+        let line = membership.lines().find(|line| line.split(':').nth(1) == Some(named)).unwrap();
+        format!("/sys/fs/cgroup{mount}{}", line.split(':').nth(2).unwrap())
     };
     let read = |controller: &str, file: &str| {
         fs::read_to_string(format!("{}/{file}", path(controller))).unwrap().trim().to_owned()
     };
-    assert_eq!(read("cpu", "cpu.shares"), "512");
-    assert_eq!(read("cpu", "cpu.cfs_quota_us"), "20000");
-    assert_eq!(read("memory", "memory.limit_in_bytes"), (64 << 20).to_string());
+    if is_version_2() {
+        // Of 2 to 262,144 shares the weight is one of 1 to 10,000.
+        assert_eq!(read("cpu", "cpu.weight"), "20");
+        assert_eq!(read("cpu", "cpu.max"), "20000 100000");
+        assert_eq!(read("memory", "memory.max"), (64 << 20).to_string());
+    } else {
+        assert_eq!(read("cpu", "cpu.shares"), "512");
+        assert_eq!(read("cpu", "cpu.cfs_quota_us"), "20000");
+        assert_eq!(read("memory", "memory.limit_in_bytes"), (64 << 20).to_string());
+    }
     assert_eq!(read("pids", "pids.max"), "50");
     assert!(path("pids").ends_with(&format!("/burstable/pod1/{}", id.0)));
     assert_eq!(fs::read_to_string(format!("/proc/{pid}/oom_score_adj")).unwrap().trim(), "900");

@@ -14,10 +14,15 @@ use skiff_runtime::*;
 use skiff_sys::cgroup::Hierarchy;
 
 /// Long enough for a busy machine, and the end of a hung test.
-pub(crate) const LONG: Duration = Duration::from_secs(30);
+pub(crate) const LONG: Duration = Duration::from_secs(90);
 pub(crate) const IMAGE: &str = "box";
 pub(crate) const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\nweb:x:33:34::/srv:/bin/sh\n";
 pub(crate) const GROUP: &str = "root:x:0:\nlogs:x:4:web\nweb:x:34:\n";
+
+/// Whether the machine has one hierarchy of control groups, of version 2.
+pub(crate) fn is_version_2() -> bool {
+    fs::exists("/sys/fs/cgroup/cgroup.controllers").unwrap()
+}
 
 static COUNT: AtomicU32 = AtomicU32::new(0);
 

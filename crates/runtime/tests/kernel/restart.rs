@@ -52,6 +52,48 @@ async fn what_ended_while_nobody_looked_is_known() {
     assert_eq!(node.logged(), "last words\n");
 }
 
+#[tokio::test]
+async fn images_are_in_use_as_long_as_containers_are_there_whoever_is_killed_meanwhile() {
+    let mut node = Node::new().await;
+    let sandbox = node.sandbox().await;
+    let running = node.run(&sandbox, "sleep 1000").await;
+    let done = node.run(&sandbox, "true").await;
+    node.finished(&done).await;
+    let image = node.get(&running).await.image_id;
+    // Killed after it took hold of the image and before it had a container of it.
+    let store = images::ImageStore::open(images::Config::new(node.dir.path().join("images"))).unwrap();
+    store.hold(&image, "half-made", node.config.data_dir.to_str().unwrap()).await.unwrap();
+    store.hold(&image, "elsewhere", "/another/node").await.unwrap();
+    let used = || async { store.uses().await.unwrap()[0].containers };
+    assert_eq!(used().await, 4);
+    node.reopen();
+    assert_eq!(used().await, 3);
+    store.release("elsewhere").await.unwrap();
+    let refused = node.runtime.remove_image(&image, Removal::Unused).await;
+    assert!(matches!(refused, Err(ImageError::InUse { containers: 2, .. })), "{refused:?}");
+    node.runtime.remove_container(&done).await.unwrap();
+    assert_eq!(used().await, 1);
+    node.runtime.remove_sandbox(&sandbox.id).await.unwrap();
+    assert_eq!(used().await, 0);
+    node.runtime.remove_image(&image, Removal::Unused).await.unwrap();
+    assert!(node.runtime.image_uses().await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn what_a_container_writes_over_its_image_is_counted() {
+    let node = Node::new().await;
+    let sandbox = node.sandbox().await;
+    let id = node.run(&sandbox, "sleep 1000").await;
+    let before = node.runtime.written(&id).await.unwrap();
+    // Noise, which no file system makes smaller; some give out blocks only when it is synced.
+    node.exec(&id, "dd if=/dev/urandom of=/noise bs=1000000 count=3 2>/dev/null; sync").await;
+    let after = node.runtime.written(&id).await.unwrap();
+    assert_eq!(after.inodes, before.inodes + 1);
+    assert!(after.bytes >= before.bytes + 3_000_000, "{before:?} {after:?}");
+    assert!(node.runtime.written(&ContainerId("none".into())).await.is_err());
+    node.runtime.remove_sandbox(&sandbox.id).await.unwrap();
+}
+
 /// Something to put in a runtime's place.
 fn open_elsewhere(dir: &std::path::Path) -> std::sync::Arc<LocalRuntime> {
     let images = images::ImageStore::open(images::Config::new(dir.join("images"))).unwrap();

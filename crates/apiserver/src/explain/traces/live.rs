@@ -122,7 +122,7 @@ async fn listen_on<'n>(
     };
     let response = tokio::time::timeout(AGENTS_TIMEOUT, asking)
         .await
-        .map_err(|_| silent(node))?
+        .map_err(|_| silent(node, AGENTS_TIMEOUT))?
         .map_err(|error| format!("node {node} can't listen: {}", error.message()))?;
     if !response.status().is_success() {
         let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
@@ -134,7 +134,7 @@ async fn listen_on<'n>(
 
 async fn hear(node: &str, body: Body) -> Result<Vec<Sight>, String> {
     let body = Limited::new(body, ANSWER_BYTES_MAX).collect();
-    let body = tokio::time::timeout(AGENTS_TIMEOUT, body).await.map_err(|_| silent(node))?;
+    let body = tokio::time::timeout(AGENTS_TIMEOUT, body).await.map_err(|_| silent(node, AGENTS_TIMEOUT))?;
     let bytes = body.map_err(|error| format!("a node stopped telling what it heard: {error}"))?.to_bytes();
     serde_json::from_slice(&bytes).map_err(|error| format!("a node told what can't be read: {error}"))
 }

@@ -203,6 +203,10 @@ fn ranges_have_both_their_ends() {
             let (first, last) = (80u16.to_be_bytes().to_vec(), 90u16.to_be_bytes().to_vec());
             let range = Expression::Range { from: 0, unequal, first, last };
             assert_eq!(matches(vec![port(), range], &packet), Some(inside != unequal), "{number}");
+            let (first, last) = (80u16.to_be_bytes().to_vec(), 90u16.to_be_bytes().to_vec());
+            let load = Expression::Payload { base: 2, offset: 2, length: 2, into: 6 };
+            let range = Expression::Range { from: 6, unequal, first, last };
+            assert_eq!(matches(vec![load, range], &packet), Some(inside != unequal), "{number}");
         }
     }
 }
@@ -219,6 +223,12 @@ fn masks_leave_their_bits_and_turn_those_of_the_other() {
     assert_eq!(masked([255, 255, 0, 0], [0; 4], [10, 244, 0, 0]), Some(true));
     assert_eq!(masked([255, 255, 0, 0], [0; 4], [10, 244, 0, 2]), Some(false));
     assert_eq!(masked([0, 0, 0, 3], [0, 0, 0, 6], [0, 0, 0, 4]), Some(true));
+    // From one register to another.
+    let load = Expression::Payload { base: 1, offset: 12, length: 4, into: 5 };
+    let bitwise = Expression::Bitwise { from: 5, into: 9, mask: vec![255, 255, 255, 0], xor: vec![0; 4] };
+    let compare = |from, is: [u8; 4]| Expression::Compare { from, operator: 0, bytes: is.to_vec() };
+    let both = vec![load, bitwise, compare(9, [10, 244, 0, 0]), compare(5, [10, 244, 0, 2])];
+    assert_eq!(matches(both, &packet()), Some(true));
 }
 
 #[test]
@@ -466,13 +476,16 @@ fn draws_have_an_outcome_for_each_number() {
 
 #[test]
 fn beyond_256_outcomes_the_first_number_stands_for_all() {
-    let rules = vec![drawing(300, 0, 999), drawing(2, 0, 1)];
-    let listing = listing(vec![hooked("c", Point::Forward, 0, rules)]);
-    let all = passages(&listing, &Here, Point::Forward, &packet());
-    assert!((300..=301).contains(&all.len()), "{}", all.len());
-    let chances: f64 = all.iter().map(|passage| passage.chance).sum();
-    assert!((chances - 1.0).abs() < 1e-9, "{chances}");
-    assert_eq!(all[0].end, End::Accepted);
+    // The second draw of the first of 256 is the last that is told apart, that of 257 is none any more.
+    for (modulus, outcomes) in [(255, 257), (256, 257), (257, 257), (300, 300)] {
+        let rules = vec![drawing(modulus, 0, 999), drawing(2, 0, 1)];
+        let listing = listing(vec![hooked("c", Point::Forward, 0, rules)]);
+        let all = passages(&listing, &Here, Point::Forward, &packet());
+        assert_eq!(all.len(), outcomes, "{modulus}");
+        let chances: f64 = all.iter().map(|passage| passage.chance).sum();
+        assert!((chances - 1.0).abs() < 1e-9, "{chances}");
+        assert_eq!(all[outcomes - 1].end, End::Accepted, "{modulus}");
+    }
 }
 
 #[test]
