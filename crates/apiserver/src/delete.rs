@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use skiff_api::status::StatusError;
 
 use crate::auth::Identity;
+use crate::claims::Taken;
 use crate::http_body::{Response, full};
 use crate::object::Object;
 use crate::resources::{DeleteMode, Resource};
@@ -162,7 +163,7 @@ async fn delete_one(
         admission::delete(server, who, row, &old)?;
         Ok(match next(stored, &old, options, clock::now()) {
             Next::Keep => Step::Keep,
-            Next::Mark(value) => Step::Put { value, old, volatile: false },
+            Next::Mark(value) => Step::Put { value, old, volatile: false, taken: Taken::default() },
             Next::Remove => Step::Remove { last: old },
         })
     })

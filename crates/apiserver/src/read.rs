@@ -40,17 +40,9 @@ pub(crate) fn parse_version(text: Option<&str>) -> Result<Option<u64>, StatusErr
     let Some(text) = text else { return Ok(None) };
     match text.parse() {
         Ok(revision) => Ok(Some(revision)),
-        Err(_) => {
-            let fault = Cause::invalid(
-                "resourceVersion",
-                text,
-                format!("strconv.ParseUint: parsing {text:?}: invalid syntax"),
-            );
-            Err(StatusError::bad_request(format!(
-                "Invalid value: {text:?}: {}",
-                fault.message.rsplit_once(": strconv").map_or("invalid", |(_, d)| d)
-            )))
-        }
+        Err(_) => Err(StatusError::bad_request(format!(
+            "Invalid value: {text:?}: strconv.ParseUint: parsing {text:?}: invalid syntax"
+        ))),
     }
 }
 
@@ -214,6 +206,17 @@ pub(crate) async fn list(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_version_that_is_none_is_named() {
+        let refused = |text| parse_version(Some(text)).map_err(|e| (e.code(), e.message().to_owned()));
+        let words =
+            |text| format!("Invalid value: {text:?}: strconv.ParseUint: parsing {text:?}: invalid syntax");
+        for text in ["foo", "-1", "1.5"] {
+            assert_eq!(refused(text), Err((400, words(text))));
+        }
+        assert_eq!(refused("7"), Ok(Some(7)));
+    }
 
     #[test]
     fn tokens_survive_the_trip_and_garbage_is_refused() {

@@ -51,14 +51,7 @@ pub(crate) async fn answer(
         }
         let mut wanted = old.clone();
         wanted["spec"]["replicas"] = replicas.into();
-        let cx = Cx {
-            server,
-            who: &call.who,
-            dry_run: call.dry_run,
-            subresource: "scale",
-            key: &key,
-            notes: &call.notes,
-        };
+        let cx = Cx { server, who: &call.who, subresource: "scale", key: &key, notes: &call.notes };
         subresources::settled(&cx, row, wanted, old)
     })
     .await?;

@@ -1,4 +1,4 @@
-//! What a new cluster has from its first moment, and what a restarted server must know again.
+//! What a cluster has from its first moment, and whatever becomes of it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,39 +8,13 @@ use serde_json::{Value, json};
 use skiff_api::status::StatusError;
 
 use crate::request::{Address, Query};
-use crate::resources::{Resource, find, of_storage};
+use crate::resources::{Resource, find};
 use crate::server::{Call, Inner};
 use crate::write;
 
 const RETRY: Duration = Duration::from_secs(10);
 
 const NAMESPACES: &[&str] = &["kube-system", "kube-public", "kube-node-lease", "default"];
-
-/// Marks what the stored services and nodes hold.
-pub(crate) fn claims(server: &Inner) {
-    let services = of_storage("services").expect("services are in the table");
-    let view = server.caches.of(services).view(0);
-    for object in view.objects.values() {
-        let service = object.value(services);
-        if let Some(ip) = crate::resources::service_ip(&service)
-            && !server.cluster_ips.take(ip, &object.key)
-        {
-            tracing::warn!(service = %object.key, %ip, "two services hold one cluster IP");
-        }
-        for port in crate::resources::service_node_ports(&service) {
-            if !server.node_ports.take(port, &object.key) {
-                tracing::warn!(service = %object.key, port, "two services hold one node port");
-            }
-        }
-    }
-    let nodes = row("", "nodes");
-    let view = server.caches.of(nodes).view(0);
-    for object in view.objects.values() {
-        for span in crate::resources::node_spans(&object.value(nodes)) {
-            server.pod_ranges.take(span, &object.key);
-        }
-    }
-}
 
 /// Makes what is missing.
 pub(crate) async fn objects(server: &Inner) -> Result<(), StatusError> {

@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::future::Future;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -55,10 +55,8 @@ pub(crate) struct Inner {
     pub(crate) audit: Option<Audit>,
     /// The server's own, for what it does by itself.
     pub(crate) own_identity: Identity,
-    pub(crate) cluster_ips: Claims<Ipv4Addr>,
-    pub(crate) node_ports: Claims<u16>,
-    /// First and last address of nodes' pod ranges.
-    pub(crate) pod_ranges: Claims<(u32, u32)>,
+    /// Cluster IPs, node ports and pod ranges, and whose they are.
+    pub(crate) claims: Claims,
     pub(crate) openapi: crate::openapi::OpenApi,
     pub(crate) agents: crate::agents::Agents,
     pub(crate) gate: Gate,
@@ -186,18 +184,18 @@ impl ApiServer {
             config,
             store,
             access: Access::new(&caches),
+            claims: Claims::new(&caches),
             audit,
             caches,
             own_identity: Identity::new("system:apiserver", &["system:masters"]),
-            cluster_ips: Claims::new(),
-            node_ports: Claims::new(),
-            pod_ranges: Claims::new(),
             openapi: crate::openapi::OpenApi::new(),
             stopping,
         };
         let server = Self { inner: Arc::new(inner) };
         rbac::bootstrap::run(&server.inner).await.map_err(BuildError::Seed)?;
-        seed::claims(&server.inner);
+        for claim in server.inner.claims.shared() {
+            tracing::warn!(?claim, "more than one object holds a value that is one object's alone");
+        }
         seed::objects(&server.inner).await.map_err(BuildError::Seed)?;
         authn::own_token::keep(&server.inner).await.map_err(BuildError::Seed)?;
         tokio::spawn(seed::keep_service(Arc::clone(&server.inner)));

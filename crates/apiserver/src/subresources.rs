@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use skiff_api::status::{GroupResource, StatusError};
 
 use crate::auth::Identity;
+use crate::claims::Taken;
 use crate::delete::DeleteOptions;
 use crate::http_body::{Request, Response, full};
 use crate::node_access::restriction::{self, Written};
@@ -193,7 +194,7 @@ async fn bind(server: &Inner, call: &Call, binding: &Value) -> Result<Response, 
             &now,
         );
         metadata::bump_generation(&mut new, &old);
-        Ok(Step::Put { value: new, old, volatile: false })
+        Ok(Step::Put { value: new, old, volatile: false, taken: Taken::default() })
     })
     .await?;
     Ok(success(StatusCode::CREATED))

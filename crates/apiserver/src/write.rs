@@ -7,10 +7,11 @@ use std::sync::Arc;
 
 use serde_json::Value;
 use skiff_api::status::StatusError;
-use skiff_store::{CommitError, Expect, Write};
+use skiff_store::{CommitError, Expect, Store, Write};
 
+use crate::cache::Caches;
+use crate::claims::Taken;
 use crate::metadata;
-use crate::notes::Notes;
 use crate::object::{Object, to_stored};
 use crate::resources::{Cx, Resource};
 use crate::server::{Call, Inner};
@@ -28,6 +29,7 @@ pub(crate) enum Step {
         value: Value,
         old: Value,
         volatile: bool,
+        taken: Taken,
     },
     /// Gone; the value is its last state.
     Remove {
@@ -63,11 +65,26 @@ fn no_answer() -> CommitError {
     CommitError::Io("the store gave no answer".into())
 }
 
-async fn commit_one(server: &Inner, write: Write) -> Result<u64, CommitError> {
-    match server.store.commit(vec![write]).await.pop() {
-        Some(result) => result,
-        None => Err(no_answer()),
+/// Stores one write, and waits until the caches show it.
+async fn commit_one(store: &dyn Store, caches: &Caches, write: Write) -> Result<u64, CommitError> {
+    let revision = store.commit(vec![write]).await.pop().unwrap_or_else(|| Err(no_answer()))?;
+    caches.reached(revision).await;
+    Ok(revision)
+}
+
+/// The same for a write of what was taken for it. A client that goes away meanwhile does not stop it: what
+/// is being stored must not look free.
+async fn commit_taken(server: &Inner, write: Write, taken: Taken) -> Result<u64, CommitError> {
+    if taken.is_empty() {
+        return commit_one(&*server.store, &server.caches, write).await;
     }
+    let (store, caches) = (Arc::clone(&server.store), Arc::clone(&server.caches));
+    let task = tokio::spawn(async move {
+        let outcome = commit_one(&*store, &caches, write).await;
+        drop(taken);
+        outcome
+    });
+    task.await.unwrap_or_else(|_| Err(no_answer()))
 }
 
 /// A state that was (or, in a dry run, would have been) stored.
@@ -92,21 +109,16 @@ pub(crate) async fn modify(
         let Some(current) = cache.get(key) else {
             return Err(StatusError::not_found(row.group_resource(), name));
         };
-        let (value, old, volatile) = match step(&current)? {
+        let (value, old, volatile, taken) = match step(&current)? {
             Step::Keep => return Ok(Done::Kept(current)),
-            Step::Put { value, old, volatile } => (Some(value), old, volatile),
-            Step::Remove { last } => (None, last, false),
+            Step::Put { value, old, volatile, taken } => (Some(value), old, volatile, taken),
+            Step::Remove { last } => (None, last, false, Taken::default()),
         };
         let object = match &value {
             Some(value) => made(stored, &current.key, current.revision, value)?,
             None => made(stored, &current.key, current.revision, &old)?,
         };
-        let notes = Notes::default();
-        let cx = Cx { server, who: &server.own_identity, dry_run, subresource: "", key, notes: &notes };
         if dry_run {
-            if let Some(value) = &value {
-                stored.strategy.abandon(&cx, value, Some(&old));
-            }
             return Ok(if value.is_some() { Done::Put(object) } else { Done::Removed(object) });
         }
         let write = Write {
@@ -115,25 +127,15 @@ pub(crate) async fn modify(
             value: value.is_some().then(|| cache.seal(key, &object.body)),
             volatile,
         };
-        match commit_one(server, write).await {
+        match commit_taken(server, write, taken).await {
             Ok(revision) => {
-                server.caches.reached(revision).await;
-                stored.strategy.release(&cx, &old, value.as_ref());
                 let object = Arc::new(object.at(revision));
                 return Ok(if value.is_some() { Done::Put(object) } else { Done::Removed(object) });
             }
             Err(CommitError::Conflict { current, .. }) => {
-                if let Some(value) = &value {
-                    stored.strategy.abandon(&cx, value, Some(&old));
-                }
                 catch_up(server, current.map(|e| e.mod_revision)).await?;
             }
-            Err(error) => {
-                if let Some(value) = &value {
-                    stored.strategy.abandon(&cx, value, Some(&old));
-                }
-                return Err(store_failed(&error));
-            }
+            Err(error) => return Err(store_failed(&error)),
         }
     }
     Err(StatusError::modified(row.group_resource(), name))
@@ -186,14 +188,7 @@ pub(crate) async fn create(
         }
         let name = metadata::text(&value, "name").to_owned();
         let key: Arc<str> = stored.key(namespace, &name).into();
-        let cx = Cx {
-            server,
-            who: &call.who,
-            dry_run: call.dry_run,
-            subresource: "",
-            key: &key,
-            notes: &call.notes,
-        };
+        let cx = Cx { server, who: &call.who, subresource: "", key: &key, notes: &call.notes };
         admission::create(&cx, stored, row, namespace, &mut value).await?;
         if !name.is_empty() && server.caches.of(stored).get(&key).is_some() {
             if generated && attempt < GENERATED_NAME_ATTEMPTS {
@@ -209,10 +204,9 @@ pub(crate) async fn create(
             return Err(StatusError::invalid(row.group, row.kind, &name, &faults));
         }
         admission::validate(&cx, row, &value, None)?;
-        strategy.allocate(&cx, &mut value, None)?;
+        let taken = strategy.allocate(&cx, &mut value, None)?;
         let object = made(stored, &key, 0, &value)?;
         if call.dry_run {
-            strategy.abandon(&cx, &value, None);
             return Ok(object);
         }
         let write = Write {
@@ -221,25 +215,18 @@ pub(crate) async fn create(
             value: Some(server.caches.of(stored).seal(&key, &object.body)),
             volatile: strategy.volatile(&value, None),
         };
-        match commit_one(server, write).await {
+        match commit_taken(server, write, taken).await {
             Ok(revision) => {
-                server.caches.reached(revision).await;
                 return Ok(match server.caches.of(stored).get(&key) {
                     Some(cached) if cached.revision == revision => cached,
                     _ => Arc::new(object.at(revision)),
                 });
             }
-            Err(CommitError::Conflict { .. }) if generated && attempt < GENERATED_NAME_ATTEMPTS => {
-                strategy.abandon(&cx, &value, None);
-            }
+            Err(CommitError::Conflict { .. }) if generated && attempt < GENERATED_NAME_ATTEMPTS => {}
             Err(CommitError::Conflict { .. }) => {
-                strategy.abandon(&cx, &value, None);
                 return Err(StatusError::already_exists(row.group_resource(), &name));
             }
-            Err(error) => {
-                strategy.abandon(&cx, &value, None);
-                return Err(store_failed(&error));
-            }
+            Err(error) => return Err(store_failed(&error)),
         }
     }
     unreachable!("the loop ends by returning")
@@ -299,7 +286,6 @@ pub(crate) async fn update(
         let cx = Cx {
             server,
             who: &call.who,
-            dry_run: call.dry_run,
             subresource: &call.address.subresource,
             key: &key,
             notes: &call.notes,
@@ -339,7 +325,7 @@ pub(crate) fn settle(
         return Err(StatusError::invalid(row.group, row.kind, metadata::text(&old, "name"), &faults));
     }
     admission::validate(cx, row, &wanted, Some(&old))?;
-    strategy.allocate(cx, &mut wanted, Some(&old))?;
+    let taken = strategy.allocate(cx, &mut wanted, Some(&old))?;
     if delete::is_finished(stored, &wanted, &old) {
         return Ok(Step::Remove { last: wanted });
     }
@@ -347,7 +333,7 @@ pub(crate) fn settle(
         return Ok(Step::Keep);
     }
     let volatile = strategy.volatile(&wanted, Some(&old));
-    Ok(Step::Put { value: wanted, old, volatile })
+    Ok(Step::Put { value: wanted, old, volatile, taken })
 }
 
 fn keep_part(wanted: &mut Value, old: &Value, part: &str) {

@@ -21,6 +21,7 @@ pub use self::chain::Unreadable;
 pub(crate) use self::chain::{Chain, Opened};
 pub use self::configuration::ConfigurationError;
 use self::configuration::Rule;
+use crate::claims::Taken;
 use crate::resources::Resource;
 use crate::server::Inner;
 use crate::write::{Step as Write, modify};
@@ -77,7 +78,7 @@ pub(crate) async fn rewrite(server: Arc<Inner>, stale: Vec<(&'static Resource, A
     for (resource, key) in stale {
         let written = modify(&server, resource, resource, &key, false, |current| {
             let value = current.value(resource);
-            Ok(Write::Put { value: value.clone(), old: value, volatile: false })
+            Ok(Write::Put { value: value.clone(), old: value, volatile: false, taken: Taken::default() })
         });
         match written.await {
             Ok(_) => {}

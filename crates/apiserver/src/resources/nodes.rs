@@ -4,6 +4,7 @@ use serde_json::Value;
 use skiff_api::status::{Cause, GroupResource, StatusError};
 
 use super::{Cx, Strategy, find};
+use crate::claims::{Claim, Held, Taken};
 
 pub(crate) struct Nodes;
 
@@ -29,37 +30,25 @@ impl Strategy for Nodes {
     }
 
     /// Two nodes that ask for one range at the same moment both pass [`Strategy::validate`].
-    fn allocate(&self, cx: &Cx<'_>, new: &mut Value, old: Option<&Value>) -> Result<(), StatusError> {
-        for span in spans(new) {
-            if !cx.server.pod_ranges.take(span, cx.key) {
-                self.abandon(cx, new, old);
-                let nodes = GroupResource { group: "", resource: "nodes" };
-                let why = "another node is just getting an overlapping pod range";
-                return Err(StatusError::conflict(nodes, crate::metadata::text(new, "name"), why));
-            }
+    fn allocate(&self, cx: &Cx<'_>, new: &mut Value, old: Option<&Value>) -> Result<Taken, StatusError> {
+        let kept = old.map(spans).unwrap_or_default();
+        let mut taken = cx.server.claims.attempt(crate::metadata::text(new, "uid"), cx.key);
+        for (first, last) in spans(new).into_iter().filter(|span| !kept.contains(span)) {
+            let Err(held) = cx.server.claims.take(&mut taken, Claim::PodRange(first, last)) else { continue };
+            let nodes = GroupResource { group: "", resource: "nodes" };
+            let name = crate::metadata::text(new, "name");
+            let why = "another node is just getting an overlapping pod range";
+            return Err(match held {
+                Held::ByNamesake => StatusError::already_exists(nodes, name),
+                Held::ByAnother => StatusError::conflict(nodes, name, why),
+            });
         }
-        Ok(())
-    }
-
-    fn abandon(&self, cx: &Cx<'_>, new: &Value, old: Option<&Value>) {
-        give_back(cx, new, old);
-    }
-
-    fn release(&self, cx: &Cx<'_>, old: &Value, new: Option<&Value>) {
-        give_back(cx, old, new);
+        Ok(taken)
     }
 
     /// A status that differs only in its heartbeats.
     fn volatile(&self, new: &Value, old: Option<&Value>) -> bool {
         old.is_some_and(|old| without_heartbeats(new) == without_heartbeats(old))
-    }
-}
-
-/// Gives back what `from` holds and `keeper` does not.
-fn give_back(cx: &Cx<'_>, from: &Value, keeper: Option<&Value>) {
-    let kept = keeper.map(spans).unwrap_or_default();
-    for span in spans(from).into_iter().filter(|s| !kept.contains(s)) {
-        cx.server.pod_ranges.give_back(span, cx.key);
     }
 }
 

@@ -4,10 +4,11 @@ use std::net::Ipv4Addr;
 
 use rand::RngExt;
 use serde_json::{Value, json};
-use skiff_api::status::{Cause, StatusError};
+use skiff_api::status::{Cause, GroupResource, StatusError};
 
 use super::{Cx, Strategy};
-use crate::config::Range;
+use crate::claims::{Claim, Held, Taken};
+use crate::config::{Config, Range};
 use crate::metadata;
 
 pub(crate) struct Services;
@@ -25,23 +26,15 @@ impl Strategy for Services {
         Ok(())
     }
 
-    fn allocate(&self, cx: &Cx<'_>, new: &mut Value, old: Option<&Value>) -> Result<(), StatusError> {
+    fn allocate(&self, cx: &Cx<'_>, new: &mut Value, old: Option<&Value>) -> Result<Taken, StatusError> {
         if cx.subresource == "status" {
-            return Ok(());
+            return Ok(Taken::default());
         }
         allocate(cx, new, old)
     }
 
     fn name_rule(&self) -> fn(&str) -> Option<String> {
         crate::names::label
-    }
-
-    fn abandon(&self, cx: &Cx<'_>, new: &Value, old: Option<&Value>) {
-        give_back(cx, new, old);
-    }
-
-    fn release(&self, cx: &Cx<'_>, old: &Value, new: Option<&Value>) {
-        give_back(cx, old, new);
     }
 }
 
@@ -58,22 +51,6 @@ pub(crate) fn node_ports(service: &Value) -> Vec<u16> {
         .filter_map(|p| u16::try_from(p).ok())
         .filter(|p| *p != 0)
         .collect()
-}
-
-/// Gives back what `from` holds and `keeper` does not.
-fn give_back(cx: &Cx<'_>, from: &Value, keeper: Option<&Value>) {
-    let kept_ip = keeper.and_then(cluster_ip);
-    if let Some(ip) = cluster_ip(from)
-        && Some(ip) != kept_ip
-    {
-        cx.server.cluster_ips.give_back(ip, cx.key);
-    }
-    let kept = keeper.map(node_ports).unwrap_or_default();
-    for port in node_ports(from) {
-        if !kept.contains(&port) {
-            cx.server.node_ports.give_back(port, cx.key);
-        }
-    }
 }
 
 fn wants_ip(type_: &str) -> bool {
@@ -128,115 +105,165 @@ fn keep_allocations(new: &mut Value, old: &Value) {
     }
 }
 
-fn allocate(cx: &Cx<'_>, new: &mut Value, old: Option<&Value>) -> Result<(), StatusError> {
+fn allocate(cx: &Cx<'_>, new: &mut Value, old: Option<&Value>) -> Result<Taken, StatusError> {
     let name = metadata::text(new, "name").to_owned();
-    let outcome = allocate_ip(cx, new).and_then(|()| allocate_ports(cx, new));
-    outcome.map_err(|fault| {
-        give_back(cx, new, old);
-        match fault {
-            Fault::Field(cause) => StatusError::invalid("", "Service", &name, &[cause]),
-            Fault::Full(what) => StatusError::internal(format!("failed to allocate {what}: range is full")),
+    let mut claimant = Claimant {
+        cx,
+        taken: cx.server.claims.attempt(metadata::text(new, "uid"), cx.key),
+        old_ip: old.and_then(cluster_ip),
+        old_ports: old.map(node_ports).unwrap_or_default(),
+    };
+    let outcome = claimant.ip(new).and_then(|()| claimant.ports(new));
+    outcome.map(|()| claimant.taken).map_err(|fault| match fault {
+        Fault::Field(cause) => StatusError::invalid("", "Service", &name, &[cause]),
+        Fault::Exists => {
+            StatusError::already_exists(GroupResource { group: "", resource: "services" }, &name)
         }
+        Fault::Full(what) => StatusError::internal(format!("failed to allocate {what}: range is full")),
     })
+}
+
+/// A service on its way to what it needs; what it had before it has still.
+struct Claimant<'a> {
+    cx: &'a Cx<'a>,
+    taken: Taken,
+    old_ip: Option<Ipv4Addr>,
+    old_ports: Vec<u16>,
 }
 
 enum Fault {
     Field(Cause),
     Full(&'static str),
+    /// A service of the same name has it.
+    Exists,
 }
 
-fn allocate_ip(cx: &Cx<'_>, new: &mut Value) -> Result<(), Fault> {
-    let type_ = new["spec"]["type"].as_str().unwrap_or("ClusterIP").to_owned();
-    if !wants_ip(&type_) {
-        return Ok(());
-    }
-    let listed = new["spec"]["clusterIPs"][0].as_str().unwrap_or_default().to_owned();
-    let given = match new["spec"]["clusterIP"].as_str().unwrap_or_default() {
-        "" => listed,
-        given => given.to_owned(),
-    };
-    let address = match given.as_str() {
-        "None" => "None".to_owned(),
-        "" => {
-            let range = cx.server.config.service_cidr;
-            let free = cx.server.cluster_ips.take_any(range.dynamic(), cx.key);
-            free.ok_or(Fault::Full("a service IP"))?.to_string()
+impl Claimant<'_> {
+    fn ip(&mut self, new: &mut Value) -> Result<(), Fault> {
+        let type_ = new["spec"]["type"].as_str().unwrap_or("ClusterIP").to_owned();
+        if !wants_ip(&type_) {
+            return Ok(());
         }
-        given => {
-            explicit_ip(cx, given)?;
-            given.to_owned()
-        }
-    };
-    if let Some(spec) = new["spec"].as_object_mut() {
-        spec.insert("clusterIP".into(), address.as_str().into());
-        spec.insert("clusterIPs".into(), json!([address]));
-        spec.entry("ipFamilies").or_insert_with(|| json!(["IPv4"]));
-        spec.entry("ipFamilyPolicy").or_insert_with(|| "SingleStack".into());
-    }
-    Ok(())
-}
-
-fn explicit_ip(cx: &Cx<'_>, given: &str) -> Result<(), Fault> {
-    let invalid = |why: String| Fault::Field(Cause::invalid("spec.clusterIPs", json!([given]), why));
-    let Ok(ip) = given.parse::<Ipv4Addr>() else {
-        let why = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)";
-        return Err(Fault::Field(Cause::invalid("spec.clusterIPs[0]", given, why)));
-    };
-    let range = cx.server.config.service_cidr;
-    if !range.contains(ip) {
-        return Err(invalid(format!(
-            "failed to allocate IP {ip}: the provided IP ({ip}) is not in the valid range. The range of \
-             valid IPs is {range}"
-        )));
-    }
-    if cx.dry_run && cx.server.cluster_ips.holds(ip, cx.key) {
-        return Ok(());
-    }
-    if !cx.server.cluster_ips.take(ip, cx.key) {
-        return Err(invalid(format!("failed to allocate IP {ip}: provided IP is already allocated")));
-    }
-    Ok(())
-}
-
-fn allocate_ports(cx: &Cx<'_>, new: &mut Value) -> Result<(), Fault> {
-    let type_ = new["spec"]["type"].as_str().unwrap_or("ClusterIP").to_owned();
-    if !wants_ports(new, &type_) {
-        return Ok(());
-    }
-    let (low, high) = cx.server.config.node_ports;
-    // Protocols of one service may share a number, as upstream gives it to the same port of both.
-    let mut given_out: Vec<(u64, u16)> = Vec::new();
-    let count = new["spec"]["ports"].as_array().map_or(0, Vec::len);
-    for i in 0..count {
-        let port = &new["spec"]["ports"][i];
-        let number = port["port"].as_u64().unwrap_or(0);
-        let given = port["nodePort"].as_u64().unwrap_or(0);
-        let field = format!("spec.ports[{i}].nodePort");
-        let chosen = if given != 0 {
-            let fits = u16::try_from(given).ok().filter(|p| (low..=high).contains(p));
-            let Some(port) = fits else {
-                let why = format!(
-                    "provided port is not in the valid range. The range of valid ports is {low}-{high}"
-                );
-                return Err(Fault::Field(Cause::invalid(field, given, why)));
-            };
-            if !cx.server.node_ports.take(port, cx.key) {
-                return Err(Fault::Field(Cause::invalid(field, given, "provided port is already allocated")));
-            }
-            port
-        } else if let Some((_, shared)) = given_out.iter().find(|(n, _)| *n == number) {
-            *shared
-        } else {
-            let size = high - low + 1;
-            let start = rand::rng().random_range(0..size);
-            let candidates = (0..size).map(|i| low + (start + i) % size);
-            let free = cx.server.node_ports.take_any(candidates, cx.key);
-            free.ok_or(Fault::Full("a nodePort"))?
+        let listed = new["spec"]["clusterIPs"][0].as_str().unwrap_or_default().to_owned();
+        let given = match new["spec"]["clusterIP"].as_str().unwrap_or_default() {
+            "" => listed,
+            given => given.to_owned(),
         };
-        given_out.push((number, chosen));
-        new["spec"]["ports"][i]["nodePort"] = chosen.into();
+        let address = match given.as_str() {
+            "None" => "None".to_owned(),
+            "" => {
+                let config = &self.cx.server.config;
+                let key = self.cx.key;
+                let free = config.service_cidr.dynamic().filter(|ip| !is_reserved(config, *ip, key));
+                let free = self.cx.server.claims.take_any(&mut self.taken, free.map(Claim::ClusterIp));
+                match free {
+                    Some(Claim::ClusterIp(ip)) => ip.to_string(),
+                    _ => return Err(Fault::Full("a service IP")),
+                }
+            }
+            given => {
+                self.explicit_ip(given)?;
+                given.to_owned()
+            }
+        };
+        if let Some(spec) = new["spec"].as_object_mut() {
+            spec.insert("clusterIP".into(), address.as_str().into());
+            spec.insert("clusterIPs".into(), json!([address]));
+            spec.entry("ipFamilies").or_insert_with(|| json!(["IPv4"]));
+            spec.entry("ipFamilyPolicy").or_insert_with(|| "SingleStack".into());
+        }
+        Ok(())
     }
-    Ok(())
+
+    fn explicit_ip(&mut self, given: &str) -> Result<(), Fault> {
+        let invalid = |why: String| Fault::Field(Cause::invalid("spec.clusterIPs", json!([given]), why));
+        let Ok(ip) = given.parse::<Ipv4Addr>() else {
+            let why = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)";
+            return Err(Fault::Field(Cause::invalid("spec.clusterIPs[0]", given, why)));
+        };
+        let range = self.cx.server.config.service_cidr;
+        if self.old_ip == Some(ip) {
+            return Ok(());
+        }
+        if !range.contains(ip) {
+            return Err(invalid(format!(
+                "failed to allocate IP {ip}: the provided IP ({ip}) is not in the valid range. The range of \
+             valid IPs is {range}"
+            )));
+        }
+        let reserved = is_reserved(&self.cx.server.config, ip, self.cx.key);
+        let taken = match reserved {
+            true => Err(Held::ByAnother),
+            false => self.cx.server.claims.take(&mut self.taken, Claim::ClusterIp(ip)),
+        };
+        match taken {
+            Ok(()) => Ok(()),
+            Err(Held::ByNamesake) => Err(Fault::Exists),
+            Err(Held::ByAnother) => {
+                Err(invalid(format!("failed to allocate IP {ip}: provided IP is already allocated")))
+            }
+        }
+    }
+
+    fn ports(&mut self, new: &mut Value) -> Result<(), Fault> {
+        let type_ = new["spec"]["type"].as_str().unwrap_or("ClusterIP").to_owned();
+        if !wants_ports(new, &type_) {
+            return Ok(());
+        }
+        let (low, high) = self.cx.server.config.node_ports;
+        // Protocols of one service may share a number, as upstream gives it to the same port of both.
+        let mut given_out: Vec<(u64, u16)> = Vec::new();
+        let count = new["spec"]["ports"].as_array().map_or(0, Vec::len);
+        for i in 0..count {
+            let port = &new["spec"]["ports"][i];
+            let number = port["port"].as_u64().unwrap_or(0);
+            let given = port["nodePort"].as_u64().unwrap_or(0);
+            let field = format!("spec.ports[{i}].nodePort");
+            let chosen = if given != 0 {
+                let fits = u16::try_from(given).ok().filter(|p| (low..=high).contains(p));
+                let Some(port) = fits else {
+                    let why = format!(
+                        "provided port is not in the valid range. The range of valid ports is {low}-{high}"
+                    );
+                    return Err(Fault::Field(Cause::invalid(field, given, why)));
+                };
+                if !self.old_ports.contains(&port) {
+                    match self.cx.server.claims.take(&mut self.taken, Claim::NodePort(port)) {
+                        Ok(()) => {}
+                        Err(Held::ByNamesake) => return Err(Fault::Exists),
+                        Err(Held::ByAnother) => {
+                            let why = "provided port is already allocated";
+                            return Err(Fault::Field(Cause::invalid(field, given, why)));
+                        }
+                    }
+                }
+                port
+            } else if let Some((_, shared)) = given_out.iter().find(|(n, _)| *n == number) {
+                *shared
+            } else {
+                let size = high - low + 1;
+                let start = rand::rng().random_range(0..size);
+                let candidates = (0..size).map(|i| Claim::NodePort(low + (start + i) % size));
+                match self.cx.server.claims.take_any(&mut self.taken, candidates) {
+                    Some(Claim::NodePort(port)) => port,
+                    _ => return Err(Fault::Full("a nodePort")),
+                }
+            };
+            given_out.push((number, chosen));
+            new["spec"]["ports"][i]["nodePort"] = chosen.into();
+        }
+        Ok(())
+    }
+}
+
+/// Whether an address of services is kept for another than the service with this key: the first for the API's
+/// own, and the cluster DNS's for no service at all, as each node answers there itself.
+fn is_reserved(config: &Config, ip: Ipv4Addr, key: &str) -> bool {
+    match ip {
+        ip if ip == config.cluster_dns => true,
+        ip if ip == config.service_cidr.nth(1) => key != "/services/default/kubernetes",
+        _ => false,
+    }
 }
 
 /// Addresses to try in turn: from a random one on in the upper part, then the lower part, which is

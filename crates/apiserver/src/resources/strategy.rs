@@ -4,6 +4,7 @@ use serde_json::Value;
 use skiff_api::status::{Cause, StatusError};
 
 use crate::auth::Identity;
+use crate::claims::Taken;
 use crate::notes::Notes;
 use crate::server::Inner;
 
@@ -11,7 +12,6 @@ use crate::server::Inner;
 pub(crate) struct Cx<'a> {
     pub(crate) server: &'a Inner,
     pub(crate) who: &'a Identity,
-    pub(crate) dry_run: bool,
     /// The request's subresource, empty for the object itself.
     pub(crate) subresource: &'a str,
     /// The key in the store.
@@ -50,9 +50,10 @@ pub(crate) trait Strategy: Send + Sync {
         Vec::new()
     }
 
-    /// Takes what the new state needs and no other object may have, once all else is found good.
-    fn allocate(&self, _cx: &Cx<'_>, _new: &mut Value, _old: Option<&Value>) -> Result<(), StatusError> {
-        Ok(())
+    /// Takes what the new state needs beyond the old one and no other object may have, once all else is
+    /// found good.
+    fn allocate(&self, _cx: &Cx<'_>, _new: &mut Value, _old: Option<&Value>) -> Result<Taken, StatusError> {
+        Ok(Taken::default())
     }
 
     /// Which rule the name must obey.
@@ -93,12 +94,6 @@ pub(crate) trait Strategy: Send + Sync {
     fn creates_on_update(&self) -> bool {
         false
     }
-
-    /// Undoes what [`Strategy::allocate`] took, after the write failed.
-    fn abandon(&self, _cx: &Cx<'_>, _new: &Value, _old: Option<&Value>) {}
-
-    /// Gives back what the object held, after it is gone or changed.
-    fn release(&self, _cx: &Cx<'_>, _old: &Value, _new: Option<&Value>) {}
 }
 
 /// A kind without rules of its own.
