@@ -280,7 +280,8 @@ fn a_machine_joins_with_a_token_that_was_made_for_it_and_with_no_other() {
 #[test]
 fn a_node_gets_other_certificates_before_its_own_end() {
     let one = Machine::start("lc-m-short");
-    one.run(&["ip", "link", "add", "eth0", "type", "dummy"]).ok();
+    one.run(&["ip", "link", "add", "eth0", "type", "veth", "peer", "name", "far"]).ok();
+    one.run(&["ip", "link", "set", "far", "up"]).ok();
     one.run(&["ip", "address", "add", "192.168.77.1/24", "dev", "eth0"]).ok();
     one.run(&["ip", "link", "set", "eth0", "up"]).ok();
     let data = one.dir.join("server");

@@ -135,11 +135,13 @@ impl Membership {
         if let Some(serving) = &kept.serving {
             serving_identity.show(serving)?;
         }
-        let tls = ClientConfig::builder_with_provider(provider())
+        let mut tls = ClientConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()
             .context("cannot use TLS")?
             .with_root_certificates(kept.cluster.roots()?)
             .with_client_cert_resolver(client_identity.clone());
+        // A session that is resumed is that of the certificate it began with, also after that was replaced.
+        tls.resumption = rustls::client::Resumption::disabled();
         let remote = Remote::with_tls(&config.server, None, tls, None)
             .map_err(|error| anyhow::anyhow!(error))
             .context("cannot use the credentials")?;
