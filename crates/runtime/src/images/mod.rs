@@ -17,6 +17,7 @@ pub mod build;
 mod collect;
 mod content;
 mod digest;
+mod lookup;
 mod manifest;
 mod reference;
 mod registry;

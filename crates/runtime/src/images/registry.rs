@@ -67,6 +67,10 @@ async fn resolve_at(
     auth: OciAuth,
 ) -> Result<Resolved, String> {
     let client = client(config, source.resolve_registry())?;
+    // The protocol's client would ask twice, and wait both times.
+    super::lookup::check(source.resolve_registry(), config.connect_timeout).await.map_err(|reason| {
+        format!("failed to do request: Get \"{}\": {reason}", manifest_url(config, &source))
+    })?;
     let (bytes, target) = manifest(&client, &source, &auth, reference).await?;
     let document: serde_json::Value = parse(&bytes)?;
     if document.get("manifests").is_none() {
@@ -152,6 +156,18 @@ fn source(reference: &Reference) -> oci_client::Reference {
     }
 }
 
+/// As the protocol's client asks for it.
+fn manifest_url(config: &Config, source: &oci_client::Reference) -> String {
+    let registry = source.resolve_registry();
+    let scheme = if is_plain(config, registry) { "http" } else { "https" };
+    let version = source.digest().or(source.tag()).unwrap_or("latest");
+    format!("{scheme}://{registry}/v2/{}/manifests/{version}", source.repository())
+}
+
+fn is_plain(config: &Config, registry: &str) -> bool {
+    is_loopback(registry) || config.http_registries.iter().any(|host| host == registry)
+}
+
 fn client(config: &Config, registry: &str) -> Result<Client, String> {
     // A second installation changes nothing: the binary has installed the same provider.
     let _ = rustls::crypto::ring::default_provider().install_default();
@@ -166,8 +182,7 @@ fn client(config: &Config, registry: &str) -> Result<Client, String> {
             "this machine has no trusted root certificates; install its ca-certificates package".into()
         );
     }
-    let http = is_loopback(registry) || config.http_registries.iter().any(|host| host == registry);
-    let protocol = if http { ClientProtocol::Http } else { ClientProtocol::Https };
+    let protocol = if is_plain(config, registry) { ClientProtocol::Http } else { ClientProtocol::Https };
     let settings = ClientConfig {
         protocol,
         extra_root_certificates,
