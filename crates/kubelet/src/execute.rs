@@ -529,7 +529,7 @@ impl Worker {
         self.context.config.pod_dir(&self.uid)
     }
 
-    fn log_dir(&self) -> PathBuf {
+    pub(crate) fn log_dir(&self) -> PathBuf {
         let metadata = &self.pod.metadata;
         self.context.config.log_dir(
             metadata.namespace.as_deref().unwrap_or_default(),

@@ -23,6 +23,7 @@ mod image_gc;
 mod images;
 mod isolation;
 mod labels;
+mod local_storage;
 mod log_place;
 mod logs;
 mod names;

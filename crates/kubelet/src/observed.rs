@@ -35,6 +35,8 @@ pub(crate) struct Observed {
     pub(crate) stopping: BTreeSet<ContainerId>,
     /// The node did not take the pod.
     pub(crate) rejected: Option<Waiting>,
+    /// It keeps more on the disk than it may.
+    pub(crate) evicted: Option<Waiting>,
     /// The pod's object is gone from the API.
     pub(crate) removed: bool,
     /// When the agent first saw the pod.

@@ -10,11 +10,11 @@ use std::time::{Duration, SystemTime};
 use k8s_openapi::api::core::v1::{Container as Spec, Pod, PodSpec};
 use skiff_runtime::{Container, ContainerId, ContainerState, SandboxId};
 
-use crate::labels;
 use crate::observed::{ImageState, Observed, TokenState, exit_code, is_over};
 use crate::restarts::restarts;
 use crate::time::{go_duration, system_time};
 use crate::unsupported::unsupported;
+use crate::{labels, local_storage};
 
 /// How long `ErrImagePull` is shown before `ImagePullBackOff` replaces it.
 const IMAGE_ERROR_SHOWN: Duration = Duration::from_secs(2);
@@ -139,6 +139,8 @@ pub(crate) fn actions(pod: &Pod, seen: &Observed, now: SystemTime) -> Plan {
     let deadline = deadline(pod).filter(|_| !api_terminal);
     if seen.rejected.is_some() {
         plan.verdict = seen.rejected.clone();
+    } else if seen.evicted.is_some() && !api_terminal {
+        plan.verdict = seen.evicted.clone();
     } else if deadline.is_some_and(|deadline| deadline <= now) {
         plan.verdict = Some(Waiting {
             reason: "DeadlineExceeded".into(),
@@ -165,7 +167,10 @@ fn deadline(pod: &Pod) -> Option<SystemTime> {
 /// Stops what runs, then the sandbox, then lets go.
 fn end(pod: &Pod, seen: &Observed, deleted: bool, plan: &mut Plan) {
     plan.terminal = true;
-    let grace = Duration::from_secs(grace_seconds(pod, seen));
+    let mut grace = Duration::from_secs(grace_seconds(pod, seen));
+    if seen.evicted.is_some() {
+        grace = grace.min(local_storage::GRACE);
+    }
     let mut runs = false;
     for container in &seen.containers {
         if is_over(container) {

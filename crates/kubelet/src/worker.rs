@@ -18,7 +18,7 @@ use tracing::{debug, warn};
 use crate::admission::{self, Room};
 use crate::events::Kind;
 use crate::given::Given;
-use crate::labels;
+use crate::local_storage::{self, Due, Survey};
 use crate::node_context::Context;
 use crate::observed::{Failure, ImageFailure, ImageState, Observed, Probed, TokenState, is_over};
 use crate::plan::{self, Plan, Step, Waiting};
@@ -27,8 +27,8 @@ use crate::references::Objects;
 use crate::security::admission::Host;
 use crate::status::{OWN_CONDITIONS, container_id, status};
 use crate::status_writer::StatusWriter;
-use crate::tokens;
 use crate::told::{Pace, Standing, standing};
+use crate::{labels, tokens};
 
 /// After a step failed, the worker waits this long, doubling.
 const RETRY_MIN: Duration = Duration::from_millis(500);
@@ -46,6 +46,7 @@ pub(crate) enum Done {
     Pulled { container: String, result: Result<(), ImageFailure> },
     Stopped { id: ContainerId },
     Tokens(Result<(), String>),
+    Measured(Option<Waiting>),
 }
 
 /// When the status in the API has to be looked at again.
@@ -81,6 +82,8 @@ pub(crate) struct Worker {
     pub(crate) mounted: Option<Given>,
     /// Tokens are being asked for.
     pub(crate) replacing_tokens: bool,
+    /// When what the pod keeps on the disk is counted, if anything limits that.
+    storage: Option<local_storage::Pace>,
 }
 
 impl Drop for Worker {
@@ -105,6 +108,7 @@ impl Worker {
             let now = SystemTime::now();
             context.memory.starts.mark(&uid, Phase::Seen, now, now);
         }
+        let storage = local_storage::is_limited(&pod).then(local_storage::Pace::default);
         Self {
             context,
             uid,
@@ -125,6 +129,7 @@ impl Worker {
             failed_with: None,
             mounted: None,
             replacing_tokens: false,
+            storage,
         }
     }
 
@@ -172,9 +177,11 @@ impl Worker {
                     continue;
                 }
                 self.retry = RETRY_MIN;
-                let due = self.replace_tokens(now);
+                let tokens_due = self.replace_tokens(now);
+                let storage_due = if plan.terminal { None } else { self.measure_storage(now) };
                 self.refresh_volumes().await;
-                self.wait(plan.wake_at.into_iter().chain(due).min(), look, false).await;
+                let due = plan.wake_at.into_iter().chain(tokens_due).chain(storage_due).min();
+                self.wait(due, look, false).await;
             }
         }
     }
@@ -223,6 +230,19 @@ impl Worker {
             return None;
         }
         Some(due)
+    }
+
+    /// Counts what a pod with limits keeps on the disk, and says when that is next.
+    fn measure_storage(&mut self, now: SystemTime) -> Option<SystemTime> {
+        match self.storage.as_mut()?.look(now) {
+            Due::At(at) => return Some(at),
+            Due::Later => return None,
+            Due::Now => {}
+        }
+        let runtime = self.context.runtime.clone();
+        let survey = Survey::of(&self.pod, &self.seen, runtime, &self.pod_dir(), &self.log_dir());
+        self.background.spawn(async move { Done::Measured(survey.judge().await) });
+        None
     }
 
     /// What failed for want of a config map or secret is tried again as soon as one has changed.
@@ -434,7 +454,9 @@ impl Worker {
                 self.pod.status.as_ref().is_some_and(|status| status.phase.as_deref() == Some("Failed"));
             if self.told.insert(String::new(), message.clone()).is_none() && !ended {
                 let message = message.trim_start_matches("Pod was rejected: ").to_owned();
-                events.pod(pod, None, Kind::Warning, &verdict.reason, message);
+                // As upstream has it: the deadline is what the pod asked for.
+                let kind = if verdict.reason == "DeadlineExceeded" { Kind::Normal } else { Kind::Warning };
+                events.pod(pod, None, kind, &verdict.reason, message);
             }
         }
         for (container, waiting) in &plan.waiting {
@@ -533,6 +555,12 @@ impl Worker {
                 self.seen.stopping.remove(&id);
             }
             Ok(Done::Tokens(result)) => self.have_tokens(result),
+            Ok(Done::Measured(verdict)) => {
+                self.storage.iter_mut().for_each(local_storage::Pace::measured);
+                if verdict.is_some() {
+                    self.seen.evicted = verdict;
+                }
+            }
             Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
             Err(_) => {}
         }

@@ -224,6 +224,15 @@ fn containers_restart_by_policies_and_rules_of_their_own() {
 }
 
 #[test]
+fn who_is_evicted_gets_a_second() {
+    let why = Waiting { reason: "Evicted".into(), message: Some("m".into()) };
+    let seen = Observed { evicted: Some(why.clone()), ..up(&["c:0:run"]) };
+    check(json!({}), &seen, &["stop c0 1 PodEnds", "terminal"]);
+    assert_eq!(actions(&pod(json!({})), &seen, at(NOW)).verdict, Some(why));
+    check(json!({"terminationGracePeriodSeconds": 0}), &seen, &["stop c0 0 PodEnds", "terminal"]);
+}
+
+#[test]
 fn what_has_ended_is_not_judged_by_its_deadline() {
     let mut late = pod(json!({"activeDeadlineSeconds": 2_800, "restartPolicy": "Never"}));
     late.status.as_mut().expect("it has one").phase = Some("Succeeded".into());

@@ -10,13 +10,15 @@ use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::content::{Files, Owner};
+use crate::time::timestamp;
 
 const DATA: &str = "..data";
 const DATA_NEXT: &str = "..data_tmp";
+const NAMES_TRIED_MAX: u32 = 100;
 
 /// Makes `dir` hold `files`. Returns whether anything changed.
 pub(crate) fn write(dir: &Path, files: &Files) -> io::Result<bool> {
-    fs::create_dir_all(dir)?;
+    make_root(dir)?;
     let former = fs::read_link(dir.join(DATA)).ok();
     if let Some(former) = &former
         && same(&dir.join(former), files)?
@@ -24,10 +26,8 @@ pub(crate) fn write(dir: &Path, files: &Files) -> io::Result<bool> {
         link_names(dir, files)?;
         return Ok(false);
     }
-    let nanos = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
-    let name = format!("..{nanos}");
+    let name = new_directory(dir, SystemTime::now())?;
     let fresh = dir.join(&name);
-    fs::create_dir(&fresh)?;
     fs::set_permissions(&fresh, fs::Permissions::from_mode(0o755))?;
     for (path, file) in files {
         let path = fresh.join(path);
@@ -51,6 +51,32 @@ pub(crate) fn write(dir: &Path, files: &Files) -> io::Result<bool> {
         remove(&dir.join(former))?;
     }
     Ok(true)
+}
+
+/// The volume's own directory is as an empty one of upstream's: everybody's, were it not mounted read-only.
+/// One that is there already may be a mount or a group's.
+fn make_root(dir: &Path) -> io::Result<()> {
+    if dir.is_dir() {
+        return Ok(());
+    }
+    fs::create_dir_all(dir)?;
+    fs::set_permissions(dir, fs::Permissions::from_mode(0o777))
+}
+
+/// Makes a directory named by the time and a number that is free, as upstream's are:
+/// `..2006_01_02_15_04_05.1234567890`.
+fn new_directory(dir: &Path, now: SystemTime) -> io::Result<String> {
+    let time = timestamp(now).strftime("..%Y_%m_%d_%H_%M_%S").to_string();
+    let first = now.duration_since(UNIX_EPOCH).unwrap_or_default().subsec_nanos();
+    for attempt in 0..NAMES_TRIED_MAX {
+        let name = format!("{time}.{}", first.wrapping_add(attempt));
+        match fs::create_dir(dir.join(&name)) {
+            Ok(()) => return Ok(name),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Err(io::ErrorKind::AlreadyExists.into())
 }
 
 fn top(path: &str) -> &str {
@@ -143,6 +169,19 @@ mod tests {
         assert_eq!(fs::read_to_string(dir.join("a")).expect("is there"), "3");
         assert!(!dir.join("sub").exists(), "a file that is gone leaves no name");
         assert!(!dir.join(open).exists(), "nor its old directory");
+    }
+
+    #[test]
+    fn directories_are_named_and_opened_as_upstreams() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let volume = dir.path().join("v");
+        write(&volume, &files(&[("a", "1")])).expect("writes");
+        let mode = |path: &Path| fs::metadata(path).expect("is there").permissions().mode() & 0o7777;
+        assert_eq!((mode(&volume), mode(&volume.join(DATA))), (0o777, 0o755));
+        let at = UNIX_EPOCH + std::time::Duration::new(1_767_323_045, 7);
+        for expected in ["..2026_01_02_03_04_05.7", "..2026_01_02_03_04_05.8"] {
+            assert_eq!(new_directory(&volume, at).expect("makes it"), expected);
+        }
     }
 
     #[test]
