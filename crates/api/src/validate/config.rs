@@ -1,5 +1,7 @@
 //! Config maps, secrets, priority classes, leases.
 
+use base64::Engine as _;
+
 use super::cursor::At;
 use super::names;
 use crate::status::Cause;
@@ -52,8 +54,8 @@ pub(super) fn secret(secret: &At<'_>, faults: &mut Vec<Cause>) {
                 faults.push(Cause::required(format!("metadata.annotations[{account}]"), ""));
             }
         }
-        "kubernetes.io/dockerconfigjson" => needs(".dockerconfigjson", faults),
-        "kubernetes.io/dockercfg" => needs(".dockercfg", faults),
+        "kubernetes.io/dockerconfigjson" => json_of(&data, ".dockerconfigjson", faults),
+        "kubernetes.io/dockercfg" => json_of(&data, ".dockercfg", faults),
         "kubernetes.io/ssh-auth" => needs("ssh-privatekey", faults),
         "kubernetes.io/basic-auth"
             if !data.get("username").is_there() && !data.get("password").is_there() =>
@@ -63,6 +65,42 @@ pub(super) fn secret(secret: &At<'_>, faults: &mut Vec<Cause>) {
         }
         _ => {}
     }
+}
+
+/// A secret that a registry's client reads: a JSON object. What it says is not repeated.
+fn json_of(data: &At<'_>, key: &str, faults: &mut Vec<Cause>) {
+    let place = data.get(key);
+    let path = format!("data[{key}]");
+    if !place.is_there() {
+        faults.push(Cause::required(path, ""));
+        return;
+    }
+    let Ok(bytes) = base64::engine::general_purpose::STANDARD.decode(place.text()) else { return };
+    if let Some(why) = no_json_object(&bytes) {
+        faults.push(Cause::invalid(path, "<secret contents redacted>", why));
+    }
+}
+
+/// Why bytes are no JSON object, in the words of the decoder that upstream has.
+fn no_json_object(bytes: &[u8]) -> Option<String> {
+    let kind = match serde_json::from_slice::<serde_json::Value>(bytes) {
+        Ok(serde_json::Value::Object(_) | serde_json::Value::Null) => return None,
+        Ok(serde_json::Value::Bool(_)) => "bool",
+        Ok(serde_json::Value::Number(_)) => "number",
+        Ok(serde_json::Value::String(_)) => "string",
+        Ok(serde_json::Value::Array(_)) => "array",
+        Err(error) if error.is_eof() => return Some("unexpected end of JSON input".to_owned()),
+        Err(_) => {
+            let first = bytes.trim_ascii_start().first().copied().filter(u8::is_ascii_graphic);
+            return Some(match first {
+                Some(first) if !b"{[\"-0123456789tfn".contains(&first) => {
+                    format!("invalid character '{}' looking for beginning of value", char::from(first))
+                }
+                _ => "invalid JSON".to_owned(),
+            });
+        }
+    };
+    Some(format!("json: cannot unmarshal {kind} into Go value of type map[string]interface {{}}"))
 }
 
 fn key_faults(key: &str, place: &At<'_>, faults: &mut Vec<Cause>) {

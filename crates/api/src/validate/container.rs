@@ -21,9 +21,14 @@ const FIELD_PATHS: &[&str] = &[
     "status.podIPs",
 ];
 
+const HUGE_PAGES: &str = "hugepages-";
+
 /// What a container is judged against.
 pub(super) struct Pod<'a> {
     pub(super) volumes: BTreeSet<&'a str>,
+    /// Names of the devices that the pod claims.
+    pub(super) claims: BTreeSet<&'a str>,
+    pub(super) restart_policy: &'a str,
     pub(super) host_network: bool,
     /// Not in a user namespace of its own.
     pub(super) host_users: bool,
@@ -58,10 +63,14 @@ pub(super) fn check(
     }
     ports(&container.get("ports"), pod, taken, faults);
     environment(container, faults);
-    volume::mounts(&container.get("volumeMounts"), &pod.volumes, faults);
+    let privileged = container.get("securityContext").get("privileged").is_true();
+    volume::mounts(&container.get("volumeMounts"), &pod.volumes, privileged, faults);
     choice(&container.get("imagePullPolicy"), PULL_POLICIES, faults);
     choice(&container.get("terminationMessagePolicy"), &["FallbackToLogsOnError", "File"], faults);
     resources(&container.get("resources"), faults);
+    claims(&container.get("resources").get("claims"), &pod.claims, faults);
+    resize_policy(&container.get("resizePolicy"), pod.restart_policy, faults);
+    choice(&container.get("restartPolicy"), &["Always", "Never", "OnFailure"], faults);
     let restartable = container.get("restartPolicy").text() == "Always";
     for field in ["livenessProbe", "readinessProbe", "startupProbe"] {
         let place = container.get(field);
@@ -244,7 +253,7 @@ pub(super) fn resources(resources: &At<'_>, faults: &mut Vec<Cause>) {
                 ));
             }
             let known =
-                ["cpu", "memory", "ephemeral-storage"].contains(&name) || name.starts_with("hugepages-");
+                ["cpu", "memory", "ephemeral-storage"].contains(&name) || name.starts_with(HUGE_PAGES);
             if !known && !name.contains('/') {
                 faults.push(Cause::invalid(
                     place.path.clone(),
@@ -258,6 +267,10 @@ pub(super) fn resources(resources: &At<'_>, faults: &mut Vec<Cause>) {
     }
     for (name, request) in requests.entries() {
         let limit = limits.get(name);
+        if !limit.is_there() && (name.contains('/') || name.starts_with(HUGE_PAGES)) {
+            let detail = "Limit must be set for non overcommitable resources";
+            faults.push(Cause::required(limits.path.clone(), detail));
+        }
         let (Ok(asked), Ok(most)) = (request.text().parse::<Quantity>(), limit.text().parse::<Quantity>())
         else {
             continue;
@@ -265,9 +278,62 @@ pub(super) fn resources(resources: &At<'_>, faults: &mut Vec<Cause>) {
         if asked > most {
             let detail = format!("must be less than or equal to {name} limit of {}", limit.text());
             faults.push(Cause::invalid(requests.path.clone(), request.text(), detail));
-        } else if name.contains('/') && asked != most {
+        } else if (name.contains('/') || name.starts_with(HUGE_PAGES)) && asked != most {
             let detail = format!("must be equal to {name} limit of {}", limit.text());
             faults.push(Cause::invalid(requests.path.clone(), request.text(), detail));
+        }
+    }
+    let any = |of: fn(&str) -> bool| limits.entries().chain(requests.entries()).any(|(name, _)| of(name));
+    if any(|name| name.starts_with(HUGE_PAGES)) && !any(|name| ["cpu", "memory"].contains(&name)) {
+        faults.push(Cause::forbidden(resources.path.clone(), "HugePages require cpu or memory"));
+    }
+}
+
+/// What a container uses of what its pod claims.
+fn claims(claims: &At<'_>, of_pod: &BTreeSet<&str>, faults: &mut Vec<Cause>) {
+    let mut seen = BTreeSet::new();
+    for claim in claims.items() {
+        let name = claim.get("name").text();
+        if name.is_empty() {
+            faults.push(Cause::required(claim.path.clone(), ""));
+            continue;
+        }
+        if !seen.insert(name) {
+            faults.push(Cause::duplicate(claim.path.clone(), name));
+        }
+        if !of_pod.contains(name) {
+            let mut fault = Cause::not_found(claim.path.clone(), name);
+            fault.message.push_str(": must be one of the names in pod.spec.resourceClaims");
+            if of_pod.is_empty() {
+                fault.message.push_str(" which is empty");
+            } else {
+                let names: Vec<&str> = of_pod.iter().copied().collect();
+                fault.message.push_str(&format!(": {}", names.join(", ")));
+            }
+            faults.push(fault);
+        }
+    }
+}
+
+/// What a change of resources means for a running container. Upstream names the list, not its element.
+fn resize_policy(policies: &At<'_>, restart_policy: &str, faults: &mut Vec<Cause>) {
+    let mut seen = BTreeSet::new();
+    for policy in policies.items() {
+        let (resource, restart) = (policy.get("resourceName").text(), policy.get("restartPolicy").text());
+        if !seen.insert(resource) {
+            faults.push(Cause::duplicate(policy.path.clone(), resource));
+        }
+        let sets = [(resource, ["cpu", "memory"]), (restart, ["NotRequired", "RestartContainer"])];
+        for (value, supported) in sets {
+            if value.is_empty() {
+                faults.push(Cause::required(policies.path.clone(), ""));
+            } else if !supported.contains(&value) {
+                faults.push(Cause::not_supported(policies.path.clone(), value, &supported));
+            }
+        }
+        if restart_policy == "Never" && restart != "NotRequired" {
+            let detail = "must be 'NotRequired' when `restartPolicy` is 'Never'";
+            faults.push(Cause::invalid(policies.path.clone(), restart, detail));
         }
     }
 }

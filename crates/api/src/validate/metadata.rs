@@ -36,6 +36,40 @@ pub(super) fn check(metadata: &At<'_>, faults: &mut Vec<Cause>) {
     }
 }
 
+/// Finalizers are named for who takes them away; only those of the platform itself have plain names.
+pub(super) fn finalizers(metadata: &At<'_>, faults: &mut Vec<Cause>) {
+    let list = metadata.get("finalizers");
+    let has = |name: &str| list.items().any(|one| one.text() == name);
+    for one in list.items() {
+        let wrong = label_key_faults(one.text());
+        faults.extend(wrong.into_iter().map(|why| Cause::invalid(list.path.clone(), one.text(), why)));
+    }
+    if has("orphan") && has("foregroundDeletion") {
+        let detail = "finalizer orphan and foregroundDeletion cannot be both set";
+        faults.push(Cause::invalid(list.path.clone(), list.value.clone(), detail));
+    }
+    for one in list.items() {
+        of_whom(one.text(), &one.path, faults);
+    }
+}
+
+/// A namespace has finalizers of its own beside those of every object.
+pub(super) fn namespace(namespace: &At<'_>, faults: &mut Vec<Cause>) {
+    let list = namespace.get("spec").get("finalizers");
+    for one in list.items() {
+        let wrong = label_key_faults(one.text());
+        faults.extend(wrong.into_iter().map(|why| Cause::invalid(list.path.clone(), one.text(), why)));
+        of_whom(one.text(), &list.path, faults);
+    }
+}
+
+fn of_whom(finalizer: &str, path: &str, faults: &mut Vec<Cause>) {
+    if !finalizer.contains('/') && !["kubernetes", "orphan", "foregroundDeletion"].contains(&finalizer) {
+        let detail = "name is neither a standard finalizer name nor is it fully qualified";
+        faults.push(Cause::invalid(path, finalizer, detail));
+    }
+}
+
 fn words(field: &str) -> &str {
     if field == "apiVersion" { "version" } else { field }
 }

@@ -4,16 +4,20 @@
 //! types are right and only what a value says is judged. What needs other objects (is that port range
 //! taken?) is the server's to judge.
 
+mod address;
 mod certificate;
 mod config;
 mod container;
 mod cursor;
+mod diff;
+mod event;
 mod metadata;
 pub mod names;
 mod network_policy;
 mod node;
 mod pod;
 mod rbac;
+mod scheduling;
 mod security;
 mod service;
 mod update;
@@ -31,6 +35,7 @@ pub fn create(group: &str, kind: &str, new: &Value) -> Vec<Cause> {
     let object = At::root(new);
     let mut faults = Vec::new();
     metadata::check(&object.get("metadata"), &mut faults);
+    metadata::finalizers(&object.get("metadata"), &mut faults);
     if let Some(check) = of_kind(group, kind) {
         check(&object, &mut faults);
     }
@@ -42,6 +47,9 @@ pub fn update(group: &str, kind: &str, subresource: &str, new: &Value, old: &Val
     let (new, old) = (At::root(new), At::root(old));
     let mut faults = Vec::new();
     metadata::check(&new.get("metadata"), &mut faults);
+    if new.get("metadata").get("finalizers").value != old.get("metadata").get("finalizers").value {
+        metadata::finalizers(&new.get("metadata"), &mut faults);
+    }
     if subresource.is_empty() || subresource == "scale" {
         // An object that is stored with a fault, from before a rule was made, must stay changeable.
         let spec_changed = new.get("spec").value != old.get("spec").value;
@@ -66,6 +74,8 @@ fn of_kind(group: &str, kind: &str) -> Option<Check> {
         ("", "Pod") => pod::check,
         ("", "Service") => service::check,
         ("", "Node") => node::check,
+        ("", "Namespace") => metadata::namespace,
+        ("", "Event") => event::check,
         ("", "ConfigMap") => config::config_map,
         ("", "Secret") => config::secret,
         ("", "Endpoints") => service::endpoints,
@@ -74,6 +84,7 @@ fn of_kind(group: &str, kind: &str) -> Option<Check> {
         ("apps", "Deployment") => workload::deployment,
         ("apps", "ReplicaSet") => workload::replica_set,
         ("apps", "DaemonSet") => workload::daemon_set,
+        ("apps", "ControllerRevision") => workload::controller_revision,
         ("networking.k8s.io", "NetworkPolicy") => network_policy::check,
         ("scheduling.k8s.io", "PriorityClass") => config::priority_class,
         ("coordination.k8s.io", "Lease") => config::lease,

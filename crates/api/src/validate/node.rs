@@ -7,6 +7,7 @@ use crate::status::Cause;
 
 pub(super) fn check(node: &At<'_>, faults: &mut Vec<Cause>) {
     let spec = node.get("spec");
+    let mut seen = std::collections::BTreeSet::new();
     for taint in spec.get("taints").items() {
         let key = taint.get("key");
         if key.is_empty() {
@@ -23,6 +24,11 @@ pub(super) fn check(node: &At<'_>, faults: &mut Vec<Cause>) {
             faults.push(Cause::required(effect.path.clone(), ""));
         }
         choice(&effect, &["NoSchedule", "PreferNoSchedule", "NoExecute"], faults);
+        if !seen.insert((key.text(), effect.text())) {
+            let mut fault = Cause::duplicate(taint.path.clone(), taint.value.clone());
+            fault.message.push_str(": taints must be unique by key and effect pair");
+            faults.push(fault);
+        }
     }
     let ranges = spec.get("podCIDRs");
     for range in ranges.items() {

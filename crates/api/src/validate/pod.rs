@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::container::{self, HostPorts, Pod, choice};
 use super::cursor::At;
-use super::{metadata, names, security, volume};
+use super::{metadata, names, scheduling, security, volume};
 use crate::selector::{label_key_faults, label_value_faults};
 use crate::status::Cause;
 
@@ -14,6 +14,11 @@ pub(super) fn check(pod: &At<'_>, faults: &mut Vec<Cause>) {
     let spec_place = pod.get("spec");
     spec(&spec_place, faults);
     let gates = spec_place.get("schedulingGates");
+    let node = spec_place.get("nodeName");
+    if !node.is_empty() && !gates.is_empty() {
+        let detail = "cannot be set until all schedulingGates have been cleared";
+        faults.push(Cause::forbidden(node.path, detail));
+    }
     let mut seen = BTreeSet::new();
     for gate in gates.items() {
         let name = gate.get("name");
@@ -29,6 +34,8 @@ pub(super) fn spec(spec: &At<'_>, faults: &mut Vec<Cause>) {
     let volume_list: Vec<At<'_>> = volumes.items().collect();
     let pod = Pod {
         volumes: volume_list.iter().map(|volume| volume.get("name").text()).collect(),
+        claims: spec.get("resourceClaims").items().map(|claim| claim.get("name").text()).collect(),
+        restart_policy: spec.get("restartPolicy").text(),
         host_network: spec.get("hostNetwork").is_true(),
         host_users: security::shares_the_nodes_users(spec),
     };
@@ -73,6 +80,8 @@ pub(super) fn spec(spec: &At<'_>, faults: &mut Vec<Cause>) {
     metadata::labels(&spec.get("nodeSelector"), faults);
     tolerations(&spec.get("tolerations"), faults);
     node_affinity(&spec.get("affinity").get("nodeAffinity"), faults);
+    scheduling::pod_affinity(&spec.get("affinity"), faults);
+    scheduling::topology_spread(&spec.get("topologySpreadConstraints"), faults);
     for alias in spec.get("hostAliases").items() {
         let ip = alias.get("ip");
         if let Some(fault) = names::ip(ip.text()) {
@@ -203,14 +212,7 @@ fn node_affinity(affinity: &At<'_>, faults: &mut Vec<Cause>) {
         terms.items().for_each(|term| node_term(&term, faults));
     }
     for preferred in affinity.get("preferredDuringSchedulingIgnoredDuringExecution").items() {
-        let weight = preferred.get("weight");
-        if !(1..=100).contains(&weight.number().unwrap_or(0)) {
-            faults.push(Cause::invalid(
-                weight.path.clone(),
-                weight.value.clone(),
-                "must be in the range 1-100",
-            ));
-        }
+        scheduling::weight(&preferred.get("weight"), faults);
         node_term(&preferred.get("preference"), faults);
     }
 }

@@ -1,10 +1,11 @@
 //! Services, and what stands behind them.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 
 use super::container::{choice, port_reference};
 use super::cursor::At;
-use super::{metadata, names};
+use super::{address, metadata, names};
 use crate::status::Cause;
 
 const TYPES: &[&str] = &["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"];
@@ -48,14 +49,46 @@ pub(super) fn check(service: &At<'_>, faults: &mut Vec<Cause>) {
     // The proxy keeps no client to one endpoint yet: better refused than silently spread.
     choice(&spec.get("sessionAffinity"), &["None"], faults);
     families(&spec, faults);
-    choice(&spec.get("externalTrafficPolicy"), &["Cluster", "Local"], faults);
+    from_outside(&spec, faults);
     choice(&spec.get("internalTrafficPolicy"), &["Cluster", "Local"], faults);
     for ip in spec.get("externalIPs").items() {
-        if let Some(fault) = names::ip(ip.text()) {
-            faults.push(Cause::invalid(ip.path.clone(), ip.text(), fault));
-        }
+        address::not_special(&ip, faults);
     }
     service_ports(&ports, kind.text(), faults);
+}
+
+/// What says how traffic from outside of the cluster comes in.
+fn from_outside(spec: &At<'_>, faults: &mut Vec<Cause>) {
+    let kind = spec.get("type").text();
+    let policy = spec.get("externalTrafficPolicy");
+    let reachable = ["NodePort", "LoadBalancer"].contains(&kind)
+        || (kind == "ClusterIP" && !spec.get("externalIPs").is_empty());
+    if reachable {
+        choice(&policy, &["Cluster", "Local"], faults);
+    } else if !policy.is_empty() {
+        let detail = "may only be set for externally-accessible services";
+        faults.push(Cause::invalid(policy.path.clone(), policy.text(), detail));
+    }
+    let balanced = kind == "LoadBalancer";
+    let check = spec.get("healthCheckNodePort");
+    if let Some(number) = check.number().filter(|number| *number != 0)
+        && !(balanced && policy.text() == "Local")
+    {
+        let detail = "may only be set when `type` is 'LoadBalancer' and `externalTrafficPolicy` is 'Local'";
+        faults.push(Cause::invalid(check.path.clone(), number, detail));
+    }
+    for field in ["loadBalancerSourceRanges", "loadBalancerClass", "allocateLoadBalancerNodePorts"] {
+        let place = spec.get(field);
+        if !balanced && place.is_there() && !place.value.as_array().is_some_and(Vec::is_empty) {
+            faults.push(Cause::forbidden(place.path, "may only be used when `type` is 'LoadBalancer'"));
+        }
+    }
+    for range in spec.get("loadBalancerSourceRanges").items() {
+        if names::cidr(range.text().trim()).is_none() {
+            let detail = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)";
+            faults.push(Cause::invalid(range.path.clone(), range.text(), detail));
+        }
+    }
 }
 
 /// Services have IPv4 addresses only.
@@ -134,10 +167,7 @@ pub(super) fn endpoints(endpoints: &At<'_>, faults: &mut Vec<Cause>) {
             ));
         }
         for address in lists.iter().flat_map(At::items) {
-            let ip = address.get("ip");
-            if let Some(fault) = names::ip(ip.text()) {
-                faults.push(Cause::invalid(ip.path.clone(), ip.text(), fault));
-            }
+            address::not_special(&address.get("ip"), faults);
         }
         for port in subset.get("ports").items() {
             let number = port.get("port");
@@ -164,9 +194,16 @@ pub(super) fn endpoint_slice(slice: &At<'_>, faults: &mut Vec<Cause>) {
         if addresses.is_empty() {
             faults.push(Cause::required(addresses.path.clone(), "must contain at least 1 address"));
         }
-        for address in addresses.items().filter(|_| kind.text() == "IPv4") {
-            if address.text().parse::<std::net::Ipv4Addr>().is_err() {
-                faults.push(Cause::invalid(address.path.clone(), address.text(), "must be an IPv4 address"));
+        for address in addresses.items() {
+            match (kind.text(), address.text().parse()) {
+                ("IPv4", Ok(IpAddr::V4(_))) | ("IPv6", Ok(IpAddr::V6(_))) => {
+                    address::not_special(&address, faults);
+                }
+                ("IPv4" | "IPv6", _) => {
+                    let detail = format!("must be an {} address", kind.text());
+                    faults.push(Cause::invalid(address.path.clone(), address.text(), detail));
+                }
+                _ => {}
             }
         }
     }

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use super::*;
 
 mod others;
+mod placement;
 mod pods;
 mod updates;
 

@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::cursor::At;
+use super::diff::diff;
 use super::rbac;
 use crate::status::Cause;
 
@@ -38,6 +39,14 @@ fn immutable(new: &At<'_>, old: &At<'_>, field: &str, faults: &mut Vec<Cause>) {
 /// Only images, the deadline (shorter), tolerations (more) and a few fields of scheduling may change.
 fn pod(new: &At<'_>, old: &At<'_>, faults: &mut Vec<Cause>) {
     let (new_spec, old_spec) = (new.get("spec"), old.get("spec"));
+    for list in ["containers", "initContainers"] {
+        let place = new_spec.get(list);
+        if place.items().count() != old_spec.get(list).items().count() {
+            let detail = "pod updates may not add or remove containers";
+            faults.push(Cause::forbidden(place.path, detail));
+            return;
+        }
+    }
     let (deadline, before) = (new_spec.get("activeDeadlineSeconds"), old_spec.get("activeDeadlineSeconds"));
     match (deadline.number(), before.number()) {
         (Some(new), Some(old)) if new > old => {
@@ -105,6 +114,7 @@ fn pod(new: &At<'_>, old: &At<'_>, faults: &mut Vec<Cause>) {
     }
     if &allowed != new_spec.value {
         let detail = "pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)";
+        let detail = format!("{detail}\n{}", diff(&allowed, new_spec.value));
         faults.push(Cause::forbidden(new_spec.path.clone(), detail));
     }
     let name = |gate: At<'_>| gate.get("name").text().to_owned();

@@ -123,7 +123,7 @@ fn relative(path: &At<'_>, faults: &mut Vec<Cause>) {
     }
 }
 
-pub(super) fn mounts(mounts: &At<'_>, volumes: &BTreeSet<&str>, faults: &mut Vec<Cause>) {
+pub(super) fn mounts(mounts: &At<'_>, volumes: &BTreeSet<&str>, privileged: bool, faults: &mut Vec<Cause>) {
     let mut seen = BTreeSet::new();
     for mount in mounts.items() {
         let name = mount.get("name");
@@ -155,6 +155,28 @@ pub(super) fn mounts(mounts: &At<'_>, volumes: &BTreeSet<&str>, faults: &mut Vec
                 "subPathExpr and subPath are mutually exclusive",
             ));
         }
-        choice(&mount.get("mountPropagation"), &["Bidirectional", "HostToContainer", "None"], faults);
+        let propagation = mount.get("mountPropagation");
+        choice(&propagation, &["Bidirectional", "HostToContainer", "None"], faults);
+        if propagation.text() == "Bidirectional" && !privileged {
+            let detail = "Bidirectional mount propagation is available only to privileged containers";
+            faults.push(Cause::forbidden(propagation.path.clone(), detail));
+        }
+        recursive_read_only(&mount, faults);
+    }
+}
+
+/// That mounts below the volume are read-only as well says who has it read-only, and lets none come later.
+fn recursive_read_only(mount: &At<'_>, faults: &mut Vec<Cause>) {
+    let place = mount.get("recursiveReadOnly");
+    choice(&place, &["Disabled", "Enabled", "IfPossible"], faults);
+    if !["Enabled", "IfPossible"].contains(&place.text()) {
+        return;
+    }
+    if !mount.get("readOnly").is_true() {
+        faults.push(Cause::forbidden(place.path.clone(), "may only be specified when readOnly is true"));
+    }
+    if !["", "None"].contains(&mount.get("mountPropagation").text()) {
+        let detail = "may only be specified when mountPropagation is None or not specified";
+        faults.push(Cause::forbidden(place.path.clone(), detail));
     }
 }

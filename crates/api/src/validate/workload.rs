@@ -46,7 +46,27 @@ pub(super) fn daemon_set(set: &At<'_>, faults: &mut Vec<Cause>) {
     selector_and_template(&spec, faults);
     let strategy = spec.get("updateStrategy");
     choice(&strategy.get("type"), &["RollingUpdate", "OnDelete"], faults);
-    rolling_update(&strategy.get("rollingUpdate"), faults);
+    let rolling = strategy.get("rollingUpdate");
+    if !rolling.is_there() {
+        return;
+    }
+    // One pod a node: either the old one goes first, or the new one comes first.
+    match rollout_counts(&rolling, faults) {
+        (true, true) => {
+            let place = rolling.get("maxUnavailable");
+            faults.push(Cause::required(place.path, "cannot be 0 when maxSurge is 0"));
+        }
+        (false, false) => {
+            let place = rolling.get("maxSurge");
+            let detail = "may not be set when maxUnavailable is non-zero";
+            faults.push(Cause::invalid(place.path, place.value.clone(), detail));
+        }
+        _ => {}
+    }
+}
+
+pub(super) fn controller_revision(revision: &At<'_>, faults: &mut Vec<Cause>) {
+    not_negative(revision, &["revision"], faults);
 }
 
 fn not_negative(spec: &At<'_>, fields: &[&str], faults: &mut Vec<Cause>) {
@@ -101,33 +121,43 @@ fn selector_and_template(spec: &At<'_>, faults: &mut Vec<Cause>) {
 }
 
 fn rolling_update(rolling: &At<'_>, faults: &mut Vec<Cause>) {
-    let mut zero = 0;
-    for field in ["maxUnavailable", "maxSurge"] {
+    if rollout_counts(rolling, faults) == (true, true) && rolling.is_there() {
+        let place = rolling.get("maxUnavailable");
+        faults.push(Cause::invalid(place.path, place.value.clone(), "may not be 0 when `maxSurge` is 0"));
+    }
+}
+
+/// Whether `maxUnavailable` and `maxSurge` are zero, after each is judged by itself.
+fn rollout_counts(rolling: &At<'_>, faults: &mut Vec<Cause>) -> (bool, bool) {
+    let mut zero = [false; 2];
+    for (zero, field) in zero.iter_mut().zip(["maxUnavailable", "maxSurge"]) {
         let place = rolling.get(field);
         match (place.number(), place.value.as_str()) {
             (Some(number), _) if number < 0 => {
                 faults.push(Cause::invalid(place.path, number, "must be greater than or equal to 0"));
             }
-            (Some(0), _) => zero += 1,
-            (None, Some(text)) => match text.strip_suffix('%').and_then(|digits| digits.parse::<u32>().ok()) {
-                Some(0) => zero += 1,
-                Some(percent) if percent > 100 && field == "maxUnavailable" => {
-                    faults.push(Cause::invalid(place.path, text, "must not be greater than 100%"));
-                }
-                Some(_) => {}
-                None => faults.push(Cause::invalid(
+            (Some(0), _) => *zero = true,
+            (None, Some(text)) => {
+                match text.strip_suffix('%').and_then(|digits| digits.parse::<u32>().ok()) {
+                    Some(0) => *zero = true,
+                    Some(percent) if percent > 100 && field == "maxUnavailable" => {
+                        faults.push(Cause::invalid(place.path, text, "must not be greater than 100%"));
+                    }
+                    Some(_) => {}
+                    None => {
+                        *zero = true;
+                        faults.push(Cause::invalid(
                     place.path,
                     text,
                     "a valid percent string must be a numeric string followed by an ending '%' (e.g. '1%',  or '93%', regex used for validation is '[0-9]+%')",
-                )),
-            },
+                    ));
+                    }
+                }
+            }
             _ => {}
         }
     }
-    if zero == 2 {
-        let place = rolling.get("maxUnavailable");
-        faults.push(Cause::invalid(place.path, place.value.clone(), "may not be 0 when `maxSurge` is 0"));
-    }
+    (zero[0], zero[1])
 }
 
 pub(super) fn of_selector(fault: Fault) -> Cause {

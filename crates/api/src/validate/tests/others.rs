@@ -51,11 +51,101 @@ fn services_by_type() {
         ],
     );
     said(
-        json!({"externalTrafficPolicy": "Near"}),
+        json!({"type": "NodePort", "externalTrafficPolicy": "Near"}),
         &[
             "spec.externalTrafficPolicy: Unsupported value: \"Near\": supported values: \"Cluster\", \"Local\"",
         ],
     );
+}
+
+#[test]
+fn a_service_of_the_cluster_says_nothing_of_traffic_from_outside() {
+    let said = |fields: Value, expected: &[&str]| check("", "Service", &service(fields), expected);
+    let outside = "spec.externalTrafficPolicy: Invalid value: \"Local\": may only be set for externally-accessible services";
+    said(json!({"externalTrafficPolicy": "Local"}), &[outside]);
+    said(json!({"externalTrafficPolicy": "Local", "externalIPs": ["192.0.2.1"]}), &[]);
+    said(json!({"type": "NodePort", "externalTrafficPolicy": "Local"}), &[]);
+    let balancer = "Forbidden: may only be used when `type` is 'LoadBalancer'";
+    for (field, value) in [
+        ("loadBalancerSourceRanges", json!(["10.0.0.0/8"])),
+        ("loadBalancerClass", json!("example.com/a")),
+        ("allocateLoadBalancerNodePorts", json!(false)),
+    ] {
+        for kind in ["ClusterIP", "NodePort"] {
+            said(json!({"type": kind, field: value}), &[&format!("spec.{field}: {balancer}")]);
+        }
+        said(json!({"type": "LoadBalancer", field: value}), &[]);
+    }
+    said(
+        json!({"type": "LoadBalancer", "loadBalancerSourceRanges": ["10.0.0.0/8", "10.0.0.0"]}),
+        &[
+            "spec.loadBalancerSourceRanges[1]: Invalid value: \"10.0.0.0\": must be a valid CIDR value, (e.g. 10.9.8.0/24 or \
+           2001:db8::/64)",
+        ],
+    );
+    let check = "spec.healthCheckNodePort: Invalid value: 30000: may only be set when `type` is 'LoadBalancer' and \
+                 `externalTrafficPolicy` is 'Local'";
+    said(json!({"healthCheckNodePort": 30000}), &[check]);
+    said(
+        json!({"type": "LoadBalancer", "externalTrafficPolicy": "Cluster", "healthCheckNodePort": 30000}),
+        &[check],
+    );
+    said(
+        json!({"type": "LoadBalancer", "externalTrafficPolicy": "Local", "healthCheckNodePort": 30000}),
+        &[],
+    );
+}
+
+/// Addresses that mean another place on each node, and what is said of them.
+const SPECIAL: [(&str, &str); 13] = [
+    ("0.0.0.0", "may not be unspecified (0.0.0.0)"),
+    ("::", "may not be unspecified (::)"),
+    ("127.0.0.1", "may not be in the loopback range (127.0.0.0/8, ::1/128)"),
+    ("127.255.255.255", "may not be in the loopback range (127.0.0.0/8, ::1/128)"),
+    ("::1", "may not be in the loopback range (127.0.0.0/8, ::1/128)"),
+    ("::ffff:127.0.0.1", "may not be in the loopback range (127.0.0.0/8, ::1/128)"),
+    ("169.254.169.254", "may not be in the link-local range (169.254.0.0/16, fe80::/10)"),
+    ("fe80::1", "may not be in the link-local range (169.254.0.0/16, fe80::/10)"),
+    ("febf::1", "may not be in the link-local range (169.254.0.0/16, fe80::/10)"),
+    ("224.0.0.1", "may not be in the link-local multicast range (224.0.0.0/24, ff02::/10)"),
+    ("224.0.0.255", "may not be in the link-local multicast range (224.0.0.0/24, ff02::/10)"),
+    ("ff02::1", "may not be in the link-local multicast range (224.0.0.0/24, ff02::/10)"),
+    ("ff12::1", "may not be in the link-local multicast range (224.0.0.0/24, ff02::/10)"),
+];
+
+#[test]
+fn no_service_leads_to_what_is_another_place_on_each_node() {
+    for (ip, why) in SPECIAL {
+        let said = |group: &str, kind: &str, object: &Value, field: &str| {
+            check(group, kind, object, &[&format!("{field}: Invalid value: \"{ip}\": {why}")]);
+        };
+        for list in ["addresses", "notReadyAddresses"] {
+            let endpoints = json!({"metadata": {"name": "e"}, "subsets": [{list: [{"ip": ip}]}]});
+            said("", "Endpoints", &endpoints, &format!("subsets[0].{list}[0].ip"));
+        }
+        let family = if ip.contains(':') { "IPv6" } else { "IPv4" };
+        let slice =
+            json!({"metadata": {"name": "s"}, "addressType": family, "endpoints": [{"addresses": [ip]}]});
+        said("discovery.k8s.io", "EndpointSlice", &slice, "endpoints[0].addresses[0]");
+        said("", "Service", &service(json!({"externalIPs": [ip]})), "spec.externalIPs[0]");
+    }
+    for ip in [
+        "10.0.0.1",
+        "126.255.255.255",
+        "128.0.0.1",
+        "169.253.0.1",
+        "224.0.1.0",
+        "2001:db8::1",
+        "fec0::1",
+        "ff05::1",
+    ] {
+        check(
+            "",
+            "Endpoints",
+            &json!({"metadata": {"name": "e"}, "subsets": [{"addresses": [{"ip": ip}]}]}),
+            &[],
+        );
+    }
 }
 
 #[test]
@@ -133,6 +223,10 @@ fn slices_hold_addresses_of_their_type() {
         |object: &Value, expected: &[&str]| check("discovery.k8s.io", "EndpointSlice", object, expected);
     said(&slice("IPv4", json!([{"addresses": ["10.0.0.1"]}])), &[]);
     said(&slice("IPv6", json!([{"addresses": ["2001:db8::1"]}])), &[]);
+    said(
+        &slice("IPv6", json!([{"addresses": ["10.0.0.1"]}])),
+        &["endpoints[0].addresses[0]: Invalid value: \"10.0.0.1\": must be an IPv6 address"],
+    );
     said(&slice("", json!([])), &["addressType: Required value"]);
     said(
         &slice("IPv5", json!([])),
@@ -166,6 +260,23 @@ fn secrets_hold_what_their_type_needs() {
     ] {
         said(kind, json!({key: "e30="}), &[]);
         said(kind, json!({}), &[&format!("data[{key}]: Required value")]);
+    }
+    // x, nothing, {, [1] and "a".
+    for (text, why) in [
+        ("eA==", "invalid character 'x' looking for beginning of value"),
+        ("", "unexpected end of JSON input"),
+        ("ew==", "unexpected end of JSON input"),
+        ("WzFd", "json: cannot unmarshal array into Go value of type map[string]interface {}"),
+        ("ImEi", "json: cannot unmarshal string into Go value of type map[string]interface {}"),
+    ] {
+        let fault = format!("Invalid value: \"<secret contents redacted>\": {why}");
+        for (kind, key) in [
+            ("kubernetes.io/dockerconfigjson", ".dockerconfigjson"),
+            ("kubernetes.io/dockercfg", ".dockercfg"),
+        ] {
+            let expected = format!("data[{key}]: {fault}");
+            said(kind, json!({key: text}), &[&expected]);
+        }
     }
     said("kubernetes.io/basic-auth", json!({"username": "eA=="}), &[]);
     said("kubernetes.io/basic-auth", json!({"password": "eA=="}), &[]);
@@ -276,6 +387,15 @@ fn nodes_have_taints_and_ranges() {
         json!({"taints": [{}]}),
         &["spec.taints[0].key: Required value", "spec.taints[0].effect: Required value"],
     );
+    let taint = |value: &str, effect: &str| json!({"key": "k", "value": value, "effect": effect});
+    said(json!({"taints": [taint("v", "NoExecute"), taint("v", "NoSchedule")]}), &[]);
+    said(
+        json!({"taints": [taint("v", "NoExecute"), taint("w", "NoExecute")]}),
+        &[
+            "spec.taints[1]: Duplicate value: {\"effect\":\"NoExecute\",\"key\":\"k\",\"value\":\"w\"}: taints must be unique by \
+           key and effect pair",
+        ],
+    );
     for bad in ["10.0.0.0", "10.0.0.0/33", "2001:db8::/129", "x/8"] {
         said(json!({"podCIDRs": [bad]}), &[&format!("spec.podCIDRs[0]: Invalid value: \"{bad}\": {range}")]);
     }
@@ -382,6 +502,63 @@ fn names_have_their_lengths_and_letters() {
     }
 }
 
+#[test]
+fn finalizers_are_named_for_who_takes_them_away() {
+    let of = |finalizers: Value| json!({"metadata": {"name": "n", "finalizers": finalizers}});
+    let said = |finalizers: Value, expected: &[&str]| check("", "ConfigMap", &of(finalizers), expected);
+    said(json!(["example.com/a", "orphan", "kubernetes"]), &[]);
+    said(json!(["foregroundDeletion"]), &[]);
+    said(
+        json!(["example.com/a", "mine"]),
+        &[
+            "metadata.finalizers[1]: Invalid value: \"mine\": name is neither a standard finalizer name nor is it fully \
+           qualified",
+        ],
+    );
+    said(
+        json!(["orphan", "foregroundDeletion"]),
+        &["metadata.finalizers: Invalid value: [\"orphan\",\"foregroundDeletion\"]: finalizer orphan and \
+           foregroundDeletion cannot be both set"],
+    );
+    let faults = create("", "ConfigMap", &of(json!(["example.com/a b"])));
+    assert_eq!(faults.len(), 1, "{faults:?}");
+    assert_eq!(faults[0].field, "metadata.finalizers");
+    let namespace = |own: Value| json!({"metadata": {"name": "n"}, "spec": {"finalizers": own}});
+    check("", "Namespace", &namespace(json!(["kubernetes", "example.com/a"])), &[]);
+    check(
+        "",
+        "Namespace",
+        &namespace(json!(["mine"])),
+        &[
+            "spec.finalizers: Invalid value: \"mine\": name is neither a standard finalizer name nor is it fully qualified",
+        ],
+    );
+}
+
+#[test]
+fn events_are_told_where_what_they_are_about_is() {
+    let event = |own: &str, about: Value| json!({"metadata": {"name": "e", "namespace": own}, "involvedObject": about});
+    let said = |own: &str, about: Value, expected: &[&str]| check("", "Event", &event(own, about), expected);
+    said("a", json!({"namespace": "a"}), &[]);
+    said("default", json!({"kind": "Node"}), &[]);
+    said("kube-system", json!({"kind": "Node"}), &[]);
+    let why = |theirs: &str| {
+        format!("involvedObject.namespace: Invalid value: \"{theirs}\": does not match event.namespace")
+    };
+    said("a", json!({"namespace": "b"}), &[&why("b")]);
+    said("a", json!({"kind": "Node"}), &[&why("")]);
+}
+
+#[test]
+fn revisions_count_from_zero() {
+    let said = |number: i64, expected: &[&str]| {
+        let revision = json!({"metadata": {"name": "r"}, "data": {}, "revision": number});
+        check("apps", "ControllerRevision", &revision, expected);
+    };
+    said(0, &[]);
+    said(-1, &["revision: Invalid value: -1: must be greater than or equal to 0"]);
+}
+
 fn template(labels: &Value, spec: Value) -> Value {
     let mut spec = spec;
     for (field, value) in [
@@ -459,22 +636,29 @@ fn a_rollout_goes_on() {
     let rolling = |unavailable: Value, surge: Value| json!({"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": unavailable, "maxSurge": surge}});
     for (kind, field) in [("Deployment", "strategy"), ("DaemonSet", "updateStrategy")] {
         let at = |rest: &str| format!("spec.{field}.rollingUpdate.{rest}");
+        let stuck = match kind {
+            "DaemonSet" => at("maxUnavailable: Required value: cannot be 0 when maxSurge is 0"),
+            _ => at("maxUnavailable: Invalid value: 0: may not be 0 when `maxSurge` is 0"),
+        };
         said(kind, field, rolling(json!(1), json!(0)), &[]);
-        said(kind, field, rolling(json!("100%"), json!("200%")), &[]);
+        said(kind, field, rolling(json!("100%"), json!(0)), &[]);
+        said(kind, field, rolling(json!(0), json!("200%")), &[]);
         said(kind, field, rolling(json!("0%"), json!(1)), &[]);
-        let stuck = at("maxUnavailable: Invalid value: 0: may not be 0 when `maxSurge` is 0");
         said(kind, field, rolling(json!(0), json!(0)), &[&stuck]);
         said(kind, field, rolling(json!(0), json!("0%")), &[&stuck]);
+        let both = at("maxSurge: Invalid value: 1: may not be set when maxUnavailable is non-zero");
+        let both: &[&str] = if kind == "DaemonSet" { &[&both] } else { &[] };
+        said(kind, field, rolling(json!(1), json!(1)), both);
         said(
             kind,
             field,
-            rolling(json!(-1), json!(1)),
+            rolling(json!(-1), json!(0)),
             &[&at("maxUnavailable: Invalid value: -1: must be greater than or equal to 0")],
         );
         said(
             kind,
             field,
-            rolling(json!("101%"), json!(1)),
+            rolling(json!("101%"), json!(0)),
             &[&at("maxUnavailable: Invalid value: \"101%\": must not be greater than 100%")],
         );
         let percent = "a valid percent string must be a numeric string followed by an ending '%' (e.g. '1%',  or \

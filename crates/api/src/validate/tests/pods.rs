@@ -22,7 +22,7 @@ fn with_container(fields: Value) -> Value {
 }
 
 #[track_caller]
-fn spec(cases: &[(Value, &str)]) {
+pub(super) fn spec(cases: &[(Value, &str)]) {
     for (fields, expected) in cases {
         let expected: Vec<&str> = Some(*expected).filter(|text| !text.is_empty()).into_iter().collect();
         check("Pod", &with(fields.clone()), &expected);
@@ -30,7 +30,7 @@ fn spec(cases: &[(Value, &str)]) {
 }
 
 #[track_caller]
-fn container(cases: &[(Value, &str)]) {
+pub(super) fn container(cases: &[(Value, &str)]) {
     for (fields, expected) in cases {
         let expected: Vec<String> = Some(*expected)
             .filter(|text| !text.is_empty())
@@ -428,7 +428,23 @@ fn requests_are_within_limits() {
             resources(json!({}), json!({"tea": "1"})),
             "resources.limits[tea]: Invalid value: \"tea\": must be a standard resource for containers",
         ),
-        (resources(json!({"hugepages-2Mi": "2Mi"}), json!({"hugepages-2Mi": "2Mi"})), ""),
+        (resources(json!({"hugepages-2Mi": "2Mi"}), json!({"hugepages-2Mi": "2Mi", "memory": "1Gi"})), ""),
+        (
+            resources(json!({"hugepages-2Mi": "2Mi"}), json!({"hugepages-2Mi": "2Mi"})),
+            "resources: Forbidden: HugePages require cpu or memory",
+        ),
+        (
+            resources(json!({"hugepages-2Mi": "2Mi", "cpu": "1"}), json!({"cpu": "1"})),
+            "resources.limits: Required value: Limit must be set for non overcommitable resources",
+        ),
+        (
+            resources(json!({"x.io/a": "1"}), json!({})),
+            "resources.limits: Required value: Limit must be set for non overcommitable resources",
+        ),
+        (
+            resources(json!({"hugepages-2Mi": "2Mi", "cpu": "1"}), json!({"hugepages-2Mi": "4Mi"})),
+            "resources.requests: Invalid value: \"2Mi\": must be equal to hugepages-2Mi limit of 4Mi",
+        ),
         (
             resources(json!({"cpu": "-1"}), json!({})),
             "resources.requests[cpu]: Invalid value: \"-1\": must be greater than or equal to 0",

@@ -19,7 +19,22 @@ fn change(old: Value, new: Value, expected: &[&str]) {
         }
         pod(spec)
     };
-    assert_eq!(texts(&super::update("", "Pod", "", &whole(new), &whole(old))), expected);
+    // What differs is told below the rule.
+    let texts = texts(&super::update("", "Pod", "", &whole(new), &whole(old)));
+    let rules: Vec<&str> = texts.iter().filter_map(|text| text.lines().next()).collect();
+    assert_eq!(rules, expected);
+}
+
+#[test]
+fn a_refused_change_is_shown() {
+    let old = pod(json!({"containers": [{"name": "a", "image": "b", "env": [{"name": "E", "value": "1"}]}]}));
+    let mut new = old.clone();
+    new["spec"]["hostNetwork"] = true.into();
+    new["spec"]["containers"][0]["image"] = "c".into();
+    new["spec"]["containers"][0]["env"][0]["value"] = "2".into();
+    let shown =
+        "- containers[0].env[0].value: \"1\"\n+ containers[0].env[0].value: \"2\"\n+ hostNetwork: true\n";
+    assert_eq!(texts(&super::update("", "Pod", "", &new, &old)), [format!("{POD}\n{shown}")]);
 }
 
 #[test]
@@ -66,7 +81,12 @@ fn images_change_and_containers_do_not() {
         json!({"containers": containers, "initContainers": [{"name": "i", "image": init}]})
     };
     change(with(&["a", "b"], "i"), with(&["a", "c"], "j"), &[]);
-    change(with(&["a", "b"], "i"), with(&["a"], "i"), &[POD]);
+    let count = |list: &str| format!("spec.{list}: Forbidden: pod updates may not add or remove containers");
+    change(with(&["a", "b"], "i"), with(&["a"], "i"), &[&count("containers")]);
+    change(with(&["a"], "i"), with(&["a", "b"], "i"), &[&count("containers")]);
+    let mut without = with(&["a"], "i");
+    without["initContainers"] = json!([]);
+    change(with(&["a"], "i"), without, &[&count("initContainers")]);
     let mut renamed = with(&["a"], "i");
     renamed["containers"][0]["name"] = "other".into();
     change(with(&["a"], "i"), renamed, &[POD]);
@@ -188,6 +208,15 @@ fn a_priority_stays() {
             "preemptionPolicy: Forbidden: may not be changed in an update.",
         ]
     );
+}
+
+#[test]
+fn finalizers_of_old_stay_and_new_ones_are_looked_at() {
+    let map = |finalizers: Value| json!({"metadata": {"name": "c", "finalizers": finalizers}});
+    let said = |new: Value, old: Value| faults("", "ConfigMap", &map(new), &map(old));
+    assert_eq!(said(json!(["mine"]), json!(["mine"])), [""; 0]);
+    assert_eq!(said(json!([]), json!(["mine"])), [""; 0]);
+    assert_eq!(said(json!(["mine"]), json!([])).len(), 1);
 }
 
 #[test]
