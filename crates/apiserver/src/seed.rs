@@ -79,6 +79,10 @@ async fn own_service(server: &Inner) -> Result<(), StatusError> {
         },
     });
     ensure(server, row("", "services"), "default", service).await?;
+    // A server that only its own machine can reach stands behind no Service.
+    if config.advertise.0.is_loopback() {
+        return Ok(());
+    }
     let (ip, port) = (config.advertise.0.to_string(), config.advertise.1);
     let endpoints = json!({
         "metadata": {"name": "kubernetes", "labels": {"endpointslice.kubernetes.io/skip-mirror": "true"}},

@@ -146,6 +146,20 @@ async fn what_a_service_gives_up_another_may_have_and_nothing_else() {
 }
 
 #[tokio::test]
+async fn what_only_a_type_can_have_goes_with_the_type() {
+    let api = Api::new().await;
+    let balanced = service("s", json!({"type": "LoadBalancer", "externalTrafficPolicy": "Cluster"}));
+    let mut made = api.ok(Method::POST, SERVICES, balanced).await;
+    assert_eq!(made["spec"]["allocateLoadBalancerNodePorts"], true);
+    made["spec"]["type"] = "ClusterIP".into();
+    let spec = api.ok(Method::PUT, &format!("{SERVICES}/s"), made).await["spec"].clone();
+    for field in ["externalTrafficPolicy", "allocateLoadBalancerNodePorts"] {
+        assert_eq!(spec[field], Value::Null, "{spec}");
+    }
+    assert_eq!(spec["ports"][0]["nodePort"], Value::Null, "{spec}");
+}
+
+#[tokio::test]
 async fn a_refused_service_holds_nothing() {
     let api = Api::new().await;
     api.ok(Method::POST, SERVICES, at_port("taken", 30777)).await;

@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 
 use rand::RngExt;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use skiff_api::status::{Cause, GroupResource, StatusError};
 
 use super::{Cx, Strategy};
@@ -57,6 +57,10 @@ fn wants_ip(type_: &str) -> bool {
     matches!(type_, "ClusterIP" | "NodePort" | "LoadBalancer")
 }
 
+fn wants_ports_of(type_: &str) -> bool {
+    matches!(type_, "NodePort" | "LoadBalancer")
+}
+
 fn wants_ports(service: &Value, type_: &str) -> bool {
     type_ == "NodePort"
         || (type_ == "LoadBalancer" && service["spec"]["allocateLoadBalancerNodePorts"] != json!(false))
@@ -84,7 +88,8 @@ fn keep_allocations(new: &mut Value, old: &Value) {
             }
         }
     }
-    let keeps_ports = matches!(type_.as_str(), "NodePort" | "LoadBalancer");
+    drop_dependents(spec, old, &type_);
+    let keeps_ports = wants_ports_of(&type_);
     let old_ports = old["spec"]["ports"].as_array().cloned().unwrap_or_default();
     for port in spec.get_mut("ports").and_then(Value::as_array_mut).into_iter().flatten() {
         let same = |o: &&Value| {
@@ -101,6 +106,24 @@ fn keep_allocations(new: &mut Value, old: &Value) {
                 }
             }
             _ => {}
+        }
+    }
+}
+
+/// What only the former type could have goes with it, unless the client insists (and is refused).
+fn drop_dependents(spec: &mut Map<String, Value>, old: &Value, type_: &str) {
+    let balanced = type_ == "LoadBalancer";
+    let listed = spec.get("externalIPs").and_then(Value::as_array).is_some_and(|ips| !ips.is_empty());
+    let reachable = wants_ports_of(type_) || (type_ == "ClusterIP" && listed);
+    let checked = balanced && spec.get("externalTrafficPolicy") == Some(&json!("Local"));
+    for (field, stays) in [
+        ("externalTrafficPolicy", reachable),
+        ("healthCheckNodePort", checked),
+        ("allocateLoadBalancerNodePorts", balanced),
+        ("loadBalancerClass", balanced),
+    ] {
+        if !stays && spec.get(field) == old["spec"].get(field) {
+            spec.remove(field);
         }
     }
 }
