@@ -92,7 +92,7 @@ impl Recorder {
     }
 
     fn record(&self, about: ObjectReference, kind: Kind, reason: &str, message: String) {
-        let recorded = Recorded { about, kind, reason: reason.into(), message, at: SystemTime::now() };
+        let recorded = Recorded { about, kind, reason: reason.into(), message, at: crate::time::now() };
         if self.0.try_send(recorded).is_err() {
             debug!(reason, "an event was dropped, too many wait");
         }

@@ -69,7 +69,7 @@ impl Worker {
 
     async fn mount_volumes(&mut self) {
         let part = if self.seen.tokens == TokenState::Settled { Part::All } else { Part::WithoutTokens };
-        let began = SystemTime::now();
+        let began = crate::time::now();
         match self.set_up_volumes(part).await {
             Ok(()) => {
                 self.context.memory.mark(&self.uid, Phase::Volumes, began);
@@ -153,7 +153,7 @@ impl Worker {
     }
 
     async fn run_sandbox(&mut self, attempt: u32) {
-        let began = SystemTime::now();
+        let began = crate::time::now();
         // Most pods' users are the node's.
         let own_users = self.pod.spec.as_ref().is_some_and(|spec| spec.host_users == Some(false));
         let users = own_users.then(|| self.context.users.take(&self.uid)).transpose();
@@ -208,7 +208,7 @@ impl Worker {
         id: &SandboxId,
         required: Option<Result<u64, String>>,
     ) -> Result<(), String> {
-        let began = SystemTime::now();
+        let began = crate::time::now();
         let network = self.network().await?;
         let netns = self.seen.sandboxes.iter().find(|sandbox| sandbox.id == *id);
         let netns =
@@ -268,7 +268,7 @@ impl Worker {
 
     async fn ensure_image(&mut self, name: &str) {
         let Some(container) = self.container(name) else { return };
-        let began = SystemTime::now();
+        let began = crate::time::now();
         match self.context.puller.local(&self.pod, &container).await {
             Local::Ready => {
                 self.context.memory.mark(&self.uid, Phase::Image, began);
@@ -315,14 +315,14 @@ impl Worker {
                     let text = format!("Error: {message}");
                     self.context.events.pod(&self.pod, Some(name), Kind::Warning, "Failed", text);
                 }
-                let retry_at = SystemTime::now() + retry;
+                let retry_at = crate::time::now() + retry;
                 self.seen.failures.insert(name.into(), Failure { reason: reason.into(), message, retry_at });
             }
         }
     }
 
     async fn try_start(&mut self, container: &Spec, attempt: u32) -> Result<(), (&'static str, String)> {
-        let asked = SystemTime::now();
+        let asked = crate::time::now();
         let config_error = |message: String| ("CreateContainerConfigError", message);
         let create_error = |message: String| ("CreateContainerError", message);
         let context = self.context.clone();
@@ -382,7 +382,7 @@ impl Worker {
         context.events.pod(&pod, name, Kind::Normal, "Created", "Container created".into());
         let created = began.elapsed();
         context.memory.mark(&self.uid, Phase::Create, asked);
-        let asked = SystemTime::now();
+        let asked = crate::time::now();
         match context.runtime.start_container(&id).await {
             Ok(()) => {
                 context.memory.mark(&self.uid, Phase::Start, asked);

@@ -1,10 +1,12 @@
 //! Small honest stand-ins: a runtime, a network and an API server that keep what they are told.
 
+mod gate;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use http::{Method, Request, Response};
@@ -16,7 +18,9 @@ use skiff_network::{Attachment, HostPort, HostPortConflict, Network, Route};
 use skiff_runtime::*;
 use tokio::sync::{broadcast, watch};
 
+pub(crate) use self::gate::Gate;
 use crate::config::{Config, Serving};
+use crate::labels;
 
 pub(crate) fn config() -> Config {
     Config {
@@ -57,6 +61,8 @@ struct State {
     image_uses: Vec<ImageUse>,
     /// Containers by image that came to be since `image_uses` was read.
     used_images: BTreeMap<String, usize>,
+    /// Pod and name of each container that was started.
+    started: Vec<(String, String)>,
 }
 
 /// Keeps sandboxes and containers in memory. A container whose command is `missing` can't start; the
@@ -64,6 +70,7 @@ struct State {
 pub(crate) struct FakeRuntime {
     state: Mutex<State>,
     events: broadcast::Sender<Event>,
+    gate: Arc<Gate>,
 }
 
 impl Default for FakeRuntime {
@@ -79,8 +86,9 @@ impl Default for FakeRuntime {
             image_disk: ImageDisk::default(),
             image_uses: Vec::new(),
             used_images: BTreeMap::new(),
+            started: Vec::new(),
         };
-        Self { state: Mutex::new(state), events: broadcast::channel(64).0 }
+        Self { state: Mutex::new(state), events: broadcast::channel(64).0, gate: Arc::default() }
     }
 }
 
@@ -132,29 +140,43 @@ impl FakeRuntime {
 
     /// The container's program ends by itself.
     pub(crate) fn exit(&self, name: &str, code: i32) {
+        let running = |each: &&Container| each.name == name && each.state == ContainerState::Running;
+        let id = self.state.lock().containers.iter().find(running).expect("it runs").id.clone();
+        self.exit_one(&id, code);
+    }
+
+    /// The same of one that is known.
+    pub(crate) fn exit_one(&self, id: &ContainerId, code: i32) {
         let mut state = self.state.lock();
-        let running = state
-            .containers
-            .iter_mut()
-            .find(|container| container.name == name && container.state == ContainerState::Running)
-            .expect("it runs");
-        end(running, code);
-        let event = Event::ContainerExited(running.id.clone(), running.sandbox.clone());
+        let container = state.containers.iter_mut().find(|each| each.id == *id).expect("it is there");
+        end(container, code);
+        let event = Event::ContainerExited(id.clone(), container.sandbox.clone());
         let _ = self.events.send(event);
     }
 
     /// `pause` dies, and with it all in its sandbox.
     pub(crate) fn kill_sandbox(&self) {
+        let id = self.state.lock().sandboxes.last().expect("there is one").id.clone();
+        self.kill_one_sandbox(&id);
+    }
+
+    /// The same of one that is known.
+    pub(crate) fn kill_one_sandbox(&self, id: &SandboxId) {
         let mut state = self.state.lock();
-        let sandbox = state.sandboxes.last_mut().expect("there is one");
-        sandbox.ready = false;
-        let id = sandbox.id.clone();
-        state
-            .containers
-            .iter_mut()
-            .filter(|each| each.state == ContainerState::Running)
-            .for_each(|each| end(each, 137));
-        let _ = self.events.send(Event::SandboxStopped(id));
+        state.sandboxes.iter_mut().filter(|each| each.id == *id).for_each(|each| each.ready = false);
+        let of = |each: &&mut Container| each.sandbox == *id && each.state == ContainerState::Running;
+        state.containers.iter_mut().filter(of).for_each(|each| end(each, 137));
+        let _ = self.events.send(Event::SandboxStopped(id.clone()));
+    }
+
+    /// What its changes pass.
+    pub(crate) fn gate(&self) -> &Arc<Gate> {
+        &self.gate
+    }
+
+    /// Pod and name of every container that was started, in order.
+    pub(crate) fn started(&self) -> Vec<(String, String)> {
+        self.state.lock().started.clone()
     }
 
     pub(crate) fn running(&self) -> Vec<String> {
@@ -162,19 +184,8 @@ impl FakeRuntime {
         let running = state.containers.iter().filter(|each| each.state == ContainerState::Running);
         running.map(|each| each.name.clone()).collect()
     }
-}
 
-fn end(container: &mut Container, code: i32) {
-    container.state = ContainerState::Exited;
-    container.exit_code = Some(code);
-    container.finished_at = Some(SystemTime::now());
-    container.reason = Some(if code == 0 { "Completed" } else { "Error" }.into());
-    container.pid = 0;
-}
-
-#[async_trait]
-impl Runtime for FakeRuntime {
-    async fn run_sandbox(&self, config: SandboxConfig) -> Result<Sandbox, Error> {
+    fn made_sandbox(&self, config: SandboxConfig) -> Sandbox {
         let mut state = self.state.lock();
         state.serial += 1;
         let id = SandboxId(format!("s{}", state.serial));
@@ -184,28 +195,113 @@ impl Runtime for FakeRuntime {
             id,
             config,
             ready: true,
-            created_at: SystemTime::now(),
+            created_at: crate::time::now(),
             pid: 1,
         };
+        let pod = labels::uid(&sandbox.config.labels).to_owned();
+        if state.sandboxes.iter().any(|each| each.ready && labels::uid(&each.config.labels) == pod) {
+            state.calls.push(format!("WRONG: a second sandbox for {pod}"));
+        }
         state.calls.push(format!("run sandbox {}", sandbox.id.0));
         state.sandboxes.push(sandbox.clone());
+        sandbox
+    }
+
+    fn made_container(&self, sandbox: &SandboxId, config: ContainerConfig) -> ContainerId {
+        let mut state = self.state.lock();
+        state.serial += 1;
+        let id = ContainerId(format!("c{}", state.serial));
+        let (pod, name) = (labels::uid(&config.labels).to_owned(), config.name.clone());
+        let same = |each: &Container| labels::uid(&each.labels) == pod && each.name == name;
+        if state.containers.iter().any(|each| same(each) && each.state == ContainerState::Running) {
+            state.calls.push(format!("WRONG: a second {name} for {pod}"));
+        }
+        if !state.sandboxes.iter().any(|each| each.id == *sandbox && each.ready) {
+            state.calls.push(format!("WRONG: {name} for {pod} in a sandbox that is gone"));
+        }
+        state.calls.push(format!("create {} {:?}", config.name, config.command));
+        state.containers.push(Container {
+            id: id.clone(),
+            sandbox: sandbox.clone(),
+            name: config.name,
+            labels: config.labels,
+            state: ContainerState::Created,
+            image: config.image,
+            image_id: "sha256:0".into(),
+            created_at: crate::time::now(),
+            started_at: None,
+            finished_at: None,
+            exit_code: None,
+            reason: None,
+            message: (config.command == ["missing"]).then(|| "no such file".into()),
+            pid: 0,
+            log_path: config.log_path,
+        });
+        id
+    }
+
+    fn start_now(&self, id: &ContainerId) -> Result<(), Error> {
+        let mut state = self.state.lock();
+        let container = state
+            .containers
+            .iter_mut()
+            .find(|each| each.id == *id)
+            .ok_or_else(|| Error::NoContainer(id.clone()))?;
+        container.started_at = Some(crate::time::now());
+        if let Some(message) = container.message.clone() {
+            end(container, 127);
+            container.reason = Some("StartError".into());
+            return Err(Error::Start { exit_code: 127, message });
+        }
+        container.state = ContainerState::Running;
+        container.pid = 7;
+        let event = Event::ContainerStarted(id.clone(), container.sandbox.clone());
+        let started = (labels::uid(&container.labels).to_owned(), container.name.clone());
+        state.started.push(started);
+        let _ = self.events.send(event);
+        Ok(())
+    }
+}
+
+fn end(container: &mut Container, code: i32) {
+    container.state = ContainerState::Exited;
+    container.exit_code = Some(code);
+    container.finished_at = Some(crate::time::now());
+    container.reason = Some(if code == 0 { "Completed" } else { "Error" }.into());
+    container.pid = 0;
+}
+
+#[async_trait]
+impl Runtime for FakeRuntime {
+    async fn run_sandbox(&self, config: SandboxConfig) -> Result<Sandbox, Error> {
+        self.gate.pass().await;
+        let sandbox = self.made_sandbox(config);
+        self.gate.pass().await;
         Ok(sandbox)
     }
 
     async fn stop_sandbox(&self, id: &SandboxId) -> Result<(), Error> {
-        let mut state = self.state.lock();
-        state.calls.push(format!("stop sandbox {}", id.0));
-        state.sandboxes.iter_mut().filter(|each| each.id == *id).for_each(|each| each.ready = false);
-        let of = |each: &&mut Container| each.sandbox == *id && each.state == ContainerState::Running;
-        state.containers.iter_mut().filter(of).for_each(|each| end(each, 137));
+        self.gate.pass().await;
+        {
+            let mut state = self.state.lock();
+            state.calls.push(format!("stop sandbox {}", id.0));
+            state.sandboxes.iter_mut().filter(|each| each.id == *id).for_each(|each| each.ready = false);
+            let of = |each: &&mut Container| each.sandbox == *id && each.state == ContainerState::Running;
+            state.containers.iter_mut().filter(of).for_each(|each| end(each, 137));
+        }
+        self.gate.pass().await;
         Ok(())
     }
 
     async fn remove_sandbox(&self, id: &SandboxId) -> Result<(), Error> {
-        let mut state = self.state.lock();
-        state.calls.push(format!("remove sandbox {}", id.0));
-        state.sandboxes.retain(|each| each.id != *id);
-        state.containers.retain(|each| each.sandbox != *id);
+        self.gate.pass().await;
+        {
+            let mut state = self.state.lock();
+            state.calls.push(format!("remove sandbox {}", id.0));
+            state.sandboxes.retain(|each| each.id != *id);
+            state.containers.retain(|each| each.sandbox != *id);
+        }
+        self.gate.pass().await;
         Ok(())
     }
 
@@ -218,64 +314,43 @@ impl Runtime for FakeRuntime {
         sandbox: &SandboxId,
         config: ContainerConfig,
     ) -> Result<ContainerId, Error> {
-        let mut state = self.state.lock();
-        state.serial += 1;
-        let id = ContainerId(format!("c{}", state.serial));
-        state.calls.push(format!("create {} {:?}", config.name, config.command));
-        state.containers.push(Container {
-            id: id.clone(),
-            sandbox: sandbox.clone(),
-            name: config.name,
-            labels: config.labels,
-            state: ContainerState::Created,
-            image: config.image,
-            image_id: "sha256:0".into(),
-            created_at: SystemTime::now(),
-            started_at: None,
-            finished_at: None,
-            exit_code: None,
-            reason: None,
-            message: (config.command == ["missing"]).then(|| "no such file".into()),
-            pid: 0,
-            log_path: config.log_path,
-        });
+        self.gate.pass().await;
+        let id = self.made_container(sandbox, config);
+        self.gate.pass().await;
         Ok(id)
     }
 
     async fn start_container(&self, id: &ContainerId) -> Result<(), Error> {
-        let mut state = self.state.lock();
-        let container = state
-            .containers
-            .iter_mut()
-            .find(|each| each.id == *id)
-            .ok_or_else(|| Error::NoContainer(id.clone()))?;
-        container.started_at = Some(SystemTime::now());
-        if let Some(message) = container.message.clone() {
-            end(container, 127);
-            container.reason = Some("StartError".into());
-            return Err(Error::Start { exit_code: 127, message });
-        }
-        container.state = ContainerState::Running;
-        container.pid = 7;
-        let event = Event::ContainerStarted(id.clone(), container.sandbox.clone());
-        let _ = self.events.send(event);
-        Ok(())
+        self.gate.pass().await;
+        let started = self.start_now(id);
+        self.gate.pass().await;
+        started
     }
 
     async fn stop_container(&self, id: &ContainerId, grace: Duration) -> Result<(), Error> {
-        let mut state = self.state.lock();
-        state.calls.push(format!("stop {} after {} s", id.0, grace.as_secs()));
-        let Some(container) = state.containers.iter_mut().find(|each| each.id == *id) else { return Ok(()) };
-        end(container, 143);
-        let event = Event::ContainerExited(id.clone(), container.sandbox.clone());
-        let _ = self.events.send(event);
+        self.gate.pass().await;
+        {
+            let mut state = self.state.lock();
+            state.calls.push(format!("stop {} after {} s", id.0, grace.as_secs()));
+            let running = |each: &&mut Container| each.id == *id && each.state == ContainerState::Running;
+            if let Some(container) = state.containers.iter_mut().find(running) {
+                end(container, 143);
+                let event = Event::ContainerExited(id.clone(), container.sandbox.clone());
+                let _ = self.events.send(event);
+            }
+        }
+        self.gate.pass().await;
         Ok(())
     }
 
     async fn remove_container(&self, id: &ContainerId) -> Result<(), Error> {
-        let mut state = self.state.lock();
-        state.calls.push(format!("remove {}", id.0));
-        state.containers.retain(|each| each.id != *id);
+        self.gate.pass().await;
+        {
+            let mut state = self.state.lock();
+            state.calls.push(format!("remove {}", id.0));
+            state.containers.retain(|each| each.id != *id);
+        }
+        self.gate.pass().await;
         Ok(())
     }
 
@@ -380,6 +455,14 @@ impl Runtime for FakeRuntime {
 pub(crate) struct FakeNetwork {
     attached: Mutex<BTreeMap<String, Attachment>>,
     pub(crate) ports: Mutex<BTreeMap<String, Vec<HostPort>>>,
+    gate: Arc<Gate>,
+}
+
+impl FakeNetwork {
+    /// What its changes pass.
+    pub(crate) fn gate(&self) -> &Arc<Gate> {
+        &self.gate
+    }
 }
 
 fn conflict(port: &HostPort) -> Option<HostPortConflict> {
@@ -389,19 +472,26 @@ fn conflict(port: &HostPort) -> Option<HostPortConflict> {
 #[async_trait]
 impl Network for FakeNetwork {
     async fn attach(&self, sandbox: &str, _: &Path) -> Result<Attachment, skiff_network::Error> {
-        let mut attached = self.attached.lock();
-        let next = u8::try_from(attached.len() + 2).expect("few sandboxes");
-        let attachment = Attachment {
-            sandbox: sandbox.into(),
-            ip: Ipv4Addr::new(10, 244, 0, next),
-            host_link: format!("veth{next}"),
+        self.gate.pass().await;
+        let attachment = {
+            let mut attached = self.attached.lock();
+            let next = u8::try_from(attached.len() + 2).expect("few sandboxes");
+            let attachment = Attachment {
+                sandbox: sandbox.into(),
+                ip: Ipv4Addr::new(10, 244, 0, next),
+                host_link: format!("veth{next}"),
+            };
+            attached.entry(sandbox.into()).or_insert(attachment).clone()
         };
-        Ok(attached.entry(sandbox.into()).or_insert(attachment).clone())
+        self.gate.pass().await;
+        Ok(attachment)
     }
 
     async fn detach(&self, sandbox: &str) -> Result<(), skiff_network::Error> {
+        self.gate.pass().await;
         self.attached.lock().remove(sandbox);
         self.ports.lock().remove(sandbox);
+        self.gate.pass().await;
         Ok(())
     }
 
@@ -410,7 +500,9 @@ impl Network for FakeNetwork {
         sandbox: &str,
         ports: &[HostPort],
     ) -> Result<Vec<HostPortConflict>, skiff_network::Error> {
+        self.gate.pass().await;
         self.ports.lock().insert(sandbox.into(), ports.to_vec());
+        self.gate.pass().await;
         Ok(ports.iter().filter_map(conflict).collect())
     }
 
@@ -448,6 +540,7 @@ struct Objects {
     reviews: Reviews,
     /// How many times the control plane takes readiness back the moment that it is told.
     contradictions: u32,
+    gate: Arc<Gate>,
 }
 
 /// What the API says of callers of the node.
@@ -492,6 +585,11 @@ impl FakeApi {
         objects.events.push((version, "DELETED", object));
         self.0.1.send_replace(version);
         true
+    }
+
+    /// What the agent's writes about pods pass.
+    pub(crate) fn gate(&self) -> Arc<Gate> {
+        self.0.0.lock().gate.clone()
     }
 
     /// From now on tokens are given that hold so long, named `token-1` and on.
@@ -572,7 +670,7 @@ impl FakeApi {
         let mut objects = self.0.0.lock();
         let Some(seconds) = objects.token_seconds else { return not_found() };
         objects.token_requests.push((path, body.clone()));
-        let until = crate::time::api_time(SystemTime::now() + Duration::from_secs(seconds));
+        let until = crate::time::api_time(crate::time::now() + Duration::from_secs(seconds));
         let token = format!("token-{}", objects.token_requests.len());
         body["status"] = json!({"token": token, "expirationTimestamp": until});
         Response::new(full(body.to_string()))
@@ -677,6 +775,20 @@ fn is_in(path: &str, collection: &str) -> bool {
 #[async_trait]
 impl Transport for FakeApi {
     async fn send(&self, request: Request<Body>) -> Result<Response<Body>, skiff_client::Error> {
+        let guarded = request.method() != Method::GET && request.uri().path().contains("/pods/");
+        if !guarded {
+            return self.answer(request).await;
+        }
+        let gate = self.gate();
+        gate.pass().await;
+        let answer = self.answer(request).await;
+        gate.pass().await;
+        answer
+    }
+}
+
+impl FakeApi {
+    async fn answer(&self, request: Request<Body>) -> Result<Response<Body>, skiff_client::Error> {
         let path = request.uri().path().to_owned();
         let query = request.uri().query().unwrap_or_default().to_owned();
         let method = request.method().clone();

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::{Container, Pod};
 use parking_lot::Mutex;
@@ -154,7 +154,7 @@ impl Puller {
     }
 
     fn failure(&self, pod: &Pod, image: &str, reason: &str, message: String) -> ImageFailure {
-        let at = SystemTime::now();
+        let at = crate::time::now();
         let mut backoffs = self.backoffs.lock();
         let key = backoff_key(pod, image);
         let next = Backoff::next(backoffs.get(&key).copied(), at);

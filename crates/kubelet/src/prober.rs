@@ -122,7 +122,7 @@ impl Prober {
         let delay = Duration::from_secs(
             probe.initial_delay_seconds.and_then(|delay| u64::try_from(delay).ok()).unwrap_or(0),
         );
-        let age = SystemTime::now().duration_since(self.started_at).unwrap_or_default();
+        let age = crate::time::now().duration_since(self.started_at).unwrap_or_default();
         Instant::now() + delay.saturating_sub(age)
     }
 

@@ -1,6 +1,7 @@
 //! The agent as a whole against honest fakes of the API, the runtime and the network.
 
 mod door;
+mod faults;
 mod isolation;
 mod probes;
 mod tokens;

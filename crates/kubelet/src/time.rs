@@ -5,6 +5,14 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, Time};
 use k8s_openapi::jiff::Timestamp;
 
+/// What time it is. Where a test has paused tokio's clock, this one stands still too.
+pub(crate) fn now() -> SystemTime {
+    #[cfg(test)]
+    return tests::now();
+    #[cfg(not(test))]
+    SystemTime::now()
+}
+
 /// The API's time: whole seconds.
 pub(crate) fn api_time(at: SystemTime) -> Time {
     Time(timestamp(at))
@@ -59,6 +67,16 @@ pub(crate) fn go_duration(duration: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The time of day at tokio's moment.
+    pub(super) fn now() -> SystemTime {
+        use std::sync::LazyLock;
+        use std::time::Instant;
+        static BEGAN: LazyLock<(SystemTime, Instant)> = LazyLock::new(|| (SystemTime::now(), Instant::now()));
+        let (wall, began) = *BEGAN;
+        let at = tokio::time::Instant::now().into_std();
+        wall + at.saturating_duration_since(began) - began.saturating_duration_since(at)
+    }
 
     #[test]
     fn durations_print_as_go_prints_them() {

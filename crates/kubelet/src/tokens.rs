@@ -90,7 +90,7 @@ impl Tokens {
     pub(crate) async fn fetch(&self, pod: &Pod) -> Result<(), String> {
         let uid = pod.metadata.uid.as_deref().unwrap_or_default();
         for wanted in wanted(pod) {
-            let now = SystemTime::now();
+            let now = crate::time::now();
             let held = self.by_pod.lock().get(uid).and_then(|tokens| tokens.get(&wanted)).cloned();
             if held.as_ref().is_some_and(|token| token.refresh_at > now) {
                 continue;

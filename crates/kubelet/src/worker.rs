@@ -105,7 +105,7 @@ impl Worker {
         // A pod that has containers already is adopted: its start is past.
         let starts = pod.status.as_ref().is_none_or(|status| status.container_statuses.is_none());
         if starts {
-            let now = SystemTime::now();
+            let now = crate::time::now();
             context.memory.starts.mark(&uid, Phase::Seen, now, now);
         }
         let storage = local_storage::is_limited(&pod).then(local_storage::Pace::default);
@@ -115,7 +115,7 @@ impl Worker {
             key,
             pod,
             bell,
-            seen: Observed { seen_since: Some(SystemTime::now()), tokens, ..Observed::default() },
+            seen: Observed { seen_since: Some(crate::time::now()), tokens, ..Observed::default() },
             sent: None,
             pace: Pace::default(),
             writer,
@@ -144,7 +144,7 @@ impl Worker {
             }
             self.forgive().await;
             let look = self.notice_foreign_status();
-            let now = SystemTime::now();
+            let now = crate::time::now();
             let pod = self.pod_as_told();
             let plan = plan::actions(&pod, &self.seen, now);
             self.tell(&pod, &plan, now);
@@ -509,7 +509,7 @@ impl Worker {
 
     /// Until something rings, reports, or the time comes.
     async fn wait(&mut self, wake_at: Option<SystemTime>, look: Look, failed: bool) {
-        let mut limit = wake_at.map(|at| at.duration_since(SystemTime::now()).unwrap_or_default());
+        let mut limit = wake_at.map(|at| at.duration_since(crate::time::now()).unwrap_or_default());
         if let Look::After(left) = look {
             limit = Some(limit.map_or(left, |limit| limit.min(left)));
         }
@@ -588,7 +588,7 @@ impl Worker {
     /// A failed step of the pod as a whole, shown by an event and tried again.
     pub(crate) fn pod_failure(&mut self, reason: &str, message: String) {
         self.context.events.pod(&self.pod, None, Kind::Warning, reason, message.clone());
-        let retry_at = SystemTime::now() + self.pod_retry;
+        let retry_at = crate::time::now() + self.pod_retry;
         self.pod_retry = (self.pod_retry * 2).min(POD_RETRY_MAX);
         self.seen.pod_failure = Some(Failure { reason: reason.into(), message, retry_at });
     }
