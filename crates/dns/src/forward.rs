@@ -12,7 +12,8 @@ use tokio::net::{TcpStream, UdpSocket};
 use tokio::time::timeout;
 use tracing::debug;
 
-const PATIENCE: Duration = Duration::from_secs(1);
+/// How long each server may take.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(1);
 /// Servers asked for one question.
 const SERVERS_MAX: usize = 3;
 
@@ -24,7 +25,12 @@ pub(crate) enum Transport {
 }
 
 /// The first usable response to `request`, under its own ID; `None` if nobody gives one.
-pub(crate) async fn ask(servers: &[SocketAddr], request: &Message, transport: Transport) -> Option<Message> {
+pub(crate) async fn ask(
+    servers: &[SocketAddr],
+    patience: Duration,
+    request: &Message,
+    transport: Transport,
+) -> Option<Message> {
     let mut question = request.clone();
     question.metadata.id = rand::random();
     let bytes = question.to_vec().ok()?;
@@ -35,7 +41,7 @@ pub(crate) async fn ask(servers: &[SocketAddr], request: &Message, transport: Tr
                 Transport::Tcp => over_tcp(*server, &bytes, &question).await,
             }
         };
-        match timeout(PATIENCE, exchange).await {
+        match timeout(patience, exchange).await {
             Ok(Ok(mut response)) => {
                 response.metadata.id = request.metadata.id;
                 return Some(response);

@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 use tracing::debug;
 
 use crate::answer::{Answer, UDP_BYTES_MAX, Zone, encode, refuse, response_to};
-use crate::forward::{Transport, ask};
+use crate::forward::{PATIENCE, Transport, ask};
 use crate::records::Records;
 
 /// Questions that wait for other servers.
@@ -32,6 +32,8 @@ const CONNECTION_IDLE: Duration = Duration::from_secs(10);
 pub(crate) struct Shared {
     pub zone: Zone,
     pub forwarders: Vec<SocketAddr>,
+    /// With each of them.
+    pub patience: Duration,
     pub records: RwLock<Records>,
     /// The records have been complete once. Before that a name may exist that isn't known yet.
     pub ready: std::sync::atomic::AtomicBool,
@@ -44,6 +46,7 @@ impl Shared {
         Shared {
             zone,
             forwarders,
+            patience: PATIENCE,
             records: RwLock::new(records),
             ready: false.into(),
             forwards: Semaphore::new(FORWARDS_MAX),
@@ -97,7 +100,7 @@ impl Shared {
     async fn ask(&self, request: &Message, transport: Transport) -> Option<Message> {
         // Too many wait already: a refusal now is better than an answer too late.
         let _permit = self.forwards.try_acquire().ok()?;
-        ask(&self.forwarders, request, transport).await
+        ask(&self.forwarders, self.patience, request, transport).await
     }
 
     fn needs_others(&self, answer: &Answer) -> bool {
