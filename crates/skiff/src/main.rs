@@ -14,6 +14,7 @@ mod up;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use anyhow::Context;
 use clap::{CommandFactory, Parser, Subcommand};
 
 /// Kubernetes pods on plain Linux from one small binary.
@@ -73,6 +74,10 @@ fn main() -> ExitCode {
 }
 
 fn run(command: Command) -> anyhow::Result<ExitCode> {
+    // What runs on must not hold a lock or a pipe of the shell that it was started from.
+    if matches!(command, Command::Up(_) | Command::Server(_) | Command::Agent(_)) {
+        skiff_sys::process::hand_on_nothing_inherited().context("cannot keep open files to itself")?;
+    }
     match command {
         Command::Up(args) => up::run(&args)?,
         Command::Down(args) => return up::down::run(&args),

@@ -124,6 +124,13 @@ pub fn close_others(keep: &[BorrowedFd<'_>]) -> io::Result<()> {
     Ok(())
 }
 
+/// What the caller's parent left open beside the standard streams is not handed on to programs executed.
+pub fn hand_on_nothing_inherited() -> io::Result<()> {
+    // SAFETY: only marks descriptors; all stay open for whoever owns them.
+    check(unsafe { libc::syscall(libc::SYS_close_range, 3, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) })?;
+    Ok(())
+}
+
 /// Puts a copy of `from` at the descriptor number `to` (0, 1 or 2), inherited by programs executed.
 pub fn dup_onto(from: BorrowedFd<'_>, to: RawFd) -> io::Result<()> {
     assert!((0..=2).contains(&to), "only the standard streams are addressed by number");
