@@ -19,7 +19,19 @@ pub fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     fs::rename(&temporary, path)
 }
 
-/// The same, and its name outlives a power cut: for keys, whose loss after they were used is a disaster.
+/// Whether [`write`] could write there, as far as that can be told: nothing is changed.
+pub fn check(path: &Path) -> io::Result<()> {
+    // Directories that are missing would be made in the nearest that is not.
+    let mut place = path.to_owned();
+    while let Some(dir) = place.parent().filter(|dir| !dir.as_os_str().is_empty() && !dir.exists()) {
+        place = dir.to_owned();
+    }
+    let probe = place.with_extension(format!("probe{}", std::process::id()));
+    fs::OpenOptions::new().create_new(true).write(true).mode(0o600).open(&probe)?;
+    fs::remove_file(&probe)
+}
+
+/// As [`write`], and its name outlives a power cut: for keys, whose loss after they were used is a disaster.
 pub fn write_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
     write(path, bytes)?;
     path.parent().map(fs::File::open).transpose()?.map_or(Ok(()), |dir| dir.sync_all())
@@ -44,5 +56,12 @@ mod tests {
         assert_eq!(left, 1, "nothing else is left");
         let blocked = path.join("below-a-file");
         assert!(write(&blocked, b"").is_err());
+        for fine in [&path, &dir.path().join("new/and/deep.pem")] {
+            check(fine).expect("it can be written");
+        }
+        assert!(check(&blocked).is_err() && check(&blocked.join("deeper")).is_err());
+        assert!(check(Path::new("/proc/nope")).is_err());
+        assert!(!dir.path().join("new").exists());
+        assert_eq!(fs::read_dir(dir.path().join("deep")).expect("it is there").count(), 1);
     }
 }

@@ -85,6 +85,7 @@ struct Image {
 }
 
 #[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
 struct ImageRow {
     image: String,
     id: String,

@@ -32,7 +32,15 @@ pub trait Row: Serialize {
 
 /// Prints rows to standard output.
 pub fn print<R: Row>(rows: &[R], format: Format) -> anyhow::Result<()> {
-    let text = render(rows, format)?;
+    write(&render(rows, rows, format)?)
+}
+
+/// Prints what there is one of: an object in JSON and YAML, and a table of one row.
+pub fn print_one<R: Row>(row: &R, format: Format) -> anyhow::Result<()> {
+    write(&render(row, std::slice::from_ref(row), format)?)
+}
+
+fn write(text: &str) -> anyhow::Result<()> {
     match io::stdout().write_all(text.as_bytes()) {
         // A reader such as `head` has seen enough.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
@@ -40,10 +48,11 @@ pub fn print<R: Row>(rows: &[R], format: Format) -> anyhow::Result<()> {
     }
 }
 
-fn render<R: Row>(rows: &[R], format: Format) -> anyhow::Result<String> {
+/// `value` is what the formats for programs show of the rows.
+fn render<R: Row>(value: &(impl Serialize + ?Sized), rows: &[R], format: Format) -> anyhow::Result<String> {
     Ok(match format {
-        Format::Json => serde_json::to_string_pretty(rows).context("cannot encode")? + "\n",
-        Format::Yaml => serde_yaml_ng::to_string(rows).context("cannot encode")?,
+        Format::Json => serde_json::to_string_pretty(value).context("cannot encode")? + "\n",
+        Format::Yaml => serde_yaml_ng::to_string(value).context("cannot encode")?,
         Format::Table => table(R::COLUMNS, rows.iter().map(Row::cells)),
     })
 }
@@ -84,6 +93,29 @@ mod tests {
     fn columns_line_up() {
         let rows = [vec!["a".to_owned(), "bb".into()], vec!["ccc".into(), String::new()]];
         assert_eq!(table(&["X", "Y"], rows.into_iter()), "X     Y\na     bb\nccc\n");
+    }
+
+    #[test]
+    fn one_is_an_object_and_several_are_a_list() {
+        #[derive(Serialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Boat {
+            sail_count: u32,
+        }
+        impl Row for Boat {
+            const COLUMNS: &'static [&'static str] = &["SAILS"];
+            fn cells(&self) -> Vec<String> {
+                vec![self.sail_count.to_string()]
+            }
+        }
+        let (one, several) = (Boat { sail_count: 1 }, [Boat { sail_count: 2 }]);
+        let text = |format| render(&one, std::slice::from_ref(&one), format).expect("text");
+        assert_eq!(text(Format::Json), "{\n  \"sailCount\": 1\n}\n");
+        assert_eq!(text(Format::Yaml), "sailCount: 1\n");
+        assert_eq!(text(Format::Table), "SAILS\n1\n");
+        let text = |format| render(&several[..], &several, format).expect("text");
+        assert_eq!(text(Format::Yaml), "- sailCount: 2\n");
+        assert_eq!(text(Format::Table), "SAILS\n2\n");
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use serde::Serialize;
 
-use crate::output::{Output, Row, print};
+use crate::output::{Output, Row, print_one};
 
 /// Show the version of Skiff and of the Kubernetes API that it serves
 #[derive(Debug, clap::Args)]
@@ -29,6 +29,6 @@ impl Row for Version {
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    print(&[Version { skiff: env!("CARGO_PKG_VERSION"), kubernetes: "v1.36.0" }], args.output.format)?;
+    print_one(&Version { skiff: env!("CARGO_PKG_VERSION"), kubernetes: "v1.36.0" }, args.output.format)?;
     Ok(ExitCode::SUCCESS)
 }

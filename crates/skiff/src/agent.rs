@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use k8s_openapi::api::core::v1::Taint;
 use serde::{Deserialize, Serialize};
 use skiff_client::{Cache, ListParams};
@@ -44,9 +44,9 @@ const CONTROL_PLANE: &str = "node-role.kubernetes.io/control-plane";
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// The cluster's API, such as https://192.0.2.10:6443
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", value_parser = server_address)]
     server: String,
-    /// The cluster's join token [env: SKIFF_TOKEN]
+    /// The cluster's join token
     #[arg(long, env = "SKIFF_TOKEN", hide_env_values = true)]
     token: String,
     /// This machine's name in the cluster [default: its host name]
@@ -73,10 +73,10 @@ pub(crate) struct PodPolicy {
     #[arg(long)]
     seccomp_default: bool,
     /// Remove unused images once this much of their disk is used; 100: never
-    #[arg(long, value_name = "PERCENT", default_value_t = ImageGc::default().high_percent)]
+    #[arg(long, value_name = "PERCENT", default_value_t = ImageGc::default().high_percent, value_parser = percent())]
     image_gc_high_threshold: u8,
     /// Remove unused images until this much of their disk is used
-    #[arg(long, value_name = "PERCENT", default_value_t = ImageGc::default().low_percent)]
+    #[arg(long, value_name = "PERCENT", default_value_t = ImageGc::default().low_percent, value_parser = percent())]
     image_gc_low_threshold: u8,
 }
 
@@ -104,6 +104,22 @@ impl PodPolicy {
             low_percent: self.image_gc_low_threshold,
             ..ImageGc::default()
         }
+    }
+}
+
+fn percent() -> impl clap::builder::TypedValueParser<Value = u8> {
+    clap::value_parser!(u8).range(0..=100)
+}
+
+/// `host:port` of the API's address.
+fn server_address(text: &str) -> Result<String, String> {
+    let address = text.strip_prefix("https://").unwrap_or(text).trim_end_matches('/');
+    let is_one = address.rsplit_once(':').is_some_and(|(host, port)| {
+        !host.is_empty() && !host.contains(['/', '@', ' ']) && port.parse::<u16>().is_ok_and(|port| port > 0)
+    });
+    match is_one {
+        true => Ok(address.to_owned()),
+        false => Err("it is no address such as https://192.0.2.10:6443".to_owned()),
     }
 }
 
@@ -147,12 +163,6 @@ pub(crate) fn first_user() -> u32 {
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     crate::up::require_root("agent")?;
     args.pods.check()?;
-    let server =
-        args.server.strip_prefix("https://").unwrap_or(&args.server).trim_end_matches('/').to_owned();
-    if server.contains("://") || server.rsplit_once(':').is_none_or(|(_, port)| port.parse::<u16>().is_err())
-    {
-        bail!("--server {:?} is no address such as https://192.0.2.10:6443", args.server);
-    }
     let data_dir = std::path::absolute(&args.data_dir).context("--data-dir")?;
     let config = AgentConfig {
         node_name: match &args.node_name {
@@ -163,7 +173,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
             Some(ip) => ip,
             None => own_address().context("cannot tell this machine's address: name it with --node-ip")?,
         },
-        server,
+        server: args.server.clone(),
         token: Some(args.token.clone()),
         images_dir: data_dir.join("images"),
         run_dir: PathBuf::from("/run/skiff-agent"),
@@ -341,4 +351,22 @@ fn kubelet_config(config: &AgentConfig, membership: &Membership) -> anyhow::Resu
         image_gc: config.pods.image_gc(),
         version: "1.36.0+skiff".to_owned(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_is_an_address_with_a_port() {
+        for fine in ["https://192.0.2.10:6443", "https://192.0.2.10:6443/", "192.0.2.10:6443"] {
+            assert_eq!(server_address(fine).as_deref(), Ok("192.0.2.10:6443"));
+        }
+        assert_eq!(server_address("https://[2001:db8::1]:6443").as_deref(), Ok("[2001:db8::1]:6443"));
+        for bad in
+            ["foo", "", ":6443", "http://a:6443", "https://a", "https://a:0", "https://a:6443/x", "a:99999"]
+        {
+            assert!(server_address(bad).is_err(), "{bad}");
+        }
+    }
 }

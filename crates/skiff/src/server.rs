@@ -28,6 +28,7 @@ use crate::machine;
 use crate::security;
 use crate::supervise::{self, Child};
 use crate::up::node::component;
+use crate::up::pod_cidr;
 use crate::up::record::write_private;
 
 /// Upstream's port of the API.
@@ -51,10 +52,10 @@ pub(crate) struct Args {
     #[arg(long, default_value_t = API_PORT)]
     port: u16,
     /// Range of the pods' addresses, one /24 a node
-    #[arg(long, value_name = "CIDR", default_value = "10.244.0.0/16")]
+    #[arg(long, value_name = "CIDR", default_value = "10.244.0.0/16", value_parser = pod_cidr)]
     pod_cidr: Cidr,
     /// Range of the services' addresses
-    #[arg(long, value_name = "CIDR", default_value = "10.96.0.0/16")]
+    #[arg(long, value_name = "CIDR", default_value = "10.96.0.0/16", value_parser = service_cidr)]
     service_cidr: Cidr,
     /// Run no agent: this machine takes no pods
     #[arg(long)]
@@ -63,6 +64,17 @@ pub(crate) struct Args {
     security: security::Args,
     #[command(flatten)]
     pods: PodPolicy,
+}
+
+/// Which of the services' addresses is the cluster's DNS.
+const DNS: u64 = 10;
+
+fn service_cidr(text: &str) -> Result<Cidr, String> {
+    let range: Cidr = text.parse().map_err(|error: skiff_network::ParseCidrError| error.to_string())?;
+    match range.nth(DNS) {
+        Some(_) => Ok(range),
+        None => Err("it is too narrow for a service network: /28 at most".to_owned()),
+    }
 }
 
 /// What the control plane's process is told.
@@ -140,7 +152,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         pod_cidr: args.pod_cidr,
         node_prefix: 24,
         service_cidr: args.service_cidr,
-        dns: args.service_cidr.nth(10).context("--service-cidr is too narrow")?,
+        dns: args.service_cidr.nth(DNS).context("--service-cidr is too narrow")?,
         security: args.security.absolute()?,
         control_plane_node: None,
         uplink: None,

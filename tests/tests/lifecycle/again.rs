@@ -59,10 +59,7 @@ fn ranges(cluster: &Cluster) -> String {
 
 #[test]
 fn kept_data_bring_the_same_cluster_back() {
-    // Ranges that no other cluster takes while this one is down.
-    let of_its_own =
-        ["--node-cidr", "10.231.0.0/24", "--pod-cidr", "10.232.0.0/16", "--service-cidr", "10.233.0.0/16"];
-    let cluster = Cluster::start_with("lc-keep", 2, &of_its_own);
+    let cluster = Cluster::start("lc-keep", 2);
     let namespace = cluster.namespace("k");
     namespace.apply(APP).ok();
     namespace.kubectl(&["rollout", "status", "deployment/web", "--timeout=120s"]).ok();
@@ -112,6 +109,98 @@ fn kept_data_bring_the_same_cluster_back() {
     wait_until("pods of the lost cluster are gone", || {
         super::pids("lc-keep", "lc-keep-worker-1", "shim").len() == 2
     });
+}
+
+#[test]
+fn what_runs_on_holds_nothing_that_was_open_in_the_shell() {
+    let name = "lc-inherit";
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    let data_dir = std::env::temp_dir().join(format!("skiff-test-{name}-{}", std::process::id()));
+    let mut up = Command::new("sh");
+    up.args(["-c", "file=$1; shift; exec \"$@\" 7<\"$file\"", "sh"]).arg(file.path()).arg(skiff_path());
+    up.args(["up", "--detach", "--port", "0", "--name", name, "--data-dir"]).arg(&data_dir);
+    run(&mut up).ok();
+    let of_the_cluster: Vec<u64> =
+        super::processes(name).iter().filter_map(|row| row["pid"].as_u64()).collect();
+    let holders: Vec<u64> = of_the_cluster
+        .iter()
+        .copied()
+        .filter(|pid| {
+            let open = std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+            open.filter_map(|fd| std::fs::read_link(fd.path()).ok()).any(|target| target == file.path())
+        })
+        .collect();
+    skiff(&["down", "--name", name]).ok();
+    assert!(!of_the_cluster.is_empty());
+    assert!(holders.is_empty(), "{holders:?}");
+}
+
+/// An `up` that is refused, in one sentence and before anything is made.
+#[track_caller]
+fn refused(name: &str, flags: &[&str]) -> String {
+    let mut all = vec!["up", "--detach", "--port", "0", "--name", name];
+    all.extend(flags);
+    let output = skiff(&all);
+    assert_eq!((output.code, output.stdout.as_str()), (1, ""), "{output:?}");
+    assert!(traces(name).is_empty(), "{:?}", traces(name));
+    one_sentence(&output.stderr).to_owned()
+}
+
+#[test]
+fn data_are_one_clusters_and_keep_their_ranges_while_it_is_down() {
+    let cluster = Cluster::start("lc-owner", 1);
+    let data_dir = cluster.data_dir().to_str().expect("UTF-8").to_owned();
+    let before = ranges(&cluster);
+    let pods = before.split('.').take(2).collect::<Vec<_>>().join(".") + ".0.0/16";
+    let owned = |refusal: &str| {
+        assert!(refusal.contains(&format!("{data_dir} holds the data of cluster \"lc-owner\"")), "{refusal}");
+    };
+    owned(&refused("lc-thief", &["--data-dir", &data_dir]));
+    skiff(&["down", "--name", "lc-owner", "--keep-data"]).ok();
+    owned(&refused("lc-thief", &["--data-dir", &data_dir]));
+    let output = skiff(&["down", "--name", "lc-thief", "--data-dir", &data_dir]);
+    assert_eq!(output.code, 1, "{output:?}");
+    owned(one_sentence(&output.stderr));
+    let elsewhere = format!("{data_dir}-thief");
+    let refusal = refused("lc-thief", &["--data-dir", &elsewhere, "--pod-cidr", &pods]);
+    assert!(refusal.contains(&pods) && refusal.contains("\"lc-owner\", kept in "), "{refusal}");
+    let neighbour = Cluster::start("lc-neighbour", 1);
+    assert!(!ranges(&neighbour).contains(pods.trim_end_matches("0.0/16")), "{}", ranges(&neighbour));
+
+    let refusal = refused("lc-owner", &["--data-dir", &data_dir, "--pod-cidr", "10.9.0.0/16"]);
+    assert!(refusal.contains("--pod-cidr 10.9.0.0/16") && refusal.contains(&pods), "{refusal}");
+    skiff(&["up", "--detach", "--name", "lc-owner", "--port", "0", "--data-dir", &data_dir]).ok();
+    assert_eq!(ranges(&cluster), before);
+}
+
+#[test]
+fn an_up_that_fails_leaves_nothing_running() {
+    let dir = std::env::temp_dir().join(format!("skiff-test-lc-fails-{}", std::process::id()));
+    let (data, images) = (dir.join("data"), dir.join("images"));
+    let data_dir = data.to_str().expect("UTF-8");
+    // What can be known before is told before.
+    let refusal = refused("lc-fails", &["--data-dir", data_dir, "--kubeconfig", "/proc/nope"]);
+    assert!(refusal.contains("cannot write /proc/nope"), "{refusal}");
+    assert!(!data.exists());
+    // What fails when nodes run ends them.
+    std::fs::create_dir_all(&images).expect("a directory");
+    std::fs::write(images.join("junk.tar"), b"no archive").expect("a file");
+    let kubeconfig = dir.join("kubeconfig");
+    let mut up = Command::new(skiff_path());
+    up.args(["up", "--detach", "--port", "0", "--name", "lc-fails", "--data-dir", data_dir]);
+    let output = run(up.arg("--images").arg(&images).arg("--kubeconfig").arg(&kubeconfig));
+    assert_eq!((output.code, output.stdout.as_str()), (1, ""), "{output:?}");
+    let last = output.stderr.lines().last().expect("a sentence");
+    assert!(
+        last.starts_with("skiff: ") && last.contains("junk.tar") && last.contains(data_dir),
+        "{output:?}"
+    );
+    assert!(traces("lc-fails").is_empty(), "{:?}", traces("lc-fails"));
+    assert!(!kubeconfig.exists());
+    assert!(data.join("nodes/lc-fails/logs/agent.log").exists(), "logs say why");
+    skiff(&["down", "--name", "lc-fails", "--data-dir", data_dir]).ok();
+    assert!(!data.exists());
+    std::fs::remove_dir_all(&dir).expect("it is there");
 }
 
 #[test]

@@ -57,14 +57,24 @@ fn every_command_explains_itself_and_a_wrong_one_ends_with_2() {
         &["up", "--nodes", "0"],
         &["up", "--nodes", "x"],
         &["up", "--pod-cidr", "10.0.0.1/16"],
+        &["up", "--pod-cidr", "10.244.0.0/30"],
+        &["up", "--name", "Bad Name"],
+        &["down", "--name", "Bad Name"],
+        &["server", "--pod-cidr", "10.244.0.0/30"],
+        &["server", "--service-cidr", "10.96.0.0/30"],
+        &["agent", "--server", "foo", "--token", "a.b"],
+        &["agent", "--server", "https://192.0.2.1:6443", "--token", "a.b", "--image-gc-low-threshold", "101"],
         &["logs"],
         &["completion", "tcsh"],
     ] {
-        assert_eq!(skiff(args).code, 2, "{args:?}");
+        let output = skiff(args);
+        assert!(output.code == 2 && output.stderr.starts_with("error: "), "{args:?}: {output:?}");
     }
+    let agent = skiff(&["agent", "--help"]).ok();
+    assert_eq!(agent.matches("[env: SKIFF_TOKEN]").count(), 1, "{agent}");
     assert!(skiff(&["--version"]).ok().starts_with("skiff "));
     let version: Value = serde_json::from_str(&skiff(&["version", "-o", "json"]).ok()).expect("JSON");
-    assert!(version.to_string().contains("v1.36"), "{version}");
+    assert!(version["kubernetes"].as_str().is_some_and(|text| text.starts_with("v1.36")), "{version}");
 }
 
 #[test]
@@ -123,13 +133,16 @@ fn commands_about_a_running_cluster() {
         assert_eq!((output.code, output.stdout.as_str()), (1, ""), "{args:?}: {output:?}");
         one_sentence(&output.stderr).to_owned()
     };
-    for command in [&["node", "ls"][..], &["status"], &["ps"], &["image", "ls"]] {
+    for command in [&["node", "ls"][..], &["status"], &["ps"], &["image", "ls"], &["token", "ls"]] {
         let with = |format: &str| {
             let mut all = command.to_vec();
             all.extend(["-o", format]);
             ok(&all)
         };
         let rows: Vec<Value> = serde_json::from_str(&with("json")).expect("JSON");
+        let keys = rows.iter().filter_map(Value::as_object).flat_map(|row| row.keys());
+        let foreign: Vec<&String> = keys.filter(|key| key.contains(['_', '-'])).collect();
+        assert!(foreign.is_empty(), "{command:?}: not in camelCase: {foreign:?}");
         let table = with("table");
         assert_eq!(table.lines().count(), rows.len() + 1, "{command:?}: {table}");
         assert!(table.starts_with(|c: char| c.is_ascii_uppercase()), "{table}");
@@ -158,6 +171,7 @@ fn commands_about_a_running_cluster() {
         rows.into_iter().find(|row| row["image"] == name)
     };
     let before = image(name).expect("it was loaded by up");
+    assert!(before["sizeBytes"].as_u64() > Some(0), "{before}");
     let archive = cluster.data_dir().join("saved.tar");
     let archive = archive.to_str().expect("UTF-8");
     ok(&["image", "save", node[0], node[1], "nginx", archive]);

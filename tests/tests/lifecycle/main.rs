@@ -43,24 +43,6 @@ pub(crate) fn signal(name: &str, pids: &[u64]) {
     run(command.arg(format!("-{name}")).args(pids.iter().map(u64::to_string))).ok();
 }
 
-/// When a process was started, in seconds since the machine was (proc(5), `stat`): whoever asks late is told
-/// the same.
-pub(crate) fn started(pid: u64) -> f64 {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("it runs");
-    // After the name in parentheses, which may hold anything, the first field is the third.
-    let fields = stat.rsplit_once(')').expect("a name").1;
-    let ticks: f64 =
-        fields.split_whitespace().nth(22 - 3).and_then(|text| text.parse().ok()).expect("a time");
-    // USER_HZ, the same on every machine that Linux programs see.
-    ticks / 100.0
-}
-
-/// Seconds since the machine was started.
-pub(crate) fn now() -> f64 {
-    let uptime = std::fs::read_to_string("/proc/uptime").expect("it is there");
-    uptime.split(' ').next().and_then(|text| text.parse().ok()).expect("a time")
-}
-
 /// What `skiff ps` lists of a pod: name, ID and PID.
 pub(crate) fn containers(cluster: &Cluster, node: &str, pod: &str) -> Vec<(String, String, u64)> {
     let listing = skiff(&["ps", "--name", &cluster.name, "--node", node, "-o", "json"]).ok();

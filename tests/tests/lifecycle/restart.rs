@@ -1,11 +1,9 @@
 //! Every process of the platform may die at any moment; pods never notice, and what died comes back.
 
-use std::time::Duration;
-
 use serde_json::Value;
 use skiff_tests::{Background, Cluster, Namespace, wait_for, wait_longer, wait_until};
 
-use super::{containers, kill, now, pids, signal, started, stock};
+use super::{containers, kill, pids, signal, stock};
 
 /// Counts aloud; ends by itself with code 7 once it finds the file; serves its host name.
 const PODS: &str = "
@@ -27,25 +25,22 @@ spec:
   containers: [{name: main, image: alpine, command: [sh, -c, 'until [ -e /tmp/end ]; do sleep 0.02; done; echo last words; exit 7']}]
 ";
 
-/// Kills a node's process of a role and waits, at most `patience`, until another is there.
+/// Kills a node's process of a role and waits until another is there.
 #[track_caller]
-fn kill_and_await(cluster: &Cluster, node: &str, role: &str, patience: Duration) {
+fn kill_and_await(cluster: &Cluster, node: &str, role: &str) {
     let old = pids(&cluster.name, node, role);
     assert_eq!(old.len(), 1, "one {role} on {node}");
-    let died = now();
     kill(&old);
-    let new = another(cluster, node, role, &old);
-    let took = started(new) - died;
-    assert!(took < patience.as_secs_f64(), "{role} came back after {took} s");
+    another(cluster, node, role, &old);
 }
 
-/// Waits until a node's process of a role is another one, and returns that.
+/// Waits until a node's process of a role is another one.
 #[track_caller]
-fn another(cluster: &Cluster, node: &str, role: &str, old: &[u64]) -> u64 {
-    wait_for("it is started again", || match pids(&cluster.name, node, role).as_slice() {
-        [new] if !old.contains(new) => Some(*new),
-        _ => None,
-    })
+fn another(cluster: &Cluster, node: &str, role: &str, old: &[u64]) {
+    wait_until(
+        "it is started again",
+        || matches!(pids(&cluster.name, node, role).as_slice(), [new] if !old.contains(new)),
+    );
 }
 
 /// Numbers of the lines that a container has printed.
@@ -68,7 +63,7 @@ fn undisturbed(namespace: &Namespace, pod: &str) -> (Value, Vec<(String, String,
 }
 
 #[test]
-fn a_dead_agent_or_server_is_back_within_a_second_and_pods_never_know() {
+fn a_dead_agent_or_server_comes_back_and_pods_never_know() {
     let cluster = Cluster::start("lc-restart", 1);
     let node = "lc-restart";
     let namespace = cluster.namespace("r");
@@ -88,10 +83,8 @@ fn a_dead_agent_or_server_is_back_within_a_second_and_pods_never_know() {
     wait_until("it has ended", || {
         cluster.on_node(node, &["test", "-e", &format!("/proc/{ender}/root/tmp")]).code != 0
     });
-    let held = now();
     signal("CONT", &init);
-    let took = started(another(&cluster, node, "agent", &agent)) - held;
-    assert!(took < 1.0, "it took {took} s");
+    another(&cluster, node, "agent", &agent);
     let ended = wait_for("the end is told", || {
         let state = namespace.pod("ender")["status"]["containerStatuses"][0]["state"]["terminated"].clone();
         state.is_object().then_some(state)
@@ -104,7 +97,7 @@ fn a_dead_agent_or_server_is_back_within_a_second_and_pods_never_know() {
     // Killed again and again: still the same containers, and no shim too many.
     let shims = pids(&cluster.name, node, "shim").len();
     for _ in 0..3 {
-        kill_and_await(&cluster, node, "agent", Duration::from_secs(2));
+        kill_and_await(&cluster, node, "agent");
     }
     wait_until("exec works again", || namespace.exec("counter", &["echo", "here"]).stdout == "here\n");
     assert_eq!(undisturbed(&namespace, "counter"), before);
@@ -119,7 +112,7 @@ fn a_dead_agent_or_server_is_back_within_a_second_and_pods_never_know() {
     namespace.kubectl(&["create", "configmap", "before"]).ok();
     wait_until("the watch runs", || std::fs::read_to_string(&log).is_ok_and(|text| text.contains("before")));
     let objects = namespace.kubectl(&["get", "configmaps,pods,serviceaccounts", "-o", "name"]).ok();
-    kill_and_await(&cluster, node, "server", Duration::from_secs(1));
+    kill_and_await(&cluster, node, "server");
     let again = wait_for("the API answers", || {
         let output = namespace.kubectl(&["get", "configmaps,pods,serviceaccounts", "-o", "name"]);
         (output.code == 0).then_some(output.stdout)

@@ -14,8 +14,9 @@ use skiff_client::kubeconfig::Kubeconfig;
 use tracing::warn;
 
 use super::cgroups;
+use super::kept;
 use super::prove::{self, Ours};
-use super::record::{Record, check_name, lock, write_private};
+use super::record::{Record, cluster_name, lock, write_private};
 use super::stock::Stock;
 use super::topology;
 
@@ -23,7 +24,7 @@ use super::topology;
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Name of the cluster
-    #[arg(long, default_value = "skiff")]
+    #[arg(long, default_value = "skiff", value_parser = cluster_name)]
     name: String,
     /// Its data directory, where the record of it is gone
     #[arg(long, value_name = "DIR")]
@@ -38,7 +39,6 @@ pub(crate) struct Args {
 
 /// Runs the command; fails where what is left was to be proved to be nothing, and is something.
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    check_name(&args.name)?;
     super::require_root("down")?;
     let lock = lock(&args.name)?;
     let record = Record::find(&args.name)?;
@@ -55,6 +55,13 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         (Some(record), _) => record.data_dir.clone(),
         (None, given) => given.clone().unwrap_or_else(|| super::default_data_dir(&args.name)),
     };
+    if !known
+        && !args.keep_data
+        && let Ok(Some(owner)) = super::owner(&data_dir, &args.name, &Record::all()?)
+    {
+        lock.remove();
+        bail!("{} holds the data of cluster {owner:?}: name that with --name {owner}", data_dir.display());
+    }
     let proof = match (&record, args.prove) {
         (Some(record), true) => {
             let before = prove::stored(&record.data_dir.join("stock.json"))?;
@@ -123,6 +130,7 @@ fn unmerge(path: &Path, name: &str, previous_context: Option<&str>) -> anyhow::R
 /// then, nothing yet but what becomes the marker.
 pub(crate) fn remove_data(dir: &Path) -> anyhow::Result<()> {
     if !dir.exists() {
+        kept::forget(dir);
         return Ok(());
     }
     let foreign = |entry: fs::DirEntry| !entry.file_name().to_string_lossy().starts_with(super::MARKER);
@@ -135,7 +143,9 @@ pub(crate) fn remove_data(dir: &Path) -> anyhow::Result<()> {
         );
     }
     unmount_below(dir)?;
-    remove_tree(dir)
+    remove_tree(dir)?;
+    kept::forget(dir);
+    Ok(())
 }
 
 /// What a killed process left mounted in the machine's namespace would be deleted through.

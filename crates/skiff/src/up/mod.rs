@@ -5,6 +5,7 @@
 
 pub(crate) mod cgroups;
 pub(crate) mod down;
+pub(crate) mod kept;
 pub(crate) mod local;
 pub(crate) mod node;
 mod place;
@@ -18,18 +19,21 @@ mod topology;
 mod uplink;
 
 use std::fs;
+use std::io::{self, Write as _};
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, bail};
+use skiff_apiserver::private_file;
 use skiff_client::kubeconfig::{Entries, Kubeconfig};
 use skiff_network::Cidr;
 
 use self::node::NodeConfig;
+pub(crate) use self::ranges::pod_cidr;
 use self::ranges::{NODE_POD_PREFIX, Taken, Wanted};
-use self::record::{NodeRecord, Record, check_name, lock, write_private};
+use self::record::{NodeRecord, Record, lock, write_private};
 use self::stock::Stock;
 use crate::agent::{AgentConfig, PodPolicy};
 use crate::security;
@@ -48,7 +52,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=250))]
     nodes: u16,
     /// Name of the cluster, its context and (with a suffix) its nodes
-    #[arg(long, default_value = "skiff")]
+    #[arg(long, default_value = "skiff", value_parser = record::cluster_name)]
     name: String,
     /// Where its data are kept [default: /var/lib/skiff/NAME]
     #[arg(long, value_name = "DIR")]
@@ -69,13 +73,13 @@ pub(crate) struct Args {
     #[arg(long)]
     detach: bool,
     /// Range of the pods' addresses, one /24 a node [default: 10.244.0.0/16 or the next free]
-    #[arg(long, value_name = "CIDR")]
+    #[arg(long, value_name = "CIDR", value_parser = ranges::pod_cidr)]
     pod_cidr: Option<Cidr>,
     /// Range of the services' addresses [default: 10.96.0.0/16 or the next free]
-    #[arg(long, value_name = "CIDR")]
+    #[arg(long, value_name = "CIDR", value_parser = ranges::service_cidr)]
     service_cidr: Option<Cidr>,
     /// Range of the nodes' addresses [default: 10.100.0.0/24 or the next free]
-    #[arg(long, value_name = "CIDR")]
+    #[arg(long, value_name = "CIDR", value_parser = ranges::node_cidr)]
     node_cidr: Option<Cidr>,
     #[command(flatten)]
     security: security::Args,
@@ -97,7 +101,6 @@ pub(crate) fn require_root(command: &str) -> anyhow::Result<()> {
 
 /// Runs the command.
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
-    check_name(&args.name)?;
     require_root("up")?;
     args.pods.check()?;
     let started = Instant::now();
@@ -120,22 +123,19 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
             return Err(error);
         }
     };
+    let kept_before = kept::read(&record.data_dir)?.is_some();
     record.write()?;
     drop(ranges);
-    if let Err(error) = make(&record, &stock, listener, &args.pods, security) {
-        eprintln!("Starting failed; removing what was made.");
-        down::remove(&record.name, Some(&record)).context("cannot clean up: run `skiff down`")?;
+    let made = make(&record, &stock, listener, &args.pods, security)
+        .and_then(|()| ready::wait(&record, args.images.as_deref()))
+        .and_then(|()| merge_kubeconfig(&record));
+    if let Err(error) = made {
+        let error = undo(&record, kept_before, error);
         guard.remove();
         return Err(error);
     }
-    ready::wait(&record, args.images.as_deref())?;
-    merge_kubeconfig(&record)?;
     eprintln!("Cluster {:?} is ready after {:.1} s.", record.name, started.elapsed().as_secs_f64());
-    let kubeconfig = record.merged_kubeconfig.as_ref().unwrap_or(&record.kubeconfig);
-    let by_name = if record.name == "skiff" { String::new() } else { format!(" --name {}", record.name) };
-    println!("export KUBECONFIG={}", kubeconfig.display());
-    println!("kubectl get nodes -o wide        # or: skiff kubectl{by_name} get nodes -o wide");
-    println!("skiff down{by_name}");
+    say_how_to_use(&record);
     drop(guard);
     if args.detach {
         return Ok(());
@@ -149,17 +149,65 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Binds the port and plans the rest.
+/// Ends what was started of a cluster that came to nothing, and returns why it did, with what the user has
+/// to know. Data of before stay, and so do the logs of nodes that were started.
+fn undo(record: &Record, kept_before: bool, error: anyhow::Error) -> anyhow::Error {
+    eprintln!("Starting failed; removing what was made.");
+    // The user's own kubeconfig is written last, and this was not reached.
+    let unmerged = Record { merged_kubeconfig: None, ..record.clone() };
+    let clear = || {
+        down::remove(&record.name, Some(&unmerged))?;
+        match kept_before || record.data_dir.join("nodes").exists() {
+            true => Ok(true),
+            false => down::remove_data(&record.data_dir).map(|()| false),
+        }
+    };
+    let command = format!("`skiff down --name {} --data-dir {}`", record.name, record.data_dir.display());
+    match clear() {
+        Ok(false) => error,
+        Ok(true) if kept_before => error,
+        Ok(true) => anyhow::anyhow!(
+            "{error:#} (nothing runs; its data and logs are left in {} until {command})",
+            record.data_dir.display()
+        ),
+        Err(left) => {
+            anyhow::anyhow!("{error:#}; and not all of it could be removed ({left:#}): run {command}")
+        }
+    }
+}
+
+fn say_how_to_use(record: &Record) {
+    let kubeconfig = record.merged_kubeconfig.as_ref().unwrap_or(&record.kubeconfig).display();
+    let by_name = if record.name == "skiff" { String::new() } else { format!(" --name {}", record.name) };
+    // Whoever does not read it to its end has a cluster all the same.
+    let _ = write!(
+        io::stdout(),
+        "export KUBECONFIG={kubeconfig}\n\
+         kubectl get nodes -o wide        # or: skiff kubectl{by_name} get nodes -o wide\n\
+         skiff down{by_name}\n"
+    );
+}
+
+/// Plans, and binds the port.
 fn prepare(args: &Args) -> anyhow::Result<(TcpListener, Record)> {
+    let mut record = plan(args)?;
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, args.port)).with_context(|| {
         format!("cannot listen on 127.0.0.1:{}: choose another --port, or 0 for any free one", args.port)
     })?;
-    let record = plan(args, listener.local_addr().context("cannot read the port")?.port())?;
+    record.port = listener.local_addr().context("cannot read the port")?.port();
     Ok((listener, record))
 }
 
+/// Whose data a directory holds, if they are not this cluster's: two clusters' would spoil each other.
+fn owner(data_dir: &Path, name: &str, up: &[Record]) -> anyhow::Result<Option<String>> {
+    if let Some(other) = up.iter().find(|other| other.name != name && kept::same(&other.data_dir, data_dir)) {
+        return Ok(Some(other.name.clone()));
+    }
+    Ok(kept::read(data_dir)?.and_then(|kept| kept.name).filter(|owner| owner != name))
+}
+
 /// Everything that can be decided, and refused, before anything is made.
-fn plan(args: &Args, port: u16) -> anyhow::Result<Record> {
+fn plan(args: &Args) -> anyhow::Result<Record> {
     let data_dir = match &args.data_dir {
         Some(dir) => std::path::absolute(dir).with_context(|| format!("--data-dir {}", dir.display()))?,
         None => default_data_dir(&args.name),
@@ -168,6 +216,14 @@ fn plan(args: &Args, port: u16) -> anyhow::Result<Record> {
     if has_data && !data_dir.join(MARKER).exists() {
         bail!("--data-dir {} holds something else: name a new or empty directory", data_dir.display());
     }
+    let others = Record::all()?;
+    if let Some(owner) = owner(&data_dir, &args.name, &others)? {
+        bail!(
+            "--data-dir {} holds the data of cluster {owner:?}: name another directory, or that cluster with \
+             --name {owner}",
+            data_dir.display()
+        );
+    }
     if let Some(images) = &args.images
         && !images.is_dir()
     {
@@ -175,19 +231,23 @@ fn plan(args: &Args, port: u16) -> anyhow::Result<Record> {
     }
     let wanted = Wanted { node: args.node_cidr, pod: args.pod_cidr, service: args.service_cidr };
     let mut taken = Vec::new();
-    let others = Record::all()?;
     for other in &others {
-        let ranges = other.ranges;
-        for (purpose, range) in [("node", ranges.node), ("pod", ranges.pod), ("service", ranges.service)] {
-            taken.push(Taken { by: format!("the {purpose} network of cluster {:?}", other.name), range });
-        }
+        taken.extend(other.ranges.all().map(|(purpose, range)| Taken {
+            by: format!("the {purpose} network of cluster {:?}", other.name),
+            range,
+        }));
     }
+    // Those that are up have told theirs, and this one's own are not taken from it.
+    let mut known: Vec<&Path> = others.iter().map(|other| other.data_dir.as_path()).collect();
+    known.push(&data_dir);
+    taken.extend(kept::taken(&known));
     taken.extend(ranges::routes(&fs::read_to_string("/proc/net/route").unwrap_or_default()));
     let nodes = usize::from(args.nodes);
-    let kept = Record::read_kept(&data_dir)?;
-    let ranges = match kept {
-        // Objects in the store bear addresses of the ranges they were made in.
-        Some(kept) => ranges::choose(&kept.unless(&wanted), nodes, &taken)?,
+    let ranges = match kept::read(&data_dir)? {
+        Some(kept) => {
+            let data = format!("the data in {}", data_dir.display());
+            ranges::again(&data, kept.ranges, &wanted, nodes, &taken)?
+        }
         None => ranges::choose(&wanted, nodes, &taken)?,
     };
     let nodes = (0..nodes)
@@ -207,7 +267,10 @@ fn plan(args: &Args, port: u16) -> anyhow::Result<Record> {
         previous_context = Kubeconfig::read_or_empty(path)?.current_context().map(str::to_owned);
         // It is written by renaming, which must not replace a link to it.
         let path = fs::canonicalize(path).or_else(|_| std::path::absolute(path));
-        merged_kubeconfig = Some(path.context("--kubeconfig")?);
+        let path = path.context("--kubeconfig")?;
+        private_file::check(&path)
+            .with_context(|| format!("--kubeconfig: cannot write {}", path.display()))?;
+        merged_kubeconfig = Some(path);
     }
     Ok(Record {
         name: args.name.clone(),
@@ -216,7 +279,8 @@ fn plan(args: &Args, port: u16) -> anyhow::Result<Record> {
         merged_kubeconfig,
         previous_context,
         forwarded_before: uplink::forwards(&others),
-        port,
+        // The one that is bound.
+        port: args.port,
         uplink: args.uplink,
         ranges,
         nodes,
@@ -237,7 +301,7 @@ fn make(
         &record.data_dir.join("stock.json"),
         &serde_json::to_vec_pretty(stock).context("cannot encode")?,
     )?;
-    record.keep_ranges()?;
+    kept::write(record)?;
     topology::make(record)?;
     let server = ServerConfig {
         data_dir: record.server_dir(),

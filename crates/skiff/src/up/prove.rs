@@ -13,6 +13,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use skiff_network::Cidr;
 
+use super::kept;
 use super::record::Record;
 use super::stock::{self, Facts, Stock};
 use super::sysctls::{self, FORWARDING};
@@ -47,7 +48,7 @@ impl Ours {
         let link = Record::machine_link(&record.name);
         let mut paths = vec![Record::dir(&record.name)];
         if !keep_data {
-            paths.push(record.data_dir.clone());
+            paths.extend([record.data_dir.clone(), kept::link(&record.data_dir)]);
         }
         paths.extend(record.merged_kubeconfig.clone());
         let mut ours = Self {

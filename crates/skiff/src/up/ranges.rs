@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 
 use anyhow::{Context, bail};
 use serde::{Deserialize, Serialize};
-use skiff_network::Cidr;
+use skiff_network::{Cidr, ParseCidrError};
 
 /// The three ranges of a cluster. They overlap neither each other nor anything on the machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -68,6 +68,29 @@ const SERVICE: Purpose = Purpose {
     prefix_max: 24,
 };
 
+/// A `--node-cidr`.
+pub(crate) fn node_cidr(text: &str) -> Result<Cidr, String> {
+    wide_enough(text, &NODE)
+}
+
+/// A `--pod-cidr`.
+pub(crate) fn pod_cidr(text: &str) -> Result<Cidr, String> {
+    wide_enough(text, &POD)
+}
+
+/// A `--service-cidr`.
+pub(crate) fn service_cidr(text: &str) -> Result<Cidr, String> {
+    wide_enough(text, &SERVICE)
+}
+
+fn wide_enough(text: &str, purpose: &Purpose) -> Result<Cidr, String> {
+    let range: Cidr = text.parse().map_err(|error: ParseCidrError| error.to_string())?;
+    match range.prefix <= purpose.prefix_max {
+        true => Ok(range),
+        false => Err(format!("it is too narrow for a {}: /{} at most", purpose.name, purpose.prefix_max)),
+    }
+}
+
 /// Chooses all three, or says which two overlap.
 pub(crate) fn choose(wanted: &Wanted, nodes: usize, machine: &[Taken]) -> anyhow::Result<Ranges> {
     let mut taken = machine.to_vec();
@@ -75,9 +98,6 @@ pub(crate) fn choose(wanted: &Wanted, nodes: usize, machine: &[Taken]) -> anyhow
     let wishes = [(&SERVICE, wanted.service), (&NODE, wanted.node), (&POD, wanted.pod)];
     for (purpose, wish) in wishes {
         let Some(range) = wish else { continue };
-        if range.prefix > purpose.prefix_max {
-            bail!("{} {range} is too narrow: at most /{}", purpose.flag, purpose.prefix_max);
-        }
         if let Some(other) = taken.iter().find(|other| other.range.overlaps(range)) {
             bail!(
                 "the {} {range} ({}) overlaps {} {}: choose another range",
@@ -100,6 +120,49 @@ pub(crate) fn choose(wanted: &Wanted, nodes: usize, machine: &[Taken]) -> anyhow
     let node = resolve(&NODE, wanted.node)?;
     let service = resolve(&SERVICE, wanted.service)?;
     let pod = resolve(&POD, wanted.pod)?;
+    let ranges = Ranges { node, pod, service };
+    room(&ranges, nodes)?;
+    Ok(ranges)
+}
+
+/// The ranges of kept data: as they are or not at all, since objects in the store bear addresses of them.
+pub(crate) fn again(
+    data: &str,
+    kept: Ranges,
+    wanted: &Wanted,
+    nodes: usize,
+    machine: &[Taken],
+) -> anyhow::Result<Ranges> {
+    for (purpose, range, wish) in [
+        (&NODE, kept.node, wanted.node),
+        (&POD, kept.pod, wanted.pod),
+        (&SERVICE, kept.service, wanted.service),
+    ] {
+        if let Some(wish) = wish.filter(|wish| *wish != range) {
+            bail!(
+                "{} {wish} is not the {} {range} that {data} were made with: leave it out, or name another \
+                 --data-dir",
+                purpose.flag,
+                purpose.name
+            );
+        }
+        if let Some(other) = machine.iter().find(|other| other.range.overlaps(range)) {
+            bail!(
+                "the {} {range} of {data} overlaps {} {}: that has to go first, since kept data can't move to \
+                 another range",
+                purpose.name,
+                other.by,
+                other.range
+            );
+        }
+    }
+    room(&kept, nodes)?;
+    Ok(kept)
+}
+
+/// Whether so many nodes fit in.
+fn room(ranges: &Ranges, nodes: usize) -> anyhow::Result<()> {
+    let Ranges { node, pod, .. } = ranges;
     let nodes_max = node.len().saturating_sub(4);
     if nodes as u64 > nodes_max {
         bail!(
@@ -114,7 +177,7 @@ pub(crate) fn choose(wanted: &Wanted, nodes: usize, machine: &[Taken]) -> anyhow
             POD.flag
         );
     }
-    Ok(Ranges { node, pod, service })
+    Ok(())
 }
 
 fn next_free(purpose: &Purpose, taken: &[Taken]) -> anyhow::Result<Cidr> {
@@ -128,6 +191,11 @@ fn next_free(purpose: &Purpose, taken: &[Taken]) -> anyhow::Result<Cidr> {
 }
 
 impl Ranges {
+    /// All three, with what they are for.
+    pub(crate) fn all(&self) -> impl Iterator<Item = (&'static str, Cidr)> + use<> {
+        [("node", self.node), ("pod", self.pod), ("service", self.service)].into_iter()
+    }
+
     /// The router's address in the node network, every node's way out.
     pub(crate) fn router(&self) -> Ipv4Addr {
         Ipv4Addr::from_bits(self.node.address.to_bits() + 1)
@@ -155,17 +223,6 @@ impl Ranges {
     /// Where every node answers DNS.
     pub(crate) fn dns(&self) -> Ipv4Addr {
         Ipv4Addr::from_bits(self.service.address.to_bits() + 10)
-    }
-}
-
-impl Ranges {
-    /// These as wishes, except where the user wishes otherwise.
-    pub(crate) fn unless(&self, wanted: &Wanted) -> Wanted {
-        Wanted {
-            node: wanted.node.or(Some(self.node)),
-            pod: wanted.pod.or(Some(self.pod)),
-            service: wanted.service.or(Some(self.service)),
-        }
     }
 }
 
@@ -248,6 +305,41 @@ mod tests {
         let wanted = Wanted { node: Some(cidr("10.9.0.0/28")), ..Wanted::default() };
         assert!(choose(&wanted, 13, &[]).is_err());
         assert!(choose(&wanted, 12, &[]).is_ok());
+    }
+
+    #[test]
+    fn what_is_too_narrow_is_no_range() {
+        assert_eq!(pod_cidr("10.244.0.0/24"), Ok(cidr("10.244.0.0/24")));
+        assert_eq!(
+            pod_cidr("10.244.0.0/30").expect_err("a node's part does not fit in"),
+            "it is too narrow for a pod network: /24 at most"
+        );
+        assert!(node_cidr("10.9.0.0/28").is_ok() && node_cidr("10.9.0.0/29").is_err());
+        assert!(service_cidr("10.9.0.0/25").is_err());
+        assert!(pod_cidr("10.244.0.1/16").expect_err("bits are set").contains("bits of the address"));
+    }
+
+    #[test]
+    fn kept_data_get_their_own_ranges_or_none() {
+        let kept = choose(&Wanted::default(), 1, &[]).expect("nothing is in the way");
+        let check = |wanted: &Wanted, taken: &[Taken], expected: Result<Ranges, &str>| {
+            let chosen = again("the data in /d", kept, wanted, 1, taken);
+            assert_eq!(chosen.map_err(|error| error.to_string()), expected.map_err(str::to_owned));
+        };
+        check(&Wanted::default(), &[], Ok(kept));
+        check(&Wanted { pod: Some(kept.pod), ..Wanted::default() }, &[], Ok(kept));
+        check(
+            &Wanted { pod: Some(cidr("10.9.0.0/16")), ..Wanted::default() },
+            &[],
+            Err("--pod-cidr 10.9.0.0/16 is not the pod network 10.244.0.0/16 that the data in /d were made \
+                 with: leave it out, or name another --data-dir"),
+        );
+        check(
+            &Wanted::default(),
+            &[taken("the route of link eth0 to", "10.96.7.0/24")],
+            Err("the service network 10.96.0.0/16 of the data in /d overlaps the route of link eth0 to \
+                 10.96.7.0/24: that has to go first, since kept data can't move to another range"),
+        );
     }
 
     #[test]

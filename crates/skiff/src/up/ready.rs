@@ -14,11 +14,18 @@ use k8s_openapi::api::core::v1::{Node, ServiceAccount};
 use skiff_client::kubeconfig::Kubeconfig;
 use skiff_client::{Client, ListParams, Object, Remote, WatchEvent};
 use skiff_sys::netlink::in_netns;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::record::Record;
 
 const READY_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Between two questions of which the first was not answered: also so that a deadline is seen where each is
+/// refused at once.
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// An image is large, and a disk slow; but a node that takes nothing any more must not hold up for ever.
+const LOAD_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// Waits until the cluster can be used, and loads the images of `images` meanwhile.
 pub(crate) fn wait(record: &Record, images: Option<&Path>) -> anyhow::Result<()> {
@@ -54,7 +61,9 @@ pub(crate) fn wait(record: &Record, images: Option<&Path>) -> anyhow::Result<()>
         if let Some(dir) = images {
             for archive in archives(dir)? {
                 eprintln!("Loading {}", archive.display());
-                skiff_cli::image::load(&client, first, &archive).await?;
+                timeout(LOAD_TIMEOUT, skiff_cli::image::load(&client, first, &archive)).await.map_err(
+                    |_| anyhow::anyhow!("{first} did not take {} within 10 minutes", archive.display()),
+                )??;
             }
         }
         Ok(())
@@ -71,22 +80,31 @@ async fn serving(client: &Client) {
             return;
         }
         // The listener exists before the server does, so this waits for a restarting server only.
-        tokio::time::sleep(Duration::from_millis(10)).await;
+        tokio::time::sleep(PAUSE).await;
     }
 }
 
 async fn nodes_ready(client: &Client, missing: &mut BTreeSet<String>) {
     while !missing.is_empty() {
-        let Ok(list) = client.list::<Node>(&ListParams::default()).await else { continue };
+        let Ok(list) = client.list::<Node>(&ListParams::default()).await else {
+            tokio::time::sleep(PAUSE).await;
+            continue;
+        };
         list.items.iter().for_each(|node| seen(node, missing));
         let params = ListParams { resource_version: Some(list.resource_version), ..ListParams::default() };
-        let Ok(mut events) = client.watch::<Node>(&params).await else { continue };
+        let Ok(mut events) = client.watch::<Node>(&params).await else {
+            tokio::time::sleep(PAUSE).await;
+            continue;
+        };
         while !missing.is_empty()
             && let Some(Ok(event)) = events.next().await
         {
             if let WatchEvent::Added(node) | WatchEvent::Modified(node) = event {
                 seen(&node, missing);
             }
+        }
+        if !missing.is_empty() {
+            tokio::time::sleep(PAUSE).await;
         }
     }
 }
@@ -106,7 +124,10 @@ async fn exists<K: Object>(client: &Client, namespace: &str, name: &str) {
             field_selector: Some(format!("metadata.name={name}")),
             ..ListParams::default()
         };
-        let Ok(list) = client.list::<K>(&params).await else { continue };
+        let Ok(list) = client.list::<K>(&params).await else {
+            tokio::time::sleep(PAUSE).await;
+            continue;
+        };
         if !list.items.is_empty() {
             return;
         }
@@ -116,6 +137,7 @@ async fn exists<K: Object>(client: &Client, namespace: &str, name: &str) {
         {
             return;
         }
+        tokio::time::sleep(PAUSE).await;
     }
 }
 
@@ -177,7 +199,44 @@ fn archives(dir: &Path) -> anyhow::Result<Vec<PathBuf>> {
 
 #[cfg(test)]
 mod tests {
+    use async_trait::async_trait;
+    use skiff_client::{Body, Error, Transport};
+
     use super::*;
+
+    /// A server that answers everything at once: refuses, or has an empty list whose watch ends.
+    struct Hasty {
+        refuses: bool,
+    }
+
+    #[async_trait]
+    impl Transport for Hasty {
+        async fn send(&self, request: http::Request<Body>) -> Result<http::Response<Body>, Error> {
+            let watch = request.uri().query().is_some_and(|query| query.contains("watch"));
+            match (self.refuses, watch) {
+                (true, _) => Err(Error::Transport("refused".into())),
+                (false, true) => Ok(http::Response::new(skiff_client::empty())),
+                (false, false) => {
+                    let list = r#"{"kind": "List", "apiVersion": "v1", "metadata": {"resourceVersion": "1"}, "items": []}"#;
+                    Ok(http::Response::new(skiff_client::full(list)))
+                }
+            }
+        }
+    }
+
+    /// The clock goes on by itself when nothing else can happen: a wait that gives nobody else a turn would
+    /// never end.
+    #[tokio::test(start_paused = true)]
+    async fn waits_end_at_their_deadline_however_hasty_the_answers() {
+        for refuses in [true, false] {
+            let client = Client::new(Hasty { refuses });
+            let mut missing = BTreeSet::from(["n".to_owned()]);
+            assert!(timeout(READY_TIMEOUT, nodes_ready(&client, &mut missing)).await.is_err());
+            let account = exists::<ServiceAccount>(&client, "default", "default");
+            assert!(timeout(READY_TIMEOUT, account).await.is_err());
+        }
+        assert!(timeout(READY_TIMEOUT, serving(&Client::new(Hasty { refuses: true }))).await.is_err());
+    }
 
     #[test]
     fn only_a_positive_answer_to_our_question_counts() {

@@ -18,9 +18,6 @@ use super::ranges::Ranges;
 /// Where records, sockets and name spaces of running clusters are.
 const RUN_DIR: &str = "/run/skiff";
 
-/// In the data directory, for an `up` on kept data.
-const RANGES: &str = "ranges.json";
-
 /// One cluster of this machine.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Record {
@@ -50,26 +47,6 @@ pub(crate) struct NodeRecord {
 }
 
 impl Record {
-    /// The ranges that kept data were made with, if the directory holds any.
-    pub(crate) fn read_kept(data_dir: &Path) -> anyhow::Result<Option<Ranges>> {
-        let path = data_dir.join(RANGES);
-        match fs::read(&path) {
-            Ok(bytes) => serde_json::from_slice(&bytes)
-                .map(Some)
-                .with_context(|| format!("cannot parse {}", path.display())),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
-        }
-    }
-
-    /// Keeps the ranges beside the data.
-    pub(crate) fn keep_ranges(&self) -> anyhow::Result<()> {
-        write_private(
-            &self.data_dir.join(RANGES),
-            &serde_json::to_vec_pretty(&self.ranges).context("cannot encode")?,
-        )
-    }
-
     /// The machine's directory for a cluster of that name.
     pub(crate) fn dir(name: &str) -> PathBuf {
         Path::new(RUN_DIR).join(name)
@@ -177,17 +154,18 @@ pub(crate) fn link_name(prefix: &str, name: &str) -> String {
     format!("{prefix}-{hash:08x}")
 }
 
-/// Names become link names, host names and cgroups: a DNS label of at most 40 characters fits all.
-pub(crate) fn check_name(name: &str) -> anyhow::Result<()> {
+/// A cluster's name, as a flag has it. Names become link names, host names and cgroups: a DNS label of at
+/// most 40 characters fits all.
+pub(crate) fn cluster_name(name: &str) -> Result<String, String> {
     let fits = !name.is_empty()
         && name.len() <= 40
         && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
         && !name.starts_with('-')
         && !name.ends_with('-');
-    if !fits {
-        bail!("--name {name:?}: use at most 40 lower-case letters, digits and inner dashes");
+    match fits {
+        true => Ok(name.to_owned()),
+        false => Err("use at most 40 lower-case letters, digits and inner dashes".to_owned()),
     }
-    Ok(())
 }
 
 /// Only one command at a time changes a cluster.
@@ -276,10 +254,10 @@ mod tests {
     #[test]
     fn names_fit_everywhere() {
         for name in ["skiff", "a", "a-b-1"] {
-            check_name(name).expect(name);
+            cluster_name(name).expect(name);
         }
         for name in ["", "-a", "a-", "A", "a_b", "a/b", "..", &"x".repeat(41)] {
-            assert!(check_name(name).is_err(), "{name}");
+            assert!(cluster_name(name).is_err(), "{name}");
         }
         assert_eq!(Record::machine_link("skiff"), "skf-skiff");
         assert_eq!(Record::machine_link(&"x".repeat(40)).len(), 12);
