@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::cursor::At;
-use super::{names, security, volume};
+use super::{names, restart, security, volume};
 use crate::quantity::Quantity;
 use crate::status::Cause;
 
@@ -70,7 +70,7 @@ pub(super) fn check(
     resources(&container.get("resources"), faults);
     claims(&container.get("resources").get("claims"), &pod.claims, faults);
     resize_policy(&container.get("resizePolicy"), pod.restart_policy, faults);
-    choice(&container.get("restartPolicy"), &["Always", "Never", "OnFailure"], faults);
+    restart::check(container, faults);
     let restartable = container.get("restartPolicy").text() == "Always";
     for field in ["livenessProbe", "readinessProbe", "startupProbe"] {
         let place = container.get(field);

@@ -17,6 +17,7 @@ mod network_policy;
 mod node;
 mod pod;
 mod rbac;
+mod restart;
 mod scheduling;
 mod security;
 mod service;

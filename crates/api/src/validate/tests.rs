@@ -7,6 +7,7 @@ use super::*;
 mod others;
 mod placement;
 mod pods;
+mod restarts;
 mod updates;
 
 fn pod(spec: Value) -> Value {
