@@ -24,6 +24,8 @@ pub(crate) const HAIRPIN: &str = "hairpin";
 pub(crate) const NODES: &str = "nodes";
 
 const LOOPBACK: (Ipv4Addr, u8) = (Ipv4Addr::new(127, 0, 0, 0), 8);
+/// The direction of what a connection's initiator sends (linux/netfilter/nf_conntrack_tuple_common.h).
+const FROM_THE_INITIATOR: u8 = 0;
 const MULTICAST: (Ipv4Addr, u8) = (Ipv4Addr::new(224, 0, 0, 0), 4);
 
 pub(crate) struct Ranges<'a> {
@@ -52,6 +54,7 @@ pub(crate) fn schema(ranges: &Ranges<'_>) -> Schema {
         Chain::base("host-ports-out", hook(Point::Output), jump()),
         Chain::base("leaving", Hook { at: Point::Postrouting, priority: 100, nat: true }, leaving(ranges)),
         Chain::base("guard", Hook { at: Point::Prerouting, priority: -300, nat: false }, guard(ranges)),
+        Chain::base("guard-in", Hook { at: Point::Input, priority: -300, nat: false }, guard_in()),
     ];
     Schema { maps, chains, passing: None }
 }
@@ -75,6 +78,19 @@ fn guard(ranges: &Ranges<'_>) -> Vec<Rule> {
         .outside(HAIRPIN, Register(0))
         .verdict(&Verdict::Drop);
     vec![foreign_loopback(Address::Destination), foreign_loopback(Address::Source), forged]
+}
+
+/// Nor may a translation lead anybody there, whoever made it: a service whose endpoint is 127.0.0.1, or another
+/// program of the machine. What answers the node's own 127.0.0.1 comes from the bridge too, translated back;
+/// it is known by its direction.
+fn guard_in() -> Vec<Rule> {
+    let led_astray = Rule::new()
+        .interface(Field::InputName, Unequal, "lo")
+        .range(Address::Destination, Equal, LOOPBACK.0, LOOPBACK.1)
+        .load(Field::ConnectionDirection, Register(0))
+        .compare(Register(0), Equal, &[FROM_THE_INITIATOR])
+        .verdict(&Verdict::Drop);
+    vec![led_astray]
 }
 
 fn host_ports(ranges: &Ranges<'_>) -> Vec<Rule> {

@@ -78,6 +78,26 @@ fn the_address_of_a_host_port_is_honoured() {
 }
 
 #[test]
+fn no_translation_leads_a_sandbox_to_the_loopback_of_its_node() {
+    let lab = Lab::new(1);
+    let node = &lab.nodes[0];
+    let (a, _) = node.sandbox("a");
+    let _server = node.netns.serve_tcp("127.0.0.1:9100", "node");
+    // As a service would whose endpoint is 127.0.0.1, or another program of the machine.
+    let nft = |words: &str| node.netns.command("nft", &words.split(' ').collect::<Vec<_>>());
+    nft("add table ip foreign");
+    nft("add chain ip foreign to { type nat hook prerouting priority -90 ; }");
+    nft("add rule ip foreign to ip daddr 192.0.2.1 tcp dport 80 dnat to 127.0.0.1:9100");
+    nft("add chain ip foreign in { type filter hook input priority -301 ; }");
+    nft("add rule ip foreign in iifname != lo ip daddr 127.0.0.1 tcp dport 9100 counter");
+    assert_eq!(node.netns.tcp("127.0.0.1:9100"), "node 127.0.0.1");
+    a.silent("192.0.2.1:80");
+    // It is the guard that keeps it out: the packet came as far as that.
+    let counted = nft("list chain ip foreign in");
+    assert!(counted.contains("counter packets") && !counted.contains("counter packets 0 "), "{counted}");
+}
+
+#[test]
 fn one_port_of_two_protocols_leads_to_two_sandboxes() {
     let lab = Lab::new(1);
     let node = &lab.nodes[0];

@@ -183,6 +183,7 @@ fn plan_service(service: &Service, slices: &[&EndpointSlice], node: &Node) -> Se
 
         let ways = Ways { inside: anywhere.clone(), outside: external_local.then(here) };
         let external_ips = spec.external_ips.iter().flatten().filter_map(|ip| ip.parse::<Ipv4Addr>().ok());
+        let external_ips = external_ips.filter(|ip| is_one_place(*ip));
         for address in external_ips {
             plan.insert(Frontend { address, protocol, port: number }, ways.clone());
         }
@@ -225,6 +226,7 @@ impl<'a> Endpoints<'a> {
             // One address may be in two slices for a while: it counts once.
             let backends: BTreeSet<Backend> = picked
                 .filter_map(|(endpoint, port)| Some((endpoint.addresses.first()?.parse().ok()?, *port)))
+                .filter(|(ip, _)| is_one_place(*ip))
                 .collect();
             backends.into_iter().collect()
         };
@@ -232,6 +234,12 @@ impl<'a> Endpoints<'a> {
         let backends = if ready.is_empty() { pick(serves_while_ending) } else { ready };
         if backends.is_empty() { Target::Reject } else { Target::Backends(backends) }
     }
+}
+
+/// Whether an address is the same place for all: others would lead to whatever listens on the loopback or the
+/// link of the node that happens to translate. The API refuses them; a store may have them from before.
+fn is_one_place(ip: Ipv4Addr) -> bool {
+    !(ip.is_loopback() || ip.is_unspecified() || ip.is_link_local() || ip.is_multicast())
 }
 
 /// An unknown condition is to be taken as ready (discovery/v1, EndpointConditions).

@@ -193,6 +193,33 @@ fn some_services_are_not_ours() {
 }
 
 #[test]
+fn nothing_leads_to_what_is_another_place_on_each_node() {
+    let endpoints = [
+        "127.0.0.1 here",
+        "127.9.9.9 here",
+        "169.254.169.254 here",
+        "0.0.0.0 here",
+        "10.244.1.2 here",
+        "224.0.0.1 here",
+    ];
+    check(
+        service(json!({"externalIPs": ["127.0.0.1", "169.254.169.254", "198.51.100.7"]})),
+        &[slice("a", "web", &endpoints)],
+        expect![[r#"
+        Tcp 10.96.0.5:80 -> 10.244.1.2:8080
+        Tcp 198.51.100.7:80 -> 10.244.1.2:8080
+    "#]],
+    );
+    check(
+        service(json!({})),
+        &[slice("a", "web", &endpoints[..1])],
+        expect![[r#"
+        Tcp 10.96.0.5:80 -> Reject
+    "#]],
+    );
+}
+
+#[test]
 fn a_slice_that_moves_concerns_both_services() {
     let object = |slice: Value| Arc::new(serde_json::from_value(slice).unwrap());
     let (old, new) = (object(slice("a", "web", &["10.244.1.2 here"])), object(slice("a", "other", &[])));
