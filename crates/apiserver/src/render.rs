@@ -10,9 +10,11 @@ use serde_json::{Value, json};
 use skiff_api::status::StatusError;
 use skiff_api::tables;
 
+use crate::clock;
 use crate::http_body::{Body, Response, full};
 use crate::object::Object;
 use crate::resources::Resource;
+use crate::server::Call;
 
 /// The shape that objects are answered in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -124,6 +126,9 @@ fn to_bytes(value: &Value) -> Bytes {
     Bytes::from(serde_json::to_vec(value).expect("a JSON value can be written to memory"))
 }
 
+/// Of which kind a table's columns are.
+type GroupKind = (&'static str, &'static str);
+
 fn metadata_of(value: &Value, version: &str) -> Value {
     json!({
         "kind": "PartialObjectMetadata",
@@ -132,8 +137,8 @@ fn metadata_of(value: &Value, version: &str) -> Value {
     })
 }
 
-fn table_row(row: &Resource, value: Value, version: &str, include: Include, now: i64) -> Value {
-    let cells = tables::cells(row.group, row.kind, &value, now);
+fn table_row(of: GroupKind, value: Value, version: &str, include: Include, now: i64) -> Value {
+    let cells = tables::cells(of.0, of.1, &value, now);
     let mut out = json!({"cells": cells});
     match include {
         Include::None => {}
@@ -143,9 +148,9 @@ fn table_row(row: &Resource, value: Value, version: &str, include: Include, now:
     out
 }
 
-fn table(row: &Resource, version: &str, metadata: Value, rows: Vec<Value>, columns: bool) -> Value {
+fn table(of: GroupKind, version: &str, metadata: Value, rows: Vec<Value>, columns: bool) -> Value {
     let definitions: Vec<Value> = if columns {
-        tables::columns(row.group, row.kind)
+        tables::columns(of.0, of.1)
             .iter()
             .map(|c| {
                 json!({
@@ -164,6 +169,28 @@ fn table(row: &Resource, version: &str, metadata: Value, rows: Vec<Value>, colum
         "columnDefinitions": definitions,
         "rows": rows,
     })
+}
+
+/// A single object in the shape that was asked for.
+fn shaped(of: GroupKind, value: Value, shape: Shape, include: Include, columns: bool, now: i64) -> Bytes {
+    let rendered = match shape {
+        Shape::Whole => value,
+        Shape::Metadata(version) => metadata_of(&value, version),
+        Shape::Table(version) => {
+            let metadata = json!({"resourceVersion": value["metadata"]["resourceVersion"]});
+            let row = table_row(of, value, version, include, now);
+            table(of, version, metadata, vec![row], columns)
+        }
+    };
+    to_bytes(&rendered)
+}
+
+/// The answer with an object that is no resource of its own, such as the Scale of another.
+pub(crate) fn view(call: &Call, of: GroupKind, value: Value) -> Result<Response, StatusError> {
+    let accepted = negotiate(&call.headers, true)?;
+    let include = Include::parse(call.query.get("includeObject"))?;
+    let json = shaped(of, value, accepted.shape, include, true, clock::now());
+    Ok(respond(StatusCode::OK, json, accepted.yaml))
 }
 
 /// How one request wants its objects.
@@ -192,16 +219,11 @@ impl Renderer {
 
     /// A single object (or row, for a watch without repeated columns).
     pub(crate) fn value(&self, value: Value, columns: bool) -> Bytes {
-        let rendered = match self.accepted.shape {
-            Shape::Whole => value,
-            Shape::Metadata(version) => metadata_of(&value, version),
-            Shape::Table(version) => {
-                let metadata = json!({"resourceVersion": value["metadata"]["resourceVersion"]});
-                let row = table_row(self.row, value, version, self.include, self.now);
-                table(self.row, version, metadata, vec![row], columns)
-            }
-        };
-        to_bytes(&rendered)
+        shaped(self.of(), value, self.accepted.shape, self.include, columns, self.now)
+    }
+
+    fn of(&self) -> GroupKind {
+        (self.row.group, self.row.kind)
     }
 
     pub(crate) fn list(
@@ -246,8 +268,8 @@ impl Renderer {
                 })
             }
             Shape::Table(version) => {
-                let rows = values.map(|v| table_row(self.row, v, version, self.include, self.now)).collect();
-                table(self.row, version, metadata, rows, true)
+                let rows = values.map(|v| table_row(self.of(), v, version, self.include, self.now)).collect();
+                table(self.of(), version, metadata, rows, true)
             }
         };
         to_bytes(&rendered)

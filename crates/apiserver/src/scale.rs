@@ -1,10 +1,9 @@
 //! `autoscaling/v1` Scale of deployments and replica sets.
 
-use http::StatusCode;
 use serde_json::{Value, json};
 use skiff_api::status::{Cause, StatusError};
 
-use crate::http_body::{Request, Response, full};
+use crate::http_body::{Request, Response};
 use crate::resources::{Cx, Resource};
 use crate::server::{Call, Inner, read_body};
 use crate::write::modify;
@@ -22,7 +21,7 @@ pub(crate) async fn answer(
     if verb == "get" {
         let object = server.caches.of(row).get(&key);
         let object = object.ok_or_else(|| StatusError::not_found(row.group_resource(), name))?;
-        return Ok(scale_response(&object.value(row)));
+        return scale_response(call, &object.value(row));
     }
     let body = read_body(request.into_body()).await?;
     let replaced = match verb {
@@ -55,11 +54,11 @@ pub(crate) async fn answer(
         subresources::settled(&cx, row, wanted, old)
     })
     .await?;
-    Ok(scale_response(&done.object().value(row)))
+    scale_response(call, &done.object().value(row))
 }
 
-fn scale_response(object: &Value) -> Response {
-    render::json_response(StatusCode::OK, full(of(object).to_string()))
+fn scale_response(call: &Call, object: &Value) -> Result<Response, StatusError> {
+    render::view(call, ("autoscaling", "Scale"), of(object))
 }
 
 /// The Scale of a workload.

@@ -280,6 +280,20 @@ async fn scales_are_views_of_their_workload() {
     api.ok(Method::POST, deployments, deployment).await;
     let scale = api.ok(Method::GET, &format!("{deployments}/d/scale"), Value::Null).await;
     assert_eq!((&scale["spec"]["replicas"], &scale["status"]["selector"]), (&json!(2), &json!("a=b")));
+    let mut asked = api.request(Method::GET, &format!("{deployments}/d/scale"), &Value::Null);
+    let accept = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json";
+    asked.headers_mut().insert("accept", accept.parse().expect("a type"));
+    let body = api.send(asked).await.into_body().collect().await.expect("a body").to_bytes();
+    let table: Value = serde_json::from_slice(&body).expect("JSON");
+    let columns: Vec<&str> = table["columnDefinitions"]
+        .as_array()
+        .expect("columns")
+        .iter()
+        .filter_map(|c| c["name"].as_str())
+        .collect();
+    assert_eq!((&table["kind"], columns), (&json!("Table"), vec!["Name", "Desired", "Available", "Age"]));
+    let cells = &table["rows"][0]["cells"];
+    assert_eq!((&cells[0], &cells[1], &cells[2]), (&json!("d"), &json!(2), &json!(0)));
     let wanted = json!({"metadata": {"name": "d"}, "spec": {"replicas": 5}});
     api.ok(Method::PUT, &format!("{deployments}/d/scale"), wanted).await;
     let deployment = api.ok(Method::GET, &format!("{deployments}/d"), Value::Null).await;

@@ -108,6 +108,12 @@ static KINDS: &[Kind] = &[
         cells: workloads::replica_set,
     },
     Kind {
+        group: "autoscaling",
+        kind: "Scale",
+        columns: &[NAME, int("Desired"), int("Available"), AGE],
+        cells: workloads::scale,
+    },
+    Kind {
         group: "certificates.k8s.io",
         kind: "CertificateSigningRequest",
         columns: certificates::COLUMNS,

@@ -80,6 +80,15 @@ pub(super) fn replica_set(object: &Value, now: i64) -> Vec<Value> {
     ]
 }
 
+pub(super) fn scale(object: &Value, now: i64) -> Vec<Value> {
+    vec![
+        name(object),
+        number(&object["spec"]["replicas"]).into(),
+        number(&object["status"]["replicas"]).into(),
+        age(object, now).into(),
+    ]
+}
+
 pub(super) fn daemon_set(object: &Value, now: i64) -> Vec<Value> {
     let (spec, status) = (&object["spec"], &object["status"]);
     let [names, images] = containers(object);
