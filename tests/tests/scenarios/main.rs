@@ -12,3 +12,5 @@ mod h1_contexts;
 mod h2_pod_security;
 mod h3_policies;
 mod h_at_rest;
+mod h_loopback;
+mod pod_ends;

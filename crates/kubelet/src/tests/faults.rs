@@ -252,7 +252,7 @@ impl Life {
             && spec.containers.iter().all(|container| {
                 let Some(latest) = own(&container.name) else { return false };
                 let told = status["containerStatuses"].as_array().into_iter().flatten();
-                let told = told.filter(|told| told["name"] == container.name.as_str()).last();
+                let told = told.filter(|told| told["name"] == container.name.as_str()).next_back();
                 let told_running = told.is_some_and(|told| {
                     told["containerID"] == format!("skiff://{}", latest.id.0)
                         && !told["state"]["running"].is_null()
