@@ -19,7 +19,7 @@ use super::record::{Record, write_private};
 const FILE: &str = "ranges.json";
 
 /// Links to data directories. No cluster has a name that begins with a dot.
-const LINKS: &str = "/var/lib/skiff/.kept";
+pub(crate) const LINKS: &str = "/var/lib/skiff/.kept";
 
 /// Whose data a directory holds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -224,7 +224,10 @@ fn list(dir: &Path, depth: usize, found: &mut Facts) {
         }
         match metadata.is_dir() {
             true => {
-                found.insert(format!("{}/", path.display()));
+                // What comes and goes with the first and the last link in it says no more than they do.
+                if path != Path::new(super::kept::LINKS) {
+                    found.insert(format!("{}/", path.display()));
+                }
                 if depth > 1 {
                     list(&path, depth - 1, found);
                 }
