@@ -24,7 +24,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use skiff_api::status::{GroupResource, StatusError};
+use skiff_explain::Missing;
 use skiff_explain::pending::PendingExplanation;
+use skiff_explain::trace::hide::Hider;
 use tokio::time::Instant;
 
 use crate::auth::{Attributes, Identity};
@@ -154,6 +156,16 @@ impl Question<'_> {
         self.check("nodes", "", node).is_ok()
     }
 
+    /// Takes out of an answer what is in namespaces whose pods the asker may not have explained.
+    fn hider(&self) -> Hider<impl FnMut(&str) -> bool> {
+        let namespaces = find("", "namespaces").expect("namespaces are in the table");
+        let own = self.address.namespace.clone();
+        Hider::new(move |namespace: &str| {
+            let is_one = || self.server.caches.of(namespaces).get(&namespaces.key("", namespace)).is_some();
+            namespace != own && is_one() && self.check("pods", namespace, "").is_err()
+        })
+    }
+
     fn row() -> &'static Resource {
         find("", "pods").expect("pods are in the table")
     }
@@ -223,6 +235,14 @@ async fn ask<T: DeserializeOwned>(
 
 fn silent(node: &str, within: Duration) -> String {
     format!("node {node} did not answer within {:.1} s", within.as_secs_f32())
+}
+
+/// What a [`Hider`] took out.
+fn hidden() -> Missing {
+    Missing::new(
+        "what is marked (hidden), and processes by name",
+        "you may not get pods/explain in those namespaces, or nodes/explain",
+    )
 }
 
 /// Where the pod is, if it is anywhere.

@@ -11,12 +11,23 @@ use skiff_explain::pending::{PendingExplanation, PortHolder};
 use skiff_explain::waits::Wait;
 use skiff_explain::{Missing, redact};
 
-use super::{Question, metadata, node_of};
+use super::{Question, hidden, metadata, node_of};
 
 /// Nodes that are asked who listens on a port.
 const NODES_ASKED_MAX: usize = 32;
 
 pub(super) async fn answer(question: &Question<'_>) -> Result<PendingExplanation, StatusError> {
+    let told = whole(question).await?;
+    // Ports and room are held by pods of every namespace.
+    let mut hider = question.hider();
+    let mut told = hider.answer(told).map_err(|error| StatusError::internal(error.to_string()))?;
+    if hider.hid {
+        told.missing.push(hidden());
+    }
+    Ok(told)
+}
+
+async fn whole(question: &Question<'_>) -> Result<PendingExplanation, StatusError> {
     let pod = question.pod()?;
     match (ended(&pod), node_of(&pod)) {
         (Some((state, summary)), node) => {

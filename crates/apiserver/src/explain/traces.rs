@@ -1,7 +1,8 @@
 //! Which way a connection goes: the agents of the nodes on it are asked one after the other.
 //!
 //! Who may `get pods/explain` in the namespace sees the way; processes of nodes by name are for those who
-//! may `get nodes/explain`. A real connection, `live=true`, is for those who may forward ports to pods.
+//! may `get nodes/explain`, and names of other namespaces' objects for those who may `get pods/explain` there.
+//! A real connection, `live=true`, is for those who may forward ports to pods.
 
 mod live;
 mod world;
@@ -16,7 +17,7 @@ use skiff_explain::trace::{
 };
 use skiff_explain::{API_VERSION, Missing};
 
-use super::{Question, json};
+use super::{Question, hidden, json};
 use crate::auth::Attributes;
 use crate::http_body::Response;
 use crate::request::Query;
@@ -28,7 +29,8 @@ pub(super) async fn answer(question: &Question<'_>, query: &Query) -> Result<Res
     let end = |name: &str| {
         query.given(name).ok_or_else(|| StatusError::bad_request(format!("{name}: say which end it is")))
     };
-    let request = Request::read(end("from")?, end("to")?, namespace, &world).map_err(wrong)?;
+    let request =
+        Request::read(end("from")?, end("to")?, namespace, &world).map_err(|error| wrong(question, error))?;
     if query.flag("compare") {
         return json(&comparison(question, &request, &world).await?);
     }
@@ -48,9 +50,10 @@ pub(super) async fn answer(question: &Question<'_>, query: &Query) -> Result<Res
     json(&one(question, request, world, live).await?)
 }
 
-/// The question makes no sense in this cluster.
-fn wrong(error: TraceError) -> StatusError {
-    StatusError::bad_request(error.0)
+/// The question makes no sense in this cluster. What it is about may be somebody else's.
+fn wrong(question: &Question<'_>, error: TraceError) -> StatusError {
+    let without = question.hider().text(&error.0);
+    StatusError::bad_request(without.unwrap_or(error.0))
 }
 
 async fn one(
@@ -59,7 +62,7 @@ async fn one(
     world: Arc<World>,
     live: bool,
 ) -> Result<TraceExplanation, StatusError> {
-    let mut follow = Follow::new(world, request).map_err(wrong)?;
+    let mut follow = Follow::new(world, request).map_err(|error| wrong(question, error))?;
     let origins = follow.origins().to_vec();
     while let Some(ask) = follow.next() {
         let walk =
@@ -79,9 +82,15 @@ async fn one(
             Err(why) => missing.push(Missing::new("a real connection", why)),
         }
     }
-    ways.iter_mut().for_each(|way| redact(question, way));
+    let mut hider = question.hider();
+    ways.iter_mut().for_each(|way| hider.insides(way, |node| question.may_see_node(node)));
     let mut explanation = TraceExplanation::new(from, to, request.protocol, ways, missing);
     explanation.live = told;
+    let mut explanation =
+        hider.answer(explanation).map_err(|error| StatusError::internal(error.to_string()))?;
+    if hider.hid {
+        explanation.missing.push(hidden());
+    }
     Ok(explanation)
 }
 
@@ -96,7 +105,7 @@ async fn comparison(
     world: &Arc<World>,
 ) -> Result<TraceComparison, StatusError> {
     let mut rows = Vec::new();
-    for row in compared(request, world).map_err(wrong)? {
+    for row in compared(request, world).map_err(|error| wrong(question, error))? {
         let port = row.request.port.clone().unwrap_or_default();
         let address = match skiff_explain::trace::address(&row.request, world) {
             Some(ip) => format!("{ip}:{port}"),
@@ -113,25 +122,13 @@ async fn comparison(
         };
         rows.push(ComparedWay { by: row.by.into(), address, opens_on: row.opens_on, trace });
     }
-    Ok(TraceComparison {
+    let told = TraceComparison {
         api_version: API_VERSION.into(),
         kind: "TraceComparison".into(),
         pod: request.to.words(world),
         from: request.from.words(world),
         rows,
-    })
-}
-
-/// Leaves out which process it is where the asker may not see the node's.
-fn redact(question: &Question<'_>, way: &mut Way) {
-    for hop in way.hops.iter_mut().chain(&mut way.answer) {
-        if hop.kind == "socket"
-            && let Some(node) = hop.place.strip_prefix("node ")
-            && !question.may_see_node(node)
-            && let Some((target, _)) = hop.text.split_once(" is taken by ")
-        {
-            hop.text = format!("{target} is taken by a process of the node");
-            way.summary = format!("reaches {}: a process of the node takes it", hop.place);
-        }
-    }
+    };
+    // An end given as an address may be somebody else's pod.
+    question.hider().answer(told).map_err(|error| StatusError::internal(error.to_string()))
 }

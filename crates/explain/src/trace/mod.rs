@@ -6,6 +6,7 @@
 mod advice;
 mod compare;
 mod follow;
+pub mod hide;
 pub mod live;
 mod target;
 pub mod walk;
