@@ -62,6 +62,16 @@ impl Range {
     }
 }
 
+/// The network of nodes that run on one machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NodeNetwork {
+    pub range: Range,
+    /// Every node's way out.
+    pub router: Ipv4Addr,
+    /// The machine's own address there.
+    pub machine: Ipv4Addr,
+}
+
 /// Everything a server needs to know.
 #[derive(Clone)]
 pub struct Config {
@@ -101,6 +111,8 @@ pub struct Config {
     pub pending: Option<crate::explain::PendingSource>,
     /// Whether what leaves the cluster gets anywhere. `None`: not known, as on real machines.
     pub uplink: Option<bool>,
+    /// The network that all nodes are in, where this platform made it.
+    pub node_network: Option<NodeNetwork>,
     /// For the answer to `/version`, as `v1.36.0`.
     pub version: String,
 }
@@ -113,7 +125,7 @@ impl Default for Config {
             cluster_dns: Ipv4Addr::new(10, 96, 0, 10),
             cluster_domain: "cluster.local".into(),
             node_ports: (30000, 32767),
-            advertise: (Ipv4Addr::LOCALHOST, 6443),
+            advertise: (Ipv4Addr::new(192, 0, 2, 1), 6443),
             agent_tls: None,
             pki: None,
             account_keys: None,
@@ -126,6 +138,7 @@ impl Default for Config {
             starts: skiff_explain::start::Starts::default(),
             pending: None,
             uplink: None,
+            node_network: None,
             version: "v1.36.0".into(),
         }
     }

@@ -59,7 +59,7 @@ mod write;
 pub use auth::Identity;
 pub use cache::CacheError;
 pub use clock::Clock;
-pub use config::{Config, Range, RangeError};
+pub use config::{Config, NodeNetwork, Range, RangeError};
 pub use explain::PendingSource;
 pub use http_body::{Body, Request, Response};
 pub use limits::Limits;

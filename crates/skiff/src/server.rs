@@ -97,6 +97,18 @@ pub(crate) struct ServerConfig {
     /// Whether pods get out of the cluster, where that is `up`'s to say.
     #[serde(default)]
     pub(crate) uplink: Option<bool>,
+    /// The nodes' range, where `up` made it.
+    #[serde(default)]
+    pub(crate) node_network: Option<NodeNetwork>,
+}
+
+/// The network of the nodes of `up`.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub(crate) struct NodeNetwork {
+    pub(crate) range: Cidr,
+    pub(crate) router: Ipv4Addr,
+    /// The machine's own address in it.
+    pub(crate) machine: Ipv4Addr,
 }
 
 /// The credentials that a kubeconfig needs, all PEM.
@@ -156,6 +168,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         security: args.security.absolute()?,
         control_plane_node: None,
         uplink: None,
+        node_network: None,
     };
     config.security.check()?;
     machine::begin("server", &config.data_dir)?;
@@ -301,6 +314,11 @@ async fn serve(config: &ServerConfig) -> anyhow::Result<()> {
             Box::pin(async move { questions.pending(pod).await })
         })),
         uplink: config.uplink,
+        node_network: config.node_network.map(|own| skiff_apiserver::NodeNetwork {
+            range: range(own.range),
+            router: own.router,
+            machine: own.machine,
+        }),
         service_cidr: range(config.service_cidr),
         cluster_cidr: range(config.pod_cidr),
         cluster_dns: config.dns,

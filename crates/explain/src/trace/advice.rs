@@ -24,7 +24,38 @@ pub(super) fn delivered(place: &str, process: &str, sender: Option<Ipv4Addr>, wo
     format!("reaches {place}: {process} takes it and sees {ip}{sender} as the sender")
 }
 
-pub(super) fn left(node: &str, link: &str, to: Ipv4Addr, uplink: Option<bool>) -> (Verdict, String) {
+/// Whether a NetworkPolicy's rule or its default is this hop: the comments that its rules have.
+pub(super) fn is_of_policy(hop: &Hop) -> bool {
+    hop.comment.as_ref().is_some_and(|comment| comment.contains(" isolated by ") || rule(comment))
+}
+
+/// `NAMESPACE/NAME DIRECTION[INDEX]`.
+fn rule(comment: &str) -> bool {
+    comment.ends_with(']') && (comment.contains(" ingress[") || comment.contains(" egress["))
+}
+
+/// The rules of policies that let it through.
+pub(super) fn allowing(hops: &[Hop]) -> Option<String> {
+    let rules: Vec<&str> =
+        hops.iter().filter_map(|hop| hop.comment.as_deref()).filter(|comment| rule(comment)).collect();
+    (!rules.is_empty()).then(|| rules.join(" and "))
+}
+
+pub(super) fn left(
+    node: &str,
+    link: &str,
+    to: Ipv4Addr,
+    uplink: Option<bool>,
+    world: &World,
+) -> (Verdict, String) {
+    if let Some(neighbour) = world.neighbour(to) {
+        let there = format!("leaves node {node} by {link} for {to}, {neighbour}");
+        return (Verdict::Left, format!("{there}; what happens there is not known"));
+    }
+    if let Some(of) = world.vacant(to) {
+        let nobody = format!("{to} is in the range of {of}, and nobody there has it");
+        return (Verdict::Unreachable, format!("{nobody}: it ends behind {link} of {node}"));
+    }
     match uplink {
         Some(false) => {
             let why = "the cluster has no uplink (`skiff up --uplink` gives one)";
@@ -70,6 +101,9 @@ pub(super) fn stopped(end: &End, tuple: &Tuple, hops: &[Hop], request: &Request,
             }
         }
         End::Dropped { place, by } => {
+            if let Some((summary, advice)) = not_local(place, tuple, hops, request, world) {
+                return told(Verdict::Dropped, summary, Some(advice));
+            }
             let isolated = hops
                 .iter()
                 .rev()
@@ -120,6 +154,58 @@ pub(super) fn stopped(end: &End, tuple: &Tuple, hops: &[Hop], request: &Request,
             told(Verdict::Unknown, "ends where it should have gone on".into(), None)
         }
     }
+}
+
+/// A service whose traffic policy is `Local` drops what comes to a node without a ready endpoint of its own.
+fn not_local(
+    place: &str,
+    tuple: &Tuple,
+    hops: &[Hop],
+    request: &Request,
+    world: &World,
+) -> Option<(String, String)> {
+    // The platform's own rule drops it, before any translation.
+    hops.last().filter(|hop| hop.table.as_deref() == Some("skiff") && hop.comment.is_none())?;
+    let (service, port) =
+        world.service_at(tuple.destination, tuple.destination_port, request.protocol.name())?;
+    let node_port = world.node_at(tuple.destination).is_some();
+    let (local, field) = match node_port {
+        true => (service.external_local, "externalTrafficPolicy"),
+        false => (service.internal_local, "internalTrafficPolicy"),
+    };
+    let node = place.strip_prefix("node ")?;
+    let mut nodes: Vec<&str> = port
+        .endpoints
+        .iter()
+        .filter_map(|endpoint| {
+            let here = |pod: &&super::world::Pod| pod.ip == Some(endpoint.ip);
+            world.pods.iter().find(here).map(|pod| pod.node.as_str())
+        })
+        .collect();
+    nodes.sort_unstable();
+    nodes.dedup();
+    if !local || nodes.contains(&node) {
+        return None;
+    }
+    let name = format!("{}/{}", service.namespace, service.name);
+    let summary = format!(
+        "dropped on {place}: service {name} has {field} Local, and no ready endpoint for port {} is on {node}",
+        port.port
+    );
+    let advice = match (nodes.as_slice(), node_port) {
+        ([], _) => {
+            format!("a ready pod of service {name} on {node}, or {field} Cluster and a ready pod anywhere")
+        }
+        (some, true) => format!(
+            "a ready pod of service {name} on {node}, {field} Cluster, or the address of a node that has one: {}",
+            some.join(", ")
+        ),
+        (some, false) => format!(
+            "a ready pod of service {name} on {node} (it has some on {}), or {field} Cluster",
+            some.join(", ")
+        ),
+    };
+    Some((summary, advice))
 }
 
 /// What would make a port answer at which nothing listens.

@@ -147,7 +147,11 @@ impl Follow {
                     if let Some(pod) = self.world.pod_at(*ip) {
                         starts.push(self.at_pod(pod, |source| tuple(source, goal))?);
                     } else if let Some(node) = self.world.node_at(*ip) {
-                        starts.push((node.name.clone(), Start::Node, tuple(*ip, goal)));
+                        // As a process of the node sends that asks for no address of its own.
+                        starts.push((node.name.clone(), Start::Node, tuple(Ipv4Addr::UNSPECIFIED, goal)));
+                    } else if let Some(why) = self.begins_nothing(*ip) {
+                        self.done.push(Way::unreachable(why));
+                        return Ok(Vec::new());
                     } else {
                         let node = self.entrance(goal.0)?.name.clone();
                         starts.push((node, Start::Outside, tuple(*ip, goal)));
@@ -155,11 +159,28 @@ impl Follow {
                 }
                 Target::External => {
                     let node = self.entrance(goal.0)?.name.clone();
-                    starts.push((node, Start::Outside, tuple(Ipv4Addr::UNSPECIFIED, goal)));
+                    // The machine is outside too, and its address is known. Of others it is not.
+                    let around = self.world.surroundings;
+                    let source = around.map_or(Ipv4Addr::UNSPECIFIED, |around| around.machine);
+                    starts.push((node, Start::Outside, tuple(source, goal)));
                 }
             }
         }
         Ok(starts)
+    }
+
+    /// Why no connection from this address, which is neither a pod's nor a node's, gets to the cluster.
+    fn begins_nothing(&self, ip: Ipv4Addr) -> Option<String> {
+        if let Some(of) = self.world.vacant(ip) {
+            return Some(format!("{ip} is in the range of {of}, and nobody there has it: nobody begins it"));
+        }
+        let closed = self.world.nodes.iter().any(|node| node.uplink == Some(false));
+        (closed && self.world.leads_outside(ip)).then(|| {
+            format!(
+                "{ip} is outside and the cluster has no uplink (`skiff up --uplink` gives one): no answer \
+                 gets there"
+            )
+        })
     }
 
     fn at_pod(
@@ -208,12 +229,13 @@ impl Follow {
                 }
                 None => {
                     if let Some(beyond) = self.beyond_router(&way.tuple) {
-                        branch.hops.push(self.router(next_hop, &beyond, &way.tuple));
+                        let hop = self.router(next_hop, &node, &beyond, &way.tuple, &branch.hops);
+                        branch.hops.push(hop);
                         return self.enter(branch, beyond, Some(next_hop), way.tuple, false);
                     }
                     let to = way.tuple.destination;
                     let uplink = self.world.node(&node).and_then(|node| node.uplink);
-                    let (verdict, summary) = advice::left(&node, &link, to, uplink);
+                    let (verdict, summary) = advice::left(&node, &link, to, uplink, &self.world);
                     self.close(branch, verdict, summary, None, way.tuple);
                 }
             },
@@ -252,12 +274,20 @@ impl Follow {
     }
 
     /// A machine that is no node: what it does is known only where it is this platform's own.
-    fn router(&self, at: Ipv4Addr, node: &str, tuple: &Tuple) -> Hop {
+    fn router(&self, at: Ipv4Addr, from: &str, node: &str, tuple: &Tuple, before: &[Hop]) -> Hop {
         let known = self.world.nodes.iter().any(|node| node.uplink.is_some());
+        // Nodes know the ways to each other's pods. One that sends by its default route lacks this one.
+        let by_default = before.iter().rev().find(|hop| hop.kind == "route");
+        let direct = match by_default {
+            Some(hop) if hop.text.starts_with("default ") => {
+                format!("; {from} has no route of its own to {}", self.world.who(tuple.destination))
+            }
+            _ => String::new(),
+        };
         Hop {
             place: format!("router {at}"),
             kind: "route".into(),
-            text: format!("passes it on to node {node}"),
+            text: format!("passes it on to node {node}{direct}"),
             source: tuple.source.to_string(),
             destination: format!("{}:{}", tuple.destination, tuple.destination_port),
             doubtful: !known,
@@ -276,10 +306,14 @@ impl Follow {
                 }
                 None => {
                     if let Some(beyond) = self.beyond_router(&way.tuple) {
-                        branch.answer.push(self.router(next_hop, &beyond, &way.tuple));
+                        let hop = self.router(next_hop, &node, &beyond, &way.tuple, &branch.answer);
+                        branch.answer.push(hop);
                         return self.enter(branch, beyond, Some(next_hop), way.tuple, true);
                     }
-                    format!("the answer leaves {node} for {}", way.tuple.destination)
+                    let to = way.tuple.destination;
+                    let whose =
+                        self.world.neighbour(to).map(|whose| format!(" ({whose})")).unwrap_or_default();
+                    format!("the answer leaves {node} for {to}{whose}")
                 }
             },
             End::Delivered { place, .. } => {
@@ -307,8 +341,12 @@ impl Follow {
     fn arrive(&mut self, branch: Branch, answer_verdict: Option<String>) {
         let Some(Arrived { place, process, tuple }) = branch.arrived.clone() else { return };
         let untouched = branch.hops.first().is_some_and(|hop| hop.source == tuple.source.to_string());
-        let sender = (self.request.from != Target::External || !untouched).then_some(tuple.source);
-        let summary = advice::delivered(&place, &process, sender, &self.world);
+        let known = self.request.from != Target::External || self.world.surroundings.is_some();
+        let sender = (known || !untouched).then_some(tuple.source);
+        let mut summary = advice::delivered(&place, &process, sender, &self.world);
+        if let Some(rule) = advice::allowing(&branch.hops) {
+            summary = format!("{summary}, as NetworkPolicy {rule} allows");
+        }
         let receiver = Some(place);
         let mut way = self.way(branch, Verdict::Delivered, summary, None, tuple);
         way.receiver = receiver;
@@ -347,14 +385,32 @@ impl Follow {
         advice: Option<String>,
         tuple: Tuple,
     ) -> Way {
-        let doubtful = branch.hops.iter().any(|hop| hop.doubtful);
+        let doubtful = branch.hops.iter().any(|hop| hop.doubtful) && verdict != Verdict::Unknown;
+        let by_policy = branch.hops.iter().any(advice::is_of_policy);
+        let judged_for = match (&self.request.from, self.world.surroundings) {
+            (Target::External, Some(around)) if by_policy => Some(format!(
+                "; that is for the sender {}: an ipBlock may decide otherwise for another one (ask from its \
+                 address)",
+                around.machine
+            )),
+            _ => None,
+        };
+        // Any policy on the way may ask for the address, which nobody has told.
+        let unknown_sender =
+            by_policy && self.request.from == Target::External && self.world.surroundings.is_none();
         Way {
             chance: branch.chance,
-            verdict: if doubtful && verdict != Verdict::Unknown { Verdict::Unknown } else { verdict },
-            summary: if doubtful {
-                format!("{summary}, unless a rule marked with ? below says otherwise")
+            verdict: if doubtful || unknown_sender { Verdict::Unknown } else { verdict },
+            summary: if unknown_sender {
+                "not known: a NetworkPolicy is on the way, whose ipBlock may ask for the sender's address; ask \
+                 from that address instead of external"
+                    .to_owned()
+            } else if doubtful && branch.hops.last().is_some_and(|hop| hop.doubtful) {
+                format!("not known: whether what is marked with ? below applies; if it does, {summary}")
+            } else if doubtful {
+                format!("not known: what is marked with ? below is not judged; apart from that, {summary}")
             } else {
-                summary
+                format!("{summary}{}", judged_for.unwrap_or_default())
             },
             advice,
             receiver: None,
@@ -368,161 +424,4 @@ impl Follow {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::trace::world::{Endpoint, Pod, PodPort, Service, ServicePort};
-
-    fn ip(text: &str) -> Ipv4Addr {
-        text.parse().unwrap()
-    }
-
-    fn world() -> World {
-        let pod = |name: &str, address: &str, node: &str| Pod {
-            namespace: "default".into(),
-            name: name.into(),
-            ip: Some(ip(address)),
-            node: node.into(),
-            host_network: false,
-            ports: vec![PodPort {
-                name: "http".into(),
-                protocol: "TCP".into(),
-                port: 8080,
-                host_port: (name == "web").then_some((Ipv4Addr::UNSPECIFIED, 9000)),
-            }],
-        };
-        let node =
-            |name: &str, address: &str| Node { name: name.into(), ip: ip(address), uplink: Some(false) };
-        World {
-            nodes: vec![node("n1", "10.100.0.2"), node("n2", "10.100.0.3")],
-            pods: vec![pod("client", "10.244.1.2", "n1"), pod("web", "10.244.2.2", "n2")],
-            services: vec![Service {
-                namespace: "default".into(),
-                name: "svc".into(),
-                cluster_ip: Some(ip("10.96.0.9")),
-                ports: vec![ServicePort {
-                    name: "http".into(),
-                    protocol: "TCP".into(),
-                    port: 80,
-                    node_port: Some(30080),
-                    endpoints: vec![Endpoint { ip: ip("10.244.2.2"), port: 8080 }],
-                }],
-            }],
-            ranges: vec![(ip("10.244.0.0"), 16), (ip("10.96.0.0"), 16)],
-        }
-    }
-
-    fn follow(from: &str, to: &str) -> Result<Follow, TraceError> {
-        let world = world();
-        let request = Request::read(from, to, "default", &world)?;
-        Follow::new(Arc::new(world), request)
-    }
-
-    fn way(end: End, tuple: Tuple) -> NodeWay {
-        NodeWay { chance: 1.0, hops: Vec::new(), end, tuple, conversations: Vec::new() }
-    }
-
-    #[test]
-    fn a_service_is_followed_over_two_nodes_and_back() {
-        let mut follow = follow("pod/client", "svc/svc").unwrap();
-        let first = follow.next().unwrap().clone();
-        assert_eq!(
-            (first.node.as_str(), &first.question.start),
-            ("n1", &Start::Sandbox { ip: ip("10.244.1.2") })
-        );
-        let tuple = first.question.packets.tuple;
-        assert_eq!((tuple.destination, tuple.destination_port), (ip("10.96.0.9"), 80));
-        let translated = Tuple { destination: ip("10.244.2.2"), destination_port: 8080, ..tuple };
-        let leaves = |to: &str| End::Leaves { link: "eth0".into(), next_hop: ip(to) };
-        let mut one = way(leaves("10.100.0.3"), translated);
-        let kept = Conversation { place: "node n1".into(), protocol: 6, original: tuple, translated };
-        one.conversations.push(kept.clone());
-        follow.answer(Ok(vec![one]));
-        let second = follow.next().unwrap().clone();
-        assert_eq!(second.node, "n2");
-        assert_eq!(second.question.start, Start::Link { next_hop: ip("10.100.0.2") });
-        let taken = End::Delivered { place: "pod default/web".into(), process: "process 7 (web)".into() };
-        follow.answer(Ok(vec![way(taken, translated)]));
-        let back = follow.next().unwrap().clone();
-        assert!(back.question.packets.reply);
-        assert_eq!(back.question.packets.tuple, translated.turned());
-        follow.answer(Ok(vec![way(leaves("10.100.0.2"), translated.turned())]));
-        // The node that translated is told of it again.
-        assert_eq!(follow.next().unwrap().question.conversations, [kept]);
-        let home = End::Delivered { place: "pod default/client".into(), process: String::new() };
-        follow.answer(Ok(vec![way(home, tuple.turned())]));
-        assert_eq!(follow.next(), None);
-        let (ways, ..) = follow.finish();
-        assert_eq!(ways.len(), 1);
-        assert_eq!(ways[0].verdict, Verdict::Delivered);
-        assert_eq!(ways[0].source_seen.as_deref(), Some("10.244.1.2"));
-        let answer = ways[0].answer_verdict.as_deref();
-        assert_eq!(answer, Some("the answer reaches pod default/client, from 10.96.0.9:80"));
-    }
-
-    #[test]
-    fn questions_that_make_no_sense_are_told_in_a_sentence() {
-        let wrong = |from, to| follow(from, to).err().map(|error| error.0).unwrap_or_default();
-        assert_eq!(
-            wrong("pod/clinet", "svc/svc"),
-            "there is no pod clinet in namespace default; did you mean client?"
-        );
-        assert_eq!(wrong("client", "node/n1"), "say which port: 10.100.0.2:PORT");
-        assert_eq!(wrong("client", "svc/svc:metrics"), "service default/svc has no TCP port metrics");
-        assert_eq!(wrong("client", "web/udp"), "pod default/web names no UDP port: say pod/web:PORT");
-        assert_eq!(
-            wrong("external", "svc/svc"),
-            "10.96.0.9 (service default/svc) is an address inside the cluster: nothing outside leads there; \
-             use a node port"
-        );
-        assert_eq!(wrong("client", "10.0.0.1:99999"), "\"99999\" is no port (1 to 65535)");
-        assert_eq!(
-            wrong("client", "job/x"),
-            "job/x: no kind \"job\" (pod/NAME, svc/NAME, node/NAME, an address or external)"
-        );
-    }
-
-    #[test]
-    fn what_stops_it_is_named_with_what_would_let_it_pass() {
-        let mut refused = follow("client", "node/n1:9000").unwrap();
-        let tuple = refused.next().unwrap().question.packets.tuple;
-        let why = "nothing listens on 10.100.0.2:9000/tcp in node n1".to_owned();
-        refused.answer(Ok(vec![way(End::Refused { place: "node n1".into(), why }, tuple)]));
-        let (ways, ..) = refused.finish();
-        assert_eq!(ways[0].verdict, Verdict::Refused);
-        let advice = ways[0].advice.as_deref();
-        assert_eq!(
-            advice,
-            Some("hostPort 9000 of pod default/web is open on node n2 alone, where the pod is")
-        );
-
-        let mut dropped = follow("client", "web").unwrap();
-        let tuple = dropped.next().unwrap().question.packets.tuple;
-        let mut stop = way(End::Dropped { place: "node n2".into(), by: "a rule".into() }, tuple);
-        stop.hops.push(Hop {
-            comment: Some("ingress isolated by default/deny".into()),
-            table: Some("skiff".into()),
-            ..Hop::default()
-        });
-        dropped.answer(Ok(vec![stop]));
-        let (ways, ..) = dropped.finish();
-        assert_eq!(
-            ways[0].summary,
-            "dropped on node n2 by NetworkPolicy default/deny: none of its ingress rules allows it"
-        );
-
-        let mut outside = follow("client", "192.0.2.1:80").unwrap();
-        let tuple = outside.next().unwrap().question.packets.tuple;
-        let leaves = End::Leaves { link: "eth0".into(), next_hop: ip("10.100.0.1") };
-        outside.answer(Ok(vec![way(leaves, tuple)]));
-        let (ways, ..) = outside.finish();
-        assert!(ways[0].summary.contains("--uplink"), "{}", ways[0].summary);
-
-        let mut silent = follow("client", "web").unwrap();
-        silent.answer(Err("no answer within 3 s".into()));
-        let (ways, ..) = silent.finish();
-        assert_eq!(
-            (ways[0].verdict, ways[0].summary.as_str()),
-            (Verdict::Unknown, "node n1 can't say: no answer within 3 s")
-        );
-    }
-}
+mod tests;

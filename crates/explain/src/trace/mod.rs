@@ -20,7 +20,7 @@ pub use compare::{Compared, compared};
 pub use follow::{Ask, Follow, Origin};
 pub use target::{Protocol, Request, Target, TraceError, address};
 pub use walk::Hop;
-pub use world::{Endpoint, Node, Pod, PodPort, Service, ServicePort, World};
+pub use world::{Ended, Endpoint, Node, Pod, PodPort, Range, Service, ServicePort, Surroundings, World};
 
 /// What a receiver sees as the sender when somebody outside arrives untranslated.
 pub const OWN_ADDRESS: &str = "the sender's own address";

@@ -116,7 +116,7 @@ impl Target {
                 world
                     .pod(&namespace, &name)
                     .map(drop)
-                    .ok_or_else(|| missing("pod", &name, &namespace, pods(world, &namespace)))?;
+                    .ok_or_else(|| no_pod("pod", &name, &namespace, world, pods(world, &namespace)))?;
                 Ok(Self::Pod { namespace, name })
             }
             Some("svc" | "service" | "services") => {
@@ -142,7 +142,7 @@ impl Target {
                 (None, Some(_)) => Ok(Self::Service { namespace, name }),
                 (None, None) => {
                     let names = pods(world, &namespace).chain(services(world, &namespace));
-                    Err(missing("pod or service", &name, &namespace, names))
+                    Err(no_pod("pod or service", &name, &namespace, world, names))
                 }
             },
         }
@@ -183,6 +183,23 @@ fn pods<'a>(world: &'a World, namespace: &'a str) -> impl Iterator<Item = &'a st
 
 fn services<'a>(world: &'a World, namespace: &'a str) -> impl Iterator<Item = &'a str> {
     world.services.iter().filter(move |this| this.namespace == namespace).map(|this| this.name.as_str())
+}
+
+/// One that has ended is still an object, and somebody sees it listed.
+fn no_pod<'a>(
+    kind: &str,
+    name: &str,
+    namespace: &str,
+    world: &World,
+    names: impl Iterator<Item = &'a str>,
+) -> TraceError {
+    match world.ended.iter().find(|pod| pod.namespace == namespace && pod.name == name) {
+        Some(pod) => TraceError(format!(
+            "pod {namespace}/{name} has ended ({}): it has no address any more, and no part in the network",
+            pod.phase
+        )),
+        None => missing(kind, name, namespace, names),
+    }
 }
 
 fn missing<'a>(kind: &str, name: &str, namespace: &str, names: impl Iterator<Item = &'a str>) -> TraceError {

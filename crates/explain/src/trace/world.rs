@@ -7,8 +7,36 @@ pub struct World {
     pub nodes: Vec<Node>,
     pub pods: Vec<Pod>,
     pub services: Vec<Service>,
-    /// Ranges of addresses that are the cluster's, given out or not: address and prefix.
-    pub ranges: Vec<(Ipv4Addr, u8)>,
+    /// Pods that have ended, which have no part in the network.
+    pub ended: Vec<Ended>,
+    /// Ranges of addresses that are the cluster's, given out or not.
+    pub ranges: Vec<Range>,
+    /// Who besides nodes has an address in the nodes' range, where the platform gave it.
+    pub surroundings: Option<Surroundings>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ended {
+    pub namespace: String,
+    pub name: String,
+    /// `Succeeded` or `Failed`.
+    pub phase: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Range {
+    /// Whose addresses these are: `pods`, `services` or `nodes`.
+    pub of: &'static str,
+    pub network: Ipv4Addr,
+    pub prefix: u8,
+}
+
+/// A machine that runs all nodes, as they see it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Surroundings {
+    pub router: Ipv4Addr,
+    /// The machine's own address, which its connections to nodes and pods come from.
+    pub machine: Ipv4Addr,
 }
 
 #[derive(Debug, Clone)]
@@ -45,6 +73,10 @@ pub struct Service {
     /// None for a headless one.
     pub cluster_ip: Option<Ipv4Addr>,
     pub ports: Vec<ServicePort>,
+    /// Connections to its own address go to endpoints of the same node alone.
+    pub internal_local: bool,
+    /// Connections to its node ports do.
+    pub external_local: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -99,11 +131,30 @@ impl World {
 
     /// Whether it is nobody's of the cluster.
     pub fn leads_outside(&self, ip: Ipv4Addr) -> bool {
-        let within = |(base, prefix): &(Ipv4Addr, u8)| {
-            let mask = u32::MAX.checked_shl(32 - u32::from(*prefix)).unwrap_or(0);
-            ip.to_bits() & mask == base.to_bits() & mask
+        !ip.is_loopback() && self.range_of(ip).is_none() && self.who(ip) == ip.to_string()
+    }
+
+    /// Whose range it is in.
+    pub fn range_of(&self, ip: Ipv4Addr) -> Option<&'static str> {
+        let within = |range: &&Range| {
+            let mask = u32::MAX.checked_shl(32 - u32::from(range.prefix)).unwrap_or(0);
+            ip.to_bits() & mask == range.network.to_bits() & mask
         };
-        !ip.is_loopback() && !self.ranges.iter().any(within) && self.who(ip) == ip.to_string()
+        self.ranges.iter().find(within).map(|range| range.of)
+    }
+
+    /// Whose range it is in, if nobody has it: neither pod, nor service, nor node, nor the machine.
+    pub fn vacant(&self, ip: Ipv4Addr) -> Option<&'static str> {
+        self.range_of(ip).filter(|_| self.who(ip) == ip.to_string())
+    }
+
+    /// What has the address that is no part of the cluster, and yet no stranger.
+    pub fn neighbour(&self, ip: Ipv4Addr) -> Option<&'static str> {
+        let around = self.surroundings?;
+        if ip == around.machine {
+            return Some("the machine that the nodes run on");
+        }
+        (ip == around.router).then_some("the nodes' router")
     }
 
     /// An address in words.
@@ -116,7 +167,7 @@ impl World {
         }
         match self.services.iter().find(|service| service.cluster_ip == Some(ip)) {
             Some(service) => format!("service {}/{}", service.namespace, service.name),
-            None => ip.to_string(),
+            None => self.neighbour(ip).map_or_else(|| ip.to_string(), str::to_owned),
         }
     }
 }

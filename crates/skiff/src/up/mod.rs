@@ -314,6 +314,11 @@ fn make(
         security,
         control_plane_node: (record.nodes.len() > 1).then(|| record.nodes[0].name.clone()),
         uplink: Some(record.uplink),
+        node_network: Some(crate::server::NodeNetwork {
+            range: record.ranges.node,
+            router: record.ranges.router(),
+            machine: record.ranges.machine(),
+        }),
     };
     server.security.prepare(&pki_dir(&server.data_dir))?;
     let authority = crate::server::authority(&record.server_dir())?;

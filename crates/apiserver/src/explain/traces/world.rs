@@ -4,7 +4,9 @@ use std::collections::HashMap;
 use std::net::Ipv4Addr;
 
 use serde_json::Value;
-use skiff_explain::trace::{Endpoint, Node, Pod, PodPort, Service, ServicePort, World};
+use skiff_explain::trace::{
+    Ended, Endpoint, Node, Pod, PodPort, Range, Service, ServicePort, Surroundings, World,
+};
 
 use crate::cache::in_namespace;
 use crate::resources::find;
@@ -26,11 +28,18 @@ pub(super) fn of(server: &Inner) -> World {
         }
     }
     let config = &server.config;
-    let ranges = [config.cluster_cidr, config.service_cidr];
+    let own = config.node_network;
+    let ranges = [("pods", Some(config.cluster_cidr)), ("services", Some(config.service_cidr))];
+    let ranges = ranges.into_iter().chain([("nodes", own.map(|own| own.range))]);
+    let pods = all("", "pods");
     World {
-        ranges: ranges.iter().map(|range| (range.network, range.prefix)).collect(),
+        ranges: ranges
+            .filter_map(|(of, range)| Some(Range { of, network: range?.network, prefix: range?.prefix }))
+            .collect(),
+        surroundings: own.map(|own| Surroundings { router: own.router, machine: own.machine }),
+        ended: pods.iter().filter_map(ended).collect(),
         nodes: all("", "nodes").iter().filter_map(|node| self::node(node, server.config.uplink)).collect(),
-        pods: all("", "pods").iter().filter_map(pod).collect(),
+        pods: pods.iter().filter_map(pod).collect(),
         services: all("", "services").iter().map(|service| self::service(service, &of_services)).collect(),
     }
 }
@@ -61,9 +70,15 @@ fn node(node: &Value, uplink: Option<bool>) -> Option<Node> {
     Some(Node { name: text(&node["metadata"]["name"]), ip: ip(&internal["address"])?, uplink })
 }
 
+fn ended(pod: &Value) -> Option<Ended> {
+    let phase = pod["status"]["phase"].as_str().filter(|phase| matches!(*phase, "Succeeded" | "Failed"))?;
+    let (namespace, name) = (text(&pod["metadata"]["namespace"]), text(&pod["metadata"]["name"]));
+    Some(Ended { namespace, name, phase: phase.to_owned() })
+}
+
 /// Pods that have ended have no part in the network.
 fn pod(pod: &Value) -> Option<Pod> {
-    if matches!(pod["status"]["phase"].as_str(), Some("Succeeded" | "Failed")) {
+    if ended(pod).is_some() {
         return None;
     }
     let spec = &pod["spec"];
@@ -104,7 +119,15 @@ fn service(service: &Value, slices: &HashMap<(&str, &str), Vec<&Value>>) -> Serv
             endpoints,
         })
     });
-    Service { cluster_ip: ip(&service["spec"]["clusterIP"]), ports: ports.collect(), namespace, name }
+    let spec = &service["spec"];
+    Service {
+        cluster_ip: ip(&spec["clusterIP"]),
+        ports: ports.collect(),
+        internal_local: spec["internalTrafficPolicy"] == "Local",
+        external_local: spec["externalTrafficPolicy"] == "Local",
+        namespace,
+        name,
+    }
 }
 
 /// The ready endpoints of a slice for one port of its service.

@@ -1,0 +1,323 @@
+//! Ways that are followed over nodes which answer what a test tells them to.
+
+use super::*;
+use crate::trace::world::{Ended, Endpoint, Pod, PodPort, Range, Service, ServicePort, Surroundings};
+
+fn ip(text: &str) -> Ipv4Addr {
+    text.parse().unwrap()
+}
+
+fn world() -> World {
+    let pod = |name: &str, address: &str, node: &str| Pod {
+        namespace: "default".into(),
+        name: name.into(),
+        ip: Some(ip(address)),
+        node: node.into(),
+        host_network: false,
+        ports: vec![PodPort {
+            name: "http".into(),
+            protocol: "TCP".into(),
+            port: 8080,
+            host_port: (name == "web").then_some((Ipv4Addr::UNSPECIFIED, 9000)),
+        }],
+    };
+    let node = |name: &str, address: &str| Node { name: name.into(), ip: ip(address), uplink: Some(false) };
+    World {
+        nodes: vec![node("n1", "10.100.0.2"), node("n2", "10.100.0.3")],
+        pods: vec![pod("client", "10.244.1.2", "n1"), pod("web", "10.244.2.2", "n2")],
+        services: vec![Service {
+            namespace: "default".into(),
+            name: "svc".into(),
+            cluster_ip: Some(ip("10.96.0.9")),
+            ports: vec![ServicePort {
+                name: "http".into(),
+                protocol: "TCP".into(),
+                port: 80,
+                node_port: Some(30080),
+                endpoints: vec![Endpoint { ip: ip("10.244.2.2"), port: 8080 }],
+            }],
+            internal_local: false,
+            external_local: true,
+        }],
+        ended: vec![Ended { namespace: "default".into(), name: "gone".into(), phase: "Succeeded".into() }],
+        ranges: vec![
+            Range { of: "pods", network: ip("10.244.0.0"), prefix: 16 },
+            Range { of: "services", network: ip("10.96.0.0"), prefix: 16 },
+            Range { of: "nodes", network: ip("10.100.0.0"), prefix: 24 },
+        ],
+        surroundings: Some(Surroundings { router: ip("10.100.0.1"), machine: ip("10.100.0.254") }),
+    }
+}
+
+fn follow(from: &str, to: &str) -> Result<Follow, TraceError> {
+    let world = world();
+    let request = Request::read(from, to, "default", &world)?;
+    Follow::new(Arc::new(world), request)
+}
+
+fn way(end: End, tuple: Tuple) -> NodeWay {
+    NodeWay { chance: 1.0, hops: Vec::new(), end, tuple, conversations: Vec::new() }
+}
+
+#[test]
+fn a_service_is_followed_over_two_nodes_and_back() {
+    let mut follow = follow("pod/client", "svc/svc").unwrap();
+    let first = follow.next().unwrap().clone();
+    assert_eq!(
+        (first.node.as_str(), &first.question.start),
+        ("n1", &Start::Sandbox { ip: ip("10.244.1.2") })
+    );
+    let tuple = first.question.packets.tuple;
+    assert_eq!((tuple.destination, tuple.destination_port), (ip("10.96.0.9"), 80));
+    let translated = Tuple { destination: ip("10.244.2.2"), destination_port: 8080, ..tuple };
+    let leaves = |to: &str| End::Leaves { link: "eth0".into(), next_hop: ip(to) };
+    let mut one = way(leaves("10.100.0.3"), translated);
+    let kept = Conversation { place: "node n1".into(), protocol: 6, original: tuple, translated };
+    one.conversations.push(kept.clone());
+    follow.answer(Ok(vec![one]));
+    let second = follow.next().unwrap().clone();
+    assert_eq!(second.node, "n2");
+    assert_eq!(second.question.start, Start::Link { next_hop: ip("10.100.0.2") });
+    let taken = End::Delivered { place: "pod default/web".into(), process: "process 7 (web)".into() };
+    follow.answer(Ok(vec![way(taken, translated)]));
+    let back = follow.next().unwrap().clone();
+    assert!(back.question.packets.reply);
+    assert_eq!(back.question.packets.tuple, translated.turned());
+    follow.answer(Ok(vec![way(leaves("10.100.0.2"), translated.turned())]));
+    // The node that translated is told of it again.
+    assert_eq!(follow.next().unwrap().question.conversations, [kept]);
+    let home = End::Delivered { place: "pod default/client".into(), process: String::new() };
+    follow.answer(Ok(vec![way(home, tuple.turned())]));
+    assert_eq!(follow.next(), None);
+    let (ways, ..) = follow.finish();
+    assert_eq!(ways.len(), 1);
+    assert_eq!(ways[0].verdict, Verdict::Delivered);
+    assert_eq!(ways[0].source_seen.as_deref(), Some("10.244.1.2"));
+    let answer = ways[0].answer_verdict.as_deref();
+    assert_eq!(answer, Some("the answer reaches pod default/client, from 10.96.0.9:80"));
+}
+
+#[test]
+fn questions_that_make_no_sense_are_told_in_a_sentence() {
+    let wrong = |from, to| follow(from, to).err().map(|error| error.0).unwrap_or_default();
+    assert_eq!(
+        wrong("pod/clinet", "svc/svc"),
+        "there is no pod clinet in namespace default; did you mean client?"
+    );
+    assert_eq!(wrong("client", "node/n1"), "say which port: 10.100.0.2:PORT");
+    assert_eq!(wrong("client", "svc/svc:metrics"), "service default/svc has no TCP port metrics");
+    assert_eq!(wrong("client", "web/udp"), "pod default/web names no UDP port: say pod/web:PORT");
+    assert_eq!(
+        wrong("external", "svc/svc"),
+        "10.96.0.9 (service default/svc) is an address inside the cluster: nothing outside leads there; \
+         use a node port"
+    );
+    assert_eq!(wrong("client", "10.0.0.1:99999"), "\"99999\" is no port (1 to 65535)");
+    assert_eq!(
+        wrong("client", "job/x"),
+        "job/x: no kind \"job\" (pod/NAME, svc/NAME, node/NAME, an address or external)"
+    );
+}
+
+#[test]
+fn what_stops_it_is_named_with_what_would_let_it_pass() {
+    let mut refused = follow("client", "node/n1:9000").unwrap();
+    let tuple = refused.next().unwrap().question.packets.tuple;
+    let why = "nothing listens on 10.100.0.2:9000/tcp in node n1".to_owned();
+    refused.answer(Ok(vec![way(End::Refused { place: "node n1".into(), why }, tuple)]));
+    let (ways, ..) = refused.finish();
+    assert_eq!(ways[0].verdict, Verdict::Refused);
+    let advice = ways[0].advice.as_deref();
+    assert_eq!(advice, Some("hostPort 9000 of pod default/web is open on node n2 alone, where the pod is"));
+
+    let mut dropped = follow("client", "web").unwrap();
+    let tuple = dropped.next().unwrap().question.packets.tuple;
+    let mut stop = way(End::Dropped { place: "node n2".into(), by: "a rule".into() }, tuple);
+    stop.hops.push(Hop {
+        comment: Some("ingress isolated by default/deny".into()),
+        table: Some("skiff".into()),
+        ..Hop::default()
+    });
+    dropped.answer(Ok(vec![stop]));
+    let (ways, ..) = dropped.finish();
+    assert_eq!(
+        ways[0].summary,
+        "dropped on node n2 by NetworkPolicy default/deny: none of its ingress rules allows it"
+    );
+
+    let mut outside = follow("client", "192.0.2.1:80").unwrap();
+    let tuple = outside.next().unwrap().question.packets.tuple;
+    let leaves = End::Leaves { link: "eth0".into(), next_hop: ip("10.100.0.1") };
+    outside.answer(Ok(vec![way(leaves, tuple)]));
+    let (ways, ..) = outside.finish();
+    assert!(ways[0].summary.contains("--uplink"), "{}", ways[0].summary);
+
+    let mut silent = follow("client", "web").unwrap();
+    silent.answer(Err("no answer within 3 s".into()));
+    let (ways, ..) = silent.finish();
+    assert_eq!(
+        (ways[0].verdict, ways[0].summary.as_str()),
+        (Verdict::Unknown, "node n1 can't say: no answer within 3 s")
+    );
+}
+
+fn asked(from: &str, to: &str) -> Ask {
+    follow(from, to).unwrap().next().unwrap().clone()
+}
+
+fn leaves(router: &str) -> End {
+    End::Leaves { link: "eth0".into(), next_hop: ip(router) }
+}
+
+/// What is told of a connection whose first node answers so.
+fn told(from: &str, to: &str, end: impl FnOnce(Tuple) -> NodeWay) -> Way {
+    let mut follow = follow(from, to).unwrap();
+    let tuple = follow.next().unwrap().question.packets.tuple;
+    follow.answer(Ok(vec![end(tuple)]));
+    follow.finish().0.remove(0)
+}
+
+#[test]
+fn outside_is_judged_with_the_machines_own_address() {
+    let ask = asked("external", "node/n1:30080");
+    assert_eq!(ask.question.start, Start::Outside);
+    assert_eq!(ask.question.packets.tuple.source, ip("10.100.0.254"));
+    // Whom a policy judges is said; another sender may fare otherwise.
+    let isolated = Hop { comment: Some("ingress isolated by default/block".into()), ..Hop::default() };
+    let dropped = |tuple| {
+        let mut stop = way(End::Dropped { place: "node n2".into(), by: "a rule".into() }, tuple);
+        stop.hops.push(isolated.clone());
+        stop
+    };
+    let way = told("external", "web", dropped);
+    assert_eq!(way.verdict, Verdict::Dropped);
+    assert!(way.summary.contains("that is for the sender 10.100.0.254"), "{}", way.summary);
+    let way = told("10.100.0.254", "web", dropped);
+    assert!(!way.summary.contains("that is for"), "{}", way.summary);
+}
+
+#[test]
+fn an_unknown_sender_is_not_judged_by_a_policy() {
+    let world = Arc::new(World { surroundings: None, ..world() });
+    let request = Request::read("external", "web", "default", &world).unwrap();
+    let mut follow = Follow::new(world, request).unwrap();
+    let tuple = follow.next().unwrap().question.packets.tuple;
+    assert!(tuple.source.is_unspecified());
+    let mut stop = way(End::Dropped { place: "node n2".into(), by: "a rule".into() }, tuple);
+    stop.hops.push(Hop { comment: Some("ingress isolated by default/block".into()), ..Hop::default() });
+    follow.answer(Ok(vec![stop]));
+    let way = follow.finish().0.remove(0);
+    assert_eq!(way.verdict, Verdict::Unknown);
+    assert!(way.summary.contains("ask from that address"), "{}", way.summary);
+}
+
+#[test]
+fn addresses_near_the_cluster_are_not_called_outside() {
+    let way = told("client", "10.100.0.254:8000", |tuple| way(leaves("10.100.0.254"), tuple));
+    assert_eq!(way.verdict, Verdict::Left);
+    assert_eq!(
+        way.summary,
+        "leaves node n1 by eth0 for 10.100.0.254, the machine that the nodes run on; what happens there is not \
+         known"
+    );
+    assert!(!world().leads_outside(ip("10.100.0.254")));
+    for (goal, of) in [("10.244.9.9:80", "pods"), ("10.100.0.77:80", "nodes")] {
+        let way = told("client", goal, |tuple| self::way(leaves("10.100.0.1"), tuple));
+        assert_eq!(way.verdict, Verdict::Unreachable);
+        let says = format!("is in the range of {of}, and nobody there has it");
+        assert!(way.summary.contains(&says), "{}", way.summary);
+    }
+}
+
+#[test]
+fn what_can_not_be_answered_begins_nothing() {
+    let way = |from: &str| {
+        let follow = follow(from, "web").unwrap();
+        assert_eq!(follow.next(), None);
+        follow.finish().0.remove(0)
+    };
+    let outside = way("192.0.2.8");
+    assert_eq!(outside.verdict, Verdict::Unreachable);
+    assert!(outside.summary.contains("192.0.2.8 is outside and the cluster has no uplink"), "{outside:?}");
+    assert!(way("10.100.0.77").summary.contains("in the range of nodes"));
+    // The machine itself gets in.
+    assert_eq!(asked("10.100.0.254", "web").question.packets.tuple.source, ip("10.100.0.254"));
+}
+
+#[test]
+fn a_nodes_name_and_its_address_send_alike() {
+    assert_eq!(asked("10.100.0.2", "web"), asked("node/n1", "web"));
+}
+
+#[test]
+fn a_pod_that_has_ended_is_said_to_have_ended() {
+    for name in ["gone", "gone:80", "pod/gone"] {
+        let error = follow("client", name).err().map(|error| error.0).unwrap_or_default();
+        assert!(error.contains("pod default/gone has ended (Succeeded)"), "{error}");
+    }
+}
+
+#[test]
+fn a_service_that_is_local_says_why_it_drops() {
+    let drop = |tuple| {
+        let mut stop = way(End::Dropped { place: "node n1".into(), by: "a rule".into() }, tuple);
+        stop.hops.push(Hop { table: Some("skiff".into()), ..Hop::default() });
+        stop
+    };
+    let way = told("external", "node/n1:30080", drop);
+    assert_eq!(
+        way.summary,
+        "dropped on node n1: service default/svc has externalTrafficPolicy Local, and no ready endpoint for port \
+         80 is on n1"
+    );
+    assert_eq!(
+        way.advice.as_deref(),
+        Some(
+            "a ready pod of service default/svc on n1, externalTrafficPolicy Cluster, or the address of a node \
+             that has one: n2"
+        )
+    );
+    // Its own address asks for no such thing.
+    let way = told("client", "svc/svc", drop);
+    assert_eq!(way.summary, "dropped on node n1 by a rule");
+}
+
+#[test]
+fn the_rule_that_allows_is_named_and_doubt_decides_nothing() {
+    let mut follow = follow("client", "web").unwrap();
+    let tuple = follow.next().unwrap().question.packets.tuple;
+    let taken = End::Delivered { place: "pod default/web".into(), process: "process 7 (web)".into() };
+    let mut one = way(taken, tuple);
+    one.hops.push(Hop { comment: Some("default/allow ingress[0]".into()), ..Hop::default() });
+    follow.answer(Ok(vec![one]));
+    follow.answer(Err("silent".into()));
+    let way = follow.finish().0.remove(0);
+    assert!(way.summary.ends_with(", as NetworkPolicy default/allow ingress[0] allows"), "{}", way.summary);
+
+    let way = told("client", "web", |tuple| {
+        let mut stop = self::way(End::Dropped { place: "node n1".into(), by: "a rule".into() }, tuple);
+        stop.hops.push(Hop { doubtful: true, table: Some("foreign".into()), ..Hop::default() });
+        stop
+    });
+    assert_eq!(way.verdict, Verdict::Unknown);
+    assert_eq!(
+        way.summary,
+        "not known: whether what is marked with ? below applies; if it does, dropped on node n1 by a rule"
+    );
+}
+
+#[test]
+fn a_route_that_a_node_lacks_is_named() {
+    let mut follow = follow("client", "web").unwrap();
+    let tuple = follow.next().unwrap().question.packets.tuple;
+    let mut one = way(leaves("10.100.0.1"), tuple);
+    let text = "default via 10.100.0.1 dev eth0".into();
+    one.hops.push(Hop { kind: "route".into(), text, ..Hop::default() });
+    follow.answer(Ok(vec![one]));
+    follow.answer(Err("silent".into()));
+    let way = follow.finish().0.remove(0);
+    assert_eq!(
+        way.hops.last().unwrap().text,
+        "passes it on to node n2; n1 has no route of its own to pod default/web"
+    );
+}
