@@ -101,7 +101,9 @@ fn is_known(volume: &Volume) -> bool {
 }
 
 fn container_field(container: &Container) -> Option<String> {
-    first(&serde_json::to_value(container).ok()?, CONTAINER).or_else(|| restart_of_all(container))
+    first(&serde_json::to_value(container).ok()?, CONTAINER)
+        .or_else(|| restart_of_all(container))
+        .or_else(|| recursive_read_only(container))
 }
 
 // Values, not fields, that ask for too much.
@@ -125,6 +127,13 @@ fn sidecar(spec: &PodSpec) -> Option<String> {
 fn restart_of_all(container: &Container) -> Option<String> {
     let index = container.restart_policy_rules.iter().flatten().position(|rule| rule.action != "Restart")?;
     Some(format!("restartPolicyRules[{index}].action"))
+}
+
+/// What is mounted below a mount stays writable; where it shall not be only if possible, it is not.
+fn recursive_read_only(container: &Container) -> Option<String> {
+    let mut mounts = container.volume_mounts.iter().flatten();
+    let index = mounts.position(|mount| mount.recursive_read_only.as_deref() == Some("Enabled"))?;
+    Some(format!("volumeMounts[{index}].recursiveReadOnly"))
 }
 
 fn first(object: &Value, table: &[&str]) -> Option<String> {
@@ -193,12 +202,34 @@ mod tests {
             json!({"containers": [{"name": "a", "lifecycle": {"preStop": {"sleep": {"seconds": 1}}}}]}),
             Some("spec.containers[0].lifecycle is not supported by this version of Skiff"),
         );
+        for (field, value) in [
+            ("imagePullSecrets", json!([{"name": "x"}])),
+            ("readinessGates", json!([{"conditionType": "example.org/ready"}])),
+            ("resources", json!({"limits": {"cpu": "1"}})),
+            ("resourceClaims", json!([{"name": "x", "resourceClaimName": "y"}])),
+        ] {
+            let expected = format!("spec.{field} is not supported by this version of Skiff");
+            check(json!({"containers": [{"name": "a"}], field: value}), Some(&expected));
+        }
+        for probe in ["livenessProbe", "readinessProbe", "startupProbe"] {
+            let expected =
+                format!("spec.containers[0].{probe}.grpc is not supported by this version of Skiff");
+            check(json!({"containers": [{"name": "a", probe: {"grpc": {"port": 80}}}]}), Some(&expected));
+        }
         let rule = |action: &str| json!({"action": action, "exitCodes": {"operator": "In", "values": [1]}});
         let ruled = |action: &str| json!({"containers": [{"name": "a", "restartPolicy": "Never", "restartPolicyRules": [rule("Restart"), rule(action)]}]});
         check(ruled("Restart"), None);
         check(
             ruled("RestartAllContainers"),
             Some("spec.containers[0].restartPolicyRules[1].action is not supported by this version of Skiff"),
+        );
+        let mounted = |mode: &str| json!({"containers": [{"name": "a", "volumeMounts": [{"name": "v", "mountPath": "/v", "readOnly": true, "recursiveReadOnly": mode}]}]});
+        check(mounted("IfPossible"), None);
+        check(
+            mounted("Enabled"),
+            Some(
+                "spec.containers[0].volumeMounts[0].recursiveReadOnly is not supported by this version of Skiff",
+            ),
         );
         let after = |policy: &str| json!({"containers": [{"name": "a"}], "initContainers": [{"name": "i"}, {"name": "j", "restartPolicy": policy}]});
         check(after("OnFailure"), None);
