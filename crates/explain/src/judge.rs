@@ -4,7 +4,7 @@ use crate::facts::{self, Holder, Pod, Process};
 use crate::namespaces::{Kind, Word, word};
 use crate::pod::{self, Container, Listener, Member, Namespace, PodExplanation};
 use crate::reach::reach;
-use crate::{counted, listed};
+use crate::{Missing, counted, listed};
 
 /// How many of those that share a namespace a sentence names.
 const NAMED_MAX: usize = 3;
@@ -13,6 +13,7 @@ const NAMED_MAX: usize = 3;
 pub fn pod(facts: &Pod) -> PodExplanation {
     let mut told = PodExplanation::empty(facts.metadata.clone());
     told.node.clone_from(&facts.node.name);
+    told.node_ip.clone_from(&facts.node_ip);
     told.pod_ip.clone_from(&facts.pod_ip);
     told.namespaces = namespaces(facts);
     told.sandbox = facts.sandbox.as_ref().map(|holder| member(facts, holder));
@@ -48,6 +49,11 @@ pub fn pod(facts: &Pod) -> PodExplanation {
     told.host_ports.clone_from(&facts.host_ports);
     told.services.clone_from(&facts.services);
     told.missing.clone_from(&facts.missing);
+    let none_runs = facts.containers.iter().all(|own| own.holder.is_none());
+    if facts.sandbox.is_some() && none_runs {
+        let what = "pid, mnt and cgroup namespaces of the containers";
+        told.missing.push(Missing::new(what, "no container of the pod runs now"));
+    }
     told.past.clone_from(&facts.past);
     told
 }
@@ -64,12 +70,19 @@ fn member(facts: &Pod, holder: &Holder) -> Member {
     Member { name: holder.name.clone(), pid: holder.pid, namespaces }
 }
 
-/// Each namespace that a container is in, once; what `pause` alone is in only where no container runs.
+/// What containers share with `pause` whatever they ask for: of the rest each has one of its own, or the
+/// node's, which shows only once it runs.
+const WITH_PAUSE: [Kind; 5] = [Kind::Net, Kind::Ipc, Kind::Uts, Kind::User, Kind::Time];
+
+/// Each namespace that a container is in, once. Where none runs, those that the next one will be in.
 fn namespaces(facts: &Pod) -> Vec<Namespace> {
     let running: Vec<&Holder> = facts.containers.iter().filter_map(|own| own.holder.as_ref()).collect();
-    let seen = if running.is_empty() { facts.sandbox.iter().collect() } else { running };
+    let (seen, kinds): (Vec<&Holder>, &[Kind]) = match running.is_empty() {
+        true => (facts.sandbox.iter().collect(), &WITH_PAUSE),
+        false => (running, &Kind::ALL),
+    };
     let mut told: Vec<Namespace> = Vec::new();
-    for kind in Kind::ALL {
+    for kind in kinds.iter().copied() {
         for holder in &seen {
             let inode = holder.inodes.of(kind);
             if inode != 0 && !told.iter().any(|own| own.namespace == kind && own.inode == inode) {
@@ -175,7 +188,10 @@ fn outsider(process: &Process) -> String {
 fn exposed(facts: &Pod, kind: Kind, containers: &[&facts::Container]) -> String {
     let node = &facts.node.name;
     if containers.is_empty() {
-        return format!("{node}'s: pause is in it, and does nothing there");
+        return match WITH_PAUSE.contains(&kind) {
+            true => format!("{node}'s: pause is in it, as containers of the pod are when they run"),
+            false => format!("{node}'s: pause is in it, and does nothing there"),
+        };
     }
     match kind {
         Kind::Net => {
@@ -317,8 +333,27 @@ mod tests {
     #[test]
     fn before_containers_run_pause_speaks_for_the_pod() {
         let told = lines(&facts(Vec::new(), [11, 32, 13, 14, 35, 6, 37, 8]));
-        assert_eq!(told.len(), 8);
-        assert_eq!(told[0], "net own 11: held by pause");
+        // What each container has for itself can't be seen on pause.
+        assert_eq!(
+            told,
+            [
+                "net own 11: held by pause",
+                "ipc own 13: held by pause",
+                "uts own 14: held by pause",
+                "user host 6: n1's: pause is in it, as containers of the pod are when they run",
+                "time host 8: n1's: pause is in it, as containers of the pod are when they run",
+            ]
+        );
+        let said = pod(&facts(Vec::new(), [11, 2, 13, 14, 35, 6, 37, 8])).missing;
+        assert_eq!(
+            said,
+            [Missing::new(
+                "pid, mnt and cgroup namespaces of the containers",
+                "no container of the pod runs now"
+            )]
+        );
+        let running = container("c", [11, 12, 13, 14, 15, 6, 17, 8], &[]);
+        assert_eq!(pod(&facts(vec![running], [11, 2, 13, 14, 35, 6, 37, 8])).missing, []);
     }
 
     /// The sentence on one kind of namespace of a pod whose containers are these, on a node whose
@@ -359,11 +394,17 @@ mod tests {
         let pause = [1, 32, 13, 14, 35, 6, 37, 8];
         assert_eq!(
             sentence(Kind::Net, Vec::new(), pause),
-            "host: n1's: pause is in it, and does nothing there"
+            "host: n1's: pause is in it, as containers of the pod are when they run"
         );
         let told = pod(&facts(Vec::new(), pause));
         assert_eq!(told.namespaces[0].holder, "", "the node holds it");
         assert_eq!(told.namespaces[1].holder, "pause");
+        let of_pause = told.sandbox.expect("it runs").namespaces;
+        let user = container("c", [1, 12, 13, 14, 15, 16, 17, 18], &[]);
+        let told = pod(&facts(vec![user], [1, 2, 13, 14, 35, 16, 37, 18]));
+        let pid = told.sandbox.expect("it runs").namespaces.remove(1);
+        assert_eq!(pid.sentence, "n1's: pause is in it, and does nothing there");
+        assert_eq!(of_pause.len(), 8);
     }
 
     #[test]

@@ -14,6 +14,7 @@ pub mod node;
 pub mod path;
 pub mod pending;
 pub mod pod;
+pub mod policies;
 pub mod reach;
 pub mod redact;
 pub mod schema;

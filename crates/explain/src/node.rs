@@ -13,9 +13,11 @@ pub struct NodeExplanation {
     pub kind: String,
     pub api_version: String,
     pub metadata: Metadata,
-    /// Everything that the node's PID namespace shows.
-    pub processes: usize,
-    pub pods: usize,
+    /// Everything that the node's PID namespace shows; absent where that is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub processes: Option<usize>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pods: Option<usize>,
     /// The node's own, in the order in which they are told; each with the pods that are in it.
     pub namespaces: Vec<NodeNamespace>,
     /// Namespaces of pods that others are in too.
@@ -23,6 +25,14 @@ pub struct NodeExplanation {
     pub shared: Vec<NodeNamespace>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub missing: Vec<Missing>,
+}
+
+impl NodeExplanation {
+    /// Of a node that tells nothing.
+    pub fn unknown(name: &str, missing: Missing) -> Self {
+        let told = node(name, Inodes::default(), 0, &[]);
+        Self { processes: None, pods: None, missing: vec![missing], ..told }
+    }
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,12 +56,9 @@ pub fn node(name: &str, inodes: Inodes, processes: usize, pods: &[PodExplanation
     let full = |pod: &PodExplanation| format!("{}/{}", pod.metadata.namespace, pod.metadata.name);
     // What pods all share by nature would drown what matters, so those are counted only.
     let namespaces = Kind::ALL.into_iter().filter(|kind| inodes.of(*kind) != 0).map(|kind| {
-        let inside = pods.iter().filter(|pod| {
-            pod.namespaces.iter().any(|own| {
-                // Where no container runs yet, `pause` alone is in it.
-                own.namespace == kind && own.word == Word::Host && !own.containers.is_empty()
-            })
-        });
+        let inside = pods
+            .iter()
+            .filter(|pod| pod.namespaces.iter().any(|own| own.namespace == kind && own.word == Word::Host));
         let inside: Vec<String> = inside.map(full).collect();
         let sentence = match (inside.len(), pods.len()) {
             (0, _) => "no pod is in it".to_owned(),
@@ -76,8 +83,8 @@ pub fn node(name: &str, inodes: Inodes, processes: usize, pods: &[PodExplanation
         kind: "NodeExplanation".into(),
         api_version: API_VERSION.into(),
         metadata: Metadata { name: name.into(), ..Metadata::default() },
-        processes,
-        pods: pods.len(),
+        processes: Some(processes),
+        pods: Some(pods.len()),
         namespaces: namespaces.collect(),
         shared,
         missing: Vec::new(),

@@ -14,6 +14,8 @@ pub struct PodExplanation {
     pub metadata: Metadata,
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub node: String,
+    #[serde(rename = "nodeIP", default, skip_serializing_if = "String::is_empty")]
+    pub node_ip: String,
     #[serde(rename = "podIP", default, skip_serializing_if = "Option::is_none")]
     pub pod_ip: Option<String>,
     /// The pod as its containers see it: one entry for each namespace that one of them is in.
@@ -51,6 +53,7 @@ impl PodExplanation {
             api_version: API_VERSION.into(),
             metadata,
             node: String::new(),
+            node_ip: String::new(),
             pod_ip: None,
             namespaces: Vec::new(),
             sandbox: None,
@@ -209,9 +212,34 @@ pub struct ServicePort {
     pub protocol: String,
     /// The pod's port.
     pub target_port: u16,
-    /// On every node.
+    /// On every node; where the traffic policy is `Local`, this pod is reached by it on its own node alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node_port: Option<u16>,
+    /// `Local`, where the service says so; else every node leads to every endpoint.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub external_traffic_policy: String,
+    /// What the service's endpoint slices say of the pod; absent where that is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<Endpoint>,
+}
+
+impl ServicePort {
+    /// Whether the service leads to the pod now; nothing where that is not known.
+    pub fn leads(&self) -> Option<bool> {
+        self.endpoint.map(|endpoint| matches!(endpoint, Endpoint::Ready | Endpoint::Ending))
+    }
+}
+
+/// A pod among the endpoints of a service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Endpoint {
+    Ready,
+    NotReady,
+    /// The pod ends and still serves: it is led to while no endpoint is ready.
+    Ending,
+    /// No slice has it.
+    Absent,
 }
 
 /// A socket that waits for peers, and who can reach it.
@@ -241,7 +269,7 @@ pub struct Reach {
 pub enum Answer {
     Yes,
     No,
-    /// For some peers: as policies allow.
+    /// For some peers: as policies allow, or as they have a route.
     Some,
 }
 

@@ -128,6 +128,8 @@ impl Starts {
             }
             return;
         }
+        // What was begun before, and tried again since, has taken all that time.
+        let began = if slot.0 != 0 { slot.0.min(began) } else { began };
         *slot = (began, ended.max(began));
         // A phase whose beginning is another process's end is a moment here, and no duration.
         if ended > began {
@@ -229,12 +231,15 @@ pub struct StartExplanation {
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub node: String,
     pub phases: Vec<PhaseTime>,
-    /// From the first beginning to the last end that is known.
+    /// From the first beginning to the last end that is known; to now where the start is not over.
     pub total_ms: f64,
     pub objective_ms: f64,
-    /// The pod is ready, within the objective.
-    pub meets_objective: bool,
-    pub finished: bool,
+    /// The pod was ready within the objective; absent while that is open, or where it is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub meets_objective: Option<bool>,
+    /// Absent where it is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finished: Option<bool>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub missing: Vec<Missing>,
 }
@@ -246,17 +251,89 @@ pub struct PhaseTime {
     pub name: String,
     /// After the beginning of the first phase.
     pub began_ms: f64,
+    /// Until now, where it is not over.
     pub took_ms: f64,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub slowest: bool,
+    /// It is not over.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub running: bool,
+}
+
+/// What is known beside the marks.
+#[derive(Debug, Clone, Copy)]
+pub struct Standing {
+    /// The time, as [`micros`] has it; nothing of a pod that has ended or is ending, whose start will not go on.
+    pub now: Option<u64>,
+    /// Whether the node has told its part, or has none yet. What it didn't tell may well be over.
+    pub node_told: bool,
 }
 
 /// Joins what several processes marked.
-pub fn explain(metadata: Metadata, node: &str, parts: &[Marks]) -> StartExplanation {
+pub fn explain(metadata: Metadata, node: &str, parts: &[Marks], standing: Standing) -> StartExplanation {
+    let marks = joined(parts);
+    let of = |phase: Phase| marks[phase as usize];
+    // Who heard that it is ready knows it, whatever the node says.
+    let finished = match (of(Phase::Ready).1 != 0 || of(Phase::Watched).1 != 0, standing.node_told) {
+        (true, _) => Some(true),
+        (false, true) => Some(false),
+        (false, false) => None,
+    };
+    let now = standing.now.filter(|_| finished == Some(false));
+    let running = now.map(|now| (now, running(&marks))).into_iter().flat_map(|(now, phases)| {
+        phases.into_iter().map(move |(phase, began)| (phase, began, now.max(began), true))
+    });
+    let over = Phase::ALL.into_iter().zip(marks).filter(|(_, (_, ended))| *ended != 0);
+    let over = over.map(|(phase, (began, ended))| (phase, began, ended, false));
+    let known: Vec<(Phase, u64, u64, bool)> = over.chain(running).collect();
+    let origin = known.iter().map(|(_, began, ..)| *began).min().unwrap_or(0);
+    let end = known.iter().map(|(_, _, ended, _)| *ended).max().unwrap_or(0);
+    let end = if known.is_empty() { end } else { now.map_or(end, |now| now.max(end)) };
+    let ms = |micros: u64| micros as f64 / 1_000.0;
+    let mut phases: Vec<PhaseTime> = known
+        .into_iter()
+        .map(|(phase, began, ended, running)| PhaseTime {
+            phase,
+            name: phase.name().into(),
+            began_ms: ms(began - origin),
+            took_ms: ms(ended.saturating_sub(began)),
+            slowest: false,
+            running,
+        })
+        .collect();
+    phases.sort_by(|a, b| a.began_ms.total_cmp(&b.began_ms).then(a.phase.cmp(&b.phase)));
+    let longest = phases.iter().map(|phase| phase.took_ms).fold(0.0, f64::max);
+    // Of a part of the phases nobody knows which was the slowest.
+    let slowest = phases.iter_mut().find(|phase| phase.took_ms >= longest).filter(|_| standing.node_told);
+    if let Some(slowest) = slowest {
+        slowest.slowest = true;
+    }
+    let total_ms = ms(end.saturating_sub(origin));
+    let meets_objective = match finished {
+        Some(true) => Some(total_ms <= OBJECTIVE_MS),
+        Some(false) if total_ms > OBJECTIVE_MS => Some(false),
+        _ => None,
+    };
+    StartExplanation {
+        kind: "StartExplanation".into(),
+        api_version: API_VERSION.into(),
+        metadata,
+        node: node.into(),
+        phases,
+        total_ms,
+        objective_ms: OBJECTIVE_MS,
+        meets_objective,
+        finished,
+        missing: Vec::new(),
+    }
+}
+
+/// The marks of all, each phase as the first of them that knows it.
+fn joined(parts: &[Marks]) -> Marks {
     let mut marks = Marks::default();
     for part in parts {
         for (own, other) in marks.iter_mut().zip(part) {
-            if own.1 == 0 {
+            if own.1 == 0 && (other.1 != 0 || own.0 == 0) {
                 *own = *other;
             }
         }
@@ -270,38 +347,23 @@ pub fn explain(metadata: Metadata, node: &str, parts: &[Marks]) -> StartExplanat
     if watched.1 != 0 && ready != 0 {
         *watched = (ready.min(watched.1), watched.1);
     }
-    let known = || Phase::ALL.iter().zip(marks).filter(|(_, (_, ended))| *ended != 0);
-    let origin = known().map(|(_, (began, _))| began).min().unwrap_or(0);
-    let end = known().map(|(_, (_, ended))| ended).max().unwrap_or(0);
-    let ms = |micros: u64| micros as f64 / 1_000.0;
-    let mut phases: Vec<PhaseTime> = known()
-        .map(|(phase, (began, ended))| PhaseTime {
-            phase: *phase,
-            name: phase.name().into(),
-            began_ms: ms(began - origin),
-            took_ms: ms(ended.saturating_sub(began)),
-            slowest: false,
-        })
-        .collect();
-    phases.sort_by(|a, b| a.began_ms.total_cmp(&b.began_ms).then(a.phase.cmp(&b.phase)));
-    let longest = phases.iter().map(|phase| phase.took_ms).fold(0.0, f64::max);
-    if let Some(slowest) = phases.iter_mut().find(|phase| phase.took_ms >= longest) {
-        slowest.slowest = true;
+    marks
+}
+
+/// The phases that have begun and are not over, of a pod that is not ready.
+fn running(marks: &Marks) -> Vec<(Phase, u64)> {
+    let of = |phase: Phase| marks[phase as usize];
+    let begun = Phase::ALL.into_iter().filter(|phase| of(*phase).0 != 0 && of(*phase).1 == 0);
+    let mut all: Vec<(Phase, u64)> = begun.map(|phase| (phase, of(phase).0)).collect();
+    // Those that begin where another ends have no mark of their own.
+    for (phase, before, after) in
+        [(Phase::Decision, Phase::Queue, Phase::Bind), (Phase::Ready, Phase::Start, Phase::Ready)]
+    {
+        if of(before).1 != 0 && of(phase) == (0, 0) && of(after).1 == 0 {
+            all.push((phase, of(before).1));
+        }
     }
-    let finished = marks[Phase::Ready as usize].1 != 0;
-    let total_ms = ms(end.saturating_sub(origin));
-    StartExplanation {
-        kind: "StartExplanation".into(),
-        api_version: API_VERSION.into(),
-        metadata,
-        node: node.into(),
-        phases,
-        total_ms,
-        objective_ms: OBJECTIVE_MS,
-        meets_objective: finished && total_ms <= OBJECTIVE_MS,
-        finished,
-        missing: Vec::new(),
-    }
+    all
 }
 
 #[cfg(test)]
@@ -327,7 +389,7 @@ mod tests {
         agent.mark("u", Phase::Start, at(14), at(19));
         agent.mark("u", Phase::Ready, at(19), at(20));
         agent.mark("u", Phase::Start, at(90), at(99));
-        let told = explain(Metadata::default(), "n", &[server.get("u").unwrap(), agent.get("u").unwrap()]);
+        let told = waterfall(&[server.get("u").unwrap(), agent.get("u").unwrap()]);
         let lines: Vec<String> = told
             .phases
             .iter()
@@ -348,7 +410,7 @@ mod tests {
                 "first ready 19+1"
             ]
         );
-        assert!(told.finished && told.meets_objective && told.total_ms == 20.0);
+        assert_eq!((told.finished, told.meets_objective, told.total_ms), (Some(true), Some(true), 20.0));
     }
 
     #[test]
@@ -384,7 +446,60 @@ mod tests {
     }
 
     fn waterfall(parts: &[Marks]) -> StartExplanation {
-        explain(Metadata::default(), "n", parts)
+        explain(Metadata::default(), "n", parts, Standing { now: None, node_told: true })
+    }
+
+    fn standing(now: u64, node_told: bool) -> Standing {
+        Standing { now: Some(micros(at(now))), node_told }
+    }
+
+    #[test]
+    fn what_is_not_over_is_told_until_now() {
+        let starts = Starts::default();
+        starts.mark("u", Phase::Sandbox, at(2), at(12));
+        starts.begin("u", Phase::Image, at(20));
+        starts.begin("u", Phase::Image, at(90_000));
+        let marks = starts.get("u").expect("it was marked");
+        let write = took(Phase::Write, 0, 2);
+        let told = explain(Metadata::default(), "n", &[write, marks], standing(150_000, true));
+        let image = told.phases.last().expect("phases");
+        assert_eq!((image.phase, image.running, image.slowest), (Phase::Image, true, true));
+        assert_eq!((image.began_ms, image.took_ms, told.total_ms), (20.0, 149_980.0, 150_000.0));
+        assert_eq!((told.finished, told.meets_objective), (Some(false), Some(false)));
+        // Pulled at last: the phase has taken all the tries.
+        starts.mark("u", Phase::Image, at(151_000), at(152_000));
+        let marks = starts.get("u").expect("it was marked");
+        assert_eq!(marks[Phase::Image as usize], (micros(at(20)), micros(at(152_000))));
+    }
+
+    #[test]
+    fn what_begins_where_another_ends_is_told_as_running_too() {
+        let running = |part: Marks| -> Vec<(Phase, f64)> {
+            let told = explain(Metadata::default(), "n", &[part], standing(1_000, true));
+            let running = told.phases.into_iter().filter(|phase| phase.running);
+            running.map(|phase| (phase.phase, phase.took_ms)).collect()
+        };
+        assert_eq!(running(took(Phase::Start, 100, 200)), [(Phase::Ready, 800.0)]);
+        assert_eq!(running(took(Phase::Queue, 1, 2)), [(Phase::Decision, 998.0)]);
+        assert_eq!(running(took(Phase::Ready, 1, 2)), []);
+        let ended = waterfall(&[took(Phase::Start, 100, 200)]);
+        assert!(
+            ended.phases.iter().all(|phase| !phase.running),
+            "the start of what has ended does not go on"
+        );
+    }
+
+    #[test]
+    fn of_a_node_that_is_silent_nothing_is_said() {
+        let written = took(Phase::Write, 0, 2);
+        let told = explain(Metadata::default(), "n", &[written], standing(90_000, false));
+        assert_eq!((told.finished, told.meets_objective, told.total_ms), (None, None, 2.0));
+        assert!(told.phases.iter().all(|phase| !phase.slowest && !phase.running));
+        // But who saw that the pod is ready knows it.
+        let seen = [written, took(Phase::Watched, 20, 20)];
+        let told = explain(Metadata::default(), "n", &seen, standing(90_000, false));
+        assert_eq!((told.finished, told.meets_objective, told.total_ms), (Some(true), Some(true), 20.0));
+        assert!(told.phases.iter().all(|phase| !phase.slowest));
     }
 
     /// A phase that took from one millisecond to another.
@@ -398,13 +513,13 @@ mod tests {
     fn the_objective_is_met_by_what_is_ready_within_five_seconds() {
         for (ready, meets) in [(4_999, true), (5_000, true), (5_001, false)] {
             let told = waterfall(&[took(Phase::Write, 0, 2), took(Phase::Ready, 10, ready)]);
-            assert!(told.finished);
-            assert_eq!((told.meets_objective, told.total_ms), (meets, ready as f64), "{ready} ms");
+            assert_eq!(told.finished, Some(true));
+            assert_eq!((told.meets_objective, told.total_ms), (Some(meets), ready as f64), "{ready} ms");
         }
         let unfinished = waterfall(&[took(Phase::Write, 0, 2)]);
-        assert!(!unfinished.finished && !unfinished.meets_objective);
+        assert_eq!((unfinished.finished, unfinished.meets_objective), (Some(false), None));
         let nothing = waterfall(&[]);
-        assert_eq!((nothing.total_ms, nothing.phases.len(), nothing.finished), (0.0, 0, false));
+        assert_eq!((nothing.total_ms, nothing.phases.len(), nothing.finished), (0.0, 0, Some(false)));
     }
 
     #[test]

@@ -70,6 +70,7 @@ impl Worker {
     async fn mount_volumes(&mut self) {
         let part = if self.seen.tokens == TokenState::Settled { Part::All } else { Part::WithoutTokens };
         let began = crate::time::now();
+        self.context.memory.begin(&self.uid, Phase::Volumes, began);
         match self.set_up_volumes(part).await {
             Ok(()) => {
                 self.context.memory.mark(&self.uid, Phase::Volumes, began);
@@ -269,6 +270,7 @@ impl Worker {
     async fn ensure_image(&mut self, name: &str) {
         let Some(container) = self.container(name) else { return };
         let began = crate::time::now();
+        self.context.memory.begin(&self.uid, Phase::Image, began);
         match self.context.puller.local(&self.pod, &container).await {
             Local::Ready => {
                 self.context.memory.mark(&self.uid, Phase::Image, began);

@@ -4,6 +4,7 @@
 //! scheduler; here it is decided who may ask, whom to ask, and what is left out of the answer. A node that
 //! does not answer makes an answer poorer, never late.
 
+mod around;
 mod nodes;
 mod pending;
 mod pods;

@@ -2,8 +2,7 @@
 
 use skiff_api::status::StatusError;
 use skiff_explain::Missing;
-use skiff_explain::namespaces::Inodes;
-use skiff_explain::node::{NodeExplanation, node};
+use skiff_explain::node::NodeExplanation;
 
 use super::Question;
 
@@ -12,10 +11,6 @@ pub(super) async fn answer(question: &Question<'_>) -> Result<NodeExplanation, S
     question.node_exists(name)?;
     Ok(match question.agent::<NodeExplanation>(name, "node").await {
         Ok(told) => told,
-        Err(why) => {
-            let mut told = node(name, Inodes::default(), 0, &[]);
-            told.missing.push(Missing::new("facts of the node", why));
-            told
-        }
+        Err(why) => NodeExplanation::unknown(name, Missing::new("facts of the node", why)),
     })
 }

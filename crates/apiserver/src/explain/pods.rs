@@ -3,18 +3,16 @@
 use std::collections::BTreeMap;
 
 use futures_util::future::join_all;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use serde_json::Value;
-use skiff_api::selector::{Labels, Selector};
 use skiff_api::status::StatusError;
 use skiff_explain::node::ListMetadata;
 use skiff_explain::pod::{PodExplanation, PodExplanationList, PodSecurity};
-use skiff_explain::{API_VERSION, Missing, reach, redact};
+use skiff_explain::{API_VERSION, Missing, redact};
 use skiff_pod_security::{Level, Pod, Version, standing};
 
+use super::around::Around;
 use super::{Question, metadata, node_of};
 use crate::cache::in_namespace;
-use crate::resources::find;
 
 pub(super) async fn one(question: &Question<'_>) -> Result<PodExplanation, StatusError> {
     let pod = question.pod()?;
@@ -30,7 +28,7 @@ pub(super) async fn one(question: &Question<'_>) -> Result<PodExplanation, Statu
         },
     };
     told.pod_security = level(&pod);
-    reach::limit(&mut told, policies(question, &pod));
+    Around::of(question, &question.address.namespace).complete(&mut told, &pod);
     Ok(told)
 }
 
@@ -68,13 +66,14 @@ pub(super) async fn list(question: &Question<'_>) -> Result<PodExplanationList, 
             }
         }
     }
+    let around = Around::of(question, namespace);
     let items = pods.iter().map(|(key, pod)| {
         let mut own = told.remove(key).unwrap_or_else(|| match node_of(pod) {
             None => without(pod, "", "facts of a node", "the pod has no node yet"),
             Some(node) => without(pod, node, "facts of its node", "its node told nothing of it"),
         });
         own.pod_security = level(pod);
-        reach::limit(&mut own, policies(question, pod));
+        around.complete(&mut own, pod);
         own
     });
     Ok(PodExplanationList {
@@ -93,28 +92,6 @@ fn without(pod: &Value, node: &str, what: &str, why: &str) -> PodExplanation {
     told.pod_ip = pod["status"]["podIP"].as_str().map(str::to_owned);
     told.missing.push(Missing::new(what, why));
     told
-}
-
-/// The network policies that select the pod for what comes in.
-fn policies(question: &Question<'_>, pod: &Value) -> Vec<String> {
-    let row = find("networking.k8s.io", "networkpolicies").expect("network policies are in the table");
-    let caches = &question.server.caches;
-    let view = caches.of(row).view(caches.applied());
-    let own = metadata(pod);
-    let labels: Option<Labels> = serde_json::from_value(pod["metadata"]["labels"].clone()).ok();
-    let mut names = Vec::new();
-    for object in in_namespace(&view.objects, row, &own.namespace, None) {
-        let value = object.value(row);
-        let selector: Option<LabelSelector> =
-            serde_json::from_value(value["spec"]["podSelector"].clone()).ok();
-        let types = value["spec"]["policyTypes"].as_array();
-        let ingress = types.is_none_or(|types| types.iter().any(|one| one == "Ingress"));
-        let selects = Selector::from_object(selector.as_ref()).is_ok_and(|own| own.matches(labels.as_ref()));
-        if ingress && selects {
-            names.push(format!("{}/{}", own.namespace, metadata(&value).name));
-        }
-    }
-    names
 }
 
 fn level(pod: &Value) -> PodSecurity {

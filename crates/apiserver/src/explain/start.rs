@@ -1,8 +1,11 @@
 //! How a pod's start went: what this server, its scheduler and the node's agent marked, as one waterfall.
 
+use std::time::SystemTime;
+
+use serde_json::Value;
 use skiff_api::status::StatusError;
 use skiff_explain::Missing;
-use skiff_explain::start::{Marks, StartExplanation, explain};
+use skiff_explain::start::{Marks, Standing, StartExplanation, explain, micros};
 
 use super::{Question, metadata, node_of};
 
@@ -19,19 +22,46 @@ pub(super) async fn answer(question: &Question<'_>) -> Result<StartExplanation, 
         )),
     }
     let node = node_of(&pod).unwrap_or_default();
+    let mut node_told = true;
     if node.is_empty() {
         missing.push(Missing::new("what a node did", "the pod has no node yet"));
     } else {
         match question.agent::<Option<Marks>>(node, &format!("starts/{}", metadata.uid)).await {
             Ok(Some(marks)) => parts.push(marks),
-            Ok(None) => missing.push(Missing::new(
-                "what its node did",
-                "the pod is not among the agent's last 1,000, or was started by an agent before it",
-            )),
-            Err(why) => missing.push(Missing::new("what its node did", why)),
+            Ok(None) => {
+                node_told = false;
+                let why = "the pod is not among the agent's last 1,000, or an agent before it started it";
+                missing.push(Missing::new("what its node did", why));
+            }
+            Err(why) => {
+                node_told = false;
+                missing.push(Missing::new("what its node did", why));
+            }
         }
     }
-    let mut told = explain(metadata, node, &parts);
+    let now = goes_on(&pod).then(|| micros(SystemTime::now()));
+    let mut told = explain(metadata, node, &parts, Standing { now, node_told });
     told.missing = missing;
     Ok(told)
+}
+
+/// Whether the pod may still become ready.
+fn goes_on(pod: &Value) -> bool {
+    let ended = matches!(pod["status"]["phase"].as_str(), Some("Succeeded" | "Failed"));
+    !ended && pod["metadata"]["deletionTimestamp"].is_null()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn the_start_of_a_pod_that_ends_does_not_go_on() {
+        assert!(goes_on(&json!({"metadata": {}, "status": {"phase": "Pending"}})));
+        assert!(goes_on(&json!({"metadata": {}})));
+        assert!(!goes_on(&json!({"metadata": {}, "status": {"phase": "Failed"}})));
+        assert!(!goes_on(&json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}})));
+    }
 }

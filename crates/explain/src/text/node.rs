@@ -10,18 +10,19 @@ use crate::node::NodeExplanation;
 /// The node's namespaces with the pods in them.
 pub fn node(told: &NodeExplanation, paint: Paint) -> String {
     let mut out = String::new();
-    let _ = writeln!(
-        out,
-        "Node {}: {}, {}",
-        paint.bold(&told.metadata.name),
-        counted(told.processes, "process", "processes"),
-        counted(told.pods, "pod", "pods")
-    );
+    let name = paint.bold(&told.metadata.name);
+    let (Some(processes), Some(pods)) = (told.processes, told.pods) else {
+        let _ = writeln!(out, "Node {name}: what runs on it is not known");
+        missing(&mut out, paint, &told.missing);
+        return out;
+    };
+    let (processes, count) = (counted(processes, "process", "processes"), counted(pods, "pod", "pods"));
+    let _ = writeln!(out, "Node {name}: {processes}, {count}");
     out.push('\n');
     out.push_str("NAMESPACE INODE        PODS IN IT\n");
     for own in &told.namespaces {
         // All pods share these unless they ask for user namespaces; their names would say nothing.
-        let by_nature = matches!(own.namespace, Kind::User | Kind::Time) && own.pods.len() == told.pods;
+        let by_nature = matches!(own.namespace, Kind::User | Kind::Time) && own.pods.len() == pods;
         let text = match own.pods.as_slice() {
             [] => own.sentence.clone(),
             _ if by_nature => own.sentence.clone(),
@@ -39,4 +40,18 @@ pub fn node(told: &NodeExplanation, paint: Paint) -> String {
     }
     missing(&mut out, paint, &told.missing);
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Missing;
+
+    #[test]
+    fn of_a_silent_node_nothing_is_counted() {
+        let why = Missing::new("facts of the node", "node n did not answer within 2.5 s");
+        let text = node(&NodeExplanation::unknown("n", why), Paint::Plain);
+        assert!(text.starts_with("Node n: what runs on it is not known\n"), "{text}");
+        assert!(!text.contains('0') && text.contains("did not answer within 2.5 s"), "{text}");
+    }
 }

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use super::{Paint, heading, missing, wrapped};
 use crate::listed;
 use crate::namespaces::Word;
-use crate::pod::{Container, Listener, Namespace, PodExplanation, Process, Security};
+use crate::pod::{Container, Endpoint, Listener, Namespace, PodExplanation, Process, Security, ServicePort};
 
 /// The whole explanation. One line a namespace, `net   own   4026532201   …`, and no other line begins with
 /// a namespace's name.
@@ -101,7 +101,12 @@ fn network(out: &mut String, told: &PodExplanation, paint: Paint) {
 fn listeners(out: &mut String, told: &PodExplanation, paint: Paint) {
     heading(out, paint, "Listening sockets, and from where each is reachable");
     if told.listeners.is_empty() {
-        out.push_str("  none of this pod's\n");
+        // Every network that was looked at has an interface, its loopback.
+        out.push_str(match (told.interfaces.is_empty(), told.node.is_empty()) {
+            (false, _) => "  none of this pod's\n",
+            (true, true) => "  none: the pod is on no node\n",
+            (true, false) => "  not known\n",
+        });
     }
     for listener in &told.listeners {
         let head = format!("  {:<22} ", socket(listener));
@@ -128,12 +133,27 @@ fn listeners(out: &mut String, told: &PodExplanation, paint: Paint) {
         wrapped(out, "  host port ", &text);
     }
     for port in &told.services {
-        let door = port.node_port.map(|door| format!(", NodePort {door}")).unwrap_or_default();
-        let text = format!(
-            "{} at {}:{}/{}{door} leads to port {} of the pod",
-            port.service, port.cluster_ip, port.port, port.protocol, port.target_port
-        );
-        wrapped(out, "  service ", &text);
+        wrapped(out, "  service ", &service(port));
+    }
+}
+
+fn service(port: &ServicePort) -> String {
+    let door = port.node_port.map(|door| format!(", NodePort {door}")).unwrap_or_default();
+    let name = match port.cluster_ip.as_str() {
+        "" | "None" => format!("{}, which has no address of its own,", port.service),
+        ip => format!("{} at {ip}:{}/{}{door}", port.service, port.port, port.protocol),
+    };
+    let target = format!("port {} of the pod", port.target_port);
+    match port.endpoint {
+        Some(Endpoint::Ready) => format!("{name} leads to {target}"),
+        Some(Endpoint::Ending) => {
+            format!("{name} leads to {target}, which ends, while no other endpoint is ready")
+        }
+        Some(Endpoint::NotReady) => {
+            format!("{name} would lead to {target}; its endpoint is not ready")
+        }
+        Some(Endpoint::Absent) => format!("{name} would lead to {target}; the pod is no endpoint of it"),
+        None => format!("{name} leads to {target} while the pod is a ready endpoint, which is not known"),
     }
 }
 
@@ -286,7 +306,7 @@ mod tests {
             (pause)   PID 44 on the node; it alone is in mnt 4026532300
 
             Listening sockets, and from where each is reachable
-              none of this pod's
+              not known
 
             Container web (running)
               runs as              UID 0, GID 0
@@ -299,5 +319,52 @@ mod tests {
               the strictest level that it meets is not known
         "#]]
         .assert_eq(&pod(&told(), Paint::Plain));
+    }
+
+    #[test]
+    fn what_was_not_looked_at_is_not_denied() {
+        let sockets = |told: &PodExplanation| {
+            let text = pod(told, Paint::Plain);
+            let mut lines = text.lines().skip_while(|line| !line.starts_with("Listening"));
+            lines.nth(1).unwrap_or_default().trim().to_owned()
+        };
+        let mut own = told();
+        assert_eq!(sockets(&own), "not known", "its node told of no interface, and each has one");
+        own.interfaces.push(crate::pod::Interface {
+            name: "lo".into(),
+            up: true,
+            mtu: 65_536,
+            kind: "loopback".into(),
+            addresses: Vec::new(),
+        });
+        assert_eq!(sockets(&own), "none of this pod's");
+        let nowhere = PodExplanation::empty(Metadata::default());
+        assert_eq!(sockets(&nowhere), "none: the pod is on no node");
+    }
+
+    #[test]
+    fn a_service_leads_where_its_endpoints_say() {
+        let told = |ip: &str, endpoint| {
+            service(&ServicePort {
+                service: "d/s".into(),
+                cluster_ip: ip.into(),
+                port: 80,
+                protocol: "TCP".into(),
+                target_port: 8080,
+                node_port: Some(30080),
+                external_traffic_policy: String::new(),
+                endpoint,
+            })
+        };
+        let at = "d/s at 10.96.0.9:80/TCP, NodePort 30080";
+        assert_eq!(told("10.96.0.9", Some(Endpoint::Ready)), format!("{at} leads to port 8080 of the pod"));
+        assert_eq!(
+            told("10.96.0.9", Some(Endpoint::NotReady)),
+            format!("{at} would lead to port 8080 of the pod; its endpoint is not ready")
+        );
+        assert_eq!(
+            told("None", Some(Endpoint::Ready)),
+            "d/s, which has no address of its own, leads to port 8080 of the pod"
+        );
     }
 }

@@ -13,13 +13,15 @@ pub fn start(told: &StartExplanation, paint: Paint) -> String {
     let mut out = String::new();
     let name = format!("{}/{}", told.metadata.namespace, told.metadata.name);
     let on = if told.node.is_empty() { String::new() } else { format!(" on {}", told.node) };
-    let verdict = match (told.finished, told.meets_objective) {
-        (false, _) => "not ready yet",
-        (true, true) => "meets the objective",
-        (true, false) => "misses the objective",
-    };
     let (total, objective) = (told.total_ms, told.objective_ms / 1_000.0);
-    let _ = writeln!(out, "Pod {name}{on}: {total:.1} ms, {verdict} of {objective} s\n");
+    let verdict = match (told.finished, told.meets_objective) {
+        (Some(true), Some(false)) => format!("misses the objective of {objective} s"),
+        (Some(true), _) => format!("meets the objective of {objective} s"),
+        (Some(false), Some(_)) => format!("not ready yet, past the objective of {objective} s"),
+        (Some(false), None) => format!("not ready yet; the objective is {objective} s"),
+        (None, _) => "and whether it is ready is not known".to_owned(),
+    };
+    let _ = writeln!(out, "Pod {name}{on}: {total:.1} ms, {verdict}\n");
     let _ = writeln!(out, "{:<14} {:>10} {:>10}", "PHASE", "BEGAN ms", "TOOK ms");
     for phase in &told.phases {
         let column = |ms: f64| {
@@ -29,7 +31,11 @@ pub fn start(told: &StartExplanation, paint: Paint) -> String {
         let from = column(phase.began_ms).min(BAR - 1);
         let until = column(phase.began_ms + phase.took_ms).max(from + 1);
         let bar = format!("{}{}", " ".repeat(from), "█".repeat(until - from));
-        let mark = if phase.slowest { " ← slowest" } else { "" };
+        let mark = match (phase.running, phase.slowest) {
+            (true, _) => " ← not over",
+            (false, true) => " ← slowest",
+            (false, false) => "",
+        };
         let line =
             format!("{:<14} {:>10.1} {:>10.1}  {bar}{mark}", phase.name, phase.began_ms, phase.took_ms);
         let _ = match phase.slowest {
@@ -47,7 +53,7 @@ mod tests {
 
     use super::*;
     use crate::Metadata;
-    use crate::start::{Phase, Starts, explain};
+    use crate::start::{Phase, Standing, Starts, explain, micros};
     use crate::text::COLUMNS;
 
     #[test]
@@ -58,9 +64,25 @@ mod tests {
         starts.mark("u", Phase::Start, at(1), at(9));
         starts.mark("u", Phase::Ready, at(9), at(10));
         let metadata = Metadata { name: "p".into(), namespace: "d".into(), uid: "u".into() };
-        let text = start(&explain(metadata, "n", &[starts.get("u").unwrap()]), Paint::Plain);
+        let told = |starts: &Starts, standing| {
+            start(&explain(metadata.clone(), "n", &[starts.get("u").unwrap()], standing), Paint::Plain)
+        };
+        let text = told(&starts, Standing { now: None, node_told: true });
         assert!(text.starts_with("Pod d/p on n: 10.0 ms, meets the objective of 5 s\n"), "{text}");
         assert!(text.lines().any(|line| line.starts_with("start") && line.ends_with("← slowest")), "{text}");
         assert!(text.lines().all(|line| line.chars().count() <= COLUMNS), "{text}");
+        // One whose image does not come, and one of a node that is silent.
+        let starts = Starts::default();
+        starts.mark("u", Phase::Write, at(0), at(1));
+        starts.begin("u", Phase::Image, at(1));
+        let now = Some(micros(at(9_000)));
+        let text = told(&starts, Standing { now, node_told: true });
+        assert!(text.starts_with("Pod d/p on n: 9000.0 ms, not ready yet, past the objective of 5 s\n"));
+        let image = text.lines().find(|line| line.starts_with("image")).expect("it is told");
+        assert!(image.contains(" 8999.0 ") && image.ends_with("█ ← not over"), "{text}");
+        assert!(text.lines().all(|line| line.chars().count() <= COLUMNS), "{text}");
+        let text = told(&starts, Standing { now, node_told: false });
+        assert!(text.starts_with("Pod d/p on n: 1.0 ms, and whether it is ready is not known\n"), "{text}");
+        assert!(!text.contains("slowest"), "{text}");
     }
 }

@@ -38,6 +38,13 @@ impl Memory {
         }
     }
 
+    /// A phase of a pod's start begins that may take several tries.
+    pub(crate) fn begin(&self, uid: &str, phase: Phase, at: SystemTime) {
+        if self.starts.has(uid, Phase::Seen) {
+            self.starts.begin(uid, phase, at);
+        }
+    }
+
     /// The pod's containers have started and it is ready.
     pub(crate) fn mark_ready(&self, uid: &str) {
         if self.starts.has(uid, Phase::Seen) && !self.starts.has(uid, Phase::Ready) {
@@ -136,6 +143,17 @@ mod tests {
             last_error: None,
             next_try: None,
         }
+    }
+
+    #[test]
+    fn only_of_starting_pods_a_phase_begins() {
+        let memory = Memory::default();
+        let at = |seconds| UNIX_EPOCH + Duration::from_secs(seconds);
+        memory.begin("adopted", Phase::Image, at(1));
+        assert_eq!(memory.starts.get("adopted"), None);
+        memory.starts.mark("new", Phase::Seen, at(1), at(1));
+        memory.begin("new", Phase::Image, at(2));
+        assert_eq!(memory.starts.get("new").unwrap()[Phase::Image as usize], (2_000_000, 0));
     }
 
     #[test]

@@ -30,6 +30,13 @@ pub(super) fn services<'a>(pod: &Pod, all: impl Iterator<Item = &'a Service>) ->
                 protocol: port.protocol.clone().unwrap_or_else(|| "TCP".into()),
                 target_port,
                 node_port: port.node_port.and_then(number),
+                external_traffic_policy: spec
+                    .external_traffic_policy
+                    .clone()
+                    .filter(|policy| policy == "Local")
+                    .unwrap_or_default(),
+                // The node need not know the endpoints of all; the API server does.
+                endpoint: None,
             });
         }
     }
@@ -69,6 +76,7 @@ mod tests {
             serde_json::from_value(json!({
                 "metadata": {"name": name, "namespace": namespace},
                 "spec": {"selector": selector, "clusterIP": "10.96.0.9",
+                    "externalTrafficPolicy": if name == "mine" { "Local" } else { "Cluster" },
                     "ports": [{"port": 80, "targetPort": "http", "nodePort": 30080}, {"port": 9, "protocol": "UDP"}]},
             }))
             .unwrap()
@@ -85,5 +93,8 @@ mod tests {
             .map(|port| (port.service.as_str(), port.port, port.target_port, port.node_port))
             .collect();
         assert_eq!(told, [("n/mine", 9, 9, None), ("n/mine", 80, 8080, Some(30080))]);
+        // That a selector matches does not say that the service leads there.
+        assert!(found.iter().all(|port| port.endpoint.is_none()));
+        assert!(found.iter().all(|port| port.external_traffic_policy == "Local"));
     }
 }

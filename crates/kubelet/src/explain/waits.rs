@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use k8s_openapi::api::core::v1::{Container as Spec, Pod};
+use k8s_openapi::api::core::v1::{Container as Spec, Pod, Probe};
 use skiff_explain::waits::Wait;
 use skiff_runtime::ContainerState;
 
@@ -55,7 +55,9 @@ fn of_container(container: &Spec, seen: &Observed, plan: &Plan) -> Option<Wait> 
         return unready(container, seen, latest);
     }
     let reason = plan.waiting.get(name);
-    if let Some(failure) = seen.failures.get(name) {
+    // A failure stays until a start succeeds; what holds the next start up by now may be another thing.
+    let failed = seen.failures.get(name);
+    if let Some(failure) = failed.filter(|failed| reason.is_some_and(|own| own.reason == failed.reason)) {
         return Some(Wait {
             last_error: Some(failure.message.clone()),
             next_try: Some(time(failure.retry_at)),
@@ -88,25 +90,40 @@ fn of_container(container: &Spec, seen: &Observed, plan: &Plan) -> Option<Wait> 
             format!("its last run ended with exit code {} ({why}){said}", exit_code(latest))
         });
         return Some(Wait {
-            last_error: ended.or_else(|| waiting.message.clone()),
+            last_error: failed
+                .map(|failed| failed.message.clone())
+                .or(ended)
+                .or_else(|| waiting.message.clone()),
             next_try: until.map(time),
             ..wait("container", Some(name), &waiting.reason)
         });
     }
     // One that has ended for good is not waited for.
-    (!latest.is_some_and(is_over)).then(|| wait("container", Some(name), "it is being created"))
+    let created = || Wait {
+        last_error: failed.map(|failed| failed.message.clone()),
+        ..wait("container", Some(name), "it is being created")
+    };
+    (!latest.is_some_and(is_over)).then(created)
 }
 
 fn unready(container: &Spec, seen: &Observed, latest: &skiff_runtime::Container) -> Option<Wait> {
     let name = Some(container.name.as_str());
     let probed = seen.probes.get(&latest.id);
     if container.startup_probe.is_some() && !probed.is_some_and(|probed| probed.started) {
-        return Some(wait("probe", name, "its startup probe has not succeeded yet"));
+        let every = period(container.startup_probe.as_ref());
+        return Some(wait("probe", name, &format!("its startup probe has not succeeded yet{every}")));
     }
     if container.readiness_probe.is_some() && !probed.is_some_and(|probed| probed.ready) {
-        return Some(wait("probe", name, "its readiness probe does not succeed"));
+        let every = period(container.readiness_probe.as_ref());
+        return Some(wait("probe", name, &format!("its readiness probe does not succeed{every}")));
     }
     None
+}
+
+/// How often a probe is tried, which is all that is known of its next try.
+fn period(probe: Option<&Probe>) -> String {
+    let seconds = probe.and_then(|probe| probe.period_seconds).filter(|seconds| *seconds > 0);
+    format!("; it is tried every {} s", seconds.unwrap_or(10))
 }
 
 fn wait(what: &str, container: Option<&str>, reason: &str) -> Wait {
@@ -122,4 +139,59 @@ fn wait(what: &str, container: Option<&str>, reason: &str) -> Wait {
 
 fn time(at: SystemTime) -> String {
     timestamp(at).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::backoff::Backoff;
+    use crate::observed::Failure;
+    use crate::plan::Waiting;
+    use crate::plan::tests::{NOW, at, container, pod, sandbox};
+
+    /// A container whose start failed, and then counted as a crash.
+    fn failing() -> Observed {
+        let mut seen = Observed { volumes_ready: true, ..Observed::default() };
+        seen.sandboxes.push(sandbox(0, true));
+        seen.containers.push(container("c:1:128:9000"));
+        let message = "exec: no such file".to_owned();
+        let failure = Failure { reason: "RunContainerError".into(), message, retry_at: at(8_000) };
+        seen.failures.insert("c".into(), failure);
+        seen.crashes.insert("c".into(), Backoff::next(None, at(NOW - 9_000)));
+        seen
+    }
+
+    #[test]
+    fn a_crash_loop_is_told_as_the_status_has_it_after_a_start_that_failed() {
+        let seen = failing();
+        let mut plan = Plan::default();
+        plan.waiting.insert("c".into(), Waiting { reason: "CrashLoopBackOff".into(), message: None });
+        let told = waits(&pod(json!({})), &seen, &plan).remove(0);
+        let until = at(NOW - 9_000) + Duration::from_secs(10);
+        assert_eq!((told.reason.as_str(), told.next_try), ("CrashLoopBackOff", Some(time(until))));
+        assert_eq!(told.last_error.as_deref(), Some("exec: no such file"));
+        // While the failure itself is what is waited out, it speaks.
+        let mut plan = Plan::default();
+        plan.waiting.insert("c".into(), Waiting { reason: "RunContainerError".into(), message: None });
+        let told = waits(&pod(json!({})), &seen, &plan).remove(0);
+        assert_eq!((told.reason.as_str(), told.next_try), ("RunContainerError", Some(time(at(8_000)))));
+    }
+
+    #[test]
+    fn how_often_a_probe_is_tried_is_told() {
+        let mut seen = Observed { volumes_ready: true, ..Observed::default() };
+        seen.sandboxes.push(sandbox(0, true));
+        seen.containers.push(container("c:0:run"));
+        let probed = |probe: serde_json::Value| {
+            let pod = pod(json!({"containers": [{"name": "c", "image": "web:1", "readinessProbe": probe}]}));
+            waits(&pod, &seen, &Plan::default()).remove(0).reason
+        };
+        let every = |seconds| format!("its readiness probe does not succeed; it is tried every {seconds} s");
+        assert_eq!(probed(json!({"periodSeconds": 3})), every(3));
+        assert_eq!(probed(json!({})), every(10));
+    }
 }
