@@ -63,7 +63,10 @@ pub(crate) fn explain(snapshot: &Snapshot, verdicts: &Verdicts, pod: Arc<Pod>) -
         .collect();
     let fitting = told.iter().filter(|node| node.fits).count();
     let verdict = verdicts.get(&pod.key).filter(|verdict| verdict.pod_uid == pod.uid());
-    let (state, summary) = state(all, fitting, verdict.as_ref());
+    let (state, summary) = match leaving(snapshot, &pod).filter(|_| fitting == 0) {
+        Some((node, leaving)) => ("waiting for victims", waits_for_victims(node, &leaving)),
+        None => state(all, fitting, verdict.as_ref()),
+    };
     let mut answer = PendingExplanation::new(metadata, state, summary);
     answer.message = verdict.and_then(|verdict| verdict.message).unwrap_or_default();
     answer.nodes = told;
@@ -72,9 +75,36 @@ pub(crate) fn explain(snapshot: &Snapshot, verdicts: &Verdicts, pod: Arc<Pod>) -
     if let Err(error) = &decided
         && error.nodes > 0
     {
-        answer.preemption = Some(preemption(preempt::preempt(snapshot, &pod, error)));
+        answer.preemption = Some(match leaving(snapshot, &pod) {
+            Some((node, victims)) => done(node, victims),
+            None => preemption(preempt::preempt(snapshot, &pod, error)),
+        });
     }
     answer
+}
+
+/// The node that the pod is nominated to, with the pods of lower priority that end there.
+fn leaving<'a>(snapshot: &'a Snapshot, pod: &PodInfo) -> Option<(&'a str, Vec<String>)> {
+    let node = snapshot.nomination(&pod.key).and_then(|name| snapshot.node(name))?;
+    let ends = |other: &&Arc<PodInfo>| other.is_terminating() && other.priority < pod.priority;
+    let mut victims: Vec<String> =
+        node.pods.values().filter(ends).map(|other| other.key.to_string()).collect();
+    victims.sort();
+    (!victims.is_empty()).then_some((node.name.as_str(), victims))
+}
+
+fn waits_for_victims(node: &str, victims: &[String]) -> String {
+    let (pods, ends) = if victims.len() == 1 { ("pod", "ends") } else { ("pods", "end") };
+    format!(
+        "it goes to {node} as soon as it fits there; {pods} {} of lower priority {ends}",
+        victims.join(", ")
+    )
+}
+
+/// Preemption that has been decided already and is under way.
+fn done(node: &str, victims: Vec<String>) -> Preemption {
+    let why = format!("it was done: the pod is nominated to {node} and waits until pods there have ended");
+    Preemption { considered: true, why, victims }
 }
 
 fn state(all: usize, fitting: usize, verdict: Option<&Verdict>) -> (&'static str, String) {

@@ -138,11 +138,21 @@ impl Term {
 pub(crate) struct Neighbours {
     /// Places that other pods' anti-affinity keeps this one from, with such a pod.
     shunned: HashMap<(String, String), String>,
-    apart: Vec<(String, HashSet<String>)>,
+    apart: Vec<Apart>,
     together: Vec<(String, HashSet<String>)>,
     /// Nobody matches the pod's affinity yet, but it would itself: it may be the first.
     may_be_first: bool,
     spread: Vec<Counts>,
+}
+
+/// One term of the pod's own anti-affinity.
+#[derive(Debug)]
+struct Apart {
+    topology_key: String,
+    /// Whom it means, as a selector.
+    whom: String,
+    /// The places that it keeps the pod from, each with a pod that it means there.
+    places: HashMap<String, String>,
 }
 
 #[derive(Debug)]
@@ -186,13 +196,18 @@ impl Neighbours {
         for term in &requires.anti_affinity {
             let places =
                 places(nodes(), &term.topology_key, |other| term.matches(other, snapshot.namespaces()));
-            neighbours.apart.push((term.topology_key.clone(), places));
+            neighbours.apart.push(Apart {
+                topology_key: term.topology_key.clone(),
+                whom: term.selector.to_string(),
+                places: places.map(|(place, other)| (place.to_owned(), other.key.to_string())).collect(),
+            });
         }
         // A pod counts for affinity only if it matches all terms.
         let all_match =
             |other: &Pod| requires.affinity.iter().all(|term| term.matches(other, snapshot.namespaces()));
         for term in &requires.affinity {
             let places = places(nodes(), &term.topology_key, all_match);
+            let places = places.map(|(place, _)| place.to_owned()).collect();
             neighbours.together.push((term.topology_key.clone(), places));
         }
         neighbours.may_be_first =
@@ -232,11 +247,14 @@ impl Neighbours {
             let detail = format!("no pod that it wants to be with has the node's {key}");
             return Refusal::of("InterPodAffinity", "node(s) didn't match pod affinity rules", false, detail);
         }
-        let taken = |(key, places): &&(String, HashSet<String>)| {
-            topology(node, key).is_some_and(|value| places.contains(value))
-        };
-        if let Some((key, _)) = self.apart.iter().find(taken) {
-            let detail = format!("a pod that it wants to be apart from has the node's {key}");
+        let taken = self.apart.iter().find_map(|own| {
+            let value = topology(node, &own.topology_key)?;
+            Some((own, value, own.places.get(value)?))
+        });
+        if let Some((Apart { topology_key, whom, .. }, value, other)) = taken {
+            let whom = if whom.is_empty() { "all pods".to_owned() } else { format!("pods with {whom}") };
+            let detail =
+                format!("it wants to be apart from {whom}, and pod {other} is at {topology_key}={value}");
             return Refusal::of(
                 "InterPodAffinity",
                 "node(s) didn't match pod anti-affinity rules",
@@ -256,17 +274,17 @@ fn topology<'a>(node: &'a NodeInfo, key: &str) -> Option<&'a str> {
     node.labels()?.get(key).map(String::as_str)
 }
 
-/// The values of a topology label on nodes with a matching pod.
+/// The values of a topology label on nodes with a matching pod, each with such a pod.
 fn places<'a>(
     nodes: impl Iterator<Item = &'a NodeInfo>,
     key: &str,
     matches: impl Fn(&Pod) -> bool,
-) -> HashSet<String> {
-    nodes
-        .filter_map(|node| Some((node, topology(node, key)?)))
-        .filter(|(node, _)| node.pods.values().any(|other| matches(&other.pod)))
-        .map(|(_, value)| value.to_owned())
-        .collect()
+) -> impl Iterator<Item = (&'a str, &'a PodInfo)> {
+    nodes.filter_map(move |node| {
+        let value = topology(node, key)?;
+        let other = node.pods.values().find(|other| matches(&other.pod))?;
+        Some((value, &**other))
+    })
 }
 
 fn counts<'a>(pod: &PodInfo, spread: &Spread, nodes: impl Iterator<Item = &'a NodeInfo>) -> Counts {

@@ -150,7 +150,7 @@ impl Trial<'_> {
             affinity.and_then(|own| own.required_during_scheduling_ignored_during_execution.as_ref());
         let terms = required.iter().flat_map(|required| &required.node_selector_terms);
         tries.extend(terms.flat_map(|term| term.match_expressions.iter().flatten()).filter_map(fulfilment));
-        tries.into_iter().find_map(|(key, value)| {
+        tries.into_iter().filter(|(key, _)| !is_kubelets(key)).find_map(|(key, value)| {
             let node = self.with_node(|node| {
                 let labels = node.metadata.labels.get_or_insert_default();
                 match &value {
@@ -302,6 +302,25 @@ impl Trial<'_> {
         let how = format!("kubectl -n {namespace} delete pod {name}");
         Some((Cost::Evict, self.change("cluster", text, how)))
     }
+}
+
+/// Labels that a node's kubelet says of its node, as upstream lists them: to write another value there is to
+/// lie about the node, and moves every pod that goes by it.
+fn is_kubelets(key: &str) -> bool {
+    const NAMES: [&str; 8] = [
+        "kubernetes.io/hostname",
+        "kubernetes.io/os",
+        "kubernetes.io/arch",
+        "beta.kubernetes.io/os",
+        "beta.kubernetes.io/arch",
+        "beta.kubernetes.io/instance-type",
+        "failure-domain.beta.kubernetes.io/zone",
+        "failure-domain.beta.kubernetes.io/region",
+    ];
+    const DOMAINS: [&str; 3] = ["kubelet.kubernetes.io", "node.kubernetes.io", "topology.kubernetes.io"];
+    let domain = key.split_once('/').map_or("", |(domain, _)| domain);
+    let below = |own: &str| domain == own || domain.ends_with(&format!(".{own}"));
+    NAMES.contains(&key) || DOMAINS.iter().any(|own| below(own))
 }
 
 /// The label that fulfils one requirement; nothing for its value where the label has to go.

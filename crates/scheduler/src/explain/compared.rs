@@ -3,6 +3,7 @@
 use std::cmp::Reverse;
 
 use k8s_openapi::api::core::v1::{NodeSelectorRequirement, Taint};
+use skiff_client::ObjectKey;
 use skiff_explain::pending::Use;
 
 use crate::filter::Refusal;
@@ -158,7 +159,17 @@ fn resources(pod: &PodInfo, node: &NodeInfo) -> String {
         ));
     }
     told.push(format!("pods: {} of {}", node.pods.len(), node.pods_max));
+    let expected = node.pods.keys().filter(|key| is_expected(node, key)).count();
+    if expected > 0 {
+        let pods = if expected == 1 { "pod" } else { "pods" };
+        told.push(format!("counted in: {expected} {pods} that will come here once others have ended"));
+    }
     told.join("; ")
+}
+
+/// Whether the pod is counted on the node because it is nominated to it, and is not there yet.
+fn is_expected(node: &NodeInfo, key: &ObjectKey) -> bool {
+    node.nominated.contains_key(key)
 }
 
 /// The pods that have most of what the pod lacks.
@@ -167,15 +178,19 @@ pub(super) fn used_by(pod: &PodInfo, node: &NodeInfo) -> Vec<Use> {
         *asked > 0 && *asked > amount(&node.allocatable, name).saturating_sub(amount(&node.requested, name))
     });
     let Some((name, _)) = lacking else { return Vec::new() };
-    let mut users: Vec<(i64, String)> = node
+    let mut users: Vec<(i64, &ObjectKey)> = node
         .pods
         .values()
-        .map(|other| (amount(&other.request, &name), other.key.to_string()))
+        .map(|other| (amount(&other.request, &name), &other.key))
         .filter(|(amount, _)| *amount > 0)
         .collect();
-    users.sort_by(|a, b| (Reverse(a.0), &a.1).cmp(&(Reverse(b.0), &b.1)));
+    users.sort_by(|a, b| (Reverse(a.0), a.1).cmp(&(Reverse(b.0), b.1)));
     let users = users.into_iter().take(USERS_MAX);
-    users.map(|(amount, pod)| Use { pod, amount: format!("{} of {name}", shown(&name, amount)) }).collect()
+    let told = users.map(|(amount, key)| {
+        let later = if is_expected(node, key) { ", not there yet: it is nominated to this node" } else { "" };
+        Use { pod: key.to_string(), amount: format!("{} of {name}{later}", shown(&name, amount)) }
+    });
+    told.collect()
 }
 
 /// The amounts of a list by name.

@@ -173,6 +173,11 @@ fn other_pods() {
     let told_apart = told(&snapshot, apart);
     let change = told_apart.smallest_change.unwrap();
     assert_eq!((change.text.as_str(), change.checked), ("drop the pod's podAntiAffinity", true));
+    let compared = &told_apart.nodes[0].filters.iter().find(|filter| !filter.passes).unwrap().compared;
+    assert_eq!(
+        compared,
+        "it wants to be apart from all pods, and pod default/here is at kubernetes.io/hostname=n"
+    );
     let together = json!({"affinity": {"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [
         {"topologyKey": "kubernetes.io/hostname", "labelSelector": {"matchLabels": {"app": "absent"}}}]}}});
     let change = told(&snapshot, together).smallest_change.unwrap();
@@ -198,4 +203,49 @@ fn a_pod_that_fits_waits_for_the_scheduler_alone() {
     let told = told(&three_nodes(), json!({}));
     assert_eq!(told.summary, "2 of 3 nodes take it; the scheduler has yet to try it again");
     assert_eq!((told.smallest_change, told.preemption), (None, None));
+}
+
+#[test]
+fn a_preemption_that_is_under_way_is_told_as_done() {
+    let mut snapshot = Snapshot::default();
+    snapshot.set_node(node("n", json!({}), json!({})));
+    let asks = |priority: i32, cpu: &str| json!({"priority": priority, "containers": [{"name": "main", "resources": {"requests": {"cpu": cpu}}}]});
+    let mut victim = pod("victim", asks(1, "3"));
+    victim.metadata.deletion_timestamp = serde_json::from_value(json!("2026-01-01T00:00:00Z")).unwrap();
+    snapshot.place(Arc::new(crate::snapshot::PodInfo::new(Arc::new(victim))), "n");
+    snapshot.nominate(Arc::new(info("p", asks(9, "2"))), "n");
+    let told = told(&snapshot, asks(9, "2"));
+    assert_eq!(
+        told.summary,
+        "it goes to n as soon as it fits there; pod default/victim of lower priority ends"
+    );
+    let preemption = told.preemption.unwrap();
+    assert!(preemption.considered && preemption.why.starts_with("it was done: "), "{preemption:?}");
+    assert_eq!(preemption.victims, ["default/victim"]);
+    // Another pod is told that what takes its room is not there yet.
+    let other = explain(&snapshot, &Verdicts::default(), Arc::new(pod("other", asks(5, "2"))));
+    let fit = other.nodes[0].filters.iter().find(|filter| !filter.passes).unwrap();
+    assert_eq!(
+        fit.compared,
+        "cpu: asks 2, free -1 of 4; pods: 2 of 110; counted in: 1 pod that will come here once others have ended"
+    );
+    assert_eq!(fit.used_by[1].pod, "default/p");
+    assert_eq!(fit.used_by[1].amount, "2 of cpu, not there yet: it is nominated to this node");
+}
+
+#[test]
+fn labels_of_the_kubelet_are_never_offered() {
+    let mut snapshot = Snapshot::default();
+    snapshot.set_node(node("w1", json!({}), json!({"kubernetes.io/hostname": "w1"})));
+    for label in ["kubernetes.io/hostname", "kubernetes.io/arch", "topology.kubernetes.io/zone"] {
+        let change = told(&snapshot, json!({"nodeSelector": {label: "w2"}})).smallest_change.unwrap();
+        assert_eq!(
+            (change.of.as_str(), change.text.as_str()),
+            ("pod", "let the pod select no nodes"),
+            "{label}"
+        );
+    }
+    let role = json!({"nodeSelector": {"node-role.kubernetes.io/db": ""}});
+    let change = told(&snapshot, role).smallest_change.unwrap();
+    assert_eq!(change.of, "node", "those that people write are");
 }
