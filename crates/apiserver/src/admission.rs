@@ -8,7 +8,7 @@ use skiff_api::status::{GroupResource, StatusError};
 
 use crate::auth::Identity;
 use crate::metadata;
-use crate::node_access::restriction::{self, MIRROR, Written};
+use crate::node_access::restriction::{self, Written};
 use crate::resources::{Cx, Resource, find};
 use crate::server::Inner;
 use crate::{host_ports, pod_security};
@@ -32,10 +32,7 @@ pub(crate) async fn create(
         &Written { row, subresource: cx.subresource, old: None, new: Some(object) },
     )?;
     if stored.storage == "pods" {
-        // A mirror pod is no client of the API.
-        if object["metadata"]["annotations"].get(MIRROR).is_none() {
-            service_account::admit(cx, row, namespace, object).await?;
-        }
+        service_account::admit(cx, row, namespace, object).await?;
         priority(cx, row, object)?;
         default_tolerations(object);
     }

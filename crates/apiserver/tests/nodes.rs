@@ -209,3 +209,88 @@ async fn who_bears_a_nodes_name_outside_of_their_group_is_nobody() {
     let (code, _) = api.call_as(&impostor, Method::GET, &format!("{SECRETS}/s"), Value::Null).await;
     assert_eq!(code, 403);
 }
+
+const MIRROR: &str = "kubernetes.io/config.mirror";
+
+#[tokio::test]
+async fn an_annotation_neither_keeps_nor_cuts_an_agents_access() {
+    let (api, _) = cluster().await;
+    let (one, path, secret) = (json!({MIRROR: "x"}), format!("{PODS}/p"), format!("{SECRETS}/s"));
+    let refused = |what: &str| {
+        format!("Pod \"p\" is invalid: metadata.annotations[{MIRROR}]: Forbidden: may not {what}")
+    };
+    for subresource in ["", "/status"] {
+        let path = format!("{path}{subresource}");
+        let mut pod = api.ok(Method::GET, &format!("{PODS}/p"), Value::Null).await;
+        pod["metadata"]["annotations"] = one.clone();
+        assert_eq!(
+            api.refused(Method::PUT, &path, pod.clone(), 422).await,
+            refused("add mirror pod annotation")
+        );
+        pod["metadata"]["annotations"] =
+            json!({"container.apparmor.security.beta.kubernetes.io/c": "unconfined"});
+        let message = api.refused(Method::PUT, &path, pod, 422).await;
+        assert!(message.ends_with("Forbidden: may not add AppArmor annotations"), "{message}");
+    }
+    // A binding may write annotations; what its pod names is looked at then, and taken off as it was.
+    let mut free = pod("q");
+    free["spec"]["volumes"] = json!([{"name": "v", "secret": {"secretName": "s"}}]);
+    api.ok(Method::POST, PODS, free).await;
+    let binding =
+        json!({"metadata": {"name": "q", "annotations": one}, "target": {"kind": "Node", "name": "b"}});
+    api.ok(Method::POST, &format!("{PODS}/q/binding"), binding).await;
+    assert_eq!(code(&api, "b", Method::GET, &secret, Value::Null).await.0, 403, "a mirror pod leads nowhere");
+    let mut bound = api.ok(Method::GET, &format!("{PODS}/q"), Value::Null).await;
+    bound["metadata"]["annotations"] = json!({});
+    assert_eq!(
+        api.refused(Method::PUT, &format!("{PODS}/q"), bound, 422).await,
+        refused("remove or update mirror pod annotation").replace("\"p\"", "\"q\"")
+    );
+    api.ok(Method::DELETE, &format!("{PODS}/q"), json!({"gracePeriodSeconds": 0})).await;
+    assert_eq!(code(&api, "a", Method::GET, &secret, Value::Null).await.0, 200, "another pod's");
+    api.ok(Method::DELETE, &path, json!({"gracePeriodSeconds": 0})).await;
+    assert_eq!(code(&api, "a", Method::GET, &secret, Value::Null).await.0, 403);
+}
+
+#[tokio::test]
+async fn a_mirror_pod_needs_nothing_of_the_api() {
+    let (api, _) = cluster().await;
+    let mirror = |fields: Value| {
+        let mut mirror = pod("m");
+        mirror["metadata"]["annotations"] = json!({MIRROR: "x"});
+        mirror["spec"]["nodeName"] = "a".into();
+        for (field, value) in fields.as_object().into_iter().flatten() {
+            mirror["spec"][field] = value.clone();
+        }
+        mirror
+    };
+    let token = json!({"serviceAccountToken": {"path": "t"}});
+    let variable = json!({"name": "E", "valueFrom": {"secretKeyRef": {"name": "t", "key": "k"}}});
+    let env = json!({"containers": [{"name": "c", "image": "i", "env": [variable]}]});
+    for (fields, why) in [
+        (json!({"serviceAccountName": "default"}), "reference service accounts"),
+        (json!({"serviceAccount": "default"}), "reference service accounts"),
+        (json!({"volumes": [{"name": "v", "secret": {"secretName": "t"}}]}), "reference secrets"),
+        (json!({"imagePullSecrets": [{"name": "t"}]}), "reference secrets"),
+        (env, "reference secrets"),
+        (
+            json!({"volumes": [{"name": "v", "projected": {"sources": [token]}}]}),
+            "use ServiceAccountToken volume projections",
+        ),
+    ] {
+        assert_eq!(
+            api.refused(Method::POST, PODS, mirror(fields), 403).await,
+            format!("pods \"m\" is forbidden: a mirror pod may not {why}")
+        );
+    }
+    assert_eq!(
+        api.refused(Method::POST, PODS, mirror(json!({"nodeName": null})), 422).await,
+        format!(
+            "Pod \"m\" is invalid: metadata.annotations[{MIRROR}]: Invalid value: \"x\": must set spec.nodeName \
+             if mirror pod annotation is set"
+        )
+    );
+    // Nothing is added to what the node runs already.
+    let made = api.ok(Method::POST, PODS, mirror(json!({}))).await;
+    assert_eq!((&made["spec"]["serviceAccountName"], &made["spec"]["volumes"]), (&Value::Null, &Value::Null));
+}

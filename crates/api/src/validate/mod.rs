@@ -5,6 +5,7 @@
 //! taken?) is the server's to judge.
 
 mod address;
+mod annotations;
 mod certificate;
 mod config;
 mod container;
@@ -60,6 +61,9 @@ pub fn update(group: &str, kind: &str, subresource: &str, new: &Value, old: &Val
         if let Some(check) = update::of_kind(group, kind) {
             check(&new, &old, &mut faults);
         }
+    }
+    if (group, kind) == ("", "Pod") {
+        annotations::update(&new, &old, &mut faults);
     }
     if kind == "CertificateSigningRequest" {
         certificate::update(&new, &old, subresource, &mut faults);

@@ -4,13 +4,14 @@ use std::collections::BTreeSet;
 
 use super::container::{self, HostPorts, Pod, choice};
 use super::cursor::At;
-use super::{metadata, names, scheduling, security, volume};
+use super::{annotations, metadata, names, scheduling, security, volume};
 use crate::selector::{label_key_faults, label_value_faults};
 use crate::status::Cause;
 
 const EFFECTS: &[&str] = &["NoSchedule", "PreferNoSchedule", "NoExecute"];
 
 pub(super) fn check(pod: &At<'_>, faults: &mut Vec<Cause>) {
+    annotations::check(pod, faults);
     let spec_place = pod.get("spec");
     spec(&spec_place, faults);
     let gates = spec_place.get("schedulingGates");

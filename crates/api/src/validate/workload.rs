@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use super::container::choice;
 use super::cursor::At;
-use super::{metadata, pod};
+use super::{annotations, metadata, pod};
 use crate::selector::{Fault, FaultKind, Selector, label_selector_faults};
 use crate::status::Cause;
 
@@ -108,6 +108,7 @@ fn selector_and_template(spec: &At<'_>, faults: &mut Vec<Cause>) {
         }
     }
     metadata::labels(&template.get("metadata").get("labels"), faults);
+    annotations::check(&template, faults);
     let pod_spec = template.get("spec");
     pod::spec(&pod_spec, faults);
     let restart = pod_spec.get("restartPolicy");

@@ -6,10 +6,14 @@
 
 use std::time::Duration;
 
+use k8s_openapi::api::core::v1::{Pod, PodSpec};
 use serde_json::{Map, Value, json};
+use skiff_api::json::Json;
 use skiff_api::status::StatusError;
 
 use crate::metadata;
+use crate::node_access::names_secrets;
+use crate::node_access::restriction::MIRROR;
 use crate::resources::{Cx, Resource, find};
 
 /// How long a pod waits for its namespace's service account, which a controller makes.
@@ -18,7 +22,6 @@ const VOLUME_PREFIX: &str = "kube-api-access-";
 const MOUNT_PATH: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 /// Seven seconds more than an hour, by which upstream tells these tokens from those that a pod asks for.
 const TOKEN_SECONDS: i64 = 3_607;
-const MIRROR: &str = "kubernetes.io/config.mirror";
 
 /// Gives a new pod what its account brings.
 pub(super) async fn admit(
@@ -27,9 +30,10 @@ pub(super) async fn admit(
     namespace: &str,
     pod: &mut Value,
 ) -> Result<(), StatusError> {
+    // A mirror pod is what the node runs already: nothing is added to it.
     if is_mirror(pod) {
         return match mirror_fault(pod) {
-            Some(why) => Err(StatusError::forbidden(row.group_resource(), metadata::text(pod, "name"), why)),
+            Some(why) => Err(StatusError::forbidden(row.group_resource(), metadata::text(pod, "name"), &why)),
             None => Ok(()),
         };
     }
@@ -70,29 +74,25 @@ fn is_mirror(pod: &Value) -> bool {
 }
 
 /// A pod that a node made from a file of its own has no account, so it can't ask for what is one's.
-fn mirror_fault(pod: &Value) -> Option<&'static str> {
-    let spec = &pod["spec"];
-    if spec["serviceAccountName"].as_str().is_some_and(|name| !name.is_empty()) {
+fn mirror_fault(pod: &Value) -> Option<String> {
+    match Pod::from_value(pod) {
+        Ok(pod) => fault_of_spec(&pod.spec.unwrap_or_default()).map(str::to_owned),
+        // What can't be read can't be found harmless.
+        Err(error) => Some(error.to_string()),
+    }
+}
+
+fn fault_of_spec(spec: &PodSpec) -> Option<&'static str> {
+    if spec.service_account_name.as_ref().is_some_and(|name| !name.is_empty()) {
         return Some("a mirror pod may not reference service accounts");
     }
-    let volumes = || spec["volumes"].as_array().into_iter().flatten();
-    let sources =
-        || volumes().flat_map(|volume| volume["projected"]["sources"].as_array().into_iter().flatten());
-    let containers = ["initContainers", "containers"];
-    let mut containers = containers.iter().flat_map(|list| spec[*list].as_array().into_iter().flatten());
-    let refers = containers.any(|container| {
-        let list = |field: &str| container[field].as_array().cloned().unwrap_or_default();
-        list("env").iter().any(|variable| variable["valueFrom"].get("secretKeyRef").is_some())
-            || list("envFrom").iter().any(|from| from.get("secretRef").is_some())
-    });
-    if refers
-        || volumes().any(|volume| volume.get("secret").is_some())
-        || sources().any(|source| source.get("secret").is_some())
-    {
+    if names_secrets(spec) {
         return Some("a mirror pod may not reference secrets");
     }
-    sources()
-        .any(|source| source.get("serviceAccountToken").is_some())
+    let projected = spec.volumes.iter().flatten().filter_map(|volume| volume.projected.as_ref());
+    projected
+        .flat_map(|volume| volume.sources.iter().flatten())
+        .any(|source| source.service_account_token.is_some())
         .then_some("a mirror pod may not use ServiceAccountToken volume projections")
 }
 
@@ -241,15 +241,16 @@ mod tests {
         let check = |spec: Value, expected: Option<&str>| {
             let pod = json!({"metadata": {"annotations": {MIRROR: "x"}}, "spec": spec});
             assert!(is_mirror(&pod));
-            assert_eq!(mirror_fault(&pod), expected, "{pod}");
+            assert_eq!(mirror_fault(&pod).as_deref(), expected, "{pod}");
         };
         check(json!({"containers": [{"name": "c"}]}), None);
         check(json!({"serviceAccountName": "a"}), Some("a mirror pod may not reference service accounts"));
         for spec in [
             json!({"volumes": [{"name": "s", "secret": {"secretName": "s"}}]}),
             json!({"volumes": [{"name": "s", "projected": {"sources": [{"secret": {"name": "s"}}]}}]}),
-            json!({"containers": [{"envFrom": [{"secretRef": {"name": "s"}}]}]}),
-            json!({"initContainers": [{"env": [{"name": "a", "valueFrom": {"secretKeyRef": {"name": "s"}}}]}]}),
+            json!({"imagePullSecrets": [{"name": "s"}]}),
+            json!({"containers": [{"name": "c", "envFrom": [{"secretRef": {"name": "s"}}]}]}),
+            json!({"initContainers": [{"name": "i", "env": [{"name": "a", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}]}]}),
         ] {
             check(spec, Some("a mirror pod may not reference secrets"));
         }

@@ -1,6 +1,7 @@
 //! Which objects the pods of each node name.
 
 use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{
     Container, EphemeralContainer, Pod, PodSpec, ProjectedVolumeSource, Volume,
@@ -25,10 +26,18 @@ type Reference = (Vertex, Box<str>);
 #[derive(Default)]
 pub(crate) struct Graph {
     nodes: HashMap<Box<str>, HashMap<Box<str>, Named>>,
+    /// By the pod's key, what it counts for. Exactly that is taken off again, whatever the pod says by then.
+    pods: HashMap<Arc<str>, Counted>,
 }
 
 /// The objects of one namespace that pods of one node name.
 type Named = HashMap<Reference, usize>;
+
+/// What one pod counts for on its node.
+struct Counted {
+    node: Box<str>,
+    references: Box<[Reference]>,
+}
 
 impl Graph {
     pub(super) fn leads(&self, node: &str, vertex: Vertex, namespace: &str, name: &str) -> bool {
@@ -36,17 +45,22 @@ impl Graph {
         named.is_some_and(|named| named.contains_key(&(vertex, Box::from(name))))
     }
 
-    fn add(&mut self, node: &str, namespace: &str, references: BTreeSet<Reference>) {
+    /// Counts the references of the pod in place of those that it counted for before.
+    fn count(&mut self, key: &Arc<str>, namespace: &str, node: &str, references: BTreeSet<Reference>) {
+        self.forget(key, namespace);
         let named = self.nodes.entry(node.into()).or_default().entry(namespace.into()).or_default();
-        for reference in references {
-            *named.entry(reference).or_default() += 1;
+        for reference in &references {
+            *named.entry(reference.clone()).or_default() += 1;
         }
+        let counted = Counted { node: node.into(), references: references.into_iter().collect() };
+        self.pods.insert(Arc::clone(key), counted);
     }
 
-    fn remove(&mut self, node: &str, namespace: &str, references: &BTreeSet<Reference>) {
-        let Some(namespaces) = self.nodes.get_mut(node) else { return };
+    fn forget(&mut self, key: &str, namespace: &str) {
+        let Some(Counted { node, references }) = self.pods.remove(key) else { return };
+        let Some(namespaces) = self.nodes.get_mut(&node) else { return };
         let Some(named) = namespaces.get_mut(namespace) else { return };
-        for reference in references {
+        for reference in &references {
             if let Some(count) = named.get_mut(reference) {
                 *count -= 1;
                 if *count == 0 {
@@ -58,7 +72,7 @@ impl Graph {
             namespaces.remove(namespace);
         }
         if namespaces.is_empty() {
-            self.nodes.remove(node);
+            self.nodes.remove(&node);
         }
     }
 }
@@ -67,29 +81,23 @@ impl Derive for Graph {
     const STORAGES: &'static [&'static str] = &["pods"];
 
     fn change(&mut self, kind: &'static Resource, old: Option<&Object>, new: Option<&Object>) {
+        let Some(object) = new.or(old) else { return };
         // Nothing a pod names can change once it is bound, so most changes (of status) end here.
-        let place = |object: Option<&Object>| {
-            object.map(|object| {
-                (field(kind, object, "spec.nodeName").to_owned(), is_over(kind, object), object.uid.clone())
-            })
+        let place = |object: &Object| {
+            let node = field(kind, object, "spec.nodeName").to_owned();
+            (node, is_over(kind, object), object.uid.clone())
         };
-        if old.is_some() && place(old) == place(new) {
+        if old.is_some() && old.map(place) == new.map(place) {
             return;
         }
-        for (object, there) in [(old, false), (new, true)] {
-            let Some(object) = object else { continue };
-            let node = field(kind, object, "spec.nodeName");
-            if node.is_empty() || is_over(kind, object) {
-                continue;
+        let bound = |pod: &&Object| !field(kind, pod, "spec.nodeName").is_empty() && !is_over(kind, pod);
+        let pod = new.filter(bound).and_then(|pod| pod.typed(kind)?.downcast::<Pod>().ok());
+        match pod {
+            Some(pod) => {
+                let node = field(kind, object, "spec.nodeName");
+                self.count(&object.key, object.namespace(), node, references(&pod));
             }
-            let Some(pod) = object.typed(kind).and_then(|value| value.downcast::<Pod>().ok()) else {
-                continue;
-            };
-            let references = references(&pod);
-            match there {
-                true => self.add(node, object.namespace(), references),
-                false => self.remove(node, object.namespace(), &references),
-            }
+            None => self.forget(&object.key, object.namespace()),
         }
     }
 }
@@ -127,6 +135,11 @@ pub(super) fn of_spec(spec: &PodSpec, pod_name: &str) -> BTreeSet<Reference> {
     spec.ephemeral_containers.iter().flatten().for_each(|container| found.ephemeral(container));
     spec.volumes.iter().flatten().for_each(|volume| found.volume(volume, pod_name));
     found.0
+}
+
+/// Whether it names a secret anywhere.
+pub(crate) fn names_secrets(spec: &PodSpec) -> bool {
+    of_spec(spec, "").iter().any(|(vertex, _)| *vertex == Vertex::Secret)
 }
 
 #[derive(Default)]
@@ -274,7 +287,7 @@ mod tests {
         let mut graph = Graph::default();
         let first = pod("a", "Running");
         change(&mut graph, None, Some(&first));
-        graph.add("a", "n", BTreeSet::from([(Vertex::Secret, Box::from("pull"))]));
+        graph.count(&"/pods/n/q".into(), "n", "a", BTreeSet::from([(Vertex::Secret, Box::from("pull"))]));
         change(&mut graph, Some(&first), None);
         assert!(graph.leads("a", Vertex::Secret, "n", "pull"));
         assert!(!graph.leads("a", Vertex::Secret, "n", "key"));
@@ -288,5 +301,38 @@ mod tests {
         change(&mut graph, None, Some(&mirror));
         assert!(graph.leads("a", Vertex::Pod, "n", "p"));
         assert!(!graph.leads("a", Vertex::Secret, "n", "key"));
+    }
+
+    #[test]
+    fn what_a_pod_has_counted_for_goes_with_it_whatever_it_says_by_then() {
+        let mut graph = Graph::default();
+        let (plain, mut mirror) = (pod("a", "Running"), pod("a", "Running"));
+        mirror["metadata"]["annotations"][super::super::restriction::MIRROR] = "x".into();
+        // Bound without the annotation, deleted with it.
+        change(&mut graph, None, Some(&plain));
+        change(&mut graph, Some(&plain), Some(&mirror));
+        change(&mut graph, Some(&mirror), None);
+        assert!(graph.nodes.is_empty() && graph.pods.is_empty());
+        // Bound with it, deleted without: the other pod's references stay.
+        graph.count(&"/pods/n/q".into(), "n", "a", BTreeSet::from([(Vertex::Secret, Box::from("pull"))]));
+        change(&mut graph, None, Some(&mirror));
+        change(&mut graph, Some(&mirror), Some(&plain));
+        change(&mut graph, Some(&plain), None);
+        assert!(graph.leads("a", Vertex::Secret, "n", "pull"));
+        assert_eq!(graph.pods.len(), 1);
+    }
+
+    #[test]
+    fn another_pod_of_the_same_name_counts_for_what_it_names_itself() {
+        let mut graph = Graph::default();
+        let first = pod("a", "Running");
+        let mut second = pod("b", "Running");
+        second["metadata"]["uid"] = "v".into();
+        second["spec"]["imagePullSecrets"] = json!([]);
+        change(&mut graph, None, Some(&first));
+        change(&mut graph, Some(&first), Some(&second));
+        assert!(!graph.nodes.contains_key("a"));
+        assert!(graph.leads("b", Vertex::Secret, "n", "key"));
+        assert!(!graph.leads("b", Vertex::Secret, "n", "pull"));
     }
 }

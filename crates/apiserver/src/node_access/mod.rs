@@ -9,7 +9,7 @@ pub(crate) mod restriction;
 
 use skiff_api::selector::FieldSelector;
 
-pub(crate) use graph::Graph;
+pub(crate) use graph::{Graph, names_secrets};
 use graph::Vertex;
 
 use crate::auth::{Attributes, Identity};

@@ -245,3 +245,60 @@ fn a_pod_with_an_old_fault_may_be_labelled_still() {
     new["metadata"] = old["metadata"].clone();
     assert_eq!(faults("", "Pod", &new, &old).len(), 1, "so is all of a specification");
 }
+
+const MIRROR: &str = "kubernetes.io/config.mirror";
+const APPARMOR: &str = "container.apparmor.security.beta.kubernetes.io/a";
+
+/// A pod of node `n` with these annotations.
+fn annotated(annotations: Value) -> Value {
+    let mut object = pod(json!({"nodeName": "n", "containers": [{"name": "a", "image": "b"}]}));
+    object["metadata"]["annotations"] = annotations;
+    object
+}
+
+#[test]
+fn whose_a_pod_is_and_its_profiles_hold_to_its_end() {
+    for (key, many) in [(MIRROR, "mirror pod annotation"), (APPARMOR, "AppArmor annotations")] {
+        let refused =
+            |what: &str| vec![format!("metadata.annotations[{key}]: Forbidden: may not {what} {many}")];
+        let (none, one, other) = (json!({"k": "v"}), json!({key: "x", "k": "v"}), json!({key: "y"}));
+        // The status's own path takes annotations, too.
+        for subresource in ["", "status"] {
+            let said = |new: &Value, old: &Value| {
+                let (new, old) = (annotated(new.clone()), annotated(old.clone()));
+                texts(&super::update("", "Pod", subresource, &new, &old))
+            };
+            assert_eq!(said(&one, &none), refused("add"));
+            assert_eq!(said(&one, &Value::Null), refused("add"));
+            assert_eq!(said(&other, &one), refused("remove or update"));
+            assert_eq!(said(&none, &one), refused("remove or update"));
+            assert_eq!(said(&Value::Null, &one), refused("remove or update"));
+            assert_eq!(said(&json!({key: "x", "k": "w"}), &one), Vec::<String>::new());
+        }
+    }
+    let map = |annotations: Value| json!({"metadata": {"name": "m", "annotations": annotations}});
+    assert_eq!(faults("", "ConfigMap", &map(json!({MIRROR: "x"})), &map(json!({}))), [""; 0], "of no pod");
+}
+
+#[test]
+fn a_mirror_pod_is_some_nodes() {
+    let mut mirror = annotated(json!({MIRROR: "x"}));
+    super::check("Pod", &mirror, &[]);
+    mirror["spec"]["nodeName"] = Value::Null;
+    super::check(
+        "Pod",
+        &mirror,
+        &[
+            "metadata.annotations[kubernetes.io/config.mirror]: Invalid value: \"x\": must set spec.nodeName if mirror pod annotation is set",
+        ],
+    );
+    let template =
+        json!({"metadata": {"labels": {"a": "b"}, "annotations": {MIRROR: "x"}}, "spec": mirror["spec"]});
+    super::check(
+        "Deployment",
+        &json!({"metadata": {"name": "d"}, "spec": {"selector": {"matchLabels": {"a": "b"}}, "template": template}}),
+        &[
+            "spec.template.metadata.annotations[kubernetes.io/config.mirror]: Invalid value: \"x\": must set spec.nodeName if mirror pod annotation is set",
+        ],
+    );
+}
