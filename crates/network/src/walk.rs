@@ -15,6 +15,7 @@ use skiff_sys::nft::Point;
 use skiff_sys::nft::passage::{self, Packet, Passage};
 use skiff_sys::nft::words;
 
+use machine::IS_DOWN;
 pub use machine::{Namespace, SandboxAt};
 pub use report::{Asked, Conversation, End, Hop, Packets, Start, Tuple, Way};
 
@@ -154,7 +155,8 @@ impl Walk<'_> {
         let found = match namespace.look_up(to, from, input) {
             Ok(found) => found,
             Err(error) => {
-                let why = machine::route_error(&error, to, input);
+                let forwards = input.and_then(|link| namespace.forwards(link));
+                let why = machine::route_error(error.errno(), &error, to, input, forwards);
                 self.tell(at, this, "route", None, &why);
                 self.end(this.clone(), End::Unroutable { place: at.name(self.name), why }, ways);
                 return Ok(None);
@@ -189,6 +191,7 @@ impl Walk<'_> {
         this.packet.input = link.into();
         this.packet.output = String::new();
         if link != "lo" {
+            self.not_judged(at, link, &mut this);
             self.tell(at, &mut this, "device", Some(link), &format!("comes in by {link}"));
             self.recall(at, &mut this);
         }
@@ -247,16 +250,39 @@ impl Walk<'_> {
         if let Some((veth, why)) =
             port.and_then(|port| Some((&port.host_link, self.node.down(&port.host_link)?)))
         {
-            let why = format!("{veth} of {} {why}", self.name);
-            self.tell(at, &mut this, "device", Some(veth), &why);
-            self.end(this, End::Down { place: self.name.into(), device: veth.clone(), why }, ways);
-            return Ok(());
+            let veth = veth.clone();
+            let far =
+                port.filter(|_| why != IS_DOWN).and_then(|port| Some((port, Namespace::of(port).ok()?)));
+            let down = match far.as_ref().and_then(|(port, far)| Some((port, far.down("eth0")?))) {
+                // Its other end is what somebody set down.
+                Some((port, IS_DOWN)) => {
+                    let why =
+                        format!("{veth} of {} has no carrier: eth0 of {} is down", self.name, port.name);
+                    End::Down { place: port.name.clone(), device: "eth0".into(), why }
+                }
+                _ => {
+                    let why = format!("{veth} of {} {why}", self.name);
+                    End::Down { place: self.name.into(), device: veth.clone(), why }
+                }
+            };
+            return self.ends_down(at, &veth, this, down, ways);
         }
         if let Some(why) = at.namespace().down(link) {
-            let why = format!("{link} of {} {why}", at.name(self.name));
-            self.tell(at, &mut this, "device", Some(link), &why);
-            self.end(this, End::Down { place: at.name(self.name), device: link.into(), why }, ways);
-            return Ok(());
+            let down = match at {
+                Place::Sandbox(sandbox, _)
+                    if why != IS_DOWN && self.node.down(&sandbox.host_link) == Some(IS_DOWN) =>
+                {
+                    let veth = sandbox.host_link.clone();
+                    let why =
+                        format!("{link} of {} has no carrier: {veth} of {} is down", sandbox.name, self.name);
+                    End::Down { place: self.name.into(), device: veth, why }
+                }
+                _ => {
+                    let why = format!("{link} of {} {why}", at.name(self.name));
+                    End::Down { place: at.name(self.name), device: link.into(), why }
+                }
+            };
+            return self.ends_down(at, link, this, down, ways);
         }
         if on_bridge && port.is_none() {
             // Nobody answers for the address, so the packet does not even get onto the bridge.
@@ -265,6 +291,8 @@ impl Walk<'_> {
             self.end(this, End::Unroutable { place: self.name.into(), why }, ways);
             return Ok(());
         }
+        self.neighbour(at, link, towards, port, &mut this);
+        self.not_judged(at, link, &mut this);
         self.tell(at, &mut this, "device", Some(link), &format!("leaves by {link}"));
         match at {
             Place::Sandbox(sandbox, _) => {
@@ -295,6 +323,70 @@ impl Walk<'_> {
                 let end = End::Leaves { link: link.into(), next_hop: towards };
                 self.end(this, end, ways);
                 Ok(())
+            }
+        }
+    }
+
+    /// The way ends at `device`, and `down` says what to bring up.
+    fn ends_down(
+        &self,
+        at: &Place<'_>,
+        device: &str,
+        mut this: Traveller,
+        down: End,
+        ways: &mut Vec<Way>,
+    ) -> Result<(), Error> {
+        if let End::Down { why, .. } = &down {
+            self.tell(at, &mut this, "device", Some(device), why);
+        }
+        self.end(this, down, ways);
+        Ok(())
+    }
+
+    /// Says that somebody wrote the neighbour's hardware address down, unless it is known to be right.
+    fn neighbour(
+        &self,
+        at: &Place<'_>,
+        link: &str,
+        towards: Ipv4Addr,
+        port: Option<&SandboxAt>,
+        this: &mut Traveller,
+    ) {
+        let Some(fixed) = at.namespace().fixed_neighbour(link, towards) else { return };
+        let real = match (at, port) {
+            (Place::Node(_), Some(port)) => Namespace::of(port).ok().map(|far| far.hardware("eth0")),
+            (Place::Sandbox(..), _) => Some(self.node.hardware(self.bridge)),
+            (Place::Node(_), None) => None,
+        };
+        let name = |hardware: [u8; 6]| hardware.map(|byte| format!("{byte:02x}")).join(":");
+        let text = match real {
+            Some(real) if real == fixed => return,
+            Some(real) => format!(
+                "a permanent neighbour entry has {towards} at {}, but it is at {}",
+                name(fixed),
+                name(real)
+            ),
+            None => format!(
+                "a permanent neighbour entry has {towards} at {}; whether it is there is not known",
+                name(fixed)
+            ),
+        };
+        let mut hop = this.hop(at, self.name, "neighbour", None, &text);
+        hop.doubtful = true;
+        this.hops.push(hop);
+    }
+
+    /// Says that filters are met here whose rules nobody carried out: what is told afterwards is in doubt.
+    fn not_judged(&self, at: &Place<'_>, link: &str, this: &mut Traveller) {
+        let bridged = matches!(at, Place::Node(_)) && link == self.bridge;
+        for other in at.namespace().elsewhere(bridged) {
+            let text =
+                format!("table {} {} filters here too, which is not judged", other.family, other.table);
+            let mut hop = this.hop(at, self.name, "filter", None, &text);
+            hop.doubtful = true;
+            let told = |known: &Hop| known.place == hop.place && known.text == hop.text;
+            if !this.hops.iter().any(told) {
+                this.hops.push(hop);
             }
         }
     }
@@ -339,10 +431,15 @@ impl Walk<'_> {
             next.chance *= chance;
             next.packet = packet;
             let last = steps.last().cloned();
+            let mut after = steps.iter().skip(1).cloned().collect::<Vec<_>>().into_iter();
             for step in steps {
-                let Some(effect) = step.effect.clone().or_else(|| step.doubtful.then(String::new)) else {
-                    continue;
-                };
+                // A rule with a name of its own that leaves it to a common chain is what decided.
+                let decided = after.next().filter(|next| next.effect.is_some() && step.leads_to(&next.chain));
+                let decided = decided
+                    .filter(|_| step.comment.is_some())
+                    .and_then(|next| Some(format!("decided: chain {} says {}", next.chain, next.effect?)));
+                let doubt = || step.doubtful.then(String::new);
+                let Some(effect) = step.effect.clone().or(decided).or_else(doubt) else { continue };
                 let mut hop = next.hop(at, self.name, "filter", None, &effect);
                 hop.table = Some(step.table);
                 hop.chain = Some(step.chain);

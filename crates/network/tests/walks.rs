@@ -156,11 +156,114 @@ fn damage_is_named() {
     assert!(matches!(look(), End::Down { device, .. } if device == b.host_link));
     node.netns.command("ip", &["link", "set", &b.host_link, "up"]);
     assert!(matches!(look(), End::Delivered { .. }));
+    // The same of who sends: the end that was set down is named, not the one that lost its carrier.
+    node.netns.command("ip", &["link", "set", &a.host_link, "down"]);
+    let end = look();
+    assert!(
+        matches!(&end, End::Down { device, place, .. } if *device == a.host_link && place == "node"),
+        "{end:?}"
+    );
+    node.netns.command("ip", &["link", "set", &a.host_link, "up"]);
+    server.command("ip", &["link", "set", "eth0", "down"]);
+    let end = look();
+    assert!(
+        matches!(&end, End::Down { device, place, .. } if device == "eth0" && place == "pod b"),
+        "{end:?}"
+    );
+    server.command("ip", &["link", "set", "eth0", "up"]);
     // A route that is gone: there is no default route to take its place.
     node.netns.command("ip", &["route", "del", "default"]);
     node.netns.command("ip", &["route", "del", "10.244.2.0/24"]);
     let way = one(walk(node, &sandboxes, &Start::Sandbox { ip: a.ip }, &to("10.244.2.2:80", false)));
     assert!(matches!(&way.end, End::Unroutable { why, .. } if why.contains("10.244.2.2")), "{way:#?}");
+}
+
+#[test]
+fn what_is_not_carried_out_is_marked_and_refusals_of_the_routes_have_their_reasons() {
+    let lab = Lab::new(1);
+    let node = &lab.nodes[0];
+    let ((client, a), (server, b)) = (sandbox(node, "a"), sandbox(node, "b"));
+    let _server = server.serve_tcp("0.0.0.0:8080", "b");
+    let target = format!("{}:8080", b.ip);
+    let sandboxes = [a.clone(), b.clone()];
+    let go = |target: &str| one(walk(node, &sandboxes, &Start::Sandbox { ip: a.ip }, &to(target, false)));
+    let doubts = |way: &Way| -> Vec<String> {
+        way.hops.iter().filter(|hop| hop.doubtful).map(|hop| hop.text.clone()).collect()
+    };
+    assert_eq!(doubts(&go(&target)), Vec::<String>::new());
+    // A filter of bridges.
+    let hook = "{ type filter hook input priority 0; }";
+    node.netns.command("nft", &["add", "table", "bridge", "alien"]);
+    node.netns.command("nft", &["add", "chain", "bridge", "alien", "stop", hook]);
+    assert_eq!(doubts(&go(&target)), Vec::<String>::new(), "it has no rule");
+    node.netns.command(
+        "nft",
+        &["add", "rule", "bridge", "alien", "stop", "ip", "saddr", &a.ip.to_string(), "drop"],
+    );
+    client.silent(&target);
+    assert_eq!(doubts(&go(&target)), ["table bridge alien filters here too, which is not judged"]);
+    node.netns.command("nft", &["delete", "table", "bridge", "alien"]);
+    // A neighbour that somebody wrote down, and wrongly.
+    let peer = &b.ip.to_string();
+    let entry = |hardware: &str| {
+        client.command(
+            "ip",
+            &["neigh", "replace", peer, "lladdr", hardware, "dev", "eth0", "nud", "permanent"],
+        );
+        doubts(&go(&target))
+    };
+    let wrong = entry("02:00:00:00:00:99");
+    assert!(
+        wrong.len() == 1
+            && wrong[0]
+                .starts_with(&format!("a permanent neighbour entry has {peer} at 02:00:00:00:00:99, but")),
+        "{wrong:?}"
+    );
+    let right = wrong[0].rsplit_once(' ').unwrap().1.to_owned();
+    assert_eq!(entry(&right), Vec::<String>::new());
+    assert_eq!(client.tcp(&target), format!("b {}", a.ip));
+    // Routes and rules that refuse.
+    let why = |target: &str| match go(target).end {
+        End::Unroutable { why, .. } => why,
+        other => panic!("{other:?}"),
+    };
+    node.netns.command("ip", &["rule", "add", "to", "203.0.113.7", "blackhole"]);
+    assert!(why("203.0.113.7:80").starts_with("a blackhole route or rule swallows what is for 203.0.113.7"));
+    node.netns.command("ip", &["rule", "add", "to", "203.0.113.8", "prohibit"]);
+    assert!(why("203.0.113.8:80").starts_with("a prohibiting route or rule forbids 203.0.113.8"));
+    // What the packet filter draws by rate is doubted.
+    node.netns.command("nft", &["add", "table", "ip", "foreign"]);
+    let hook = "{ type filter hook forward priority 0; }";
+    node.netns.command("nft", &["add", "chain", "ip", "foreign", "stop", hook]);
+    node.netns.command("nft", &["add", "rule", "ip", "foreign", "stop", "limit", "rate", "1/second", "drop"]);
+    let way = go(&target);
+    assert!(matches!(way.end, End::Dropped { .. }), "{way:#?}");
+    assert_eq!(doubts(&way).len(), 1, "{way:#?}");
+    node.netns.command("nft", &["delete", "table", "ip", "foreign"]);
+    // Nothing is forwarded at all.
+    node.netns.run(|| std::fs::write("/proc/sys/net/ipv4/ip_forward", "0").unwrap());
+    assert!(why(&target).starts_with("forwarding is off"), "{}", why(&target));
+}
+
+#[test]
+fn a_rule_with_a_name_that_leads_to_an_accepting_chain_is_told() {
+    let lab = Lab::new(1);
+    let node = &lab.nodes[0];
+    let ((_client, a), (server, b)) = (sandbox(node, "a"), sandbox(node, "b"));
+    let _server = server.serve_tcp("0.0.0.0:8080", "b");
+    let nft = |text: &str| node.netns.command("nft", &[text]);
+    nft("add table ip named");
+    nft("add chain ip named yes");
+    nft("add rule ip named yes accept");
+    nft("add chain ip named ask { type filter hook forward priority 5; }");
+    nft("add rule ip named ask tcp dport 9999 goto yes comment \"default/other ingress[1]\"");
+    nft("add rule ip named ask tcp dport 8080 goto yes comment \"default/allow ingress[0]\"");
+    let target = format!("{}:8080", b.ip);
+    let way = one(walk(node, &[a.clone(), b], &Start::Sandbox { ip: a.ip }, &to(&target, false)));
+    let named: Vec<&str> = way.hops.iter().filter_map(|hop| hop.comment.as_deref()).collect();
+    assert_eq!(named, ["default/allow ingress[0]"]);
+    let hop = way.hops.iter().find(|hop| hop.comment.is_some()).unwrap();
+    assert_eq!(hop.text, "decided: chain yes says accepted");
 }
 
 #[test]

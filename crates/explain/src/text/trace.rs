@@ -97,7 +97,7 @@ fn hop(out: &mut String, paint: Paint, hop: &Hop, placed: bool) {
     };
     let place = if placed { format!(" on {}", hop.place) } else { String::new() };
     let doubt = if hop.doubtful {
-        paint.warn(" ? not known: this rule asks for more than is known here")
+        paint.warn(" ? not known: more is asked here than is known")
     } else {
         String::new()
     };
@@ -121,6 +121,9 @@ fn show(out: &mut String, paint: Paint, live: &Live) {
             (None, false) => paint.warn("not seen"),
         };
         wrapped(out, &format!("    {:30} ", format!("{} {}", sighting.place, sighting.device)), &seen);
+    }
+    for open in &live.unseen {
+        wrapped(out, "  not shown: ", open);
     }
     for difference in &live.differences {
         wrapped(out, "  ", &paint.warn(&format!("FAULT of this program: {difference}")));

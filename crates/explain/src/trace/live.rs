@@ -113,7 +113,7 @@ pub fn judge(
     };
     let Some(way) = ways.iter().max_by_key(fit) else {
         let outcome = outcome.outcome.clone();
-        return Live { outcome, seen: Vec::new(), differences: Vec::new() };
+        return Live { outcome, seen: Vec::new(), differences: Vec::new(), unseen: Vec::new() };
     };
     let expected = devices(way);
     let seen: Vec<Sighting> = expected
@@ -128,9 +128,13 @@ pub fn judge(
             }
         })
         .collect();
+    // What is not judged may have ended it before.
+    let doubt = way.hops.iter().position(|hop| hop.doubtful).unwrap_or(way.hops.len());
+    let beyond_doubt: Vec<(&String, &String)> =
+        way.hops[doubt..].iter().filter_map(|hop| Some((&hop.place, hop.device.as_ref()?))).collect();
     let mut differences: Vec<String> = seen
         .iter()
-        .filter(|sighting| !sighting.seen)
+        .filter(|sighting| !sighting.seen && !beyond_doubt.contains(&(&sighting.place, &sighting.device)))
         .map(|sighting| format!("it should have passed {} of {}", sighting.device, sighting.place))
         .collect();
     let threshold = threshold(way);
@@ -150,7 +154,26 @@ pub fn judge(
     {
         differences.push(format!("the receiver saw {} as the sender, not {told}", last.source.ip()));
     }
-    Live { outcome: outcome.outcome.clone(), seen, differences }
+    let unseen = unseen(way, protocol, &outcome.outcome);
+    Live { outcome: outcome.outcome.clone(), seen, differences, unseen }
+}
+
+/// What one connection leaves open.
+fn unseen(way: &Way, protocol: Protocol, outcome: &str) -> Vec<String> {
+    let mut open = vec![
+        "rules, routes and translations: packets are seen on devices, before and after those alone"
+            .to_owned(),
+    ];
+    if protocol == Protocol::Udp && outcome == "silent" && way.verdict == Verdict::Delivered {
+        open.push(
+            "the answer's way: whoever takes a datagram need not answer one that it does not understand"
+                .into(),
+        );
+    }
+    if way.hops.iter().any(|hop| hop.doubtful) {
+        open.push("what is marked with ? above: no verdict was given that could be compared".into());
+    }
+    open
 }
 
 fn agrees(verdict: Verdict, protocol: Protocol, outcome: &str) -> bool {
@@ -300,5 +323,29 @@ mod tests {
             [foreign, sight("pod a", "eth0", "10.244.2.2:80"), sight("node n2", "eth0", "10.244.2.2:80")];
         let live = judge(&[one], Protocol::Tcp, to, &outcome, &sights, "pod a");
         assert_eq!(live.differences, Vec::<String>::new());
+    }
+
+    #[test]
+    fn what_is_not_judged_is_no_fault_and_silence_of_datagrams_is_explained() {
+        let to = "10.244.2.2:80".parse().unwrap();
+        let outcome = Outcome { outcome: "silent".into(), source: Some("10.244.1.2:40000".parse().unwrap()) };
+        let sights = [sight("pod a", "eth0", "10.244.2.2:80")];
+        let mut one = way(Verdict::Unknown, &[("pod a", "eth0"), ("node n1", "cbr0"), ("pod b", "eth0")]);
+        let table = Hop { kind: "filter".into(), doubtful: true, ..Hop::default() };
+        one.hops.insert(1, table);
+        let live = judge(std::slice::from_ref(&one), Protocol::Tcp, to, &outcome, &sights, "pod a");
+        assert_eq!(live.differences, Vec::<String>::new());
+        assert!(live.unseen.iter().any(|open| open.contains("marked with ?")), "{live:?}");
+        // What comes before the doubt is still held against what was told.
+        let live = judge(std::slice::from_ref(&one), Protocol::Tcp, to, &outcome, &[], "pod a");
+        assert_eq!(live.differences, ["it should have passed eth0 of pod a"]);
+        one.hops.remove(1);
+        let live = judge(std::slice::from_ref(&one), Protocol::Tcp, to, &outcome, &sights, "pod a");
+        assert_eq!(live.differences.len(), 2, "{live:?}");
+
+        let datagram = way(Verdict::Delivered, &[("pod a", "eth0")]);
+        let live = judge(&[datagram], Protocol::Udp, to, &outcome, &sights, "pod a");
+        assert_eq!(live.differences, Vec::<String>::new());
+        assert!(live.unseen.iter().any(|open| open.starts_with("the answer's way")), "{live:?}");
     }
 }

@@ -100,6 +100,9 @@ pub struct Live {
     pub seen: Vec<Sighting>,
     /// Where what was said and what was seen are not the same: a fault of this program.
     pub differences: Vec<String>,
+    /// What the connection does not show.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unseen: Vec<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -68,7 +68,7 @@ pub struct Question {
 pub struct Hop {
     /// `node NAME` or `pod NAMESPACE/NAME`.
     pub place: String,
-    /// `device`, `veth`, `bridge`, `route`, `filter`, `conntrack` or `socket`.
+    /// `device`, `veth`, `bridge`, `route`, `neighbour`, `filter`, `conntrack` or `socket`.
     pub kind: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub device: Option<String>,

@@ -8,10 +8,13 @@ use std::path::PathBuf;
 
 use skiff_sys::netlink::route::{self, Connection, Link};
 use skiff_sys::netlink::{Family, Socket, in_netns};
-use skiff_sys::nft::listing::Listing;
+use skiff_sys::nft::listing::{Elsewhere, Listing};
 use skiff_sys::nft::passage::Machine;
 
 use crate::{Error, HostPort, Protocol, listeners};
+
+/// Said of a link that somebody set down, as against one whose other end is.
+pub(super) const IS_DOWN: &str = "is down";
 
 /// A sandbox on the bridge.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -91,7 +94,7 @@ impl Namespace {
     pub(super) fn down(&self, name: &str) -> Option<&'static str> {
         match self.link(name) {
             None => Some("is gone"),
-            Some(link) if !link.up => Some("is down"),
+            Some(link) if !link.up => Some(IS_DOWN),
             Some(link) if !link.carrier => Some("has no carrier: its other end is down"),
             Some(_) => None,
         }
@@ -105,6 +108,20 @@ impl Namespace {
             return Ok(source);
         }
         self.address_of(link, to).ok_or_else(|| Error::Invalid(format!("link {link} has no address")))
+    }
+
+    /// Whether what comes in by the link may go on to others. `None` where it is not known: sandboxes forward
+    /// nothing, and nobody asks there.
+    pub(super) fn forwards(&self, link: &str) -> Option<bool> {
+        if self.netns.is_some() {
+            return None;
+        }
+        let path = format!("/proc/sys/net/ipv4/conf/{link}/forwarding");
+        match std::fs::read_to_string(path).ok()?.trim() {
+            "0" => Some(false),
+            "1" => Some(true),
+            _ => None,
+        }
     }
 
     /// Who listens there.
@@ -129,6 +146,18 @@ impl Namespace {
         self.link(name).and_then(|link| link.address.as_slice().try_into().ok()).unwrap_or_default()
     }
 
+    /// The hardware address that somebody wrote down for a neighbour on the link.
+    pub(super) fn fixed_neighbour(&self, link: &str, ip: Ipv4Addr) -> Option<[u8; 6]> {
+        let index = self.link(link)?.index;
+        let all = self.routes.fixed_neighbours().ok()?;
+        all.into_iter().find(|one| one.link == index && one.ip == ip).map(|one| one.hardware)
+    }
+
+    /// Tables whose rules are not carried out here, and which a packet on this link meets.
+    pub(super) fn elsewhere(&self, bridged: bool) -> impl Iterator<Item = &Elsewhere> {
+        self.filter.elsewhere.iter().filter(move |table| bridged || !table.on_bridges)
+    }
+
     fn link(&self, name: &str) -> Option<&Link> {
         self.links.iter().find(|link| link.name == name)
     }
@@ -150,9 +179,25 @@ impl Machine for Namespace {
     }
 }
 
-/// The kernel's refusal of a way, in words.
-pub(super) fn route_error(error: &route::Error, to: Ipv4Addr, input: Option<&str>) -> String {
-    match error.errno() {
+/// The kernel's refusal of a way, in words. `forwards` is whether what comes in may go on, where that is known.
+pub(super) fn route_error(
+    errno: Option<i32>,
+    error: &dyn std::fmt::Display,
+    to: Ipv4Addr,
+    input: Option<&str>,
+    forwards: Option<bool>,
+) -> String {
+    match errno {
+        // The kernel has one number for this and for a route that says so.
+        Some(libc::EHOSTUNREACH) if input.is_some() && forwards == Some(false) => format!(
+            "forwarding is off: what comes in by {} and is for others goes nowhere (net.ipv4.ip_forward, \
+             net.ipv4.conf.*.forwarding)",
+            input.unwrap_or("a link")
+        ),
+        Some(libc::EINVAL) => {
+            format!("a blackhole route or rule swallows what is for {to}, or no such packet can be")
+        }
+        Some(libc::EACCES) => format!("a prohibiting route or rule forbids {to}"),
         Some(libc::ENETUNREACH) => format!("no route to {to}"),
         Some(libc::EHOSTUNREACH) => format!("the host {to} is unreachable by the routes"),
         Some(libc::EXDEV) => format!(

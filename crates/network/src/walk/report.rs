@@ -70,7 +70,7 @@ pub struct Conversation {
 pub struct Hop {
     /// The node, or the sandbox's name.
     pub place: String,
-    /// `device`, `veth`, `bridge`, `route`, `filter`, `conntrack` or `socket`.
+    /// `device`, `veth`, `bridge`, `route`, `neighbour`, `filter`, `conntrack` or `socket`.
     pub kind: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub device: Option<String>,
@@ -87,7 +87,7 @@ pub struct Hop {
     pub rule: Option<String>,
     pub source: String,
     pub destination: String,
-    /// The rule asks what this program can't know.
+    /// It asks what this program can't know, or is not carried out here.
     #[serde(default)]
     pub doubtful: bool,
 }

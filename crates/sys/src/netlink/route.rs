@@ -22,6 +22,7 @@ const NEWROUTE: u16 = 24;
 const DELROUTE: u16 = 25;
 const GETROUTE: u16 = 26;
 const NEWNEIGH: u16 = 28;
+const GETNEIGH: u16 = 30;
 
 const IFLA_ADDRESS: u16 = 1;
 const IFLA_IFNAME: u16 = 3;
@@ -39,9 +40,11 @@ const BRPORT_LEARNING: u16 = 8;
 const BRPORT_ISOLATED: u16 = 33;
 const BRPORT_LOCKED: u16 = 39;
 
+const NDA_DST: u16 = 1;
 const NDA_LLADDR: u16 = 2;
 /// Neither asked for nor forgotten: an entry that was set by hand.
 const NUD_NOARP: u16 = 0x40;
+const NUD_PERMANENT: u16 = 0x80;
 /// The entry is the bridge's, not the port's own.
 const NTF_MASTER: u8 = 4;
 
@@ -93,6 +96,14 @@ pub struct Link {
     pub master: Option<u32>,
     /// `veth`, `bridge`, …; empty for a device of the machine.
     pub kind: String,
+}
+
+/// Which hardware address an address is reached at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Neighbour {
+    pub link: u32,
+    pub ip: Ipv4Addr,
+    pub hardware: [u8; 6],
 }
 
 /// An IPv4 address on a link.
@@ -318,6 +329,16 @@ impl Connection {
         self.list(&request, |message| read_address(message.body)).map_err(|e| Error::new("list addresses", e))
     }
 
+    /// The neighbours that somebody wrote down for good.
+    pub fn fixed_neighbours(&self) -> Result<Vec<Neighbour>> {
+        let mut request = Writer::new();
+        let mut header = [0u8; 12];
+        header[0] = libc::AF_INET as u8;
+        request.message(GETNEIGH, DUMP, 1, &header).end();
+        self.list(&request, |message| read_fixed_neighbour(message.body))
+            .map_err(|e| Error::new("list neighbours", e))
+    }
+
     pub fn add_address(&self, link: u32, ip: Ipv4Addr, prefix: u8) -> Result<()> {
         let request = address_request(NEWADDR, ACK | CREATE | REPLACE, link, ip, prefix);
         self.one(&request, &[libc::EEXIST], || format!("add address {ip}/{prefix}"))
@@ -473,6 +494,16 @@ fn address_request(kind: u16, flags: u16, link: u32, ip: Ipv4Addr, prefix: u8) -
     }
     request.end();
     request
+}
+
+/// struct ndmsg and its attributes; of permanent entries with a hardware address alone
+fn read_fixed_neighbour(body: &[u8]) -> Option<Neighbour> {
+    let (header, rest) = body.split_at_checked(12)?;
+    let state = u16::from_ne_bytes(header[8..10].try_into().ok()?);
+    let ip: [u8; 4] = attribute(rest, NDA_DST)?.try_into().ok()?;
+    let hardware = attribute(rest, NDA_LLADDR)?.try_into().ok()?;
+    let link = u32::from_ne_bytes(header[4..8].try_into().ok()?);
+    (state & NUD_PERMANENT != 0).then_some(Neighbour { link, ip: ip.into(), hardware })
 }
 
 fn read_address(body: &[u8]) -> Option<Address> {

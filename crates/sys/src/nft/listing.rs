@@ -20,6 +20,17 @@ pub struct Listing {
     pub chains: Vec<ListedChain>,
     /// By family, table and name.
     pub sets: HashMap<(u8, String, String), ListedSet>,
+    /// Tables of other hooks that packets meet too. What their rules say is not read.
+    pub elsewhere: Vec<Elsewhere>,
+}
+
+/// A table that filters where no IPv4 hook is: on a bridge, or at a device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Elsewhere {
+    pub family: &'static str,
+    pub table: String,
+    /// It meets only what a bridge carries from port to port.
+    pub on_bridges: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -156,6 +167,14 @@ pub enum ListedValue {
 
 const INET: u8 = 1;
 const IPV4: u8 = libc::AF_INET as u8;
+/// The families whose rules are not carried out here, as `nft` names them (linux/netfilter.h).
+const ELSEWHERE: [(u8, &str); 3] = [(3, "arp"), (5, "netdev"), (7, "bridge")];
+
+impl ListedChain {
+    fn drops(&self) -> bool {
+        self.hook.is_some_and(|hook| hook.drops)
+    }
+}
 
 impl Listing {
     /// Reads the packet filter of the namespace that the socket belongs to: what it was at one moment.
@@ -190,6 +209,22 @@ impl Listing {
                 }
                 listing.sets.insert((family, table, name), set);
             }
+        }
+        for (family, name) in ELSEWHERE {
+            let mut chains: Vec<ListedChain> = Vec::new();
+            let mut filled: Vec<String> = Vec::new();
+            dump(socket, GET_CHAIN, family, &[], |body| chains.extend(read_chain(body)))
+                .map_err(failed("chains"))?;
+            dump(socket, GET_RULE, family, &[], |body| {
+                filled.extend(read_rule(body).map(|(_, table, ..)| table));
+            })
+            .map_err(failed("rules"))?;
+            filled.extend(chains.iter().filter(|chain| chain.drops()).map(|chain| chain.table.clone()));
+            filled.sort();
+            filled.dedup();
+            let on_bridges = name == "bridge";
+            let tables = filled.into_iter().map(|table| Elsewhere { family: name, table, on_bridges });
+            listing.elsewhere.extend(tables);
         }
         if generation(socket).map_err(failed("number of changes"))? != before {
             return Err(failed("state of one moment")(io::ErrorKind::Interrupted.into()));

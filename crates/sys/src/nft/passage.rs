@@ -102,6 +102,14 @@ pub struct Step {
     pub doubtful: bool,
 }
 
+impl Step {
+    /// Whether the rule gave the packet over to that chain.
+    pub fn leads_to(&self, chain: &str) -> bool {
+        let to = |verb| self.rule.strip_suffix(chain).is_some_and(|rule| rule.ends_with(verb));
+        to("jump ") || to("goto ")
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
     Accepted,
