@@ -472,7 +472,8 @@ spec:
         });
     };
     answers("open", ["yes", "yes", "yes", "yes"]);
-    answers("closed", ["yes", "yes", "yes", "no"]);
+    // By who has a route to the pod's address, as this machine has.
+    answers("closed", ["yes", "yes", "yes", "some"]);
     // What was said, tried: from a pod, from the node, from another node, and by the node's port.
     let (open, closed) = (namespace.pod_ip("open"), namespace.pod_ip("closed"));
     let peer = skiff_tests::peer_path();
@@ -496,5 +497,19 @@ spec: {podSelector: {}, policyTypes: [Ingress]}
 ",
         )
         .ok();
-    answers("open", ["some", "yes", "some", "some"]);
+    answers("open", ["no", "yes", "no", "no"]);
+    // Whose rule speaks of another port lets nobody in at this one; one for pods lets no node in.
+    let policy = |rule: &str| {
+        namespace
+            .apply(&format!(
+                "{{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {{name: some}}, spec: {{podSelector: {{}}, policyTypes: [Ingress], ingress: [{rule}]}}}}"
+            ))
+            .ok();
+    };
+    policy("{ports: [{port: 81}]}");
+    answers("open", ["no", "yes", "no", "no"]);
+    policy("{from: [{podSelector: {}}], ports: [{port: 7001}]}");
+    answers("open", ["some", "yes", "no", "no"]);
+    let at = format!("{open}:7001");
+    wait_until("a pod reaches it, as is told", || namespace.exec("closed", &["peer", "get", &at]).code == 0);
 }

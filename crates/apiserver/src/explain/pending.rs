@@ -43,7 +43,13 @@ async fn whole(question: &Question<'_>) -> Result<PendingExplanation, StatusErro
 /// A pod that waits for nothing any more.
 fn ended(pod: &Value) -> Option<(&'static str, String)> {
     if !pod["metadata"]["deletionTimestamp"].is_null() {
-        return Some(("ending", "it is being deleted".into()));
+        let until = pod["metadata"]["deletionTimestamp"].as_str().unwrap_or_default();
+        let grace = pod["metadata"]["deletionGracePeriodSeconds"].as_u64();
+        let rest = match grace {
+            Some(seconds) if seconds > 0 => format!("; its containers have until {until} to end"),
+            _ => String::new(),
+        };
+        return Some(("ending", format!("it is being deleted{rest}")));
     }
     let reason = |field: &str| pod["status"][field].as_str().unwrap_or_default();
     match reason("phase") {
@@ -77,11 +83,41 @@ async fn on_node(question: &Question<'_>, pod: &Value, node: &str) -> PendingExp
             ("waiting on its node", format!("it is on {node} and waits for the {what}{of}: {}", first.reason))
         }
     };
+    let mut waits = waits;
+    let ports = host_ports(pod);
+    let crashes = waits.iter().any(|wait| wait.what == "container" && wait.last_error.is_some());
+    if crashes && !ports.is_empty() && question.may_see_node(node) {
+        let query: Vec<String> = ports.iter().map(|port| format!("port={port}")).collect();
+        let path = format!("ports?{}", query.join("&"));
+        // Who is silent here was silent above, or else the rest is told without it.
+        let holders = question.agent::<Vec<PortHolder>>(node, &path).await.unwrap_or_default();
+        name_rivals(&mut waits, &format!("{}/{}", own.namespace, own.name), &holders);
+    }
     let mut told = PendingExplanation::new(own, state, summary);
     told.node = node.to_owned();
     told.waits = waits;
     told.missing.extend(missing);
     told
+}
+
+/// Says of containers that do not stay up who else holds a port of the node that the pod asks for: that may
+/// be why, and the container's own exit code does not tell it.
+fn name_rivals(waits: &mut [Wait], own: &str, holders: &[PortHolder]) {
+    let others = holders.iter().filter(|holder| holder.pod.as_deref() != Some(own));
+    let named = others.map(|holder| {
+        let PortHolder { address, port, protocol, pid, command, pod } = holder;
+        let of = pod.as_ref().map(|pod| format!(" of pod {pod}")).unwrap_or_default();
+        format!("{address}:{port}/{protocol} of the node is held by process {pid} ({command}){of}")
+    });
+    let named: Vec<String> = named.collect();
+    if named.is_empty() {
+        return;
+    }
+    for wait in waits.iter_mut().filter(|wait| wait.what == "container") {
+        if let Some(error) = &mut wait.last_error {
+            *error = format!("{error}; {}", named.join(", "));
+        }
+    }
 }
 
 /// What the pod's status says where its node is silent.
@@ -165,4 +201,52 @@ fn host_ports(pod: &Value) -> Vec<String> {
         Some(format!("{}/{number}", port["protocol"].as_str().unwrap_or("TCP")))
     });
     named.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn until_when_a_pod_that_is_deleted_may_end_is_told() {
+        let at = "2026-01-01T00:00:30Z";
+        let pod = |grace: u64| {
+            json!({"metadata": {"deletionTimestamp": at, "deletionGracePeriodSeconds": grace},
+                "status": {"conditions": [{"type": "Ready", "status": "True"}]}})
+        };
+        let told = |grace| ended(&pod(grace)).expect("it is ending").1;
+        assert_eq!(told(30), format!("it is being deleted; its containers have until {at} to end"));
+        assert_eq!(told(0), "it is being deleted");
+    }
+
+    #[test]
+    fn who_holds_the_port_of_a_container_that_does_not_stay_up_is_named() {
+        let wait = |what: &str| Wait {
+            what: what.into(),
+            container: Some("c".into()),
+            reason: "CrashLoopBackOff".into(),
+            since: None,
+            last_error: Some("exit code 1".into()),
+            next_try: None,
+        };
+        let holder = |pod: &str| PortHolder {
+            address: "0.0.0.0".into(),
+            port: 80,
+            protocol: "TCP".into(),
+            pid: 7,
+            command: "peer tcp 80".into(),
+            pod: Some(pod.into()),
+        };
+        let errors = |holders: &[PortHolder]| {
+            let mut waits = [wait("container"), wait("image")];
+            name_rivals(&mut waits, "n/own", holders);
+            waits.map(|wait| wait.last_error.unwrap_or_default())
+        };
+        assert_eq!(errors(&[holder("n/own")]), ["exit code 1", "exit code 1"], "its own is no rival");
+        let named =
+            "exit code 1; 0.0.0.0:80/TCP of the node is held by process 7 (peer tcp 80) of pod n/other";
+        assert_eq!(errors(&[holder("n/own"), holder("n/other")]), [named, "exit code 1"]);
+    }
 }
