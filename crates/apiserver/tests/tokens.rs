@@ -269,7 +269,7 @@ async fn anyone_who_may_can_verify_tokens() {
     assert_eq!(
         about,
         json!({
-            "issuer": ISSUER, "jwks_uri": "https://127.0.0.1:6443/openid/v1/jwks",
+            "issuer": ISSUER, "jwks_uri": "https://192.0.2.1:6443/openid/v1/jwks",
             "response_types_supported": ["id_token"], "subject_types_supported": ["public"],
             "id_token_signing_alg_values_supported": ["ES256"],
         })
