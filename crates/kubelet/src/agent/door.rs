@@ -23,6 +23,9 @@ use crate::images::chain;
 
 /// How long an answer of the API server is believed: a token that was taken back works no longer here.
 const BELIEVED: Duration = Duration::from_secs(10);
+/// The API server's own group. No request for a certificate is granted that names it, so that who bears the
+/// API server's name alone is not the API server.
+const MASTERS: &str = "system:masters";
 /// More than this many callers are asked about anew, which bounds the memory that callers can take.
 const REMEMBERED_MAX: usize = 1_024;
 
@@ -46,10 +49,11 @@ impl Peer {
         let text =
             |value: &x509_parser::x509::AttributeTypeAndValue<'_>| value.as_str().ok().map(str::to_owned);
         let Some(name) = subject.iter_common_name().find_map(text) else { return Self::Unknown };
-        if api_servers.contains(&name) {
+        let groups: Vec<String> = subject.iter_organization().filter_map(text).collect();
+        if api_servers.contains(&name) && groups.iter().any(|group| group == MASTERS) {
             return Self::ApiServer;
         }
-        Self::Certificate { name, groups: subject.iter_organization().filter_map(text).collect() }
+        Self::Certificate { name, groups }
     }
 }
 

@@ -149,6 +149,12 @@ async fn the_api_server_may_do_all_unasked() {
 #[tokio::test]
 async fn other_certificates_are_reviewed() {
     let node = Node::start().await;
+    let namesake = node.authority.client("the-api-server", "people");
+    assert_eq!(
+        node.ask(namesake, None, EXEC).await.expect("answers"),
+        "403 Forbidden (user=the-api-server, verb=create, resource=nodes, subresource(s)=[proxy])",
+        "the name without the group"
+    );
     let peer = || node.authority.client("system:node:other", "system:nodes");
     assert_eq!(
         node.ask(peer(), None, EXEC).await.expect("answers"),
