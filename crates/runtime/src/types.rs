@@ -177,6 +177,10 @@ pub struct Weakness {
     pub writable_program: bool,
     /// Links lead mounts and logs wherever they point on the node.
     pub follows_links: bool,
+    /// Masks are made of what `/dev/null` is in the container once its volumes are mounted.
+    pub trusts_volumes: bool,
+    /// Volumes are mounted inside `/proc`, too.
+    pub mounts_into_proc: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

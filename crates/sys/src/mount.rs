@@ -51,6 +51,16 @@ pub fn open_tree(path: &Path, recursive: bool) -> io::Result<OwnedFd> {
     unsafe { owned(libc::syscall(libc::SYS_open_tree, libc::AT_FDCWD, path.as_ptr(), flags)) }
 }
 
+/// The same of what a descriptor is open on, whatever a path to it has become.
+pub fn open_tree_of(file: BorrowedFd<'_>, recursive: bool) -> io::Result<OwnedFd> {
+    let mut flags = libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC | libc::AT_EMPTY_PATH as libc::c_uint;
+    if recursive {
+        flags |= libc::AT_RECURSIVE as libc::c_uint;
+    }
+    // SAFETY: the descriptor is open for as long as it is borrowed, and the path is an empty string.
+    unsafe { owned(libc::syscall(libc::SYS_open_tree, file.as_raw_fd(), c"".as_ptr(), flags)) }
+}
+
 /// Sets attributes of a detached tree, and its propagation.
 pub fn set_attributes(
     tree: BorrowedFd<'_>,
@@ -151,12 +161,27 @@ pub fn new_filesystem(kind: &str, options: &[(&str, Option<&str>)], attributes: 
 /// Opens `path` as if `root` were `/`: neither `..` nor a symbolic link leads out, and the links of
 /// `/proc` that lead anywhere are refused.
 pub fn open_in_root(root: BorrowedFd<'_>, path: &Path, flags: libc::c_int, mode: u32) -> io::Result<OwnedFd> {
+    open_resolving(root, path, flags, mode, 0)
+}
+
+/// The same for a path that shall lead over no link at all: ELOOP if it does.
+pub fn open_without_links(root: BorrowedFd<'_>, path: &Path, flags: libc::c_int) -> io::Result<OwnedFd> {
+    open_resolving(root, path, flags, 0, libc::RESOLVE_NO_SYMLINKS)
+}
+
+fn open_resolving(
+    root: BorrowedFd<'_>,
+    path: &Path,
+    flags: libc::c_int,
+    mode: u32,
+    more: u64,
+) -> io::Result<OwnedFd> {
     let path = c_path(path)?;
     // SAFETY: all fields are integers, for which zero is a value.
     let mut how: libc::open_how = unsafe { std::mem::zeroed() };
     how.flags = (flags | libc::O_CLOEXEC) as u64;
     how.mode = u64::from(mode);
-    how.resolve = libc::RESOLVE_IN_ROOT | libc::RESOLVE_NO_MAGICLINKS;
+    how.resolve = libc::RESOLVE_IN_ROOT | libc::RESOLVE_NO_MAGICLINKS | more;
     loop {
         // SAFETY: path and `how` live until the call returns, and its size is passed with it.
         let answer = unsafe {
@@ -214,6 +239,9 @@ mod tests {
         assert_eq!(io::read_to_string(File::from(file)).unwrap(), "inside");
         let error = open_in_root(dir.as_fd(), Path::new("/link/passwd"), libc::O_RDONLY, 0).unwrap_err();
         assert_eq!(error.raw_os_error(), Some(libc::ENOENT));
+        let without = |path: &str| open_without_links(dir.as_fd(), Path::new(path), libc::O_PATH);
+        assert!(without("/etc/../etc/name").is_ok());
+        assert_eq!(without("/link").unwrap_err().raw_os_error(), Some(libc::ELOOP));
         fs::remove_dir_all(&root).unwrap();
     }
 

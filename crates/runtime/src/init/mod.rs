@@ -5,9 +5,11 @@
 //! the stream is the success.
 
 mod exec;
+mod masks;
 mod pause;
 mod process;
 mod rootfs;
+mod targets;
 mod users;
 
 use std::convert::Infallible;

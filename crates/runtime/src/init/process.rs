@@ -19,7 +19,7 @@ use skiff_sys::tty;
 
 use super::rootfs::Users;
 use super::users::{self, Identity, Wanted};
-use super::{Go, Note, failed, join_cgroups, join_namespaces, rootfs, set_oom_score_adj, warn};
+use super::{Go, Note, failed, join_cgroups, join_namespaces, masks, rootfs, set_oom_score_adj, warn};
 use crate::files::read_json;
 use crate::protocol::{Failure, receive, send};
 use crate::spec::Spec;
@@ -78,9 +78,9 @@ fn start(prepared: Prepared, pause: BorrowedFd<'_>, socket: &UnixStream) -> Resu
     join_namespaces(pause, join)?;
     unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWCGROUP)
         .map_err(failed("make the container's namespaces"))?;
-    rootfs::enter(&spec, parts)?;
+    let null = rootfs::enter(&spec, parts)?;
     let setup = Setup::new(&spec)?;
-    rootfs::seal(&spec)?;
+    masks::seal(&spec, null)?;
     session(spec.tty.then_some(Console::Own), socket)?;
     if !spec.tty {
         send(socket, &Note::Ready, &[]).map_err(Failure::doing("answer the shim"))?;

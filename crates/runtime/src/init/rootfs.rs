@@ -24,27 +24,11 @@ use skiff_sys::mount::{
 };
 
 use super::failed;
+use super::masks::Null;
+use super::targets::Inside;
 use crate::protocol::Failure;
 use crate::spec::{DeviceNode, Rootfs, Spec};
 use crate::types::{Mount, Propagation};
-
-/// What a container can't read (containerd's list).
-const MASKED: [&str; 11] = [
-    "/proc/acpi",
-    "/proc/asound",
-    "/proc/interrupts",
-    "/proc/kcore",
-    "/proc/keys",
-    "/proc/latency_stats",
-    "/proc/timer_list",
-    "/proc/timer_stats",
-    "/proc/sched_debug",
-    "/proc/scsi",
-    "/sys/firmware",
-];
-const MASKED_MORE: [&str; 2] = ["/sys/devices/virtual/powercap", "/sys/devices/system/cpu"];
-/// What it can't write.
-const READ_ONLY_PATHS: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
 const DEFAULT_DEVICES: [(&str, u32, u32); 6] =
     [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
@@ -105,8 +89,8 @@ pub(super) fn gather(spec: &Spec, users: Option<Users<'_>>) -> Result<Parts, Fai
     Ok(Parts { mounts, shm, theirs: Some((root, devices)) })
 }
 
-/// Builds the root and makes it this process's.
-pub(super) fn enter(spec: &Spec, parts: Parts) -> Result<(), Failure> {
+/// Builds the root and makes it this process's. Answers what its masks are made of.
+pub(super) fn enter(spec: &Spec, parts: Parts) -> Result<Null, Failure> {
     let Parts { mounts, shm, theirs } = parts;
     make_private()?;
     let (root, given) = match theirs {
@@ -123,6 +107,8 @@ pub(super) fn enter(spec: &Spec, parts: Parts) -> Result<(), Failure> {
     };
     let root = Root { fd: root, follows_links: spec.weakness.follows_links };
 
+    let inside = Inside { root: &root, open: spec.weakness.mounts_into_proc };
+    inside.ordinary_directory("proc", "/proc")?;
     root.attach_new("proc", &[], NO_SUID | NO_DEV | NO_EXEC, "/proc")?;
     root.attach_new("tmpfs", &[("mode", Some("755")), ("size", Some("65536k"))], NO_SUID, "/dev")?;
     let pts =
@@ -131,18 +117,21 @@ pub(super) fn enter(spec: &Spec, parts: Parts) -> Result<(), Failure> {
     root.attach_new("mqueue", &[], NO_SUID | NO_DEV | NO_EXEC, "/dev/mqueue")?;
     root.attach(shm, "/dev/shm")?;
     let sysfs = if spec.privileged { 0 } else { READ_ONLY };
+    inside.ordinary_directory("sysfs", "/sys")?;
     root.attach_new("sysfs", &[], sysfs | NO_SUID | NO_DEV | NO_EXEC, "/sys")?;
     cgroups(&root, sysfs)?;
     devices(&root, spec, given)?;
+    let null = Null::of(&root, spec.weakness.trusts_volumes)?;
     for (wanted, tree) in spec.mounts.iter().zip(mounts) {
         let is_dir = wanted.source.as_os_str().is_empty() || wanted.source.is_dir();
-        let target = root.mount_point(&wanted.target, is_dir)?;
+        let target = inside.mount_point(wanted, tree.as_fd(), is_dir)?;
         move_mount(tree.as_fd(), target.as_fd()).map_err(doing("mount on", &wanted.target))?;
     }
     fchdir(&root.fd).map_err(failed("enter the container's root"))?;
     pivot_root(".", ".").map_err(failed("change the root"))?;
     umount2(".", MntFlags::MNT_DETACH).map_err(failed("leave the node's mounts"))?;
-    chdir("/").map_err(failed("enter /"))
+    chdir("/").map_err(failed("enter /"))?;
+    Ok(null)
 }
 
 /// Attaches a tree on top of this process's root, which goes on to see what is below.
@@ -167,28 +156,6 @@ fn show_to(users: BorrowedFd<'_>, tree: &OwnedFd, path: &Path) -> Result<(), Fai
             ),
         )
     })
-}
-
-/// Masks what must not be seen and makes read-only what must not be written: the last step, after the
-/// working directory has been made.
-pub(super) fn seal(spec: &Spec) -> Result<(), Failure> {
-    if !spec.unmasked {
-        for path in READ_ONLY_PATHS {
-            make_read_only(Path::new(path))?;
-        }
-        for path in MASKED.iter().chain(&MASKED_MORE[..1]) {
-            mask(Path::new(path))?;
-        }
-        for cpu in thermal_throttle_dirs() {
-            mask(&cpu)?;
-        }
-    }
-    if spec.rootfs.read_only {
-        let flags = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
-        mount(None::<&str>, "/", None::<&str>, flags, None::<&str>)
-            .map_err(failed("make the root read-only"))?;
-    }
-    Ok(())
 }
 
 /// The container's terminal is also its console.
@@ -424,48 +391,19 @@ fn node_devices(top: &Path) -> Vec<DeviceNode> {
     found
 }
 
-/// Where CPUs tell of their temperature, which differs with the neighbours' load (containerd masks it too).
-fn thermal_throttle_dirs() -> Vec<PathBuf> {
-    let cpus = fs::read_dir(MASKED_MORE[1]).into_iter().flatten().flatten();
-    cpus.map(|cpu| cpu.path().join("thermal_throttle")).filter(|dir| dir.exists()).collect()
-}
-
-fn mask(path: &Path) -> Result<(), Failure> {
-    let Ok(kind) = fs::symlink_metadata(path) else { return Ok(()) };
-    let complain = doing("mask", path);
-    let tree = if kind.is_dir() {
-        new_filesystem("tmpfs", &[("size", Some("0"))], READ_ONLY | NO_SUID | NO_DEV | NO_EXEC)
-    } else {
-        open_tree(Path::new("/dev/null"), false)
-    };
-    tree.and_then(|tree| move_mount(tree.as_fd(), open_path(path)?.as_fd())).map_err(complain)
-}
-
-fn make_read_only(path: &Path) -> Result<(), Failure> {
-    if !path.exists() {
-        return Ok(());
-    }
-    let act = || {
-        let tree = open_tree(path, true)?;
-        set_attributes(tree.as_fd(), READ_ONLY | NO_SUID | NO_DEV | NO_EXEC, None, true)?;
-        move_mount(tree.as_fd(), open_path(path)?.as_fd())
-    };
-    act().map_err(doing("make read-only", path))
-}
-
-fn open_path(path: &Path) -> io::Result<OwnedFd> {
+pub(super) fn open_path(path: &Path) -> io::Result<OwnedFd> {
     Ok(nix::fcntl::open(path, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?)
 }
 
 /// The new root while this process still has its old one. Every path is the container's.
-struct Root {
-    fd: OwnedFd,
+pub(super) struct Root {
+    pub(super) fd: OwnedFd,
     /// See [`crate::types::Weakness`].
     follows_links: bool,
 }
 
 impl Root {
-    fn open(&self, path: &Path) -> io::Result<OwnedFd> {
+    pub(super) fn open(&self, path: &Path) -> io::Result<OwnedFd> {
         if self.follows_links {
             let relative = path.strip_prefix("/").unwrap_or(path);
             let relative = if relative.as_os_str().is_empty() { Path::new(".") } else { relative };
@@ -493,7 +431,7 @@ impl Root {
     }
 
     /// The place of a mount, made if missing; in the container's own layer.
-    fn mount_point(&self, path: &Path, is_dir: bool) -> Result<OwnedFd, Failure> {
+    pub(super) fn mount_point(&self, path: &Path, is_dir: bool) -> Result<OwnedFd, Failure> {
         match self.open(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             answer => return answer.map_err(doing("open the mount point", path)),
@@ -567,6 +505,6 @@ impl Root {
     }
 }
 
-fn doing(action: &str, path: impl AsRef<Path>) -> impl FnOnce(io::Error) -> Failure {
+pub(super) fn doing(action: &str, path: impl AsRef<Path>) -> impl FnOnce(io::Error) -> Failure {
     Failure::doing(format!("{action} {}", path.as_ref().display()))
 }

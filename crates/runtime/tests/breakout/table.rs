@@ -79,6 +79,10 @@ pub(crate) enum Way {
     LinkInVolume,
     /// A link in the place of the log.
     LinkForLog,
+    /// A volume at `/dev`, whose `null` is a link to what is masked.
+    NullInVolume,
+    /// A volume at this path, beside one at `/volume` with a link to `/`.
+    VolumeAt(&'static str),
 }
 
 pub(crate) struct Attempt {
@@ -143,6 +147,7 @@ const fn filtered(why: &'static str) -> [Expected; SETTINGS] {
 
 const ADMIN: &str = "it takes CAP_SYS_ADMIN, which no container has by default";
 const READ_ONLY: &str = "what belongs to the whole machine is on a read-only mount";
+const KERNELS: &str = "what is in /proc is the kernel's, however a path leads there";
 const OTHER_PROCESSES: &str = "its process namespace shows no process of another pod";
 
 fn add(plan: &mut Plan, capability: &str) {
@@ -169,6 +174,14 @@ fn follow_links(plan: &mut Plan) {
 
 fn leak(plan: &mut Plan) {
     plan.weakness.leaks_descriptors = true;
+}
+
+fn trust_volumes(plan: &mut Plan) {
+    plan.weakness.trusts_volumes = true;
+}
+
+fn mount_into_proc(plan: &mut Plan) {
+    plan.weakness.mounts_into_proc = true;
 }
 
 pub(crate) const ATTEMPTS: &[Attempt] = &[
@@ -323,6 +336,14 @@ pub(crate) const ATTEMPTS: &[Attempt] = &[
         nowhere("mounts are made below the container's root, whatever a link says"),
         follow_links,
     ),
+    row(
+        "null-in-volume",
+        Way::NullInVolume,
+        unmasked("masks are made of the null device, which is taken before a volume is mounted over it"),
+        trust_volumes,
+    ),
+    row("volume-in-proc", Way::VolumeAt("/proc/tty"), nowhere(KERNELS), mount_into_proc),
+    row("volume-in-proc-by-link", Way::VolumeAt("/volume/link/proc/tty"), nowhere(KERNELS), mount_into_proc),
     row("link-for-log", Way::LinkForLog, nowhere("a log is never opened through a link"), follow_links),
     row(
         "tiocsti",

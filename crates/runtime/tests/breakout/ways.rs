@@ -60,12 +60,14 @@ impl Hostile {
             })
             .await;
         let answer = match attempt.way {
-            Way::Program(args) => self.program(&sandbox, plan, args, None).await.unwrap(),
-            Way::Against(what) => self.program(&sandbox, plan, &[what, &self.name], None).await.unwrap(),
+            Way::Program(args) => self.program(&sandbox, plan, args, |_| {}).await.unwrap(),
+            Way::Against(what) => self.program(&sandbox, plan, &[what, &self.name], |_| {}).await.unwrap(),
             Way::Command(args) => self.command(&sandbox, plan, args).await,
             Way::DirectoryOfDescriptor => self.directories(&sandbox, plan).await,
             Way::LinkInVolume => self.link_in_volume(&sandbox, plan).await,
             Way::LinkForLog => self.link_for_log(&sandbox, plan).await,
+            Way::NullInVolume => self.null_in_volume(&sandbox, plan).await,
+            Way::VolumeAt(path) => self.volume_at(&sandbox, plan, path).await,
         };
         self.node.runtime.remove_sandbox(&sandbox.id).await.unwrap();
         answer
@@ -87,13 +89,13 @@ impl Hostile {
         sandbox: &Sandbox,
         plan: &Plan,
         args: &[&str],
-        directory: Option<String>,
+        change: impl FnOnce(&mut ContainerConfig),
     ) -> Result<(bool, String), Error> {
         let mut config = self.node.container_config("");
         self.give_program(&mut config, args);
         config.security = plan.security.clone();
         config.tty = plan.tty;
-        config.working_dir = directory;
+        change(&mut config);
         let id = self.node.runtime.create_container(&sandbox.id, config).await?;
         let started = self.node.runtime.start_container(&id).await;
         let ended = match &started {
@@ -133,7 +135,7 @@ impl Hostile {
         let mut all = String::new();
         for number in DESCRIPTORS {
             let directory = Some(format!("/proc/self/fd/{number}"));
-            match self.program(sandbox, plan, &["directory"], directory).await {
+            match self.program(sandbox, plan, &["directory"], |config| config.working_dir = directory).await {
                 Ok((true, said)) => return (true, format!("descriptor {number}: {said}")),
                 Ok((false, said)) => all.push_str(&said),
                 Err(error) => all.push_str(&format!("{error}\n")),
@@ -161,6 +163,46 @@ impl Hostile {
         };
         let made = self.node.runtime.create_container(&sandbox.id, config).await;
         (fs::exists(path("outside/made")).unwrap(), format!("{made:?}"))
+    }
+
+    async fn null_in_volume(&self, sandbox: &Sandbox, plan: &Plan) -> (bool, String) {
+        let dir = tempfile::tempdir_in(self.node.dir.path()).unwrap();
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        symlink("/proc/interrupts", dir.path().join("null")).unwrap();
+        let volume = Mount { source: dir.path().into(), target: "/dev".into(), ..Mount::default() };
+        let args = ["read", "/proc/interrupts"];
+        self.program(sandbox, plan, &args, |config| config.mounts.push(volume)).await.unwrap()
+    }
+
+    /// Either the runtime refuses, or the program reads what the volume says.
+    async fn volume_at(&self, sandbox: &Sandbox, plan: &Plan, path: &str) -> (bool, String) {
+        let dir = tempfile::tempdir_in(self.node.dir.path()).unwrap();
+        let volumes = ["links", "forged"].map(|name| dir.path().join(name));
+        for volume in [dir.path(), &volumes[0], &volumes[1]] {
+            fs::create_dir_all(volume).unwrap();
+            fs::set_permissions(volume, fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        symlink("/", volumes[0].join("link")).unwrap();
+        fs::write(volumes[1].join("forged"), "forged").unwrap();
+        let [links, forged] = volumes;
+        let mounts = [
+            Mount { source: links, target: "/volume".into(), ..Mount::default() },
+            Mount { source: forged, target: path.into(), ..Mount::default() },
+        ];
+        match self
+            .program(sandbox, plan, &["read", "/proc/tty/forged"], |config| config.mounts.extend(mounts))
+            .await
+        {
+            Ok(answer) => answer,
+            Err(error) => {
+                let said = error.to_string();
+                assert!(
+                    said.ends_with("\"/proc/tty\" cannot be mounted because it is inside /proc"),
+                    "{said}"
+                );
+                (false, said)
+            }
+        }
     }
 
     /// The pod was given the directory of its log, moves the log away and puts a link in its place before
