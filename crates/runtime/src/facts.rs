@@ -15,6 +15,10 @@ pub const NAMESPACES: [&str; 8] = ["net", "pid", "ipc", "uts", "mnt", "user", "c
 /// How much of a command line is told.
 const COMMAND_CHARS_MAX: usize = 60;
 
+/// The view of the kernel by which its settings and devices are changed. Control groups are not of it: of
+/// them a container sees its own alone.
+const SETTINGS: &str = "sysfs";
+
 /// Mounts of these kinds are views of the kernel, not paths of the node.
 const KERNEL_VIEWS: [&str; 12] = [
     "proc",
@@ -206,6 +210,16 @@ pub fn writable_node_paths(
     let mut found: Vec<(PathBuf, PathBuf)> = Vec::new();
     for mount in container.iter().filter(|mount| mount.writable) {
         let wished = asked.iter().any(|target| mount.target.starts_with(target));
+        // Those are read-only in a container that has no privilege; where they are not, writing there sets
+        // what the whole node runs by.
+        let of_node = mount.kind == SETTINGS && mount.target.starts_with("/sys");
+        if of_node && !wished {
+            let place = mount.target.clone();
+            if !found.iter().any(|(above, _)| place.starts_with(above)) {
+                found.push((place.clone(), place));
+            }
+            continue;
+        }
         if KERNEL_VIEWS.contains(&mount.kind.as_str()) && !wished {
             continue;
         }
@@ -301,5 +315,24 @@ mod tests {
         let found = writable_node_paths(&container, &node, &own, &["/node".into()]);
         let expected = [("/logs", "/var/log"), ("/d", "/data/a b"), ("/node", "/")];
         assert_eq!(found, expected.map(|(inside, there)| (inside.into(), there.into())));
+    }
+
+    #[test]
+    fn the_kernels_settings_are_the_nodes_where_they_can_be_written() {
+        let found = |how: &str, groups: &str| {
+            let lines = [
+                "11 10 0:51 / /proc rw - proc proc rw".to_owned(),
+                format!("12 10 0:52 / /sys {how} - sysfs sysfs rw"),
+                format!("13 12 0:53 / /sys/fs/cgroup {groups} - cgroup2 cgroup rw"),
+                "14 10 0:54 / /dev/mqueue rw - mqueue mqueue rw".to_owned(),
+            ];
+            let container: Vec<MountFact> = lines.iter().filter_map(|line| parse_mount(line)).collect();
+            let found = writable_node_paths(&container, &[], &[], &[]);
+            found.into_iter().map(|(_, place)| place.display().to_string()).collect::<Vec<_>>()
+        };
+        assert_eq!(found("ro", "ro"), Vec::<String>::new(), "as any container has them");
+        assert_eq!(found("rw", "ro"), ["/sys"]);
+        assert_eq!(found("rw", "rw"), ["/sys"], "which says it of all below");
+        assert_eq!(found("ro", "rw"), Vec::<String>::new(), "its own control group is not the node's");
     }
 }

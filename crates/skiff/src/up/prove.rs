@@ -3,7 +3,7 @@
 //! [`compare`] is a plain function of two stocks and of what was [`Ours`]; a difference that is not ours was
 //! made by others meanwhile, is told apart, and proves nothing against us.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs;
 use std::net::Ipv4Addr;
@@ -40,6 +40,8 @@ pub(crate) struct Ours {
     pub(crate) namespaces: Facts,
     /// Processes by PID and start time.
     pub(crate) processes: Facts,
+    /// When that was learned, in the kernel's ticks since the boot.
+    learned: u64,
 }
 
 impl Ours {
@@ -83,6 +85,15 @@ impl Ours {
             }
             self.processes.insert(format!("{} {}", process.pid, stock::start_time(process.pid)));
         }
+        self.learned = stock::ticks_now();
+    }
+
+    /// The kernel gives the number of a namespace that has ended to the next one: what only younger
+    /// processes are in is somebody else's. `oldest` is when each one's oldest process was started.
+    fn without_reused(mut self, oldest: &BTreeMap<String, u64>) -> Self {
+        let learned = self.learned;
+        self.namespaces.retain(|name| oldest.get(name).is_some_and(|started| *started <= learned));
+        self
     }
 
     fn is_ours(&self, kind: &str, fact: &str) -> bool {
@@ -188,6 +199,7 @@ pub(crate) fn text(before: &Stock, after: &Stock, differences: &[Difference]) ->
         }
     }
     let left = differences.iter().filter(|one| one.ours).count();
+    out.push_str("Not looked at: what pods wrote to paths of this machine by hostPath volumes.\n");
     out.push_str(&match left {
         0 => "Nothing of ours is left.\n".to_owned(),
         some => format!("{some} of ours differ.\n"),
@@ -197,7 +209,8 @@ pub(crate) fn text(before: &Stock, after: &Stock, differences: &[Difference]) ->
 
 /// Prints the comparison; the exit status says whether anything of ours differs.
 pub(crate) fn print(before: &Stock, after: &Stock, ours: &Ours) -> ExitCode {
-    let differences = compare(before, after, ours);
+    let ours = ours.clone().without_reused(&stock::oldest_members());
+    let differences = compare(before, after, &ours);
     print!("{}", text(before, after, &differences));
     if differences.iter().any(|one| one.ours) { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }
@@ -302,9 +315,22 @@ mod tests {
     }
 
     #[test]
+    fn a_namespace_that_took_the_number_of_one_of_ours_is_somebody_elses() {
+        let names = |all: &[&str]| -> Facts { all.iter().map(|name| (*name).to_owned()).collect() };
+        let ours = Ours { namespaces: names(&["net:[1]", "net:[2]", "net:[3]"]), learned: 100, ..ours() };
+        let oldest = [("net:[1]", 99), ("net:[2]", 101)].map(|(name, started)| (name.to_owned(), started));
+        assert_eq!(ours.without_reused(&oldest.into()).namespaces, names(&["net:[1]"]));
+    }
+
+    #[test]
     fn no_difference_is_the_proof() {
         let same = stock(&["lo"], &[], &[]);
         assert_eq!(compare(&same, &same, &ours()), []);
-        assert!(text(&same, &same, &[]).ends_with("Nothing of ours is left.\n"));
+        let told = text(&same, &same, &[]);
+        assert!(told.ends_with("Nothing of ours is left.\n"));
+        assert!(
+            told.contains("\nNot looked at: what pods wrote to paths of this machine by hostPath"),
+            "{told}"
+        );
     }
 }
