@@ -41,7 +41,7 @@ pub(crate) struct Ours {
     /// Processes by PID and start time.
     pub(crate) processes: Facts,
     /// When that was learned, in the kernel's ticks since the boot.
-    learned: u64,
+    pub(crate) learned: u64,
 }
 
 impl Ours {

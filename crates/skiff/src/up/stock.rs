@@ -3,7 +3,7 @@
 //! Read off the kernel as text, one fact a line, so that two stocks are compared line by line. What changes
 //! by itself (counters, ages, kernel threads) is no fact.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -196,6 +196,29 @@ pub(crate) fn start_time(pid: u32) -> String {
     // The 22nd field; the second may hold blanks, and ends with the last parenthesis.
     let started = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(19));
     started.unwrap_or_default().to_owned()
+}
+
+/// The kernel's ticks since the boot.
+pub(crate) fn ticks_now() -> u64 {
+    // USER_HZ, the same on every machine that programs see.
+    const TICKS_PER_SECOND: f64 = 100.0;
+    let uptime = fs::read_to_string("/proc/uptime").unwrap_or_default();
+    let seconds: f64 = uptime.split(' ').next().and_then(|text| text.parse().ok()).unwrap_or_default();
+    (seconds * TICKS_PER_SECOND) as u64
+}
+
+/// When the oldest process in each namespace was started, in ticks since the boot.
+pub(crate) fn oldest_members() -> BTreeMap<String, u64> {
+    let mut oldest = BTreeMap::new();
+    for process in skiff_runtime::facts::processes().unwrap_or_default() {
+        // One that ended meanwhile is in none.
+        let Ok(started) = start_time(process.pid).parse::<u64>() else { continue };
+        for (inode, kind) in process.namespaces.into_iter().zip(skiff_runtime::facts::NAMESPACES) {
+            let known = oldest.entry(format!("{kind}:[{inode}]")).or_insert(started);
+            *known = started.min(*known);
+        }
+    }
+    oldest
 }
 
 /// Parameters with their values, but those that count something.
