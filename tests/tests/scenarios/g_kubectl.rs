@@ -16,7 +16,8 @@ fn g_create_get_describe_exec_logs_delete() {
         namespace.apply(&SLEEPER.replace("{name: sleeper}", "{name: other}")).ok(),
         "pod/other created\n"
     );
-    namespace.ready("sleeper");
+    // Both, since the widest status makes the column.
+    ["sleeper", "other"].iter().for_each(|pod| namespace.ready(pod));
     let listing = namespace.kubectl(&["get", "pods"]).ok();
     assert!(listing.starts_with("NAME ") && listing.contains("1/1     Running   0"), "{listing}");
     let wide = namespace.kubectl(&["get", "po", "-o", "wide"]).ok();
