@@ -9,8 +9,8 @@ pub(crate) mod restriction;
 
 use skiff_api::selector::FieldSelector;
 
-pub(crate) use graph::{Graph, names_secrets};
 use graph::Vertex;
+pub(crate) use graph::{Graph, names_secrets};
 
 use crate::auth::{Attributes, Identity};
 use crate::derived::Derived;
