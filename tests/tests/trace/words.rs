@@ -74,7 +74,7 @@ fn what_makes_no_sense_is_one_sentence() {
     let cluster = Cluster::shared();
     let namespace = cluster.namespace("trace-words");
     namespace.apply(&peer("c1", &cluster.worker(1), "", "tcp, '7000'", "")).ok();
-    namespace.ready("c1");
+    namespace.serves("c1");
     for (from, to, says) in [
         ("c1", "pod/nobody", "there is no pod nobody in namespace trace-words"),
         ("pod/c2", "10.0.0.1:80", "did you mean c1?"),
@@ -96,4 +96,21 @@ fn what_makes_no_sense_is_one_sentence() {
     assert!(summary.contains("no uplink") && summary.contains("--uplink"), "{told:#}");
     assert!(told["live"].is_null(), "{told:#}");
     assert!(told["missing"][0]["why"].as_str().unwrap_or_default().contains("nothing is sent"), "{told:#}");
+    // The machine itself is no stranger, and an address that nobody has is not outside.
+    let machine = machine_address(&cluster.node_ip(&cluster.worker(1)));
+    let told = traced(&namespace, &["c1", &format!("{machine}:9")]);
+    let summary = told["ways"][0]["summary"].as_str().unwrap_or_default();
+    assert!(summary.contains("the machine that the nodes run on"), "{told:#}");
+    let told = traced(&namespace, &["192.0.2.1", "pod/c1:7000"]);
+    assert_eq!(told["ways"][0]["verdict"], "Unreachable", "{told:#}");
+    let told = traced(&namespace, &["external", "pod/c1:7000"]);
+    assert_eq!(told["ways"][0]["sourceSeen"], machine.as_str(), "{told:#}");
+}
+
+/// What this machine sends to a node from.
+fn machine_address(node: &str) -> String {
+    let socket = std::net::UdpSocket::bind("0.0.0.0:0").expect("a socket");
+    // Connecting a datagram socket sends nothing.
+    socket.connect((node, 9)).expect("a route");
+    socket.local_addr().expect("an address").ip().to_string()
 }
