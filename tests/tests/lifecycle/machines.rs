@@ -69,6 +69,16 @@ impl Machine {
         pids.filter(is_agent).collect()
     }
 
+    /// Who enters the machine is killed when a value is dropped, what it started there goes on.
+    fn end_agents(&self) {
+        wait_until("no agent is left", || {
+            let pids = self.agents();
+            // One that ended by itself meanwhile is as good.
+            pids.iter().for_each(|pid| drop(Command::new("kill").args(["-KILL", pid]).output()));
+            pids.is_empty()
+        });
+    }
+
     fn text(&self, log: &str) -> String {
         fs::read_to_string(self.dir.join(log)).unwrap_or_default()
     }
@@ -179,6 +189,7 @@ fn a_server_and_an_agent_on_machines_of_their_own_are_a_cluster() {
 
     // The agent is started again without the token's being asked for, which is gone: it kept what it got.
     drop(joined);
+    other.end_agents();
     let id = secret.split_once('.').expect("a bootstrap token").0;
     kubectl(&["-n", "kube-system", "delete", "secret", &format!("bootstrap-token-{id}")]).ok();
     let kept = other.dir.join("agent/membership.json");
@@ -189,6 +200,7 @@ fn a_server_and_an_agent_on_machines_of_their_own_are_a_cluster() {
     let count = "jsonpath={.status.containerStatuses[0].restartCount}";
     assert_eq!(kubectl(&["get", "pod", "there", "-o", count]).ok(), "0");
     drop(again);
+    other.end_agents();
 
     // One that lost what it kept is told what to do, and helped by another token.
     fs::remove_file(&kept).expect("it is there");
