@@ -13,10 +13,10 @@ use crate::http_body::{Response, full};
 const THRESHOLD: u64 = 128 * 1024;
 const LEVEL: u32 = 1;
 
-/// Whether `gzip` is among the codings of `Accept-Encoding`.
+/// Whether `gzip` is among the codings of `Accept-Encoding`; of several, the first counts, as for upstream.
 pub(crate) fn takes_gzip(headers: &HeaderMap) -> bool {
-    let texts = headers.get_all(ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
-    texts.flat_map(|text| text.split(',')).any(|coding| {
+    let text = headers.get(ACCEPT_ENCODING).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    text.split(',').any(|coding| {
         let mut parts = coding.split(';').map(str::trim);
         let named = parts.next().is_some_and(|name| name.eq_ignore_ascii_case("gzip") || name == "*");
         let refused = parts
@@ -73,5 +73,10 @@ mod tests {
         assert!(!takes("gzip;q=0"));
         assert!(!takes("gzip; q=0.0, br"));
         assert!(!takes_gzip(&HeaderMap::new()));
+        let mut twice = HeaderMap::new();
+        for coding in ["br", "gzip"] {
+            twice.append(ACCEPT_ENCODING, HeaderValue::from_static(coding));
+        }
+        assert!(!takes_gzip(&twice));
     }
 }

@@ -35,12 +35,14 @@ struct Wanted<'a> {
 impl<'a> Wanted<'a> {
     fn read(headers: &'a HeaderMap) -> Result<Option<Self>, StatusError> {
         let mut wanted = Self::default();
+        // Of what stands once, the first counts, as for upstream.
+        let (mut user, mut uid) = (None, None);
         for (name, value) in headers {
             let Some(what) = name.as_str().strip_prefix("impersonate-") else { continue };
             let value = value.to_str().map_err(|_| StatusError::bad_request(format!("{name} is no text")))?;
             match what {
-                "user" => wanted.user = value,
-                "uid" => wanted.uid = value,
+                "user" => wanted.user = *user.get_or_insert(value),
+                "uid" => wanted.uid = *uid.get_or_insert(value),
                 "group" => wanted.groups.push(value),
                 other => match other.strip_prefix("extra-") {
                     // A key may hold what a header's name can't.
@@ -188,6 +190,25 @@ mod tests {
         let map = headers(&[("impersonate-user", "system:anonymous")]);
         let who = Wanted::read(&map).expect("readable").expect("somebody").identity();
         assert_eq!(&*who.groups, [Arc::from("system:unauthenticated")]);
+    }
+
+    #[test]
+    fn of_two_users_the_first_is_meant() {
+        let asked_for = |pairs: &[(&'static str, &str)]| {
+            let map = headers(pairs);
+            Wanted::read(&map)
+                .expect("readable")
+                .map(|wanted| (wanted.user.to_owned(), wanted.uid.to_owned()))
+        };
+        let pairs = [
+            ("impersonate-user", "jane"),
+            ("impersonate-user", "root"),
+            ("impersonate-uid", "1"),
+            ("impersonate-uid", "0"),
+        ];
+        assert_eq!(asked_for(&pairs), Some(("jane".to_owned(), "1".to_owned())));
+        // An empty one counts, too.
+        assert_eq!(asked_for(&[("impersonate-user", ""), ("impersonate-user", "root")]), None);
     }
 
     #[test]

@@ -44,16 +44,15 @@ fn meta_version(version: Option<&str>) -> Option<&'static str> {
     }
 }
 
-/// The first clause of Accept that can be served. `transforms` says whether tables and metadata can.
+/// The first clause of Accept that can be served; of several headers, the first counts, as for upstream.
+/// `transforms` says whether tables and metadata can.
 pub(crate) fn negotiate(headers: &HeaderMap, transforms: bool) -> Result<Accepted, StatusError> {
     let mut given = false;
-    for header in headers.get_all(ACCEPT) {
-        let text = header.to_str().unwrap_or_default();
-        for clause in text.split(',').map(str::trim).filter(|c| !c.is_empty()) {
-            given = true;
-            if let Some(accepted) = clause_accepts(clause, transforms) {
-                return Ok(accepted);
-            }
+    let text = headers.get(ACCEPT).and_then(|header| header.to_str().ok()).unwrap_or_default();
+    for clause in text.split(',').map(str::trim).filter(|c| !c.is_empty()) {
+        given = true;
+        if let Some(accepted) = clause_accepts(clause, transforms) {
+            return Ok(accepted);
         }
     }
     if given { Err(StatusError::not_acceptable(MEDIA_TYPES)) } else { Ok(WHOLE) }
@@ -364,5 +363,10 @@ mod tests {
         assert_eq!(accept("application/vnd.kubernetes.protobuf", true), Err(406));
         assert_eq!(accept("application/yaml", true), Ok(Accepted { shape: Shape::Whole, yaml: true }));
         assert_eq!(accept("*/*", true), Ok(WHOLE));
+        let mut twice = HeaderMap::new();
+        for kind in ["application/yaml", "application/json"] {
+            twice.append(ACCEPT, kind.parse().expect("a header"));
+        }
+        assert_eq!(negotiate(&twice, true), Ok(Accepted { shape: Shape::Whole, yaml: true }));
     }
 }

@@ -9,6 +9,7 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
+use skiff_streams::Opening;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
@@ -90,10 +91,13 @@ async fn connection(
     let limits = router.limits();
     // Small answers must not wait for more to send.
     let _ = stream.set_nodelay(true);
-    let handshake = TlsAcceptor::from(tls.config).accept(stream);
+    let handshake = TlsAcceptor::from(tls.config).accept(Opening::new(stream)).into_fallible();
     let stream = match tokio::time::timeout(limits.handshake_timeout, handshake).await {
         Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => return debug!(%peer, %error, "a TLS handshake failed"),
+        Ok(Err((error, stream))) => {
+            debug!(%peer, %error, "a TLS handshake failed");
+            return stream.end().await;
+        }
         Err(_) => return debug!(%peer, "a TLS handshake took too long"),
     };
     let presented = tls.clients.judge(stream.get_ref().1.peer_certificates());
@@ -109,7 +113,7 @@ async fn connection(
         let head = request.method() == http::Method::HEAD;
         let mut request = request.map(|body| match lasting {
             true => body.map_err(Into::into).boxed_unsync(),
-            false => Timed::new(body, limits.body_timeout).boxed_unsync(),
+            false => Timed::new(body, limits.body_timeout, activity.clone()).boxed_unsync(),
         });
         if let Some(presented) = &presented {
             request.extensions_mut().insert(presented.clone());

@@ -12,6 +12,7 @@ use std::time::SystemTime;
 use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt;
 use http::{HeaderMap, StatusCode};
+use http_body::Body as _;
 use http_body_util::BodyExt;
 use skiff_api::codec::FieldValidation;
 use skiff_api::status::StatusError;
@@ -354,8 +355,11 @@ async fn dispatch(
     }
 }
 
-/// Reads a body whole, up to the limit.
+/// Reads a body whole, up to the limit. One that says beforehand that it is larger is not begun with.
 pub(crate) async fn read_body(mut body: Body) -> Result<Bytes, StatusError> {
+    if body.size_hint().lower() > BODY_MAX as u64 {
+        return Err(StatusError::too_large(BODY_MAX));
+    }
     let mut first = Bytes::new();
     let mut all = BytesMut::new();
     while let Some(frame) = body.frame().await {

@@ -17,6 +17,8 @@
 //! });
 //! ```
 //!
+//! [`Opening`] is what both servers have below their TLS, for clients that speak none.
+//!
 //! Knows no Kubernetes objects, no server framework, no TLS and no authorization.
 
 pub mod channel;
@@ -24,12 +26,14 @@ pub mod client;
 pub mod command;
 pub mod forward;
 mod mux;
+mod opening;
 mod session;
 pub mod spdy;
 mod tunnel;
 pub mod upgrade;
 
 pub use forward::Forward;
+pub use opening::Opening;
 pub use session::{Exit, Outcome, PIPE_BYTES, Reader, Remote, Resizes, Session, Size, Wants, Writer, relay};
 pub use upgrade::UpgradeError;
 

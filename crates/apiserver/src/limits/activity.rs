@@ -30,6 +30,8 @@ struct State {
     header_since: Option<Instant>,
     /// Requests taken back before their answer's end, less those that were not.
     cancelled: usize,
+    /// A request was answered before all of its body was read.
+    unread: bool,
 }
 
 /// What to do with a connection now.
@@ -48,8 +50,14 @@ pub(crate) struct Underway {
 
 impl Activity {
     pub(crate) fn new(limits: &Limits) -> Self {
-        let state =
-            State { active: 0, lasting: 0, idle_since: Instant::now(), header_since: None, cancelled: 0 };
+        let state = State {
+            active: 0,
+            lasting: 0,
+            idle_since: Instant::now(),
+            header_since: None,
+            cancelled: 0,
+            unread: false,
+        };
         let shared =
             Shared { state: Mutex::new(state), cancelled_max: limits.cancelled_max, flood: Notify::new() };
         Self(Arc::new(shared))
@@ -81,6 +89,16 @@ impl Activity {
     /// The connection is a stream now, whatever was a request on it before.
     pub(crate) fn upgraded(&self) {
         self.0.state.lock().lasting += 1;
+    }
+
+    /// Nobody reads the rest of a request's body.
+    pub(crate) fn left_unread(&self) {
+        self.0.state.lock().unread = true;
+    }
+
+    /// Whether the client may still be sending what nobody reads.
+    pub(crate) fn has_unread(&self) -> bool {
+        self.0.state.lock().unread
     }
 
     /// Resolves when the client takes back more requests than it may.

@@ -11,7 +11,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
 use super::Place;
-use super::activity::{Activity, Underway};
+use super::activity::{Activity, PARTING, Underway};
 use crate::http_body::{Body, BoxError};
 
 /// A client's stream: notes that the client says something, and ends when it takes nothing for too long.
@@ -20,13 +20,15 @@ pub(crate) struct Guarded<IO> {
     activity: Activity,
     stall_timeout: Duration,
     stalled: Option<Pin<Box<Sleep>>>,
+    /// Until when what the client still sends is read, once all is said to it.
+    parting: Option<Pin<Box<Sleep>>>,
     /// Held for as long as the stream is open, also when it has been upgraded.
     _place: Place,
 }
 
 impl<IO> Guarded<IO> {
     pub(crate) fn new(io: IO, activity: Activity, stall_timeout: Duration, place: Place) -> Self {
-        Self { io, activity, stall_timeout, stalled: None, _place: place }
+        Self { io, activity, stall_timeout, stalled: None, parting: None, _place: place }
     }
 
     /// What a write came to, with the clock running while it waits for the client.
@@ -47,6 +49,26 @@ impl<IO> Guarded<IO> {
     }
 }
 
+impl<IO: AsyncRead + Unpin> Guarded<IO> {
+    /// Reads what the client still sends of a body that nobody wants, until it ends or its time is over. A
+    /// socket that is closed with bytes unread is reset, which may take the answer from the client.
+    fn poll_parting(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let timer = self.parting.get_or_insert_with(|| Box::pin(tokio::time::sleep(PARTING)));
+        let mut bytes = [0; 8192];
+        loop {
+            if timer.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(());
+            }
+            let mut buffer = ReadBuf::new(&mut bytes);
+            match Pin::new(&mut self.io).poll_read(cx, &mut buffer) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {}
+                Poll::Ready(_) => return Poll::Ready(()),
+            }
+        }
+    }
+}
+
 impl<IO: AsyncRead + Unpin> AsyncRead for Guarded<IO> {
     fn poll_read(
         mut self: Pin<&mut Self>,
@@ -62,7 +84,7 @@ impl<IO: AsyncRead + Unpin> AsyncRead for Guarded<IO> {
     }
 }
 
-impl<IO: AsyncWrite + Unpin> AsyncWrite for Guarded<IO> {
+impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Guarded<IO> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.io).poll_write(cx, bytes);
         self.watched(cx, written)
@@ -87,8 +109,14 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for Guarded<IO> {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let ended = Pin::new(&mut self.io).poll_shutdown(cx);
-        self.watched(cx, ended)
+        if self.parting.is_none() {
+            let ended = Pin::new(&mut self.io).poll_shutdown(cx);
+            match self.watched(cx, ended) {
+                Poll::Ready(Ok(())) if self.activity.has_unread() => {}
+                ended => return ended,
+            }
+        }
+        self.poll_parting(cx).map(Ok)
     }
 }
 
@@ -98,16 +126,27 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for Guarded<IO> {
 pub(crate) struct BodyTimeout;
 
 /// A request's body, which must have come by a deadline.
-pub(crate) struct Timed<B> {
+pub(crate) struct Timed<B: HttpBody> {
     body: B,
     limit: Duration,
     /// Set when it first has to be waited for.
     timer: Option<Pin<Box<Sleep>>>,
+    /// Told of a body that is given up before its end.
+    activity: Activity,
+    ended: bool,
 }
 
-impl<B> Timed<B> {
-    pub(crate) fn new(body: B, limit: Duration) -> Self {
-        Self { body, limit, timer: None }
+impl<B: HttpBody> Timed<B> {
+    pub(crate) fn new(body: B, limit: Duration, activity: Activity) -> Self {
+        Self { body, limit, timer: None, activity, ended: false }
+    }
+}
+
+impl<B: HttpBody> Drop for Timed<B> {
+    fn drop(&mut self) {
+        if !self.ended && !self.body.is_end_stream() {
+            self.activity.left_unread();
+        }
     }
 }
 
@@ -123,6 +162,7 @@ where
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) {
+            self.ended |= frame.is_none();
             return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
         }
         let limit = self.limit;

@@ -87,6 +87,36 @@ async fn a_body_over_3_mib_is_refused_and_one_of_3_mib_is_read() {
 }
 
 #[tokio::test]
+async fn a_body_that_is_too_large_is_refused_before_it_comes() {
+    let served = Served::start(Limits::default()).await;
+    let over = 3 * 1024 * 1024 + 1;
+    let announced = format!("{REVIEW}content-length: {over}\r\n\r\n");
+    let waiting = format!("{REVIEW}expect: 100-continue\r\ncontent-length: {over}\r\n\r\n");
+    // The chunk that would end the body never comes.
+    let chunk = format!("{REVIEW}transfer-encoding: chunked\r\n\r\n{over:x}\r\n{}\r\n", "x".repeat(over));
+    for request in [announced, waiting, chunk] {
+        let mut client = served.connect(&served.user("jane")).await.expect("connects");
+        let answer = client.ask(&request).await;
+        assert_eq!(answer.status, 413, "{}", answer.body);
+        assert_eq!(answer.json()["message"], "Request entity too large: limit is 3145728");
+        client.closed().await;
+    }
+}
+
+#[tokio::test]
+async fn plain_http_is_told_that_this_is_tls() {
+    let served = Served::start(Limits::default()).await;
+    let mut plain = served.raw().await;
+    plain.send("GET /version HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    let told = "HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n";
+    assert_eq!(plain.rest().await, told);
+    // Whatever else is no TLS gets TLS's own word, and no HTTP.
+    let mut other = served.raw().await;
+    other.send("SSH-2.0-OpenSSH_9.6\r\n").await;
+    assert!(!other.rest().await.contains("HTTP"));
+}
+
+#[tokio::test]
 async fn a_body_that_never_ends_is_given_up() {
     let served = Served::start(Limits { body_timeout: SHORT, ..Limits::default() }).await;
     let mut slow = served.connect(&served.user("jane")).await.expect("connects");

@@ -257,6 +257,12 @@ impl Socket {
         }
     }
 
+    /// All that comes until the server closes.
+    pub(crate) async fn rest(&mut self) -> String {
+        while self.more().await {}
+        String::from_utf8_lossy(&self.read).into_owned()
+    }
+
     /// Waits until the server has closed.
     pub(crate) async fn closed(mut self) {
         while self.more().await {}

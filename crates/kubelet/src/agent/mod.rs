@@ -24,6 +24,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use skiff_client::{Body, BoxError};
 use skiff_runtime::{Container, ContainerState};
+use skiff_streams::Opening;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
@@ -99,15 +100,16 @@ impl Server {
                 if let Some(mut ready) = self.context.config.serving.ready.clone() {
                     let _ = tokio::time::timeout(HANDSHAKE_TIMEOUT, ready.wait_for(|ready| *ready)).await;
                 }
-                let accepting = TlsAcceptor::from(tls).accept(stream);
+                let accepting = TlsAcceptor::from(tls).accept(Opening::new(stream)).into_fallible();
                 match tokio::time::timeout(HANDSHAKE_TIMEOUT, accepting).await {
                     Ok(Ok(stream)) => {
                         let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
                         let peer = Peer::of(certificate.map(|certificate| &**certificate), &allowed);
                         self.serve(stream, peer).await;
                     }
-                    Ok(Err(error)) => {
-                        debug!(error = &error as &dyn std::error::Error, "a TLS handshake failed")
+                    Ok(Err((error, stream))) => {
+                        debug!(error = &error as &dyn std::error::Error, "a TLS handshake failed");
+                        stream.end().await;
                     }
                     Err(_) => debug!("a TLS handshake took too long"),
                 }

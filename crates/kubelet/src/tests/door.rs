@@ -128,6 +128,17 @@ async fn nobody_gets_in_without_a_credential() {
 }
 
 #[tokio::test]
+async fn plain_http_is_told_that_this_is_tls() {
+    let node = Node::start().await;
+    let mut plain = tokio::net::TcpStream::connect((Ipv4Addr::LOCALHOST, node.port)).await.expect("connects");
+    plain.write_all(b"GET /healthz HTTP/1.1\r\nhost: node\r\n\r\n").await.expect("written");
+    let mut answer = String::new();
+    plain.read_to_string(&mut answer).await.expect("the agent closes");
+    let told = "HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n";
+    assert_eq!(answer, told);
+}
+
+#[tokio::test]
 async fn a_certificate_of_another_authority_ends_the_handshake() {
     let node = Node::start().await;
     let other = Authority::new("cluster");
