@@ -14,6 +14,7 @@ mod layers;
 mod mutate;
 mod setup;
 mod test;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -28,6 +29,7 @@ const USAGE: &str = "usage: cargo xtask COMMAND
   deny            licences and duplicate versions of the dependencies
   mutate [CRATE]  change the pure decisions in small ways: does a test notice?
   images [DIR]    build the images of demo and tests as archives
+  vm [--plain]    look at it on a stock Debian kernel, in a virtual machine; also --keep, --kernel DEB
   setup           install what the other commands need
 ";
 
@@ -47,6 +49,7 @@ fn main() -> ExitCode {
         ["dist"] => build::dist(),
         ["images"] => images::build(&build::target_dir().join("images")).map(drop),
         ["images", dir] => images::build(std::path::Path::new(dir)).map(drop),
+        ["vm", rest @ ..] => vm::run(rest),
         ["setup"] => setup::run(),
         _ => {
             eprint!("{USAGE}");

