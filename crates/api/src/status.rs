@@ -268,10 +268,11 @@ pub struct Cause {
     pub reason: &'static str,
 }
 
-/// A value as the messages quote it: text in quotes, numbers and objects as JSON.
+/// A value as the messages quote it: text in quotes, and nothing as Go has it; numbers and objects as JSON.
 fn quoted(value: &serde_json::Value) -> String {
     match value {
         serde_json::Value::String(s) => format!("{s:?}"),
+        serde_json::Value::Null => "\"null\"".to_owned(),
         other => other.to_string(),
     }
 }

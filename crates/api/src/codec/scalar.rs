@@ -4,15 +4,24 @@ use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
 use k8s_openapi::jiff::Timestamp;
 
+/// The beginning of year 0: RFC 3339 has four digits for the year and no sign, so that what is before could
+/// be written and not read.
+const YEAR_0_S: i128 = -62_167_219_200;
+
+fn timestamp(seconds: i64, nanos: i32) -> Option<Timestamp> {
+    let t = Timestamp::new(seconds, nanos).ok()?;
+    (t.as_nanosecond() >= YEAR_0_S * 1_000_000_000).then_some(t)
+}
+
 /// `2006-01-02T15:04:05Z`, whole seconds in UTC, as `metav1.Time` is written.
 pub(crate) fn time(seconds: i64) -> Option<String> {
-    let t = Timestamp::new(seconds, 0).ok()?;
+    let t = timestamp(seconds, 0)?;
     Some(t.strftime("%Y-%m-%dT%H:%M:%SZ").to_string())
 }
 
 /// The same with six digits, as `metav1.MicroTime` is written.
 pub(crate) fn micro_time(seconds: i64, nanos: i32) -> Option<String> {
-    let t = Timestamp::new(seconds, nanos).ok()?;
+    let t = timestamp(seconds, nanos)?;
     let micros = t.subsec_nanosecond().rem_euclid(1_000_000_000) / 1000;
     Some(format!("{}.{micros:06}Z", t.strftime("%Y-%m-%dT%H:%M:%S")))
 }
@@ -122,4 +131,20 @@ pub(crate) fn parse_base64(text: &str) -> Result<Vec<u8>, String> {
         };
         format!("illegal base64 data at input byte {at}")
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_of_a_time_can_be_read() {
+        let first = -62_167_219_200;
+        assert_eq!(time(first).as_deref(), Some("0000-01-01T00:00:00Z"));
+        assert_eq!(parse_time("0000-01-01T00:00:00Z"), Some((first, 0)));
+        assert_eq!(time(first - 1), None);
+        assert_eq!(micro_time(first, 1_000).as_deref(), Some("0000-01-01T00:00:00.000001Z"));
+        assert_eq!(micro_time(first, -1_000), None);
+        assert_eq!(time(i64::MAX), None);
+    }
 }

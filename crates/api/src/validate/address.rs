@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv6Addr};
 
 use super::cursor::At;
-use super::names;
+use super::ip;
 use crate::status::Cause;
 
 /// What may not stand behind a Service, nor lead to one: addresses that mean something else on each node
@@ -11,24 +11,20 @@ use crate::status::Cause;
 pub(super) fn not_special(place: &At<'_>, faults: &mut Vec<Cause>) {
     let text = place.text();
     let mut invalid = |why: String| faults.push(Cause::invalid(place.path.clone(), text, why));
-    let Ok(ip) = text.parse::<IpAddr>() else {
-        if let Some(why) = names::ip(text) {
-            invalid(why);
-        }
-        return;
+    let ip = match (ip::fault(text), text.parse::<IpAddr>()) {
+        (None, Ok(ip)) => ip,
+        (why, _) => return invalid(why.unwrap_or_default().to_owned()),
     };
-    // An IPv4 address in IPv6's clothes leads where the IPv4 address does.
-    let canonical = ip.to_canonical();
-    if canonical.is_unspecified() {
+    if ip.is_unspecified() {
         invalid(format!("may not be unspecified ({text})"));
     }
-    if canonical.is_loopback() {
+    if ip.is_loopback() {
         invalid("may not be in the loopback range (127.0.0.0/8, ::1/128)".into());
     }
-    if is_link_local(canonical) {
+    if is_link_local(ip) {
         invalid("may not be in the link-local range (169.254.0.0/16, fe80::/10)".into());
     }
-    if is_link_local_multicast(canonical) {
+    if is_link_local_multicast(ip) {
         invalid("may not be in the link-local multicast range (224.0.0.0/24, ff02::/10)".into());
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::cursor::At;
-use super::{names, restart, security, volume};
+use super::{ip, names, restart, security, volume};
 use crate::quantity::Quantity;
 use crate::status::Cause;
 
@@ -137,10 +137,8 @@ fn ports(ports: &At<'_>, pod: &Pod<'_>, taken: &mut HostPorts, faults: &mut Vec<
         }
         choice(&protocol, PROTOCOLS, faults);
         let host_ip = port.get("hostIP");
-        if !host_ip.is_empty()
-            && let Some(fault) = names::ip(host_ip.text())
-        {
-            faults.push(Cause::invalid(host_ip.path.clone(), host_ip.text(), fault));
+        if !host_ip.is_empty() {
+            ip::address(&host_ip, faults);
         }
         if host != 0 {
             let key = match host_ip.text() {

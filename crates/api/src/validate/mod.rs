@@ -12,18 +12,22 @@ mod container;
 mod cursor;
 mod diff;
 mod event;
+mod ip;
 mod metadata;
 pub mod names;
 mod network_policy;
 mod node;
 mod pod;
+mod pod_update;
 mod rbac;
 mod restart;
 mod scheduling;
 mod security;
+mod selector;
 mod service;
 mod update;
 mod volume;
+mod warnings;
 mod workload;
 
 use serde_json::Value;
@@ -57,6 +61,7 @@ pub fn update(group: &str, kind: &str, subresource: &str, new: &Value, old: &Val
         let spec_changed = new.get("spec").value != old.get("spec").value;
         if let Some(check) = of_kind(group, kind).filter(|_| spec_changed || kind != "Pod") {
             check(&new, &mut faults);
+            forgive_old_forms(check, &old, &mut faults);
         }
         if let Some(check) = update::of_kind(group, kind) {
             check(&new, &old, &mut faults);
@@ -69,6 +74,21 @@ pub fn update(group: &str, kind: &str, subresource: &str, new: &Value, old: &Val
         certificate::update(&new, &old, subresource, &mut faults);
     }
     faults
+}
+
+/// What is to be said of an object that is taken all the same, one text each.
+pub fn warnings(group: &str, kind: &str, object: &Value) -> Vec<String> {
+    warnings::of(group, kind, object)
+}
+
+/// An address that the old object has in a form that is refused today may be in the new one, too.
+fn forgive_old_forms(check: Check, old: &At<'_>, faults: &mut Vec<Cause>) {
+    if !faults.iter().any(ip::is_about_form) {
+        return;
+    }
+    let mut before = Vec::new();
+    check(old, &mut before);
+    faults.retain(|fault| !ip::is_about_form(fault) || before.iter().all(|old| old.message != fault.message));
 }
 
 type Check = fn(&At<'_>, &mut Vec<Cause>);

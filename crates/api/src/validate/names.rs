@@ -102,20 +102,3 @@ pub(super) fn port_name(text: &str) -> Vec<String> {
 pub(super) fn port(number: i64) -> Option<String> {
     (!(1..=65535).contains(&number)).then(|| "must be between 1 and 65535, inclusive".to_owned())
 }
-
-/// A range of addresses of either family: the address as it is written, and the prefix.
-pub(super) fn cidr(text: &str) -> Option<(std::net::IpAddr, u32)> {
-    let (address, prefix) = text.split_once('/')?;
-    let address: std::net::IpAddr = address.parse().ok()?;
-    let bits = if address.is_ipv4() { 32 } else { 128 };
-    let digits = !prefix.is_empty() && prefix.bytes().all(|byte| byte.is_ascii_digit());
-    let prefix = prefix.parse().ok().filter(|prefix| digits && *prefix <= bits)?;
-    Some((address, prefix))
-}
-
-/// An IP address of either family, written in the usual way.
-pub(super) fn ip(text: &str) -> Option<String> {
-    text.parse::<std::net::IpAddr>()
-        .is_err()
-        .then(|| "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)".to_owned())
-}

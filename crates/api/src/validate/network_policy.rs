@@ -1,15 +1,9 @@
 //! Network policies (upstream's pkg/apis/networking/validation).
 
-use std::net::IpAddr;
-
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
-use serde::Deserialize;
 use serde_json::Value;
 
 use super::cursor::At;
-use super::names;
-use super::workload::of_selector;
-use crate::selector::label_selector_faults;
+use super::{ip, names, selector};
 use crate::status::Cause;
 
 const DIRECTIONS: &[&str] = &["Ingress", "Egress"];
@@ -17,7 +11,7 @@ const PROTOCOLS: &[&str] = &["TCP", "UDP", "SCTP"];
 
 pub(super) fn check(policy: &At<'_>, faults: &mut Vec<Cause>) {
     let spec = policy.get("spec");
-    selector(&spec.get("podSelector"), faults);
+    selector::check(&spec.get("podSelector"), faults);
     for (rules, peers) in [("ingress", "from"), ("egress", "to")] {
         for rule in spec.get(rules).items() {
             rule.get("ports").items().for_each(|this| port(&this, faults));
@@ -71,7 +65,7 @@ fn port(port: &At<'_>, faults: &mut Vec<Cause>) {
 fn peer(peer: &At<'_>, faults: &mut Vec<Cause>) {
     let (pods, namespaces, block) =
         (peer.get("podSelector"), peer.get("namespaceSelector"), peer.get("ipBlock"));
-    [&pods, &namespaces].into_iter().for_each(|this| selector(this, faults));
+    [&pods, &namespaces].into_iter().for_each(|this| selector::check(this, faults));
     if block.is_there() {
         ip_block(&block, faults);
     }
@@ -90,47 +84,12 @@ fn ip_block(block: &At<'_>, faults: &mut Vec<Cause>) {
         faults.push(Cause::required(cidr.path, ""));
         return;
     }
-    let Some(whole) = range(&cidr, faults) else { return };
+    let Some(whole) = ip::range(&cidr, faults) else { return };
     for except in block.get("except").items() {
-        let Some(part) = range(&except, faults) else { continue };
-        if !is_strict_subset(part, whole) {
+        let Some(part) = ip::range(&except, faults) else { continue };
+        if !ip::is_strict_subset(part, whole) {
             let detail = "must be a strict subset of `cidr`";
             faults.push(Cause::invalid(except.path.clone(), except.text(), detail));
-        }
-    }
-}
-
-fn range(place: &At<'_>, faults: &mut Vec<Cause>) -> Option<(IpAddr, u32)> {
-    let found = names::cidr(place.text());
-    if found.is_none() {
-        let detail = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)";
-        faults.push(Cause::invalid(place.path.clone(), place.text(), detail));
-    }
-    found
-}
-
-fn is_strict_subset(part: (IpAddr, u32), whole: (IpAddr, u32)) -> bool {
-    let (part_bits, whole_bits) = match (part.0, whole.0) {
-        (IpAddr::V4(part), IpAddr::V4(whole)) => {
-            (u128::from(part.to_bits()) << 96, u128::from(whole.to_bits()) << 96)
-        }
-        (IpAddr::V6(part), IpAddr::V6(whole)) => (part.to_bits(), whole.to_bits()),
-        _ => return false,
-    };
-    let mask = u128::MAX.checked_shl(128 - whole.1).unwrap_or(0);
-    part.1 > whole.1 && part_bits & mask == whole_bits & mask
-}
-
-fn selector(place: &At<'_>, faults: &mut Vec<Cause>) {
-    if !place.is_there() {
-        return;
-    }
-    match LabelSelector::deserialize(place.value) {
-        Ok(selector) => {
-            faults.extend(label_selector_faults(&selector, &place.path).into_iter().map(of_selector));
-        }
-        Err(error) => {
-            faults.push(Cause::invalid(place.path.clone(), place.value.clone(), error.to_string()));
         }
     }
 }
@@ -168,7 +127,7 @@ mod tests {
                 {"podSelector": {}},
                 {"namespaceSelector": {"matchExpressions": [{"key": "a", "operator": "Exists"}]}},
                 {"podSelector": {"matchLabels": {"a": "b"}}, "namespaceSelector": {}},
-                {"ipBlock": {"cidr": "10.0.0.5/8", "except": ["10.1.0.0/16"]}},
+                {"ipBlock": {"cidr": "10.0.0.0/8", "except": ["10.1.0.0/16"]}},
                 {"ipBlock": {"cidr": "2001:db8::/32", "except": ["2001:db8:1::/48"]}},
                 {"ipBlock": {"cidr": "0.0.0.0/0", "except": ["192.0.2.1/32"]}},
             ],
@@ -222,6 +181,18 @@ mod tests {
                 ".ipBlock.cidr: Invalid value: \"10.0.0.0\": must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)",
             ),
             (
+                json!({"ipBlock": {"cidr": "10.0.0.5/8"}}),
+                ".ipBlock.cidr: Invalid value: \"10.0.0.5/8\": must not have bits set beyond the prefix length",
+            ),
+            (
+                json!({"ipBlock": {"cidr": "010.0.0.0/8"}}),
+                ".ipBlock.cidr: Invalid value: \"010.0.0.0/8\": must not have leading 0s in IP or prefix length",
+            ),
+            (
+                json!({"ipBlock": {"cidr": "::/0", "except": ["::ffff:1.2.3.4/104"]}}),
+                ".ipBlock.except[0]: Invalid value: \"::ffff:1.2.3.4/104\": must not have an IPv4-mapped IPv6 address",
+            ),
+            (
                 json!({"ipBlock": {"cidr": "10.0.0.0/8", "except": ["11.0.0.0/16"]}}),
                 ".ipBlock.except[0]: Invalid value: \"11.0.0.0/16\": must be a strict subset of `cidr`",
             ),
@@ -244,6 +215,24 @@ mod tests {
         ] {
             check(&ingress_peer(peer), &[&format!("{place}{expected}")]);
         }
+    }
+
+    #[test]
+    fn a_range_that_is_stored_in_an_old_form_may_stay() {
+        let policy = |ranges: &[&str]| {
+            let peers: Vec<Value> = ranges.iter().map(|cidr| json!({"ipBlock": {"cidr": cidr}})).collect();
+            json!({"metadata": {"name": "p"}, "spec": {"podSelector": {}, "egress": [{"to": peers}]}})
+        };
+        let said = |new: &[&str], old: &[&str]| {
+            let faults =
+                crate::validate::update("networking.k8s.io", "NetworkPolicy", "", &policy(new), &policy(old));
+            faults.into_iter().map(|fault| fault.field).collect::<Vec<_>>()
+        };
+        assert_eq!(said(&["10.0.0.5/8"], &["10.0.0.5/8"]), [""; 0]);
+        // Wherever it stands, but nothing else like it.
+        let place = "spec.egress[0].to[0].ipBlock.cidr";
+        assert_eq!(said(&["10.0.0.6/8", "10.0.0.5/8"], &["10.0.0.5/8"]), [place]);
+        assert_eq!(said(&["10.0.0.5"], &["10.0.0.5"]), [place], "what is no range at all");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use super::container::choice;
 use super::cursor::At;
+use super::ip;
 use crate::selector::{label_key_faults, label_value_faults};
 use crate::status::Cause;
 
@@ -32,24 +33,10 @@ pub(super) fn check(node: &At<'_>, faults: &mut Vec<Cause>) {
     }
     let ranges = spec.get("podCIDRs");
     for range in ranges.items() {
-        if !is_range(range.text()) {
-            let detail = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)";
-            faults.push(Cause::invalid(range.path.clone(), range.text(), detail));
-        }
+        ip::range(&range, faults);
     }
     let single = spec.get("podCIDR");
-    if !single.is_empty() && !is_range(single.text()) && ranges.is_empty() {
-        let detail = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)";
-        faults.push(Cause::invalid(single.path.clone(), single.text(), detail));
+    if !single.is_empty() && ranges.is_empty() {
+        ip::range(&single, faults);
     }
-}
-
-fn is_range(text: &str) -> bool {
-    let Some((address, prefix)) = text.split_once('/') else { return false };
-    let most = match address.parse() {
-        Ok(std::net::IpAddr::V4(_)) => 32,
-        Ok(std::net::IpAddr::V6(_)) => 128,
-        Err(_) => return false,
-    };
-    prefix.parse::<u8>().is_ok_and(|prefix| prefix <= most)
 }

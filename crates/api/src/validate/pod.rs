@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::container::{self, HostPorts, Pod, choice};
 use super::cursor::At;
-use super::{annotations, metadata, names, scheduling, security, volume};
+use super::{annotations, ip, metadata, names, scheduling, security, volume};
 use crate::selector::{label_key_faults, label_value_faults};
 use crate::status::Cause;
 
@@ -14,18 +14,10 @@ pub(super) fn check(pod: &At<'_>, faults: &mut Vec<Cause>) {
     annotations::check(pod, faults);
     let spec_place = pod.get("spec");
     spec(&spec_place, faults);
-    let gates = spec_place.get("schedulingGates");
     let node = spec_place.get("nodeName");
-    if !node.is_empty() && !gates.is_empty() {
+    if !node.is_empty() && !spec_place.get("schedulingGates").is_empty() {
         let detail = "cannot be set until all schedulingGates have been cleared";
         faults.push(Cause::forbidden(node.path, detail));
-    }
-    let mut seen = BTreeSet::new();
-    for gate in gates.items() {
-        let name = gate.get("name");
-        if !seen.insert(name.text()) {
-            faults.push(Cause::duplicate(gate.path.clone(), name.text()));
-        }
     }
 }
 
@@ -40,6 +32,7 @@ pub(super) fn spec(spec: &At<'_>, faults: &mut Vec<Cause>) {
         host_network: spec.get("hostNetwork").is_true(),
         host_users: security::shares_the_nodes_users(spec),
     };
+    scheduling::resource_claims(&spec.get("resourceClaims"), faults);
     containers(spec, &pod, faults);
     security::pod(spec, faults);
     let restart = spec.get("restartPolicy");
@@ -82,12 +75,10 @@ pub(super) fn spec(spec: &At<'_>, faults: &mut Vec<Cause>) {
     tolerations(&spec.get("tolerations"), faults);
     node_affinity(&spec.get("affinity").get("nodeAffinity"), faults);
     scheduling::pod_affinity(&spec.get("affinity"), faults);
+    scheduling::gates(&spec.get("schedulingGates"), faults);
     scheduling::topology_spread(&spec.get("topologySpreadConstraints"), faults);
     for alias in spec.get("hostAliases").items() {
-        let ip = alias.get("ip");
-        if let Some(fault) = names::ip(ip.text()) {
-            faults.push(Cause::invalid(ip.path.clone(), ip.text(), fault));
-        }
+        ip::address(&alias.get("ip"), faults);
         for name in alias.get("hostnames").items() {
             if let Some(fault) = names::subdomain(name.text()) {
                 faults.push(Cause::invalid(alias.child("hostnames"), name.text(), fault));
@@ -145,9 +136,7 @@ fn dns_config(config: &At<'_>, policy: &str, faults: &mut Vec<Cause>) {
         ));
     }
     for server in servers.items() {
-        if let Some(fault) = names::ip(server.text()) {
-            faults.push(Cause::invalid(server.path.clone(), server.text(), fault));
-        }
+        ip::address(&server, faults);
     }
     let searches = config.get("searches");
     if searches.items().count() > 32 {

@@ -35,7 +35,7 @@ pub(super) fn cluster_role(role: &At<'_>, faults: &mut Vec<Cause>) {
         if wrong.is_empty() && Selector::from_object(Some(&selector)).is_err() {
             faults.push(Cause::invalid(place.path, place.value.clone(), "invalid label selector."));
         }
-        faults.extend(wrong.into_iter().map(super::workload::of_selector));
+        faults.extend(wrong.into_iter().map(super::selector::cause));
     }
 }
 

@@ -1,20 +1,17 @@
-//! Where a pod may go relative to other pods: affinity between pods, and spreading.
+//! Where a pod may go, and when: affinity between pods, spreading, and gates.
 
 use std::collections::BTreeSet;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
-use serde::Deserialize;
-
 use super::container::choice;
 use super::cursor::At;
-use super::names;
-use super::workload::of_selector;
-use crate::selector::{label_key_faults, label_selector_faults};
+use super::{names, selector};
+use crate::selector::label_key_faults;
 use crate::status::Cause;
 
 const REQUIRED: &str = "requiredDuringSchedulingIgnoredDuringExecution";
 const PREFERRED: &str = "preferredDuringSchedulingIgnoredDuringExecution";
 const NOT_POSITIVE: &str = "must be greater than zero";
+const WITHOUT_SELECTOR: &str = "must not be specified when labelSelector is not set";
 
 /// `affinity` of a pod's specification, but for that to nodes.
 pub(super) fn pod_affinity(affinity: &At<'_>, faults: &mut Vec<Cause>) {
@@ -36,12 +33,26 @@ pub(super) fn weight(weight: &At<'_>, faults: &mut Vec<Cause>) {
 }
 
 fn term(term: &At<'_>, faults: &mut Vec<Cause>) {
-    selector(&term.get("labelSelector"), faults);
-    selector(&term.get("namespaceSelector"), faults);
+    let selected = term.get("labelSelector");
+    selector::check(&selected, faults);
+    selector::check(&term.get("namespaceSelector"), faults);
     for namespace in term.get("namespaces").items() {
         if let Some(fault) = names::label(namespace.text()) {
             faults.push(Cause::invalid(term.child("namespace"), namespace.text(), fault));
         }
+    }
+    let (same, other) = (term.get("matchLabelKeys"), term.get("mismatchLabelKeys"));
+    for keys in [&same, &other] {
+        match selected.is_there() || keys.is_empty() {
+            true => keys.items().for_each(|key| label_key(&key, faults)),
+            false => faults.push(Cause::forbidden(keys.path.clone(), WITHOUT_SELECTOR)),
+        }
+    }
+    // As upstream, the place is the term's own, with the key's number behind it.
+    selected_twice(&same, &selected, &term.path, faults);
+    for key in same.items().filter(|key| other.items().any(|other| other.text() == key.text())) {
+        let detail = "exists in both matchLabelKeys and mismatchLabelKeys";
+        faults.push(Cause::invalid(key.path.clone(), key.text(), detail));
     }
     let key = term.get("topologyKey");
     topology_key(&key, faults);
@@ -55,16 +66,66 @@ fn topology_key(key: &At<'_>, faults: &mut Vec<Cause>) {
     }
 }
 
-fn selector(place: &At<'_>, faults: &mut Vec<Cause>) {
-    if !place.is_there() {
-        return;
-    }
-    match LabelSelector::deserialize(place.value) {
-        Ok(selector) => {
-            faults.extend(label_selector_faults(&selector, &place.path).into_iter().map(of_selector));
+/// A key of labels, as its own element of a list.
+fn label_key(key: &At<'_>, faults: &mut Vec<Cause>) {
+    let wrong = label_key_faults(key.text());
+    faults.extend(wrong.into_iter().map(|fault| Cause::invalid(key.path.clone(), key.text(), fault)));
+}
+
+/// Keys that the selector has once more than it got when the pod was made: once each is looked for already.
+fn selected_twice(keys: &At<'_>, selector: &At<'_>, place: &str, faults: &mut Vec<Cause>) {
+    let mut seen: BTreeSet<&str> = selector.get("matchLabels").entries().map(|(key, _)| key).collect();
+    for expression in selector.get("matchExpressions").items() {
+        let key = expression.get("key").text();
+        let at = keys.items().enumerate().filter(|(_, wanted)| wanted.text() == key).map(|(at, _)| at).last();
+        if let Some(at) = at.filter(|_| seen.contains(key)) {
+            let detail = "exists in both matchLabelKeys and labelSelector";
+            faults.push(Cause::invalid(format!("{place}[{at}]"), key, detail));
         }
-        Err(error) => {
-            faults.push(Cause::invalid(place.path.clone(), place.value.clone(), error.to_string()));
+        seen.insert(key);
+    }
+}
+
+/// `schedulingGates`: names like those of labels, each once.
+pub(super) fn gates(gates: &At<'_>, faults: &mut Vec<Cause>) {
+    let mut seen = BTreeSet::new();
+    for gate in gates.items() {
+        let name = gate.get("name").text();
+        let wrong = label_key_faults(name);
+        faults.extend(wrong.into_iter().map(|fault| Cause::invalid(gate.path.clone(), name, fault)));
+        if !seen.insert(name) {
+            faults.push(Cause::duplicate(gate.path.clone(), name));
+        }
+    }
+}
+
+/// `resourceClaims`: each has a name of its own, and one source.
+pub(super) fn resource_claims(claims: &At<'_>, faults: &mut Vec<Cause>) {
+    let mut seen = BTreeSet::new();
+    for claim in claims.items() {
+        let name = claim.get("name");
+        if name.is_empty() {
+            faults.push(Cause::required(name.path.clone(), ""));
+        } else if !seen.insert(name.text()) {
+            faults.push(Cause::duplicate(name.path.clone(), name.text()));
+        } else if let Some(fault) = names::label(name.text()) {
+            faults.push(Cause::invalid(name.path.clone(), name.text(), fault));
+        }
+        let sources = ["resourceClaimName", "resourceClaimTemplateName"].map(|field| claim.get(field));
+        let detail = match sources.each_ref().map(At::is_there) {
+            [true, true] => {
+                "at most one of `resourceClaimName` or `resourceClaimTemplateName` may be specified"
+            }
+            [false, false] => "must specify one of: `resourceClaimName`, `resourceClaimTemplateName`",
+            _ => "",
+        };
+        if !detail.is_empty() {
+            faults.push(Cause::invalid(claim.path.clone(), claim.value.clone(), detail));
+        }
+        for source in sources.iter().filter(|source| source.is_there()) {
+            if let Some(fault) = names::subdomain(source.text()) {
+                faults.push(Cause::invalid(source.path.clone(), source.text(), fault));
+            }
         }
     }
 }
@@ -117,6 +178,12 @@ pub(super) fn topology_spread(constraints: &At<'_>, faults: &mut Vec<Cause>) {
         for policy in ["nodeAffinityPolicy", "nodeTaintsPolicy"] {
             choice(&constraint.get(policy), &["Honor", "Ignore"], faults);
         }
-        selector(&constraint.get("labelSelector"), faults);
+        let (keys, selected) = (constraint.get("matchLabelKeys"), constraint.get("labelSelector"));
+        if !keys.is_empty() && !selected.is_there() {
+            faults.push(Cause::forbidden(keys.path.clone(), WITHOUT_SELECTOR));
+        }
+        keys.items().for_each(|key| label_key(&key, faults));
+        selected_twice(&keys, &selected, &keys.path, faults);
+        selector::check(&selected, faults);
     }
 }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use super::container::{choice, port_reference};
 use super::cursor::At;
-use super::{address, metadata, names};
+use super::{address, ip, metadata, names};
 use crate::status::Cause;
 
 const TYPES: &[&str] = &["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"];
@@ -41,7 +41,7 @@ pub(super) fn check(service: &At<'_>, faults: &mut Vec<Cause>) {
     let cluster_ip = spec.get("clusterIP");
     if !cluster_ip.is_empty()
         && !headless
-        && let Some(fault) = names::ip(cluster_ip.text())
+        && let Some(fault) = ip::fault(cluster_ip.text())
     {
         faults.push(Cause::invalid(spec.child("clusterIPs[0]"), cluster_ip.text(), fault));
     }
@@ -84,10 +84,7 @@ fn from_outside(spec: &At<'_>, faults: &mut Vec<Cause>) {
         }
     }
     for range in spec.get("loadBalancerSourceRanges").items() {
-        if names::cidr(range.text().trim()).is_none() {
-            let detail = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)";
-            faults.push(Cause::invalid(range.path.clone(), range.text(), detail));
-        }
+        ip::range_of(&range, range.text().trim(), faults);
     }
 }
 
@@ -196,13 +193,11 @@ pub(super) fn endpoint_slice(slice: &At<'_>, faults: &mut Vec<Cause>) {
         }
         for address in addresses.items() {
             match (kind.text(), address.text().parse()) {
-                ("IPv4", Ok(IpAddr::V4(_))) | ("IPv6", Ok(IpAddr::V6(_))) => {
-                    address::not_special(&address, faults);
-                }
-                ("IPv4" | "IPv6", _) => {
+                ("IPv4", Ok(IpAddr::V6(_))) | ("IPv6", Ok(IpAddr::V4(_))) => {
                     let detail = format!("must be an {} address", kind.text());
                     faults.push(Cause::invalid(address.path.clone(), address.text(), detail));
                 }
+                ("IPv4" | "IPv6", _) => address::not_special(&address, faults),
                 _ => {}
             }
         }

@@ -1,10 +1,7 @@
 //! Changes of what may not change.
 
-use serde_json::Value;
-
 use super::cursor::At;
-use super::diff::diff;
-use super::rbac;
+use super::{pod_update, rbac};
 use crate::status::Cause;
 
 const IMMUTABLE: &str = "field is immutable";
@@ -13,7 +10,7 @@ type Check = fn(&At<'_>, &At<'_>, &mut Vec<Cause>);
 
 pub(super) fn of_kind(group: &str, kind: &str) -> Option<Check> {
     Some(match (group, kind) {
-        ("", "Pod") => pod,
+        ("", "Pod") => pod_update::check,
         ("", "Service") => service,
         ("", "Node") => node,
         ("", "ConfigMap") => |new, old, faults| sealed(new, old, &["data", "binaryData"], faults),
@@ -33,99 +30,6 @@ fn immutable(new: &At<'_>, old: &At<'_>, field: &str, faults: &mut Vec<Cause>) {
     let (new, old) = (new.get(field), old.get(field));
     if new.value != old.value {
         faults.push(Cause::invalid(new.path.clone(), new.value.clone(), IMMUTABLE));
-    }
-}
-
-/// Only images, the deadline (shorter), tolerations (more) and a few fields of scheduling may change.
-fn pod(new: &At<'_>, old: &At<'_>, faults: &mut Vec<Cause>) {
-    let (new_spec, old_spec) = (new.get("spec"), old.get("spec"));
-    for list in ["containers", "initContainers"] {
-        let place = new_spec.get(list);
-        if place.items().count() != old_spec.get(list).items().count() {
-            let detail = "pod updates may not add or remove containers";
-            faults.push(Cause::forbidden(place.path, detail));
-            return;
-        }
-    }
-    let (deadline, before) = (new_spec.get("activeDeadlineSeconds"), old_spec.get("activeDeadlineSeconds"));
-    match (deadline.number(), before.number()) {
-        (Some(new), Some(old)) if new > old => {
-            faults.push(Cause::invalid(
-                deadline.path.clone(),
-                new,
-                format!("must be less than or equal to previous value {old}"),
-            ));
-        }
-        (None, Some(old)) => {
-            faults.push(Cause::invalid(
-                deadline.path.clone(),
-                Value::Null,
-                format!("must not update from a positive integer to nil value {old}"),
-            ));
-        }
-        _ => {}
-    }
-    let tolerations = new_spec.get("tolerations");
-    // For how long a taint is tolerated may change.
-    let what = |item: At<'_>| {
-        let mut what = item.value.clone();
-        what.as_object_mut().map(|fields| fields.remove("tolerationSeconds"));
-        what
-    };
-    let kept: Vec<Value> = tolerations.items().map(what).collect();
-    if old_spec.get("tolerations").items().map(what).any(|item| !kept.contains(&item)) {
-        let detail = "existing toleration can not be modified except its tolerationSeconds";
-        faults.push(Cause::forbidden(tolerations.path.clone(), detail));
-    }
-    let mut allowed = old_spec.value.clone();
-    // As if what may change had been changed already.
-    for list in ["containers", "initContainers"] {
-        let images: Vec<Value> =
-            new_spec.get(list).items().map(|container| container.get("image").value.clone()).collect();
-        if let Some(containers) = allowed.get_mut(list).and_then(Value::as_array_mut)
-            && containers.len() == images.len()
-        {
-            for (container, image) in containers.iter_mut().zip(images) {
-                container["image"] = image;
-            }
-        }
-    }
-    let gated = !old_spec.get("schedulingGates").is_empty();
-    let mut free = vec!["activeDeadlineSeconds", "tolerations", "schedulingGates"];
-    let grace = |spec: &At<'_>| spec.get("terminationGracePeriodSeconds").number();
-    if grace(&new_spec) == Some(1) && grace(&old_spec).is_some_and(|seconds| seconds < 0) {
-        free.push("terminationGracePeriodSeconds");
-    }
-    if gated {
-        free.extend(["nodeSelector", "affinity"]);
-        let (selector, before) = (new_spec.get("nodeSelector"), old_spec.get("nodeSelector"));
-        if before.entries().any(|(key, label)| selector.value.get(key) != Some(label.value)) {
-            let detail = "only additions to spec.nodeSelector are allowed (no mutations or deletions)";
-            faults.push(Cause::invalid(selector.path.clone(), selector.value.clone(), detail));
-        }
-    }
-    for field in free {
-        if let Some(map) = allowed.as_object_mut() {
-            map.remove(field);
-            if let Some(value) = new_spec.value.get(field) {
-                map.insert(field.to_owned(), value.clone());
-            }
-        }
-    }
-    if &allowed != new_spec.value {
-        let detail = "pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)";
-        let detail = format!("{detail}\n{}", diff(&allowed, new_spec.value));
-        faults.push(Cause::forbidden(new_spec.path.clone(), detail));
-    }
-    let name = |gate: At<'_>| gate.get("name").text().to_owned();
-    let before: Vec<String> = old_spec.get("schedulingGates").items().map(name).collect();
-    for gate in new_spec.get("schedulingGates").items() {
-        let place = gate.child("name");
-        let name = name(gate);
-        if !before.contains(&name) {
-            let detail = format!("only deletion is allowed, but found new scheduling gate '{name}'");
-            faults.push(Cause::forbidden(place, detail));
-        }
     }
 }
 

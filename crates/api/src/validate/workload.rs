@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 
 use super::container::choice;
 use super::cursor::At;
-use super::{annotations, metadata, pod};
-use crate::selector::{Fault, FaultKind, Selector, label_selector_faults};
+use super::{annotations, metadata, pod, selector};
+use crate::selector::{Selector, label_selector_faults};
 use crate::status::Cause;
 
 pub(super) fn deployment(deployment: &At<'_>, faults: &mut Vec<Cause>) {
@@ -84,8 +84,8 @@ fn selector_and_template(spec: &At<'_>, faults: &mut Vec<Cause>) {
     match k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector::deserialize(place.value) {
         _ if !place.is_there() => faults.push(Cause::required(place.path.clone(), "")),
         Err(error) => faults.push(Cause::invalid(place.path.clone(), place.value.clone(), error.to_string())),
-        Ok(selector) => {
-            let wrong = label_selector_faults(&selector, &place.path);
+        Ok(given) => {
+            let wrong = label_selector_faults(&given, &place.path);
             if place.is_empty() {
                 faults.push(Cause::invalid(
                     place.path.clone(),
@@ -94,7 +94,7 @@ fn selector_and_template(spec: &At<'_>, faults: &mut Vec<Cause>) {
                 ));
             }
             if wrong.is_empty()
-                && let Ok(parsed) = Selector::from_object(Some(&selector))
+                && let Ok(parsed) = Selector::from_object(Some(&given))
             {
                 let labels = template.get("metadata").get("labels");
                 let map: BTreeMap<String, String> =
@@ -104,7 +104,7 @@ fn selector_and_template(spec: &At<'_>, faults: &mut Vec<Cause>) {
                     faults.push(Cause::invalid(labels.path.clone(), labels.value.clone(), detail));
                 }
             }
-            faults.extend(wrong.into_iter().map(of_selector));
+            faults.extend(wrong.into_iter().map(selector::cause));
         }
     }
     metadata::labels(&template.get("metadata").get("labels"), faults);
@@ -159,12 +159,4 @@ fn rollout_counts(rolling: &At<'_>, faults: &mut Vec<Cause>) -> (bool, bool) {
         }
     }
     (zero[0], zero[1])
-}
-
-pub(super) fn of_selector(fault: Fault) -> Cause {
-    match fault.kind {
-        FaultKind::Required => Cause::required(fault.field, fault.detail),
-        FaultKind::Forbidden => Cause::forbidden(fault.field, fault.detail),
-        FaultKind::Invalid(value) => Cause::invalid(fault.field, value, fault.detail),
-    }
 }

@@ -126,6 +126,121 @@ fn pods_are_spread_by_more_than_nothing() {
     ]);
 }
 
+const TWICE: &str = "exists in both matchLabelKeys and labelSelector";
+
+#[test]
+fn keys_of_labels_are_matched_beside_a_selector() {
+    let own = |key: &str| json!({"matchExpressions": [{"key": key, "operator": "In", "values": ["v"]}]});
+    let check = |fields: Value, expected: &[&str]| {
+        let mut one = json!({"topologyKey": "zone", "maxSkew": 1, "whenUnsatisfiable": "DoNotSchedule"});
+        for (field, value) in fields.as_object().expect("fields") {
+            one[field] = value.clone();
+        }
+        let in_term = json!({"affinity": {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [one]}}});
+        for (spec, place) in [
+            (in_term, "spec.affinity.podAntiAffinity.requiredDuringSchedulingIgnoredDuringExecution[0]"),
+            (json!({"topologySpreadConstraints": [one]}), "spec.topologySpreadConstraints[0]"),
+        ] {
+            let spread = spec["affinity"].is_null();
+            let of_both = |text: &&&str| !spread || !text.contains("mismatchLabelKeys");
+            // In a term, upstream leaves the list's name out of what is selected twice.
+            let said = |text: &&str| match text.strip_prefix('@') {
+                Some(rest) if spread => format!("{place}.matchLabelKeys{rest}"),
+                Some(rest) => format!("{place}{rest}"),
+                None => format!("{place}.{text}"),
+            };
+            let expected: Vec<String> = expected.iter().filter(of_both).map(said).collect();
+            assert_eq!(texts(&super::create("", "Pod", &pod_with(&spec))), expected);
+        }
+    };
+    check(json!({"labelSelector": own("a"), "matchLabelKeys": ["a"], "mismatchLabelKeys": ["b"]}), &[]);
+    check(json!({"labelSelector": {"matchLabels": {"a": "v"}}, "matchLabelKeys": ["a"]}), &[]);
+    check(
+        json!({"matchLabelKeys": ["a"], "mismatchLabelKeys": ["b"]}),
+        &[
+            "matchLabelKeys: Forbidden: must not be specified when labelSelector is not set",
+            "mismatchLabelKeys: Forbidden: must not be specified when labelSelector is not set",
+        ],
+    );
+    let part = crate::selector::label_key_faults("a b").join("");
+    check(
+        json!({"labelSelector": {}, "matchLabelKeys": ["a", "a b"], "mismatchLabelKeys": ["a b"]}),
+        &[
+            &format!("matchLabelKeys[1]: Invalid value: \"a b\": {part}"),
+            &format!("mismatchLabelKeys[0]: Invalid value: \"a b\": {part}"),
+            "matchLabelKeys[1]: Invalid value: \"a b\": exists in both matchLabelKeys and mismatchLabelKeys",
+        ],
+    );
+    // What the pod's own labels add to the selector is one expression; another one says it twice.
+    let mut both = own("a");
+    both["matchLabels"] = json!({"a": "v"});
+    check(
+        json!({"labelSelector": both, "matchLabelKeys": ["b", "a"]}),
+        &[&format!("@[1]: Invalid value: \"a\": {TWICE}")],
+    );
+    check(
+        json!({"labelSelector": {}, "matchLabelKeys": ["a"], "mismatchLabelKeys": ["a"]}),
+        &["matchLabelKeys[0]: Invalid value: \"a\": exists in both matchLabelKeys and mismatchLabelKeys"],
+    );
+}
+
+#[test]
+fn gates_have_names_like_labels() {
+    let faults = |names: &[&str]| {
+        let gates: Vec<Value> = names.iter().map(|name| json!({ "name": name })).collect();
+        texts(&super::create("", "Pod", &pod_with(&json!({ "schedulingGates": gates }))))
+    };
+    assert_eq!(faults(&["example.com/g", "g"]), [""; 0]);
+    assert_eq!(faults(&["g", "g"]), ["spec.schedulingGates[1]: Duplicate value: \"g\""]);
+    let wrong = crate::selector::label_key_faults("a/b/c").join("");
+    assert_eq!(faults(&["a/b/c"]), [format!("spec.schedulingGates[0]: Invalid value: \"a/b/c\": {wrong}")]);
+    assert_eq!(faults(&[""]).len(), crate::selector::label_key_faults("").len());
+}
+
+#[test]
+fn claims_of_a_pod_have_names_and_one_source() {
+    let faults =
+        |claims: Value| texts(&super::create("", "Pod", &pod_with(&json!({ "resourceClaims": claims }))));
+    assert_eq!(
+        faults(
+            json!([{"name": "a", "resourceClaimName": "x"}, {"name": "b", "resourceClaimTemplateName": "x.y"}])
+        ),
+        [""; 0]
+    );
+    let label = crate::validate::names::label("A").expect("a fault");
+    assert_eq!(
+        faults(json!([
+            {"name": "a", "resourceClaimName": "x"},
+            {"name": "a", "resourceClaimName": "x"},
+            {"name": "", "resourceClaimName": "x"},
+            {"name": "A", "resourceClaimName": "x"},
+        ])),
+        [
+            "spec.resourceClaims[1].name: Duplicate value: \"a\"".to_owned(),
+            "spec.resourceClaims[2].name: Required value".to_owned(),
+            format!("spec.resourceClaims[3].name: Invalid value: \"A\": {label}"),
+        ]
+    );
+    assert_eq!(
+        faults(json!([{"name": "a"}])),
+        [
+            "spec.resourceClaims[0]: Invalid value: {\"name\":\"a\"}: must specify one of: `resourceClaimName`, \
+          `resourceClaimTemplateName`"
+        ]
+    );
+    let both = faults(json!([{"name": "a", "resourceClaimName": "x", "resourceClaimTemplateName": "Y"}]));
+    assert!(
+        both[0]
+            .ends_with("at most one of `resourceClaimName` or `resourceClaimTemplateName` may be specified")
+    );
+    assert!(
+        both[1].starts_with(
+            "spec.resourceClaims[0].resourceClaimTemplateName: Invalid value: \"Y\": a lowercase"
+        )
+    );
+    assert_eq!(both.len(), 2);
+}
+
 #[test]
 fn a_pod_behind_a_gate_has_no_node_yet() {
     spec(&[

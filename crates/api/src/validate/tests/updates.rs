@@ -32,8 +32,24 @@ fn a_refused_change_is_shown() {
     new["spec"]["hostNetwork"] = true.into();
     new["spec"]["containers"][0]["image"] = "c".into();
     new["spec"]["containers"][0]["env"][0]["value"] = "2".into();
-    let shown =
-        "- containers[0].env[0].value: \"1\"\n+ containers[0].env[0].value: \"2\"\n+ hostNetwork: true\n";
+    // What may change is not told.
+    let shown = r#"@@ -4,7 +4,7 @@
+    "env": [
+     {
+      "name": "E",
+-     "value": "1"
++     "value": "2"
+     }
+    ],
+    "image": "b",
+@@ -12,5 +12,6 @@
+   }
+  ],
+  "dnsPolicy": "ClusterFirst",
++ "hostNetwork": true,
+  "restartPolicy": "Always"
+ }
+"#;
     assert_eq!(texts(&super::update("", "Pod", "", &new, &old)), [format!("{POD}\n{shown}")]);
 }
 
@@ -46,13 +62,13 @@ fn a_deadline_comes_nearer_and_stays() {
     change(
         at(9),
         at(10),
-        &["spec.activeDeadlineSeconds: Invalid value: 10: must be less than or equal to previous value 9"],
+        &["spec.activeDeadlineSeconds: Invalid value: 10: must be less than or equal to previous value"],
     );
     change(
         at(9),
         json!({}),
         &[
-            "spec.activeDeadlineSeconds: Invalid value: null: must not update from a positive integer to nil value 9",
+            "spec.activeDeadlineSeconds: Invalid value: \"null\": must not update from a positive integer to nil value",
         ],
     );
 }
@@ -129,13 +145,59 @@ fn a_pod_that_waits_at_a_gate_may_be_told_more_of_where_it_goes() {
         change(gated(json!({"a": "b"})), gated(to), &[&fault]);
     }
     change(json!({"nodeSelector": {"a": "b"}}), json!({"nodeSelector": {"a": "b", "c": "d"}}), &[POD]);
-    let affinity = json!({"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": []}});
-    change(
-        gated(json!({})),
-        json!({"schedulingGates": [{"name": "g"}], "nodeSelector": {}, "affinity": affinity}),
-        &[],
-    );
-    change(json!({}), json!({"affinity": affinity}), &[POD]);
+}
+
+const TERMS: &str =
+    "spec.affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms";
+
+#[test]
+fn a_pod_that_waits_at_a_gate_may_choose_among_fewer_nodes() {
+    let needs = |key: &str| json!({"key": key, "operator": "Exists"});
+    let gated = || json!({"schedulingGates": [{"name": "g"}]});
+    let with = |affinity: Value| json!({"schedulingGates": [{"name": "g"}], "affinity": affinity});
+    let terms = |terms: Value| json!({"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}});
+    let of = |lists: &[&[&str]]| {
+        let all = lists.iter().map(|keys| {
+            let needed: Vec<Value> = keys.iter().map(|key| needs(key)).collect();
+            json!({"matchExpressions": needed})
+        });
+        with(terms(all.collect()))
+    };
+    change(gated(), of(&[&["a"]]), &[]);
+    change(with(json!({})), of(&[&["a"]]), &[]);
+    change(of(&[&["a"]]), of(&[&["a", "b"]]), &[]);
+    let preferred = json!({"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [
+        {"weight": 1, "preference": {"matchExpressions": [needs("a")]}}]}});
+    change(with(preferred.clone()), of(&[&["a"]]), &[]);
+
+    let refused = |old: Value, new: Value, place: &str, why: &str| {
+        let texts = texts(&super::update("", "Pod", "", &pod(new), &pod(old)));
+        assert_eq!(texts.len(), 1, "{texts:?}");
+        assert!(
+            texts[0].starts_with(&format!("{place}: Invalid value: ")) && texts[0].ends_with(why),
+            "{texts:?}"
+        );
+    };
+    let whole = |mut fields: Value| {
+        fields["containers"] = json!([{"name": "a", "image": "b"}]);
+        fields
+    };
+    let count = "no additions/deletions to non-empty NodeSelectorTerms list are allowed";
+    refused(whole(of(&[&["a"]])), whole(of(&[&["a"], &["b"]])), TERMS, count);
+    refused(whole(of(&[&["a"], &["b"]])), whole(of(&[&["a"]])), TERMS, count);
+    refused(whole(of(&[&["a"]])), whole(with(preferred)), TERMS, count);
+    let first = format!("{TERMS}[0]");
+    let only = "only additions are allowed (no mutations or deletions)";
+    refused(whole(of(&[&["a", "b"]])), whole(of(&[&["a"]])), &first, only);
+    refused(whole(of(&[&["a"]])), whole(of(&[&["b", "a"]])), &first, only);
+    // A term that requires nothing selects no node, and one that does would select some.
+    refused(whole(with(terms(json!([{}])))), whole(of(&[&["a"]])), &first, only);
+
+    // To other pods nothing changes, and without a gate nothing at all.
+    let near = json!({"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [
+        {"topologyKey": "zone", "labelSelector": {"matchLabels": {"a": "b"}}}]}});
+    change(gated(), with(near), &[POD]);
+    change(json!({}), json!({"affinity": terms(json!([{"matchExpressions": [needs("a")]}]))}), &[POD]);
 }
 
 /// The faults of a change of an object of another kind.
