@@ -1,43 +1,84 @@
-//! One real connection, and who sees its first packet: the test of what a walk told.
+//! One real connection, and what becomes of its packets: the test of what a walk told.
 //!
-//! A packet is known again by what no translation changes: a TCP connection by the first packet's sequence
-//! number, a datagram by the token that it carries.
+//! They are known by what no translation changes: a TCP connection by the sequence number that it begins with,
+//! a datagram by the token that it carries. Both are chosen before anything is sent, so that everybody listens
+//! for just these.
+
+mod listen;
 
 use std::fs::File;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket};
+use std::net::{SocketAddr, SocketAddrV4, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use skiff_sys::netlink::in_netns;
-use skiff_sys::netlink::route::Connection;
-use skiff_sys::packets::PacketSocket;
+use skiff_sys::packets::begin_with;
 
-use crate::{Error, Protocol};
+use crate::Protocol;
+
+pub use listen::listen;
 
 /// No longer than that an answer is waited for.
 const ANSWER_MAX: Duration = Duration::from_secs(3);
-/// No longer than that is listened: until the slowest of all that are to listen does so, and the connection
-/// has come about or not.
-const LISTEN_MAX: Duration = Duration::from_secs(15);
-/// How soon one who is told to stop does so.
-const LOOK_UP: Duration = Duration::from_millis(20);
-const SIGHTS_MAX: usize = 4_096;
 
-/// A first packet on a device.
+/// What the listening told.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Observed {
+    pub sights: Vec<Sight>,
+    pub rules: Vec<MetRule>,
+    pub tracked: Vec<Tracked>,
+    /// Where rules could not be observed, and why.
+    pub blind: Vec<Blind>,
+}
+
+/// A packet on a device.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Sight {
     /// Whose namespace: the name that was given.
     pub place: String,
     pub device: String,
-    /// The same for one connection everywhere.
-    pub mark: u64,
+    /// It answers the first packet.
+    pub answer: bool,
     pub source: SocketAddrV4,
     pub destination: SocketAddrV4,
+}
+
+/// A rule of the packet filter that a packet met, or a chain's policy, whose handle is zero.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MetRule {
+    pub place: String,
+    pub table: String,
+    pub chain: String,
+    pub handle: u64,
+    /// As `nft` says it.
+    pub verdict: String,
+    pub answer: bool,
+    /// When it came to the base chain.
+    pub source: SocketAddrV4,
+    pub destination: SocketAddrV4,
+}
+
+/// The entry of connection tracking: what began the connection and what answers it, as each comes in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Tracked {
+    pub place: String,
+    pub source: SocketAddrV4,
+    pub destination: SocketAddrV4,
+    pub answer_source: SocketAddrV4,
+    pub answer_destination: SocketAddrV4,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Blind {
+    pub place: String,
+    pub why: String,
 }
 
 /// Where to listen.
@@ -53,8 +94,14 @@ pub struct Ear {
 #[serde(rename_all = "camelCase")]
 pub struct Heard {
     pub protocol: Protocol,
-    /// What a datagram carries.
+    /// What a datagram carries. The lower half is a TCP connection's first sequence number, and not zero.
     pub token: u64,
+}
+
+impl Heard {
+    fn sequence(self) -> u32 {
+        self.token as u32
+    }
 }
 
 /// How a connection went.
@@ -67,108 +114,11 @@ pub struct Outcome {
     pub source: Option<SocketAddrV4>,
 }
 
-/// Listens on all devices of the namespaces until told to stop, at most `patience`. `ready` is called when
-/// nothing can be missed any more.
-pub fn listen(
-    ears: &[Ear],
-    heard: Heard,
-    patience: Duration,
-    stop: &AtomicBool,
-    ready: impl FnOnce(),
-) -> Result<Vec<Sight>, Error> {
-    let failed =
-        |source: io::Error| Error::Kernel { action: "listen to packets".into(), source: source.into() };
-    let mut open = Vec::new();
-    for ear in ears {
-        let enter = || -> io::Result<_> {
-            let links = Connection::open().and_then(|kernel| kernel.links()).map_err(io::Error::other)?;
-            Ok((PacketSocket::of_beginnings()?, links))
-        };
-        let (socket, links) = match &ear.netns {
-            None => enter(),
-            Some(path) => File::open(path).and_then(|netns| in_netns(netns.as_fd(), enter)?),
-        }
-        .map_err(failed)?;
-        open.push((&ear.place, socket, links));
-    }
-    ready();
-    let end = Instant::now() + patience.min(LISTEN_MAX);
-    let (mut sights, mut buffer) = (Vec::new(), vec![0u8; 2_048]);
-    let mut stopped = false;
-    while !stopped && Instant::now() < end && sights.len() < SIGHTS_MAX {
-        // What came before is still read.
-        stopped = stop.load(Ordering::Acquire);
-        let sockets: Vec<_> = open.iter().map(|(_, socket, _)| socket.as_fd()).collect();
-        wait(&sockets, end.min(Instant::now() + LOOK_UP)).map_err(failed)?;
-        for (place, socket, links) in &open {
-            loop {
-                let (index, packet) = match socket.receive(&mut buffer) {
-                    Ok(received) => received,
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                    Err(error) => return Err(failed(error)),
-                };
-                let Some((mark, source, destination)) = first_packet(packet, heard) else { continue };
-                let device = links.iter().find(|link| link.index == index).map(|link| link.name.clone());
-                let device = device.unwrap_or_else(|| format!("link {index}"));
-                let place = (*place).clone();
-                let sight = Sight { place, device, mark, source, destination };
-                // What comes again was not answered; a device tells it once on the way in and once out.
-                if !sights.contains(&sight) {
-                    sights.push(sight);
-                }
-            }
-        }
-    }
-    Ok(sights)
-}
-
-fn wait(sockets: &[std::os::fd::BorrowedFd<'_>], end: Instant) -> io::Result<()> {
-    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-    let mut fds: Vec<_> = sockets.iter().map(|fd| PollFd::new(*fd, PollFlags::POLLIN)).collect();
-    let left = end.saturating_duration_since(Instant::now()).as_millis();
-    let timeout = PollTimeout::try_from(left as u64 + 1).unwrap_or(PollTimeout::MAX);
-    match poll(&mut fds, timeout) {
-        Ok(_) | Err(nix::Error::EINTR) => Ok(()),
-        Err(error) => Err(error.into()),
-    }
-}
-
-/// The mark and the addresses of a packet that begins a connection.
-fn first_packet(packet: &[u8], heard: Heard) -> Option<(u64, SocketAddrV4, SocketAddrV4)> {
-    const SYN_ALONE: u8 = 0x02;
-    const SYN_ACK: u8 = 0x12;
-    let header = usize::from(packet.first()? & 0x0f) * 4;
-    if packet[0] >> 4 != 4 || *packet.get(9)? != heard.protocol.number() {
-        return None;
-    }
-    let ip = |at: usize| Some(Ipv4Addr::from(<[u8; 4]>::try_from(packet.get(at..at + 4)?).ok()?));
-    let transport = packet.get(header..)?;
-    let port = |at: usize| Some(u16::from_be_bytes(transport.get(at..at + 2)?.try_into().ok()?));
-    let mark = match heard.protocol {
-        Protocol::Tcp => {
-            if transport.get(13)? & SYN_ACK != SYN_ALONE {
-                return None;
-            }
-            u64::from(u32::from_be_bytes(transport.get(4..8)?.try_into().ok()?))
-        }
-        Protocol::Udp => {
-            let token = heard.token.to_be_bytes();
-            if transport.get(8..)?.windows(8).all(|window| window != token) {
-                return None;
-            }
-            heard.token
-        }
-        Protocol::Sctp => return None,
-    };
-    let address = |ip: Ipv4Addr, port: u16| SocketAddrV4::new(ip, port);
-    Some((mark, address(ip(12)?, port(0)?), address(ip(16)?, port(2)?)))
-}
-
 /// Makes the connection, from a namespace or the calling thread's own.
 pub fn connect(netns: Option<&Path>, to: SocketAddrV4, heard: Heard, patience: Duration) -> Outcome {
     let patience = patience.min(ANSWER_MAX);
     let work = || match heard.protocol {
-        Protocol::Tcp => connect_tcp(to, patience),
+        Protocol::Tcp => connect_tcp(to, heard.sequence(), patience),
         Protocol::Udp => connect_udp(to, heard.token, patience),
         Protocol::Sctp => Err(io::ErrorKind::Unsupported.into()),
     };
@@ -188,8 +138,8 @@ fn v4(address: io::Result<SocketAddr>) -> Option<SocketAddrV4> {
     }
 }
 
-/// By hand, since the port has to be known also of a connection that does not come about.
-fn connect_tcp(to: SocketAddrV4, patience: Duration) -> io::Result<Outcome> {
+/// By hand, since its first packet has to be known among others, and its port also where it does not come about.
+fn connect_tcp(to: SocketAddrV4, sequence: u32, patience: Duration) -> io::Result<Outcome> {
     use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
     use nix::sys::socket::{
         AddressFamily, SockFlag, SockType, SockaddrIn, bind, connect, getsockname, getsockopt, socket,
@@ -197,6 +147,7 @@ fn connect_tcp(to: SocketAddrV4, patience: Duration) -> io::Result<Outcome> {
     };
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let fd = socket(AddressFamily::Inet, SockType::Stream, flags, None)?;
+    begin_with(fd.as_fd(), sequence)?;
     bind(fd.as_raw_fd(), &SockaddrIn::new(0, 0, 0, 0, 0))?;
     let own = |fd: &OwnedFd| {
         let own: SockaddrIn = getsockname(fd.as_raw_fd()).ok()?;
@@ -244,39 +195,4 @@ fn connect_udp(to: SocketAddrV4, token: u64, patience: Duration) -> io::Result<O
         },
     };
     Ok(Outcome { outcome: outcome.into(), source })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn first_packets_are_told_from_others() {
-        let tcp = Heard { protocol: Protocol::Tcp, token: 0 };
-        let mut packet = vec![0u8; 40];
-        packet[0] = 0x45;
-        packet[9] = 6;
-        packet[12..16].copy_from_slice(&[10, 0, 0, 1]);
-        packet[16..20].copy_from_slice(&[10, 0, 0, 2]);
-        packet[20..24].copy_from_slice(&[0x9c, 0x40, 0, 80]);
-        packet[24..28].copy_from_slice(&[0, 0, 1, 0]);
-        packet[33] = 0x02;
-        let seen = first_packet(&packet, tcp).unwrap();
-        assert_eq!(
-            (seen.0, seen.1.to_string(), seen.2.to_string()),
-            (256, "10.0.0.1:40000".into(), "10.0.0.2:80".into())
-        );
-        packet[33] = 0x12;
-        assert_eq!(first_packet(&packet, tcp), None);
-        let udp = Heard { protocol: Protocol::Udp, token: 7 };
-        packet[9] = 17;
-        packet[32..40].copy_from_slice(&7u64.to_be_bytes());
-        assert_eq!(first_packet(&packet[..36], udp), None);
-        packet.splice(28..40, [0; 0]);
-        packet.extend_from_slice(&7u64.to_be_bytes());
-        assert_eq!(first_packet(&packet, udp).map(|seen| seen.0), Some(7));
-        for length in 0..packet.len() {
-            let _ = (first_packet(&packet[..length], udp), first_packet(&packet[..length], tcp));
-        }
-    }
 }

@@ -465,10 +465,11 @@ impl Walk<'_> {
         onward
     }
 
-    /// Notes the translation that this namespace made.
+    /// Notes the translation that this namespace made, and its mark of the connection.
     fn remember(&self, at: &Place<'_>, this: &mut Traveller) {
         let connection = &this.packet.connection;
-        if connection.reply || !(connection.source_translated || connection.destination_translated) {
+        let translated = connection.source_translated || connection.destination_translated;
+        if connection.reply || !translated && connection.mark == 0 {
             return;
         }
         let (source, source_port, destination, destination_port) = connection.original;
@@ -477,6 +478,7 @@ impl Walk<'_> {
             protocol: this.packet.protocol,
             original: Tuple { source, source_port, destination, destination_port },
             translated: Tuple::of(&this.packet),
+            mark: connection.mark,
         };
         if !this.conversations.contains(&conversation) {
             this.conversations.push(conversation);
@@ -497,6 +499,7 @@ impl Walk<'_> {
             .cloned();
         if let Some(known) = found {
             let connection = &mut this.packet.connection;
+            connection.mark = known.mark;
             connection.source_translated = known.original.source != known.translated.source;
             connection.destination_translated = (known.original.destination, known.original.destination_port)
                 != (known.translated.destination, known.translated.destination_port);

@@ -5,7 +5,6 @@ mod lab;
 use std::net::Ipv4Addr;
 
 use lab::{Lab, Netns, Node, ip};
-use skiff_network::probe::{self, Ear, Heard};
 use skiff_network::walk::{End, Namespace, Packets, SandboxAt, Start, Tuple, Walk, Way};
 use skiff_network::{HostPort, Network, Protocol};
 
@@ -264,45 +263,4 @@ fn a_rule_with_a_name_that_leads_to_an_accepting_chain_is_told() {
     assert_eq!(named, ["default/allow ingress[0]"]);
     let hop = way.hops.iter().find(|hop| hop.comment.is_some()).unwrap();
     assert_eq!(hop.text, "decided: chain yes says accepted");
-}
-
-#[test]
-fn a_real_connection_is_seen_at_each_device() {
-    let lab = Lab::new(1);
-    let node = &lab.nodes[0];
-    let ((_client, a), (server, b)) = (sandbox(node, "a"), sandbox(node, "b"));
-    let _server = server.serve_tcp("0.0.0.0:8080", "b");
-    let ears = [
-        Ear { place: "node".into(), netns: Some(node.netns.path()) },
-        Ear { place: "pod a".into(), netns: Some(a.netns.clone()) },
-        Ear { place: "pod b".into(), netns: Some(b.netns.clone()) },
-    ];
-    let heard = Heard { protocol: Protocol::Tcp, token: 0 };
-    let target = std::net::SocketAddrV4::new(b.ip, 8080);
-    let mut outcome = None;
-    let stop = &std::sync::atomic::AtomicBool::new(false);
-    let (ready, go) = std::sync::mpsc::channel();
-    let sights = std::thread::scope(|scope| {
-        let (from, to) = (&a.netns, target);
-        let sender = scope.spawn(move || {
-            go.recv().unwrap();
-            let outcome = probe::connect(Some(from), to, heard, lab::PATIENCE);
-            stop.store(true, std::sync::atomic::Ordering::Release);
-            outcome
-        });
-        let sights = probe::listen(&ears, heard, lab::PATIENCE, stop, || ready.send(()).unwrap()).unwrap();
-        outcome = Some(sender.join().unwrap());
-        sights
-    });
-    let outcome = outcome.unwrap();
-    assert_eq!(outcome.outcome, "answered");
-    let seen = |place: &str, device: &str| {
-        let source = outcome.source.unwrap();
-        sights.iter().any(|sight| sight.place == place && sight.device == device && sight.source == source)
-    };
-    for (place, device) in
-        [("pod a", "eth0"), ("node", a.host_link.as_str()), ("node", b.host_link.as_str()), ("pod b", "eth0")]
-    {
-        assert!(seen(place, device), "{place} {device}: {sights:#?}");
-    }
 }

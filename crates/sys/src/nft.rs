@@ -13,6 +13,7 @@ mod monitor;
 pub mod passage;
 mod rule;
 mod ruleset;
+pub mod tracer;
 mod wire;
 pub mod words;
 
@@ -23,6 +24,9 @@ pub use rule::{
 pub use ruleset::{Change, Contents, Elements, Ruleset, Step};
 
 use std::net::Ipv4Addr;
+
+use self::wire::Batch;
+use crate::netlink::{Family, Socket};
 
 /// The name of the table.
 pub const TABLE: &str = "skiff";
@@ -43,6 +47,16 @@ pub enum Error {
         #[source]
         source: std::io::Error,
     },
+}
+
+/// Has the kernel take this chain, in a table of its own in the calling thread's network namespace.
+pub(crate) fn try_chain(chain: &Chain) -> std::io::Result<()> {
+    let socket = Socket::open(Family::Netfilter, 0)?;
+    let mut batch = Batch::of("skiff-try");
+    batch.table();
+    batch.chain(chain);
+    batch.rules(chain, false);
+    batch.commit(&socket)
 }
 
 /// What one part of the node has in the table, apart from elements.

@@ -3,8 +3,8 @@
 //! told, as captures there show.
 
 use std::process::Command;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
 
 use serde_json::Value;
 use skiff_tests::{Cluster, Namespace, Output, fixed_ports, peer_path, run, wait_for, wait_until};
@@ -79,12 +79,7 @@ struct From {
     name: String,
     connect: Connect,
     outside: bool,
-    /// It sends with its node's address.
-    masked: bool,
 }
-
-/// Held by whoever makes a connection from a node.
-static NODE_PROBES: Mutex<()> = Mutex::new(());
 
 fn froms(cluster: &Cluster) -> Vec<From> {
     let pod = |name: &'static str| From {
@@ -93,7 +88,6 @@ fn froms(cluster: &Cluster) -> Vec<From> {
             namespace.exec(name, &[&["peer"], args].concat())
         }),
         outside: false,
-        masked: name == "cn",
     };
     let node = cluster.control_plane();
     let of_node = From {
@@ -103,13 +97,11 @@ fn froms(cluster: &Cluster) -> Vec<From> {
             namespace.cluster.on_node(&node, &[&[peer.as_str()], args].concat())
         }),
         outside: false,
-        masked: true,
     };
     let external = From {
         name: "external".into(),
         connect: Box::new(|_: &Namespace, args: &[&str]| run(Command::new(peer_path()).args(args))),
         outside: true,
-        masked: false,
     };
     vec![pod("c1"), pod("c2"), pod("cn"), of_node, external]
 }
@@ -224,10 +216,6 @@ fn cell(namespace: &Namespace, from: &From, to: &To) -> Vec<String> {
     if !from.outside {
         args.push("--live");
     }
-    // What a node sends to pods is masqueraded, port and all: of two such packets at once nobody could say
-    // which is whose.
-    let alone =
-        (!from.outside && from.masked).then(|| NODE_PROBES.lock().unwrap_or_else(PoisonError::into_inner));
     // An agent may have had no time for its answer, which is of the machine: then once more.
     let told = wait_for(&format!("every agent answers in time: {args:?}"), || {
         let output = trace(namespace, &args);
@@ -239,7 +227,6 @@ fn cell(namespace: &Namespace, from: &From, to: &To) -> Vec<String> {
             && !told["ways"].to_string().contains("did not answer within"))
         .then_some(Ok(told))
     });
-    drop(alone);
     let told = match told {
         Ok(told) => told,
         Err(said) => return vec![said],

@@ -77,7 +77,7 @@ async fn one(
     let (from, to) = (request.from.words(&world), goal(&request, &world));
     let mut told = None;
     if live {
-        match live::answer(question, &origins, &ways, &world, &request).await {
+        match live::answer(question, &origins, &mut ways, &world, &request).await {
             Ok(seen) => told = Some(seen),
             Err(why) => missing.push(Missing::new("a real connection", why)),
         }
@@ -85,7 +85,10 @@ async fn one(
     let mut hider = question.hider();
     ways.iter_mut().for_each(|way| hider.insides(way, |node| question.may_see_node(node)));
     let mut explanation = TraceExplanation::new(from, to, request.protocol, ways, missing);
-    explanation.live = told;
+    explanation.live = told.map(|mut live| {
+        hider.live(&mut live);
+        live
+    });
     let mut explanation =
         hider.answer(explanation).map_err(|error| StatusError::internal(error.to_string()))?;
     if hider.hid {

@@ -1,7 +1,7 @@
 //! `skiff trace` as text: each way under its verdict, place by place.
 
 use super::{Paint, heading, missing, wrapped};
-use crate::trace::{Hop, Live, TraceComparison, TraceExplanation, Verdict, Way};
+use crate::trace::{Hop, Live, Sighting, TraceComparison, TraceExplanation, Verdict, Way};
 
 /// All ways.
 pub fn trace(told: &TraceExplanation, paint: Paint) -> String {
@@ -84,8 +84,8 @@ fn one(out: &mut String, paint: Paint, way: &Way) {
     }
     if let Some(verdict) = &way.answer_verdict {
         wrapped(out, "  ", verdict);
-        let translated = way.answer.iter().filter(|hop| hop.kind == "conntrack" || hop.kind == "filter");
-        translated.for_each(|hop| self::hop(out, paint, hop, true));
+        let told = |hop: &&Hop| matches!(hop.kind.as_str(), "conntrack" | "filter") || hop.seen.is_some();
+        way.answer.iter().filter(told).for_each(|hop| self::hop(out, paint, hop, true));
     }
 }
 
@@ -101,7 +101,12 @@ fn hop(out: &mut String, paint: Paint, hop: &Hop, placed: bool) {
     } else {
         String::new()
     };
-    wrapped(out, &format!("    {what:18} "), &format!("{}{place}{doubt}", hop.text));
+    let seen = match hop.seen {
+        Some(true) => " [seen]".to_owned(),
+        Some(false) => paint.warn(" [not seen]"),
+        None => String::new(),
+    };
+    wrapped(out, &format!("    {what:18} "), &format!("{}{place}{doubt}{seen}", hop.text));
     if let Some(rule) = &hop.rule {
         let table = hop.table.as_deref().filter(|table| *table != "skiff");
         let table = table.map(|table| format!("table {table}: ")).unwrap_or_default();
@@ -115,12 +120,15 @@ fn hop(out: &mut String, paint: Paint, hop: &Hop, placed: bool) {
 fn show(out: &mut String, paint: Paint, live: &Live) {
     wrapped(out, "  ", &format!("outcome: {}", live.outcome));
     for sighting in &live.seen {
-        let seen = match (&sighting.packet, sighting.seen) {
-            (Some(packet), _) => format!("seen, {packet}"),
-            (None, true) => "seen".into(),
-            (None, false) => paint.warn("not seen"),
+        let Sighting { place, kind, device, chain, answer, packet, verdict, .. } = sighting;
+        let what = device.as_ref().or(chain.as_ref()).unwrap_or(kind);
+        let direction = if *answer { "<- " } else { "-> " };
+        let verdict = verdict.as_ref().map(|verdict| format!(": {verdict}")).unwrap_or_default();
+        let seen = match packet {
+            Some(packet) => format!("seen, {packet}{verdict}"),
+            None => paint.warn("not seen"),
         };
-        wrapped(out, &format!("    {:30} ", format!("{} {}", sighting.place, sighting.device)), &seen);
+        wrapped(out, &format!("  {direction}{:30} ", format!("{place} {what}")), &seen);
     }
     for open in &live.unseen {
         wrapped(out, "  not shown: ", open);

@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::Way;
+use super::{Live, Way};
 
 /// Stands where a name was.
 pub const HIDDEN: &str = "(hidden)";
@@ -88,6 +88,26 @@ impl<F: FnMut(&str) -> bool> Hider<F> {
         }
     }
 
+    /// What a real connection met inside of hidden pods: rules of their own.
+    pub fn live(&mut self, live: &mut Live) {
+        let Live { seen, differences, .. } = live;
+        for sighting in seen.iter_mut().filter(|sighting| sighting.chain.is_some()) {
+            let pod = sighting.place.strip_prefix("pod ").and_then(|pod| pod.split_once('/'));
+            if pod.is_some_and(|(namespace, _)| self.hides(namespace)) {
+                (sighting.chain, sighting.verdict) = (None, None);
+                self.hid = true;
+            }
+        }
+        for difference in differences.iter_mut().filter(|difference| difference.contains(" chain ")) {
+            if let Some(without) = self.text(difference) {
+                let place = without.split_whitespace().any(|word| word.trim_matches([',', '`']) == HIDDEN);
+                if place {
+                    *difference = "a rule of a hidden pod's own did something else than was told".into();
+                }
+            }
+        }
+    }
+
     /// What is inside hidden pods and nodes: processes, and rules of a pod's own filter.
     /// `sees_node` says whether the asker may see the processes of a node.
     pub fn insides(&mut self, way: &mut Way, sees_node: impl Fn(&str) -> bool) {
@@ -135,7 +155,7 @@ impl<F: FnMut(&str) -> bool> Hider<F> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::trace::{Hop, Verdict};
+    use crate::trace::{Hop, Sighting, Verdict};
 
     fn hider() -> Hider<impl FnMut(&str) -> bool> {
         Hider::new(|namespace: &str| namespace == "other")
@@ -236,5 +256,42 @@ mod tests {
         let way = hider.answer(way).unwrap();
         assert_eq!(way.summary, "dropped on pod (hidden) by a rule of the pod's own");
         assert_eq!((way.hops[0].rule.as_deref(), way.hops[0].table.as_deref()), (None, None));
+    }
+    #[test]
+    fn what_a_connection_met_inside_a_hidden_pod_is_not_told() {
+        let rule = |place: &str| Sighting {
+            place: place.into(),
+            kind: "rule".into(),
+            device: None,
+            chain: Some("secret".into()),
+            answer: false,
+            seen: true,
+            packet: None,
+            verdict: Some("jump secret".into()),
+        };
+        let mut live = Live {
+            outcome: "silent".into(),
+            way: 0,
+            seen: vec![rule("pod other/hidden"), rule("pod default/own"), rule("node n1")],
+            differences: vec![
+                "it should have met chain secret of pod other/hidden, rule `drop secret`".into(),
+                "it should have met chain own of node n1, rule `drop`".into(),
+            ],
+            unseen: Vec::new(),
+        };
+        let mut hider = hider();
+        hider.live(&mut live);
+        let live = hider.answer(live).unwrap();
+        assert_eq!((live.seen[0].chain.as_deref(), live.seen[0].verdict.as_deref()), (None, None));
+        assert_eq!(live.seen[0].place, "pod (hidden)");
+        assert!(live.seen[1..].iter().all(|sighting| sighting.chain.is_some()));
+        assert_eq!(
+            live.differences,
+            [
+                "a rule of a hidden pod's own did something else than was told",
+                "it should have met chain own of node n1, rule `drop`",
+            ]
+        );
+        assert!(hider.hid);
     }
 }

@@ -96,7 +96,9 @@ pub struct Way {
 pub struct Live {
     /// `answered`, `refused`, `silent` or an error's text.
     pub outcome: String,
-    /// Each device of the way, and whether the packet was seen there.
+    /// The way that it went, by its place in the list from 0 on.
+    pub way: usize,
+    /// Each device, rule and translation of that way and of the answer's, and whether it was seen there.
     pub seen: Vec<Sighting>,
     /// Where what was said and what was seen are not the same: a fault of this program.
     pub differences: Vec<String>,
@@ -109,11 +111,22 @@ pub struct Live {
 #[serde(rename_all = "camelCase")]
 pub struct Sighting {
     pub place: String,
-    pub device: String,
+    /// `device`, `rule` or `translation`.
+    pub kind: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<String>,
+    /// Of a rule.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chain: Option<String>,
+    /// On the answer's way.
+    pub answer: bool,
     pub seen: bool,
     /// Source and destination, as seen.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub packet: Option<String>,
+    /// What a rule said, or who answers a connection that is translated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verdict: Option<String>,
 }
 
 /// The ways to one pod side by side.

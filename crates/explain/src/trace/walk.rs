@@ -43,7 +43,7 @@ pub struct Packets {
     pub reply: bool,
 }
 
-/// A translation that a node keeps for the connection.
+/// What a node keeps of the connection: its translation and its mark.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Conversation {
@@ -51,6 +51,8 @@ pub struct Conversation {
     pub protocol: u8,
     pub original: Tuple,
     pub translated: Tuple,
+    #[serde(default)]
+    pub mark: u32,
 }
 
 /// The question to a node.
@@ -89,6 +91,9 @@ pub struct Hop {
     /// The rule asks for something that is not known here.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub doubtful: bool,
+    /// Whether a real connection was seen here; nothing where that can't be observed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seen: Option<bool>,
 }
 
 /// How the packet ends on the node.

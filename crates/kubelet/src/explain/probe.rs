@@ -1,5 +1,5 @@
 //! One real connection for `trace --live`: the agent of the sender's node makes it, those of the nodes on
-//! the way listen for its first packet.
+//! the way listen for its first packet and for what answers that.
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -20,6 +20,9 @@ use skiff_network::probe::{self, Ear, Heard};
 use super::{network, sandboxes};
 use crate::agent::{Answer, Query, Refusal, internal, json};
 use crate::node_context::Context;
+
+/// So many may listen at once, since each puts a table into the packet filters where it does.
+const LISTENING_MAX: usize = 32;
 
 /// The parameter `listen`, as JSON.
 #[derive(Deserialize)]
@@ -80,7 +83,14 @@ pub(super) async fn listen(context: &Arc<Context>, query: &Query) -> Answer {
     let (ready, is_ready) = tokio::sync::oneshot::channel();
     let patience = Duration::from_millis(asked.millis);
     let (memory, stop) = (context.memory.clone(), Arc::new(AtomicBool::new(false)));
-    memory.listening.lock().insert(asked.heard.token, stop.clone());
+    {
+        let mut listening = memory.listening.lock();
+        if listening.len() >= LISTENING_MAX {
+            let why = format!("{LISTENING_MAX} real connections are being observed here already");
+            return Err(Refusal(StatusCode::TOO_MANY_REQUESTS, why));
+        }
+        listening.insert(asked.heard.token, stop.clone());
+    }
     let hearing = tokio::task::spawn_blocking(move || {
         let heard = probe::listen(&ears, asked.heard, patience, &stop, || {
             // Who asked may have gone.
@@ -114,4 +124,68 @@ pub(super) async fn connect(context: &Arc<Context>, query: &Query) -> Answer {
         probe::connect(netns.as_deref(), asked.to, asked.heard, patience)
     });
     json(&sent.await.map_err(internal)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+    use skiff_explain::trace::live as asked;
+    use skiff_network::probe as told;
+
+    use super::{Listen, Probe};
+
+    #[test]
+    fn the_server_and_this_node_read_what_the_other_writes() {
+        let end = |port| std::net::SocketAddrV4::new([10, 0, 0, 1].into(), port);
+        let text = || "x".to_owned();
+        let observed = told::Observed {
+            sights: vec![told::Sight {
+                place: text(),
+                device: text(),
+                answer: true,
+                source: end(1),
+                destination: end(2),
+            }],
+            rules: vec![told::MetRule {
+                place: text(),
+                table: text(),
+                chain: text(),
+                handle: 7,
+                verdict: text(),
+                answer: true,
+                source: end(3),
+                destination: end(4),
+            }],
+            tracked: vec![told::Tracked {
+                place: text(),
+                source: end(5),
+                destination: end(6),
+                answer_source: end(7),
+                answer_destination: end(8),
+            }],
+            blind: vec![told::Blind { place: text(), why: text() }],
+        };
+        let written = serde_json::to_value(&observed).unwrap();
+        let read: asked::Observed = serde_json::from_value(written.clone()).unwrap();
+        assert_eq!(serde_json::to_value(&read).unwrap(), written);
+        let outcome = told::Outcome { outcome: text(), source: Some(end(9)) };
+        let read: asked::Outcome = serde_json::from_value(serde_json::to_value(&outcome).unwrap()).unwrap();
+        assert_eq!((read.outcome, read.source), (outcome.outcome, outcome.source));
+
+        for protocol in [asked::WireProtocol::Tcp, asked::WireProtocol::Udp] {
+            let heard = asked::Heard { protocol, token: u64::MAX };
+            let listen = asked::Listen { sandboxes: vec![[10, 0, 0, 1].into()], heard, millis: 5 };
+            let read: Listen = serde_json::from_value(serde_json::to_value(&listen).unwrap()).unwrap();
+            assert_eq!((read.sandboxes, read.millis), (listen.sandboxes, listen.millis));
+            assert_eq!(serde_json::to_value(read.heard).unwrap(), serde_json::to_value(heard).unwrap());
+            let probe = asked::Probe { sandbox: Some([10, 0, 0, 1].into()), to: end(1), heard, millis: 5 };
+            let read: Probe = serde_json::from_value(serde_json::to_value(&probe).unwrap()).unwrap();
+            assert_eq!((read.sandbox, read.to, read.millis), (probe.sandbox, probe.to, probe.millis));
+        }
+        let none: Probe = serde_json::from_value(json!({
+            "sandbox": null, "to": "10.0.0.1:1", "heard": {"protocol": "Tcp", "token": 1}, "millis": 5
+        }))
+        .unwrap();
+        assert_eq!(none.sandbox, None);
+    }
 }

@@ -70,7 +70,7 @@ mod tests {
 
     fn conversation() -> told::Conversation {
         let (original, translated) = (tuple(), tuple().turned());
-        told::Conversation { place: "node a".into(), protocol: 6, original, translated }
+        told::Conversation { place: "node a".into(), protocol: 6, original, translated, mark: 9 }
     }
 
     #[test]

@@ -54,7 +54,7 @@ pub struct Asked {
     pub sandboxes: BTreeMap<String, (String, PathBuf)>,
 }
 
-/// A translation that connection tracking keeps for a connection.
+/// What connection tracking keeps of a connection: its translation and its mark.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Conversation {
@@ -62,6 +62,8 @@ pub struct Conversation {
     pub protocol: u8,
     pub original: Tuple,
     pub translated: Tuple,
+    #[serde(default)]
+    pub mark: u32,
 }
 
 /// One thing that happens to the packet, with its addresses afterwards.

@@ -1,10 +1,11 @@
-//! The kernel's table of tracked connections: enough of it to forget flows whose translation is stale.
+//! The kernel's table of tracked connections: enough of it to forget flows whose translation is stale, and to
+//! see how one was translated.
 //!
 //! A UDP flow keeps the destination of its first packet for as long as packets follow each other, so a
 //! changed rule alone does not move it. Deleting its entry does.
 
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddrV4};
 
 use super::{ACK, DUMP, Family, Socket, Writer, attribute, was_interrupted};
 
@@ -68,7 +69,51 @@ pub fn forget(socket: &Socket, mut stale: impl FnMut(&Flow) -> bool) -> io::Resu
     Ok(doomed.len())
 }
 
-/// Opens the socket that [`forget`] needs, in the calling thread's namespace.
+/// Source and destination of a packet.
+pub type Ends = (SocketAddrV4, SocketAddrV4);
+
+/// An entry of the table: what comes from who began the connection, and what answers it, each as it is before
+/// this machine translates it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Entry {
+    pub original: Ends,
+    pub reply: Ends,
+}
+
+/// The entry that a packet with these ends belongs to, whichever way it goes.
+pub fn find(socket: &Socket, protocol: u8, ends: Ends) -> io::Result<Option<Entry>> {
+    let (source, destination) = ends;
+    let mut request = Writer::new();
+    request.message(GET, ACK, 1, &HEADER);
+    let tuple = request.open(TUPLE_ORIGINAL);
+    let ip = request.open(TUPLE_IP);
+    request.attribute(1, &source.ip().octets()).attribute(2, &destination.ip().octets()).close(ip);
+    let transport = request.open(TUPLE_PROTOCOL);
+    request.u8(1, protocol).attribute(2, &source.port().to_be_bytes());
+    request.attribute(3, &destination.port().to_be_bytes()).close(transport);
+    request.close(tuple).end();
+    let mut found = None;
+    let told = socket.dump(request.as_bytes(), |message| {
+        if message.kind == NEW {
+            found = message.body.get(4..).and_then(read_entry);
+        }
+    });
+    match told {
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
+        result => result.map(|()| found),
+    }
+}
+
+fn read_entry(body: &[u8]) -> Option<Entry> {
+    let ends = |kind| {
+        let (_, source, destination) = read_tuple(attribute(body, kind)?)?;
+        let address = |(ip, port)| SocketAddrV4::new(ip, port);
+        Some((address(source), address(destination)))
+    };
+    Some(Entry { original: ends(TUPLE_ORIGINAL)?, reply: ends(TUPLE_REPLY)? })
+}
+
+/// Opens the socket that [`forget`] and [`find`] need, in the calling thread's namespace.
 pub fn open() -> io::Result<Socket> {
     Socket::open(Family::Netfilter, 0)
 }
@@ -105,7 +150,7 @@ mod tests {
     #[test]
     fn random_answers_never_panic() {
         crate::netlink::random::bodies(0, |body| {
-            let _ = read(body);
+            let _ = (read(body), read_entry(body));
         });
     }
 }

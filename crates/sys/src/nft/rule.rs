@@ -41,6 +41,12 @@ pub enum Field {
     Answerer,
     /// The port of who really answers.
     AnswererPort,
+    /// Of a TCP segment, four bytes.
+    Sequence,
+    /// Of a TCP segment, four bytes.
+    Acknowledgement,
+    /// The first eight bytes that a UDP datagram carries.
+    DatagramStart,
 }
 
 /// The connection's destination was translated (linux/netfilter/nf_conntrack_common.h).
@@ -145,6 +151,9 @@ impl Rule {
             Field::Initiator => of(0, 19),
             Field::Answerer => of(1, 19),
             Field::AnswererPort => of(1, 11),
+            Field::Sequence => payload(TRANSPORT, 4, 4),
+            Field::Acknowledgement => payload(TRANSPORT, 8, 4),
+            Field::DatagramStart => payload(TRANSPORT, 8, 8),
         })
     }
 
@@ -286,6 +295,24 @@ impl Rule {
         let mut w = Writer::new();
         w.be32(2, MARK).be32(4, from.number());
         self.add("ct", w)
+    }
+
+    /// From here on the kernel tells of each rule that the packet meets: see [`super::tracer`].
+    #[must_use]
+    pub(super) fn traced(self, register: Register) -> Rule {
+        const TRACE: u32 = 12;
+        let mut w = Writer::new();
+        w.be32(2, TRACE).be32(3, register.number());
+        self.constant(&[1], register).add("meta", w)
+    }
+
+    /// Puts the key that starts in `key` into a set that rules fill.
+    #[must_use]
+    pub(super) fn note(self, set: &str, key: Register) -> Rule {
+        const ADD: u32 = 0;
+        let mut w = Writer::new();
+        w.string(1, set).be32(3, ADD).be32(4, key.number());
+        self.add("dynset", w)
     }
 
     /// What `nft list` shows beside the rule; cut off where it is too long.

@@ -320,7 +320,7 @@ impl Inner {
     }
 
     /// Takes changes into what is wanted, and those that change anything into the transaction.
-    fn stage(&mut self, part: &'static str, changes: Vec<Change>, batch: &mut Batch) {
+    fn stage(&mut self, part: &'static str, changes: Vec<Change>, batch: &mut Batch<'_>) {
         let elements = &mut self.part(part).elements;
         let mut removed: BTreeMap<&str, Vec<Key>> = BTreeMap::new();
         let mut inserted: BTreeMap<&str, HashMap<Key, Datum>> = BTreeMap::new();
@@ -355,7 +355,7 @@ impl Inner {
     }
 
     /// Sends a transaction; if the table is not what we believe it is, writes all of it instead.
-    fn commit(&mut self, batch: Batch, what: impl FnOnce() -> String) -> Result<(), Error> {
+    fn commit(&mut self, batch: Batch<'_>, what: impl FnOnce() -> String) -> Result<(), Error> {
         if !self.installed {
             return Ok(());
         }
@@ -457,13 +457,13 @@ impl Part {
     }
 
     /// Maps and chains, which rules and elements can lead to then.
-    fn create(&self, name: &str, batch: &mut Batch) {
+    fn create(&self, name: &str, batch: &mut Batch<'_>) {
         self.schema.maps.iter().for_each(|map| batch.map(map));
         self.chains().for_each(|chain| batch.chain(chain));
         batch.chain(&Chain::plain(marker(name, &self.schema), Vec::new()));
     }
 
-    fn fill(&self, batch: &mut Batch) {
+    fn fill(&self, batch: &mut Batch<'_>) {
         self.chains().for_each(|chain| batch.rules(chain, false));
         for (map, elements) in &self.elements {
             batch.insert(map, elements.iter());

@@ -7,7 +7,8 @@ use std::io;
 
 use super::{Chain, Datum, Key, Map, TABLE, Type, Value, Verdict};
 use crate::netlink::{
-    ACK, APPEND, CREATE, DUMP, Socket, Writer, attribute, attributes, settled, text, was_interrupted,
+    ACK, APPEND, CREATE, DUMP, EXCLUSIVE, Socket, Writer, attribute, attributes, settled, text,
+    was_interrupted,
 };
 
 const SUBSYSTEM: u16 = 10 << 8;
@@ -36,33 +37,51 @@ const VERDICT_TYPE: u32 = 0xffff_ff00;
 /// A nested attribute holds less than 64 KiB, so long lists of elements take several messages.
 const ELEMENTS_MAX: usize = 48 * 1024;
 
-/// One transaction in the making: all of it happens, or nothing.
-pub(super) struct Batch {
+/// One transaction on one table in the making: all of it happens, or nothing.
+pub(super) struct Batch<'a> {
+    table: &'a str,
     writer: Writer,
     count: u32,
 }
 
-impl Batch {
-    pub(super) fn new() -> Batch {
+impl<'a> Batch<'a> {
+    /// On the table of the node.
+    pub(super) fn new() -> Batch<'static> {
+        Batch::of(TABLE)
+    }
+
+    /// On another table for IPv4.
+    pub(super) fn of(table: &'a str) -> Batch<'a> {
         let mut writer = Writer::new();
         writer.message(BATCH_BEGIN, 0, 0, &batch_header()).end();
-        Batch { writer, count: 0 }
+        Batch { table, writer, count: 0 }
     }
 
     /// Creates the table if it is not there.
     pub(super) fn table(&mut self) {
-        self.message(NEW_TABLE, CREATE).string(1, TABLE).end();
+        let table = self.table;
+        self.message(NEW_TABLE, CREATE).string(1, table).end();
+    }
+
+    /// A table that nobody else can change, and that goes when the socket that commits this is closed, however
+    /// its process ends.
+    pub(super) fn owned_table(&mut self) {
+        const OWNER: u32 = 2;
+        let table = self.table;
+        self.message(NEW_TABLE, CREATE | EXCLUSIVE).string(1, table).be32(2, OWNER).end();
     }
 
     /// The table must be there.
     pub(super) fn delete_table(&mut self) {
-        self.message(DELETE_TABLE, 0).string(1, TABLE).end();
+        let table = self.table;
+        self.message(DELETE_TABLE, 0).string(1, table).end();
     }
 
     /// The chain without its rules, so that rules and elements can lead to it.
     pub(super) fn chain(&mut self, chain: &Chain) {
+        let table = self.table;
         let w = self.message(NEW_CHAIN, CREATE);
-        w.string(1, TABLE).string(3, &chain.name);
+        w.string(1, table).string(3, &chain.name);
         if let Some(hook) = &chain.hook {
             let nest = w.open(4);
             w.be32(1, hook.at as u32).be32(2, hook.priority as u32).close(nest);
@@ -73,17 +92,20 @@ impl Batch {
 
     /// Nothing leads from it any more.
     pub(super) fn clear_chain(&mut self, name: &str) {
-        self.message(DELETE_RULE, 0).string(1, TABLE).string(2, name).end();
+        let table = self.table;
+        self.message(DELETE_RULE, 0).string(1, table).string(2, name).end();
     }
 
     /// With its elements; no rule may look into it any more.
     pub(super) fn delete_map(&mut self, name: &str) {
-        self.message(DELETE_SET, 0).string(1, TABLE).string(2, name).end();
+        let table = self.table;
+        self.message(DELETE_SET, 0).string(1, table).string(2, name).end();
     }
 
     /// With its rules; nothing may lead to it any more.
     pub(super) fn delete_chain(&mut self, name: &str) {
-        self.message(DELETE_CHAIN, 0).string(1, TABLE).string(3, name).end();
+        let table = self.table;
+        self.message(DELETE_CHAIN, 0).string(1, table).string(3, name).end();
     }
 
     /// Replaces the chain's rules.
@@ -91,9 +113,10 @@ impl Batch {
         if exists {
             self.clear_chain(&chain.name);
         }
+        let table = self.table;
         for rule in &chain.rules {
             let w = self.message(NEW_RULE, CREATE | APPEND);
-            w.string(1, TABLE).string(2, &chain.name);
+            w.string(1, table).string(2, &chain.name);
             rule.write(w);
             w.end();
         }
@@ -101,9 +124,9 @@ impl Batch {
 
     pub(super) fn map(&mut self, map: &Map) {
         const IS_MAP: u32 = 8;
-        let id = self.count + 1;
+        let (id, table) = (self.count + 1, self.table);
         let w = self.message(NEW_SET, CREATE);
-        w.string(1, TABLE).string(2, map.name);
+        w.string(1, table).string(2, map.name);
         let flags = if matches!(map.value, Value::None) { 0 } else { IS_MAP };
         w.be32(3, flags).be32(4, type_number(map.key)).be32(5, 4 * map.key.len() as u32);
         match map.value {
@@ -118,11 +141,23 @@ impl Batch {
         w.be32(10, id).end();
     }
 
-    pub(super) fn insert<'a>(&mut self, map: &str, elements: impl Iterator<Item = (&'a Key, &'a Datum)>) {
+    /// A set of at most so many elements that rules fill.
+    pub(super) fn filled_by_rules(&mut self, name: &str, key: &[Type], size: u32) {
+        const EVALUATED: u32 = 0x20;
+        let (id, table) = (self.count + 1, self.table);
+        let w = self.message(NEW_SET, CREATE);
+        w.string(1, table).string(2, name).be32(3, EVALUATED);
+        w.be32(4, type_number(key)).be32(5, 4 * key.len() as u32);
+        let nest = w.open(9);
+        w.be32(1, size).close(nest);
+        w.be32(10, id).end();
+    }
+
+    pub(super) fn insert<'e>(&mut self, map: &str, elements: impl Iterator<Item = (&'e Key, &'e Datum)>) {
         self.elements(NEW_ELEMENTS, CREATE, map, elements);
     }
 
-    pub(super) fn remove<'a>(&mut self, map: &str, keys: impl Iterator<Item = &'a Key>) {
+    pub(super) fn remove<'e>(&mut self, map: &str, keys: impl Iterator<Item = &'e Key>) {
         self.elements(DELETE_ELEMENTS, 0, map, keys.map(|key| (key, &Datum::Member)));
     }
 
@@ -148,17 +183,18 @@ impl Batch {
         }
     }
 
-    fn elements<'a>(
+    fn elements<'e>(
         &mut self,
         kind: u16,
         flags: u16,
         map: &str,
-        elements: impl Iterator<Item = (&'a Key, &'a Datum)>,
+        elements: impl Iterator<Item = (&'e Key, &'e Datum)>,
     ) {
+        let table = self.table;
         let mut elements = elements.peekable();
         while elements.peek().is_some() {
             let w = self.message(kind, flags);
-            w.string(1, TABLE).string(2, map);
+            w.string(1, table).string(2, map);
             let list = w.open(3);
             while w.message_length() < ELEMENTS_MAX
                 && let Some((key, datum)) = elements.next()

@@ -231,7 +231,7 @@ pub fn protocol(number: u8) -> &'static str {
     }
 }
 
-fn verdict_words(verdict: &Verdict) -> String {
+pub(super) fn verdict_words(verdict: &Verdict) -> String {
     match verdict {
         Verdict::Accept => "accept".into(),
         Verdict::Drop => "drop".into(),

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures_util::future::{join_all, try_join_all};
 use http_body_util::{BodyExt, Limited};
-use skiff_explain::trace::live::{Heard, Listen, Outcome, Probe, Sight, judge, sender};
+use skiff_explain::trace::live::{Heard, Listen, Observed, Outcome, Probe, judge, sender};
 use skiff_explain::trace::{Live, Origin, Request, Way, World};
 use tokio::time::Instant;
 
@@ -25,7 +25,7 @@ const LISTEN_MILLIS: u64 = PROBE_MILLIS + 3 * AGENTS_TIMEOUT.as_millis() as u64;
 pub(super) async fn answer(
     question: &Question<'_>,
     origins: &[Origin],
-    ways: &[Way],
+    ways: &mut [Way],
     world: &World,
     request: &Request,
 ) -> Result<Live, String> {
@@ -36,7 +36,9 @@ pub(super) async fn answer(
     if world.leads_outside(origin.to.0) {
         return Err(format!("{} is outside the cluster: nothing is sent there", origin.to.0));
     }
-    let heard = Heard { protocol: request.protocol.into(), token: rand::random() };
+    // As a sequence number it is no zero, with which the kernel would choose another one.
+    let token = rand::random::<u64>() | 1;
+    let heard = Heard { protocol: request.protocol.into(), token };
     let to = SocketAddrV4::new(origin.to.0, origin.to.1);
     let mut places = places(ways, world);
     places.entry(origin.node.clone()).or_default().extend(sandbox);
@@ -60,17 +62,11 @@ pub(super) async fn answer(
     });
     join_all(stop).await;
     let (outcome, listening) = sent?;
-    let mut sights: Vec<Sight> = Vec::new();
+    let mut observed = Observed::default();
     for heard in join_all(listening.into_iter().map(|(node, body)| hear(node, body))).await {
-        sights.extend(heard?);
+        observed.extend(heard?);
     }
-    let own = match sandbox.and_then(|ip| world.pod_at(ip)) {
-        Some(pod) => format!("pod {}/{}", pod.namespace, pod.name),
-        None => format!("node {}", origin.node),
-    };
-    // In the order of the way, so that the first is where it is told from others.
-    sights.sort_by_key(|sight| order(ways, sight));
-    Ok(judge(ways, request.protocol, to, &outcome, &sights, &own))
+    Ok(judge(ways, request.protocol, &outcome, &observed))
 }
 
 /// Makes the connection, which takes its own time besides what the agent may take.
@@ -80,20 +76,10 @@ async fn connect(question: &Question<'_>, node: &str, probe: &Probe) -> Result<O
     ask(question.server, node, &format!("probe?probe={}", encoded(&probe)), deadline).await
 }
 
-/// Where on the ways a device comes.
-fn order(ways: &[Way], sight: &Sight) -> usize {
-    let at = |way: &Way| {
-        way.hops
-            .iter()
-            .position(|hop| hop.place == sight.place && hop.device.as_deref() == Some(&sight.device))
-    };
-    ways.iter().filter_map(at).max().unwrap_or(0)
-}
-
 /// The nodes on the ways, each with the addresses of its pods on them.
 fn places(ways: &[Way], world: &World) -> BTreeMap<String, BTreeSet<Ipv4Addr>> {
     let mut places: BTreeMap<String, BTreeSet<Ipv4Addr>> = BTreeMap::new();
-    for hop in ways.iter().flat_map(|way| &way.hops) {
+    for hop in ways.iter().flat_map(|way| way.hops.iter().chain(&way.answer)) {
         if let Some(node) = hop.place.strip_prefix("node ") {
             places.entry(node.to_owned()).or_default();
         } else if let Some((namespace, name)) =
@@ -132,7 +118,7 @@ async fn listen_on<'n>(
     Ok((node, response.into_body()))
 }
 
-async fn hear(node: &str, body: Body) -> Result<Vec<Sight>, String> {
+async fn hear(node: &str, body: Body) -> Result<Observed, String> {
     let body = Limited::new(body, ANSWER_BYTES_MAX).collect();
     let body = tokio::time::timeout(AGENTS_TIMEOUT, body).await.map_err(|_| silent(node, AGENTS_TIMEOUT))?;
     let bytes = body.map_err(|error| format!("a node stopped telling what it heard: {error}"))?.to_bytes();

@@ -72,7 +72,7 @@ fn a_service_is_followed_over_two_nodes_and_back() {
     let translated = Tuple { destination: ip("10.244.2.2"), destination_port: 8080, ..tuple };
     let leaves = |to: &str| End::Leaves { link: "eth0".into(), next_hop: ip(to) };
     let mut one = way(leaves("10.100.0.3"), translated);
-    let kept = Conversation { place: "node n1".into(), protocol: 6, original: tuple, translated };
+    let kept = Conversation { place: "node n1".into(), protocol: 6, original: tuple, translated, mark: 0 };
     one.conversations.push(kept.clone());
     follow.answer(Ok(vec![one]));
     let second = follow.next().unwrap().clone();

@@ -1,0 +1,247 @@
+//! Ways of a model beside observations that a test makes up.
+
+use super::*;
+use crate::trace::live::Blind;
+
+fn hop(place: &str, kind: &str, device: Option<&str>) -> Hop {
+    Hop {
+        place: place.into(),
+        kind: kind.into(),
+        device: device.map(Into::into),
+        source: "10.244.1.2".into(),
+        destination: "10.244.2.2:80".into(),
+        ..Hop::default()
+    }
+}
+
+fn rule(place: &str, chain: &str, handle: u64) -> Hop {
+    Hop {
+        table: Some("skiff".into()),
+        chain: Some(chain.into()),
+        handle: Some(handle),
+        rule: Some("it".into()),
+        ..hop(place, "filter", None)
+    }
+}
+
+fn way(verdict: Verdict, devices: &[(&str, &str)]) -> Way {
+    let mut way = Way::unreachable(String::new());
+    way.verdict = verdict;
+    way.source_seen = (verdict == Verdict::Delivered).then(|| "10.244.1.2".into());
+    way.hops = devices.iter().map(|(place, device)| hop(place, "device", Some(device))).collect();
+    way
+}
+
+fn sight(place: &str, device: &str) -> Sight {
+    Sight {
+        place: place.into(),
+        device: device.into(),
+        answer: false,
+        source: "10.244.1.2:41000".parse().unwrap(),
+        destination: "10.244.2.2:80".parse().unwrap(),
+    }
+}
+
+fn met(place: &str, chain: &str, handle: u64, verdict: &str) -> MetRule {
+    MetRule {
+        place: place.into(),
+        table: "skiff".into(),
+        chain: chain.into(),
+        handle,
+        verdict: verdict.into(),
+        answer: false,
+        source: "10.244.1.2:41000".parse().unwrap(),
+        destination: "10.244.2.2:80".parse().unwrap(),
+    }
+}
+
+fn seen(sights: &[(&str, &str)]) -> Observed {
+    Observed {
+        sights: sights.iter().map(|(place, device)| sight(place, device)).collect(),
+        ..Observed::default()
+    }
+}
+
+fn judged(way: &Way, outcome: &str, observed: &Observed) -> Live {
+    judged_of(&mut [way.clone()], outcome, observed)
+}
+
+fn judged_of(ways: &mut [Way], outcome: &str, observed: &Observed) -> Live {
+    let outcome = Outcome { outcome: outcome.into(), source: None };
+    judge(ways, Protocol::Tcp, &outcome, observed)
+}
+
+#[test]
+fn the_way_that_was_gone_is_found_among_several_and_differences_are_told() {
+    let one = way(Verdict::Delivered, &[("pod a", "eth0"), ("node n1", "veth1"), ("pod b", "eth0")]);
+    let other = way(Verdict::Delivered, &[("pod a", "eth0"), ("node n1", "veth1"), ("pod c", "eth0")]);
+    let observed = seen(&[("pod a", "eth0"), ("node n1", "veth1"), ("pod c", "eth0")]);
+    let mut ways = [one.clone(), other];
+    let live = judged_of(&mut ways, "answered", &observed);
+    assert_eq!((live.way, live.differences), (1, Vec::<String>::new()));
+    assert!(live.seen.iter().all(|sighting| sighting.seen));
+    assert_eq!(live.seen[2].packet.as_deref(), Some("10.244.1.2:41000 to 10.244.2.2:80"));
+    assert!(ways[1].hops.iter().all(|hop| hop.seen == Some(true)));
+    assert!(ways[0].hops.iter().all(|hop| hop.seen.is_none()));
+    let live = judged(&one, "silent", &observed);
+    assert_eq!(
+        live.differences,
+        [
+            "it should have passed eth0 of pod b",
+            "it was seen on eth0 of pod c, where it should not come",
+            "told was Delivered, but the connection was silent",
+        ]
+    );
+    let refused = way(Verdict::Refused, &[("pod a", "eth0"), ("node n1", "veth1")]);
+    let live = judged(&refused, "answered", &seen(&[("pod a", "eth0"), ("node n1", "veth1")]));
+    assert_eq!(live.differences, ["told was Refused, but the connection was answered"]);
+}
+
+#[test]
+fn other_addresses_than_told_are_a_difference() {
+    let one = way(Verdict::Delivered, &[("pod a", "eth0")]);
+    let mut observed = seen(&[("pod a", "eth0")]);
+    observed.sights[0].source = "10.244.1.1:41000".parse().unwrap();
+    let live = judged(&one, "answered", &observed);
+    assert_eq!(
+        live.differences,
+        [
+            "it was on eth0 of pod a as 10.244.1.1:41000 to 10.244.2.2:80, told was 10.244.1.2 to 10.244.2.2:80"
+        ]
+    );
+}
+
+#[test]
+fn a_device_that_went_down_just_now_and_the_bridge_before_it_may_have_seen_it_or_not() {
+    let mut down = way(Verdict::Unreachable, &[("pod a", "eth0"), ("node n2", "eth0"), ("node n2", "veth2")]);
+    down.hops.insert(2, hop("node n2", "route", Some("bridge")));
+    let differences = |way: &Way, places: &[(&str, &str)]| judged(way, "silent", &seen(places)).differences;
+    let before = [("pod a", "eth0"), ("node n2", "eth0")];
+    let later = [before.as_slice(), &[("node n2", "bridge"), ("node n2", "veth2")]].concat();
+    assert_eq!(differences(&down, &before), Vec::<String>::new());
+    assert_eq!(differences(&down, &later), Vec::<String>::new());
+    let beyond = [later.as_slice(), &[("pod b", "eth0")]].concat();
+    assert_eq!(differences(&down, &beyond), ["it was seen on eth0 of pod b, where it should not come"]);
+    // What a rule drops does not even come to where its route leads.
+    let dropped = Way { verdict: Verdict::Dropped, ..down };
+    assert_eq!(
+        differences(&dropped, &later)[..1],
+        ["it was seen on bridge of node n2, where it should not come"]
+    );
+}
+
+#[test]
+fn rules_are_seen_and_those_that_nobody_told_are_differences() {
+    let mut one = way(Verdict::Dropped, &[("pod a", "eth0"), ("node n1", "veth1")]);
+    one.hops.push(rule("node n1", "policy", 7));
+    let mut observed = seen(&[("pod a", "eth0"), ("node n1", "veth1")]);
+    let live = judged(&one, "silent", &observed);
+    assert_eq!(live.differences, ["it should have met chain policy of node n1, rule `it`"]);
+    observed.rules = vec![met("node n1", "entry", 3, "jump policy"), met("node n1", "policy", 7, "drop")];
+    let mut ways = [one.clone()];
+    let live = judged_of(&mut ways, "silent", &observed);
+    assert_eq!(live.differences, Vec::<String>::new());
+    let sighting = live.seen.last().unwrap();
+    assert_eq!((sighting.kind.as_str(), sighting.verdict.as_deref()), ("rule", Some("drop")));
+    assert_eq!(ways[0].hops[2].seen, Some(true));
+    // The same numbers in another chain, or on another node, are other rules.
+    observed.rules.push(met("node n1", "other", 7, "accept"));
+    observed.rules.push(met("node n1", "other", 0, "accept"));
+    let live = judged(&one, "silent", &observed);
+    assert_eq!(
+        live.differences,
+        ["it met chain other of table skiff on node n1, which said accept: not told"]
+    );
+    // Where rules can't be observed, that is said, and nothing of them is expected.
+    observed.rules.clear();
+    observed.blind = vec![Blind { place: "node n1".into(), why: "not supported".into() }];
+    let live = judged(&one, "silent", &observed);
+    assert_eq!(live.differences, Vec::<String>::new());
+    assert_eq!(live.unseen, ["rules on node n1: not supported"]);
+}
+
+#[test]
+fn the_answers_way_and_its_translation_are_seen() {
+    let mut one = way(Verdict::Delivered, &[("pod a", "eth0"), ("node n1", "veth1"), ("node n1", "veth2")]);
+    for first in &mut one.hops[..2] {
+        first.destination = "10.96.0.9:80".into();
+    }
+    let turned = |place: &str, kind: &str, device: Option<&str>, source: &str| Hop {
+        source: source.into(),
+        destination: "10.244.1.2:40000".into(),
+        ..hop(place, kind, device)
+    };
+    one.answer = vec![
+        turned("node n1", "device", Some("veth2"), "10.244.2.2"),
+        turned("node n1", "conntrack", None, "10.96.0.9"),
+        turned("node n1", "device", Some("veth1"), "10.96.0.9"),
+    ];
+    let mut observed = seen(&[("pod a", "eth0"), ("node n1", "veth1"), ("node n1", "veth2")]);
+    for sight in &mut observed.sights[..2] {
+        sight.destination = "10.96.0.9:80".parse().unwrap();
+    }
+    let live = judged(&one, "answered", &observed);
+    assert_eq!(
+        live.differences,
+        [
+            "the answer should have passed veth2 of node n1",
+            "connection tracking of node n1 should have an entry of it",
+            "the answer should have passed veth1 of node n1",
+            "connection tracking of node n1 should have 10.96.0.9:80 led to 10.244.2.2:80",
+        ]
+    );
+    let answer = |device: &str, source: &str| Sight {
+        answer: true,
+        source: source.parse().unwrap(),
+        destination: "10.244.1.2:41000".parse().unwrap(),
+        ..sight("node n1", device)
+    };
+    observed.sights.extend([answer("veth2", "10.244.2.2:80"), answer("veth1", "10.96.0.9:80")]);
+    let mut entry = Tracked {
+        place: "node n1".into(),
+        source: "10.244.1.2:41000".parse().unwrap(),
+        destination: "10.96.0.9:80".parse().unwrap(),
+        answer_source: "10.244.2.2:80".parse().unwrap(),
+        answer_destination: "10.244.1.2:41000".parse().unwrap(),
+    };
+    observed.tracked = vec![entry.clone()];
+    let mut ways = [one.clone()];
+    let live = judged_of(&mut ways, "answered", &observed);
+    assert_eq!(live.differences, Vec::<String>::new());
+    assert!(ways[0].answer.iter().all(|hop| hop.seen == Some(true)));
+    let translated = live.seen.iter().find(|sighting| sighting.kind == "translation").unwrap();
+    assert_eq!(translated.verdict.as_deref(), Some("answered by 10.244.2.2:80 to 10.244.1.2:41000"));
+    // Led to somebody else, as the kernel keeps it.
+    entry.answer_source = "10.244.2.9:80".parse().unwrap();
+    observed.tracked = vec![entry];
+    let live = judged(&one, "answered", &observed);
+    assert!(
+        live.differences[0]
+            .starts_with("connection tracking of node n1 has 10.244.1.2:41000 to 10.96.0.9:80"),
+        "{live:?}"
+    );
+    // Whom nobody answers has no answer's way.
+    one.verdict = Verdict::Dropped;
+    assert!(judged(&one, "silent", &observed).seen.iter().all(|sighting| !sighting.answer));
+}
+
+#[test]
+fn what_is_not_judged_is_no_fault_and_silence_of_datagrams_is_explained() {
+    let observed = seen(&[("pod a", "eth0")]);
+    let mut one = way(Verdict::Unknown, &[("pod a", "eth0"), ("node n1", "cbr0"), ("pod b", "eth0")]);
+    one.hops.insert(1, Hop { doubtful: true, ..hop("node n1", "filter", None) });
+    let live = judged(&one, "silent", &observed);
+    assert_eq!(live.differences, Vec::<String>::new());
+    assert!(live.unseen.iter().any(|open| open.contains("marked with ?")), "{live:?}");
+    // What comes before the doubt is still held against what was told.
+    let live = judged(&one, "silent", &Observed::default());
+    assert_eq!(live.differences, ["it should have passed eth0 of pod a"]);
+    one.hops.remove(1);
+    assert_eq!(judged(&one, "silent", &observed).differences.len(), 2);
+
+    let mut datagram = [way(Verdict::Delivered, &[("pod a", "eth0")])];
+    let outcome = Outcome { outcome: "silent".into(), source: None };
+    let live = judge(&mut datagram, Protocol::Udp, &outcome, &observed);
+    assert_eq!(live.differences, Vec::<String>::new());
+    assert!(live.unseen.iter().any(|open| open.starts_with("the answer's way")), "{live:?}");
+}

@@ -1,0 +1,164 @@
+//! What a real connection meets is told: devices, rules, translations and the answer's way, and nothing of what
+//! it left behind or of other connections.
+
+mod lab;
+
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use lab::{Lab, Netns, Node, PATIENCE};
+use skiff_network::probe::{self, Ear, Heard, Observed, Outcome};
+use skiff_network::{HostPort, Network, Protocol};
+
+/// A sandbox as it is asked for: where it is, its address, and the node's end of its link.
+struct Pod {
+    netns: Netns,
+    ip: Ipv4Addr,
+    host_link: String,
+}
+
+fn pod(node: &Node, name: &str) -> Pod {
+    let (netns, ip) = node.sandbox(name);
+    let attachments = node.block_on(node.network.attachments()).unwrap();
+    let host_link = attachments.into_iter().find(|this| this.ip == ip).unwrap().host_link;
+    Pod { netns, ip, host_link }
+}
+
+/// Makes one connection while everybody listens; `meanwhile` happens in between.
+fn observe(
+    node: &Node,
+    pods: &[(&str, &Pod)],
+    from: &Netns,
+    to: SocketAddrV4,
+    heard: Heard,
+    meanwhile: impl FnOnce() + Send,
+) -> (Outcome, Observed) {
+    let mut ears = vec![Ear { place: "node".into(), netns: Some(node.netns.path()) }];
+    ears.extend(pods.iter().map(|(name, pod)| Ear { place: (*name).into(), netns: Some(pod.netns.path()) }));
+    let stop = &AtomicBool::new(false);
+    let (ready, go) = std::sync::mpsc::channel();
+    std::thread::scope(|scope| {
+        let sender = scope.spawn(move || {
+            go.recv().unwrap();
+            meanwhile();
+            let outcome = probe::connect(Some(&from.path()), to, heard, PATIENCE);
+            stop.store(true, Ordering::Release);
+            outcome
+        });
+        let observed = probe::listen(&ears, heard, PATIENCE, stop, || ready.send(()).unwrap()).unwrap();
+        (sender.join().unwrap(), observed)
+    })
+}
+
+fn host_port(node: &Node, protocol: Protocol) -> SocketAddrV4 {
+    let port = HostPort { host_ip: Ipv4Addr::UNSPECIFIED, host_port: 9000, protocol, container_port: 8080 };
+    node.block_on(node.network.set_host_ports("b", &[port])).unwrap();
+    SocketAddrV4::new(node.ip, 9000)
+}
+
+#[test]
+fn devices_rules_translation_and_answer_are_observed_and_nothing_stays_behind() {
+    for (protocol, token) in [(Protocol::Tcp, 0x1_0000_0007), (Protocol::Udp, 7)] {
+        let lab = Lab::new(1);
+        let node = &lab.nodes[0];
+        let (a, b) = (pod(node, "a"), pod(node, "b"));
+        let _tcp = b.netns.serve_tcp("0.0.0.0:8080", "b");
+        let _udp = b.netns.serve_udp("0.0.0.0:8080", "b");
+        let to = host_port(node, protocol);
+        let before = node.netns.rules();
+        let heard = Heard { protocol, token };
+        let pods = [("pod a", &a), ("pod b", &b)];
+        let other = || {
+            // Another connection to the same place, at the same time, is not told.
+            match protocol {
+                Protocol::Udp => drop(lab::try_udp(&a.netns.udp_socket(), &to.to_string()).unwrap()),
+                _ => drop(a.netns.tcp(&to.to_string())),
+            }
+        };
+        let (outcome, observed) = observe(node, &pods, &a.netns, to, heard, other);
+        assert_eq!(outcome.outcome, "answered");
+        assert_eq!(observed.blind, []);
+        let port = outcome.source.unwrap().port();
+        let from = SocketAddrV4::new(a.ip, port);
+        let end = SocketAddrV4::new(b.ip, 8080);
+        for sight in &observed.sights {
+            let first = if sight.answer { sight.destination } else { sight.source };
+            assert_eq!(first, from, "{sight:?} is another connection's");
+        }
+        let seen = |answer: bool, place: &str, device: &str| {
+            let at = observed
+                .sights
+                .iter()
+                .find(|sight| (sight.answer, &*sight.place, &*sight.device) == (answer, place, device));
+            let at = at.unwrap_or_else(|| panic!("{place} {device} {answer}: {observed:#?}"));
+            if answer { at.source } else { at.destination }
+        };
+        for answer in [false, true] {
+            assert_eq!(seen(answer, "pod a", "eth0"), to);
+            assert_eq!(seen(answer, "node", &a.host_link), to);
+            assert_eq!(seen(answer, "node", &b.host_link), end);
+            assert_eq!(seen(answer, "pod b", "eth0"), end);
+        }
+        // The rule that translates, met by the first packet alone, and what let it leave.
+        let met = |chain: &str| -> Vec<(bool, &str)> {
+            let all = observed.rules.iter().filter(|rule| rule.chain == chain && rule.handle > 0);
+            all.map(|rule| (rule.answer, rule.verdict.as_str())).collect()
+        };
+        assert_eq!(met("host-ports-any"), [(false, "accept")], "{observed:#?}");
+        assert_eq!(met("leaving"), [(false, "accept")], "{observed:#?}");
+        // A base chain that no rule of decided is left by its policy, both ways.
+        let policies: Vec<bool> = observed
+            .rules
+            .iter()
+            .filter(|rule| rule.chain == "guard" && rule.handle == 0)
+            .map(|rule| rule.answer)
+            .collect();
+        assert_eq!(policies, [false, true], "{observed:#?}");
+        assert!(observed.rules.iter().all(|rule| rule.table == "skiff"), "{observed:#?}");
+        let [tracked] = observed.tracked.as_slice() else { panic!("{observed:#?}") };
+        assert_eq!((&*tracked.place, tracked.source, tracked.destination), ("node", from, to));
+        assert_eq!((tracked.answer_source, tracked.answer_destination), (end, from));
+        assert_eq!(node.netns.rules(), before);
+        assert_eq!(a.netns.nft() + &b.netns.nft(), "");
+    }
+}
+
+#[test]
+fn who_drops_it_is_observed_and_what_is_sent_again_is_told_once() {
+    let lab = Lab::new(1);
+    let node = &lab.nodes[0];
+    let (a, b) = (pod(node, "a"), pod(node, "b"));
+    let nft = |text: &str| node.netns.command("nft", &[text]);
+    nft("add table ip foreign");
+    nft("add chain ip foreign stop { type filter hook forward priority 5; }");
+    nft("add rule ip foreign stop tcp dport 8080 counter drop");
+    let to = SocketAddrV4::new(b.ip, 8080);
+    let heard = Heard { protocol: Protocol::Tcp, token: 0xffff_ffff };
+    let pods = [("pod a", &a), ("pod b", &b)];
+    let (outcome, observed) = observe(node, &pods, &a.netns, to, heard, || {});
+    assert_eq!(outcome.outcome, "silent");
+    // It was sent more than once in that time, as the rule has counted.
+    assert!(!nft("list table ip foreign").contains("packets 1 "), "{}", nft("list table ip foreign"));
+    let drops: Vec<(&str, &str)> = observed
+        .rules
+        .iter()
+        .filter(|rule| rule.verdict == "drop")
+        .map(|rule| (rule.table.as_str(), rule.chain.as_str()))
+        .collect();
+    assert_eq!(drops, [("foreign", "stop")], "{observed:#?}");
+    assert_eq!(observed.tracked, []);
+    assert!(observed.sights.iter().all(|sight| sight.place != "pod b" && !sight.answer), "{observed:#?}");
+}
+
+#[test]
+fn what_it_put_there_goes_with_whoever_put_it() {
+    use skiff_sys::nft::tracer::{Signature, Tracer};
+    let netns = Netns::new();
+    let tracer = netns.run(|| Tracer::start(Signature::Udp([7; 8])).unwrap());
+    assert!(netns.nft().contains("table ip skiff-trace-0707070707070707"), "{}", netns.nft());
+    // Nobody else changes it meanwhile.
+    netns.command("nft", &["flush", "ruleset"]);
+    assert!(netns.nft().contains("skiff-trace"), "{}", netns.nft());
+    drop(tracer);
+    assert_eq!(netns.nft(), "");
+}

@@ -1,0 +1,239 @@
+//! Which rules one connection's first packet and its first answer meet, as the kernel tells it.
+//!
+//! A [`Tracer`] puts a table of its own into a namespace, whose rules set the kernel's mark for tracing
+//! (`meta nftrace`) on packets of that one connection, before any other chain sees them, and listens for what
+//! the kernel then tells (NFNLGRP_NFTRACE). The table is owned by the tracer's socket, so that the kernel
+//! removes it when that is closed, also by the end of the process. Packets are known by what no translation
+//! changes: a TCP segment by the sequence number that the connection began with, a datagram by what it carries.
+//! A datagram's answer carries anything, so there the way out of the namespace is noted by a rule, and what
+//! comes back along it is the answer.
+//!
+//! What is sent again is not told again: it may meet other rules, as its connection is known by then.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::os::fd::{AsFd, BorrowedFd};
+
+use super::wire::{Batch, read_verdict};
+use super::{Chain, Comparison::Equal, Field, Hook, Point, Register, Rule, Type, words};
+use crate::netlink::{Family, Message, Socket, attribute, messages, text};
+
+/// How the names of tracers' tables begin.
+pub const TABLES: &str = "skiff-trace-";
+
+/// How a connection's packets are known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Signature {
+    /// The sequence number of its first segment.
+    Tcp(u32),
+    /// What its first datagram carries.
+    Udp([u8; 8]),
+}
+
+/// A rule that a packet met and that said what is to be done, or a chain's policy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Met {
+    pub table: String,
+    pub chain: String,
+    /// Zero for the chain's policy.
+    pub handle: u64,
+    /// In `nft`'s words: `accept`, `drop`, `jump CHAIN`, …
+    pub verdict: String,
+    /// It answers the first packet.
+    pub answer: bool,
+    /// As the packet was when it came to the base chain.
+    pub source: SocketAddrV4,
+    pub destination: SocketAddrV4,
+}
+
+#[derive(Debug)]
+pub struct Tracer {
+    /// Owns the table.
+    _owner: Socket,
+    notices: Socket,
+    signature: Signature,
+    seen: Seen,
+}
+
+/// What has come so far.
+#[derive(Debug, Default)]
+struct Seen {
+    /// Packets by the kernel's number for them.
+    packets: HashMap<u32, Packet>,
+    /// Where packets of the connection came in: answer or not, our chain, device.
+    entered: Vec<(bool, String, u32)>,
+    /// Whether the packet that came in last was there before, of first packets and of answers.
+    again: [bool; 2],
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Packet {
+    answer: bool,
+    source: SocketAddrV4,
+    destination: SocketAddrV4,
+}
+
+/// NFNLGRP_NFTRACE as a bit of the group mask.
+const GROUP: u32 = 1 << (9 - 1);
+const TRACE: u16 = 10 << 8 | 17;
+const TCP: u8 = 6;
+const UDP: u8 = 17;
+/// Where answers come from and go to, as they enter the namespace.
+const ANSWERS: &str = "answers";
+/// Before all others, and after translation.
+const FIRST: i32 = i32::MIN;
+const LATE: i32 = 400;
+const ANSWERS_MAX: u32 = 64;
+
+impl Tracer {
+    /// In the calling thread's namespace. Needs CAP_NET_ADMIN there, and a kernel that knows owned tables
+    /// (Linux 5.12).
+    pub fn start(signature: Signature) -> io::Result<Tracer> {
+        let notices = Socket::open(Family::Netfilter, GROUP)?;
+        let owner = Socket::open(Family::Netfilter, 0)?;
+        let name = match signature {
+            Signature::Tcp(sequence) => format!("{TABLES}{sequence:08x}"),
+            Signature::Udp(token) => format!("{TABLES}{:016x}", u64::from_be_bytes(token)),
+        };
+        let mut batch = Batch::of(&name);
+        batch.owned_table();
+        if matches!(signature, Signature::Udp(_)) {
+            batch.filled_by_rules(
+                ANSWERS,
+                &[Type::Address, Type::Address, Type::Port, Type::Port],
+                ANSWERS_MAX,
+            );
+        }
+        let chains = chains(signature);
+        chains.iter().for_each(|chain| batch.chain(chain));
+        chains.iter().for_each(|chain| batch.rules(chain, false));
+        batch.commit(&owner)?;
+        Ok(Tracer { _owner: owner, notices, signature, seen: Seen::default() })
+    }
+
+    /// What was told since the last call. Does not wait.
+    pub fn told(&mut self) -> io::Result<Vec<Met>> {
+        let (mut met, mut buffer) = (Vec::new(), Vec::new());
+        loop {
+            match self.notices.receive(&mut buffer, false) {
+                Ok(datagram) => {
+                    for message in messages(datagram).filter(|message| message.kind == TRACE) {
+                        met.extend(self.seen.read(message, self.signature));
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(met),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+impl AsFd for Tracer {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.notices.as_fd()
+    }
+}
+
+fn chains(signature: Signature) -> Vec<Chain> {
+    const KEY: Register = Register(0);
+    const TRACED: Register = Register(8);
+    let of = |protocol, field, bytes: &[u8]| {
+        Rule::new().protocol(Equal, protocol).load(field, KEY).compare(KEY, Equal, bytes)
+    };
+    let (first, answer) = match signature {
+        Signature::Tcp(sequence) => {
+            let answered = sequence.wrapping_add(1).to_be_bytes();
+            let first = of(TCP, Field::Sequence, &sequence.to_be_bytes());
+            (first, of(TCP, Field::Acknowledgement, &answered))
+        }
+        Signature::Udp(token) => {
+            let ends = Rule::new().protocol(Equal, UDP).load(Field::SourceAddress, KEY);
+            let ends = ends.load(Field::DestinationAddress, Register(1));
+            let ends = ends.load(Field::SourcePort, Register(2)).load(Field::DestinationPort, Register(3));
+            (of(UDP, Field::DatagramStart, &token), ends.within(ANSWERS, KEY))
+        }
+    };
+    let hook = |at, priority| Hook { at, priority, nat: false };
+    let traced = || vec![first.clone().traced(TRACED), answer.clone().traced(TRACED)];
+    let mut chains = vec![
+        Chain::base("came", hook(Point::Prerouting, FIRST), traced()),
+        Chain::base("made", hook(Point::Output, FIRST), traced()),
+    ];
+    if matches!(signature, Signature::Udp(_)) {
+        let turned = first.load(Field::DestinationAddress, KEY).load(Field::SourceAddress, Register(1));
+        let turned = turned.load(Field::DestinationPort, Register(2)).load(Field::SourcePort, Register(3));
+        let noted = || vec![turned.clone().note(ANSWERS, KEY)];
+        chains.push(Chain::base("taken", hook(Point::Input, LATE), noted()));
+        chains.push(Chain::base("gone", hook(Point::Postrouting, LATE), noted()));
+    }
+    chains
+}
+
+impl Seen {
+    /// One notice (linux/netfilter/nf_tables.h, `nft_trace_attributes`).
+    fn read(&mut self, message: Message<'_>, signature: Signature) -> Option<Met> {
+        const POLICY: u32 = 1;
+        let body = message.body.get(4..)?;
+        let number = |kind| Some(u32::from_be_bytes(attribute(body, kind)?.try_into().ok()?));
+        let (table, chain) = (text(attribute(body, 1)?), text(attribute(body, 2)?));
+        let id = number(6)?;
+        // The headers are told with the first rule of a base chain alone.
+        if let (Some(network), Some(transport)) = (attribute(body, 8), attribute(body, 9)) {
+            self.packets.insert(id, read_headers(network, transport, signature)?);
+        }
+        let packet = *self.packets.get(&id)?;
+        if table.starts_with(TABLES) {
+            if matches!(chain.as_str(), "came" | "made") && attribute(body, 3).is_some() {
+                let entered = (packet.answer, chain, number(10).unwrap_or(0));
+                let again = self.entered.contains(&entered);
+                self.again[usize::from(packet.answer)] = again;
+                if !again {
+                    self.entered.push(entered);
+                }
+            }
+            return None;
+        }
+        if self.again[usize::from(packet.answer)] {
+            return None;
+        }
+        let (handle, verdict) = if number(4)? == POLICY {
+            (0, if number(16)? == 0 { "drop" } else { "accept" }.to_owned())
+        } else {
+            let handle = u64::from_be_bytes(attribute(body, 3)?.try_into().ok()?);
+            let verdict = attribute(body, 5).and_then(read_verdict);
+            (handle, verdict.map_or_else(|| "continue".into(), |verdict| words::verdict_words(&verdict)))
+        };
+        let Packet { answer, source, destination } = packet;
+        Some(Met { table, chain, handle, verdict, answer, source, destination })
+    }
+}
+
+/// Whose packet it is, if it is one of the connection's.
+fn read_headers(network: &[u8], transport: &[u8], signature: Signature) -> Option<Packet> {
+    let word = |header: &[u8], at: usize| <[u8; 4]>::try_from(header.get(at..at + 4)?).ok();
+    let port = |at: usize| Some(u16::from_be_bytes(transport.get(at..at + 2)?.try_into().ok()?));
+    let answer = match signature {
+        Signature::Tcp(sequence) => word(transport, 4)? != sequence.to_be_bytes(),
+        Signature::Udp(token) => transport.get(8..16) != Some(token.as_slice()),
+    };
+    let end = |ip: usize, at: usize| Some(SocketAddrV4::new(Ipv4Addr::from(word(network, ip)?), port(at)?));
+    Some(Packet { answer, source: end(12, 0)?, destination: end(16, 2)? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn random_notices_never_panic() {
+        crate::netlink::random::bodies(4, |body| {
+            let mut writer = crate::netlink::Writer::new();
+            writer.message(TRACE, 0, 1, body).end();
+            for signature in [Signature::Tcp(7), Signature::Udp([7; 8])] {
+                let mut seen = Seen::default();
+                messages(writer.as_bytes()).for_each(|message| drop(seen.read(message, signature)));
+            }
+        });
+    }
+}
