@@ -45,6 +45,7 @@ const IMAGES: &[Image] = &[
         user: "",
     },
     Image { name: "skiff/web-user:v1", programs: &[], cmd: &["/bin/sh"], port: None, user: "web:logs" },
+    Image { name: "skiff/attacker:v1", programs: &["attacker"], cmd: &["/bin/sh"], port: None, user: "" },
     Image { name: "skiff/peer:v1", programs: &["peer"], cmd: &["/bin/sh"], port: None, user: "" },
 ];
 

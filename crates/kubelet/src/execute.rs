@@ -288,7 +288,16 @@ impl Worker {
                 let (context, pod, name) = (self.context.clone(), self.pod.clone(), name.to_owned());
                 let uid = self.uid.clone();
                 self.background.spawn(async move {
-                    let result = context.puller.pull(&pod, &container).await;
+                    let (secrets, missing) = context.references.pull_secrets(&pod).await;
+                    if !missing.is_empty() {
+                        let message = format!(
+                            "Unable to retrieve some image pull secrets ({}); attempting to pull the image may not succeed.",
+                            missing.join(", ")
+                        );
+                        let reason = "FailedToRetrieveImagePullSecret";
+                        context.events.pod(&pod, None, Kind::Warning, reason, message);
+                    }
+                    let result = context.puller.pull(&pod, &container, &secrets).await;
                     if result.is_ok() {
                         context.memory.mark(&uid, Phase::Image, began);
                     }

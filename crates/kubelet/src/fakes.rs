@@ -400,11 +400,20 @@ impl Runtime for FakeRuntime {
         Ok(usage::DiskUsage::default())
     }
 
-    async fn pull_image(&self, reference: &str, _: Option<RegistryAuth>) -> Result<Image, ImageError> {
+    /// `private` images are given to `u:right` alone.
+    async fn pull_image(&self, reference: &str, auth: Option<RegistryAuth>) -> Result<Image, ImageError> {
         if reference.starts_with("absent") {
             return Err(ImageError::Pull { reference: reference.into(), reason: "not found".into() });
         }
         let mut state = self.state.lock();
+        if reference.starts_with("private") {
+            let who = auth.as_ref().map_or("nobody", |auth| auth.username.as_str());
+            state.calls.push(format!("ask for {reference} as {who}"));
+            if auth != Some(RegistryAuth { username: "u".into(), password: "right".into() }) {
+                let reason = format!("denied to {who}");
+                return Err(ImageError::Pull { reference: reference.into(), reason });
+            }
+        }
         state.calls.push(format!("pull {reference}"));
         state.images.push(image(reference));
         Ok(image(reference))

@@ -1,16 +1,18 @@
-//! Making a container's image available: policy, one pull at a time for each image, back-off, events.
+//! Making a container's image available: policy, one pull at a time for each image and the credentials for it,
+//! back-off, events.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use k8s_openapi::api::core::v1::{Container, Pod};
+use k8s_openapi::api::core::v1::{Container, Pod, Secret};
 use parking_lot::Mutex;
-use skiff_runtime::{Image, ImageError, Runtime};
+use skiff_runtime::{Image, ImageError, RegistryAuth, Runtime};
 use tokio::sync::{Semaphore, watch};
 
 use crate::backoff::Backoff;
 use crate::events::{Kind, Recorder};
+use crate::keyring::Keyring;
 use crate::observed::ImageFailure;
 use crate::time::go_duration;
 
@@ -19,11 +21,19 @@ const PULLS_MAX: usize = 4;
 
 type Outcome = Option<Result<Image, (&'static str, String)>>;
 
+/// What a pull is made of. Who has other credentials may not get what these opened.
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct Wanted {
+    image: String,
+    /// Tried in this order.
+    credentials: Vec<RegistryAuth>,
+}
+
 /// Pulls images for all pods of the node.
 pub(crate) struct Puller {
     runtime: Arc<dyn Runtime>,
     events: Recorder,
-    running: Arc<Mutex<HashMap<String, watch::Receiver<Outcome>>>>,
+    running: Arc<Mutex<HashMap<Wanted, watch::Receiver<Outcome>>>>,
     backoffs: Mutex<HashMap<(String, String), Backoff>>,
     slots: Arc<Semaphore>,
 }
@@ -99,18 +109,25 @@ impl Puller {
         }
     }
 
-    /// Pulls; whoever wants the same image meanwhile waits for the same pull.
-    pub(crate) async fn pull(&self, pod: &Pod, container: &Container) -> Result<(), ImageFailure> {
+    /// Pulls; whoever wants the same image with the same credentials meanwhile waits for the same pull.
+    pub(crate) async fn pull(
+        &self,
+        pod: &Pod,
+        container: &Container,
+        secrets: &[Arc<Secret>],
+    ) -> Result<(), ImageFailure> {
         let image = container.image.clone().unwrap_or_default();
         let name = container.name.as_str();
         self.events.pod(pod, Some(name), Kind::Normal, "Pulling", format!("Pulling image \"{image}\""));
         let asked = Instant::now();
-        let mut outcome = self.join(&image);
-        let result = match outcome.wait_for(Option::is_some).await {
-            Ok(result) => result.clone(),
-            Err(_) => None,
+        let result = match Keyring::of(secrets.iter().map(|secret| &**secret)) {
+            Ok(keyring) => {
+                let repository = skiff_runtime::images::repository(&image).unwrap_or_default();
+                let credentials = keyring.of_repository(&repository);
+                self.joined(Wanted { image: image.clone(), credentials }).await
+            }
+            Err(malformed) => Err(("ErrImagePull", malformed.to_string())),
         };
-        let result = result.unwrap_or_else(|| Err(("ErrImagePull", "the pull was interrupted".into())));
         match result {
             Ok(pulled) => {
                 let took = go_duration(round(asked.elapsed()));
@@ -131,23 +148,27 @@ impl Puller {
         }
     }
 
-    fn join(&self, image: &str) -> watch::Receiver<Outcome> {
+    async fn joined(&self, wanted: Wanted) -> Result<Image, (&'static str, String)> {
+        let mut outcome = self.join(wanted);
+        let result = match outcome.wait_for(Option::is_some).await {
+            Ok(result) => result.clone(),
+            Err(_) => None,
+        };
+        result.unwrap_or_else(|| Err(("ErrImagePull", "the pull was interrupted".into())))
+    }
+
+    fn join(&self, wanted: Wanted) -> watch::Receiver<Outcome> {
         let mut running = self.running.lock();
-        if let Some(outcome) = running.get(image) {
+        if let Some(outcome) = running.get(&wanted) {
             return outcome.clone();
         }
         let (tell, outcome) = watch::channel(None);
-        running.insert(image.into(), outcome.clone());
+        running.insert(wanted.clone(), outcome.clone());
         let (runtime, slots, table) = (self.runtime.clone(), self.slots.clone(), self.running.clone());
-        let image = image.to_owned();
         tokio::spawn(async move {
             let _slot = slots.acquire().await;
-            let result = match runtime.pull_image(&image, None).await {
-                Ok(pulled) => Ok(pulled),
-                Err(error @ ImageError::InvalidName { .. }) => Err(("InvalidImageName", chain(&error))),
-                Err(error) => Err(("ErrImagePull", chain(&error))),
-            };
-            table.lock().remove(&image);
+            let result = try_all(&*runtime, &wanted).await;
+            table.lock().remove(&wanted);
             tell.send_replace(Some(result));
         });
         outcome
@@ -166,6 +187,29 @@ impl Puller {
     pub(crate) fn forget(&self, uid: &str) {
         self.backoffs.lock().retain(|(pod, _), _| pod != uid);
     }
+}
+
+/// With each of the credentials until one opens it, or without any; the errors of all.
+async fn try_all(runtime: &dyn Runtime, wanted: &Wanted) -> Result<Image, (&'static str, String)> {
+    let Wanted { image, credentials } = wanted;
+    let tries: Vec<Option<RegistryAuth>> = match credentials.is_empty() {
+        true => vec![None],
+        false => credentials.iter().cloned().map(Some).collect(),
+    };
+    let mut errors: Vec<String> = Vec::new();
+    for auth in tries {
+        match runtime.pull_image(image, auth).await {
+            Ok(pulled) => return Ok(pulled),
+            Err(error @ ImageError::InvalidName { .. }) => return Err(("InvalidImageName", chain(&error))),
+            Err(error) => errors.push(chain(&error)),
+        }
+    }
+    errors.dedup();
+    let message = match errors.as_slice() {
+        [one] => one.clone(),
+        all => format!("[{}]", all.join(", ")),
+    };
+    Err(("ErrImagePull", message))
 }
 
 fn backoff_key(pod: &Pod, image: &str) -> (String, String) {

@@ -22,6 +22,7 @@ mod given;
 mod image_gc;
 mod images;
 mod isolation;
+mod keyring;
 mod labels;
 mod local_storage;
 mod log_place;

@@ -322,7 +322,7 @@ impl NodeAgent {
             runtime_handlers: Some(vec![NodeRuntimeHandler {
                 name: Some(String::new()),
                 features: Some(NodeRuntimeHandlerFeatures {
-                    recursive_read_only_mounts: Some(false),
+                    recursive_read_only_mounts: Some(true),
                     user_namespaces: Some(true),
                 }),
             }]),

@@ -70,6 +70,25 @@ impl References {
         Ok(Objects { config_maps, secrets })
     }
 
+    /// The secrets that open registries for the pod, in its order, and the names of those that are not there.
+    pub(crate) async fn pull_secrets(&self, pod: &Pod) -> (Vec<Arc<Secret>>, Vec<String>) {
+        let wanted = pod.spec.iter().flat_map(|spec| spec.image_pull_secrets.iter().flatten());
+        // Entries without a name pass validation.
+        let names: Vec<String> =
+            wanted.map(|each| each.name.clone()).filter(|name| !name.is_empty()).collect();
+        let all = names.iter().cloned().collect();
+        // Those that can't be asked for are missing too: the image may be public.
+        let mut found = self.get(&self.secrets, pod, all).await.unwrap_or_default();
+        let (mut secrets, mut missing) = (Vec::new(), Vec::new());
+        for name in names {
+            match found.remove(&name) {
+                Some(secret) => secrets.push(secret),
+                None => missing.push(name),
+            }
+        }
+        (secrets, missing)
+    }
+
     /// The pod is gone.
     pub(crate) fn release(&self, uid: &str) {
         fn drop_user<K>(table: &Table<K>, uid: &str) {

@@ -15,6 +15,7 @@ use crate::observed::{EXIT_CODE_UNKNOWN, Observed, exit_code, is_over};
 use crate::plan::Plan;
 use crate::resources::qos_class;
 use crate::time::api_time;
+use crate::volumes;
 
 /// Conditions that the node agent owns; others are left as they are.
 pub(crate) const OWN_CONDITIONS: [&str; 5] =
@@ -330,7 +331,8 @@ fn mounts(container: &Spec) -> Option<Vec<VolumeMountStatus>> {
         name: mount.name.clone(),
         mount_path: mount.mount_path.clone(),
         read_only: mount.read_only.filter(|read_only| *read_only),
-        recursive_read_only: (mount.read_only == Some(true)).then(|| "Disabled".into()),
+        recursive_read_only: (mount.read_only == Some(true))
+            .then(|| if volumes::is_recursively_read_only(mount) { "Enabled" } else { "Disabled" }.into()),
         ..VolumeMountStatus::default()
     });
     Some(mounts.collect())

@@ -4,6 +4,7 @@ mod door;
 mod faults;
 mod isolation;
 mod probes;
+mod pull_secrets;
 mod tokens;
 mod volumes;
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
 use skiff_network::{HostPort, Protocol};
-use skiff_runtime::{ContainerConfig, Image, Mount, NamespaceMode, Propagation, SandboxConfig, UserRange};
+use skiff_runtime::{ContainerConfig, Image, Mount, NamespaceMode, SandboxConfig, UserRange};
 
 use crate::config::Config;
 use crate::env::expand_all;
@@ -84,15 +84,14 @@ pub(crate) fn container(
     for (target, source) in around.files {
         // A volume that the pod mounts there wins.
         if !taken.contains(&target) {
-            mounts.push(Mount { source, target, read_only: false, propagation: Propagation::Private });
+            mounts.push(Mount { source, target, ..Mount::default() });
         }
     }
     let message_target = container.termination_message_path.as_deref().unwrap_or("/dev/termination-log");
     mounts.push(Mount {
         source: around.message_path,
         target: Path::new("/").join(message_target),
-        read_only: false,
-        propagation: Propagation::Private,
+        ..Mount::default()
     });
     Ok(ContainerConfig {
         labels,

@@ -9,7 +9,6 @@ use serde_json::Value;
 /// Fields of the pod's specification, as paths in its JSON form. `*` is each item of a list.
 const POD: &[&str] = &[
     "ephemeralContainers",
-    "imagePullSecrets",
     "readinessGates",
     "resourceClaims",
     "resources",
@@ -75,7 +74,6 @@ fn pod_field(spec: &PodSpec) -> Option<String> {
     let plain = spec.affinity.is_none()
         && spec.volumes.iter().flatten().all(is_known)
         && spec.ephemeral_containers.is_none()
-        && spec.image_pull_secrets.is_none()
         && spec.readiness_gates.is_none()
         && spec.resource_claims.is_none()
         && spec.resources.is_none()
@@ -101,9 +99,7 @@ fn is_known(volume: &Volume) -> bool {
 }
 
 fn container_field(container: &Container) -> Option<String> {
-    first(&serde_json::to_value(container).ok()?, CONTAINER)
-        .or_else(|| restart_of_all(container))
-        .or_else(|| recursive_read_only(container))
+    first(&serde_json::to_value(container).ok()?, CONTAINER).or_else(|| restart_of_all(container))
 }
 
 // Values, not fields, that ask for too much.
@@ -127,13 +123,6 @@ fn sidecar(spec: &PodSpec) -> Option<String> {
 fn restart_of_all(container: &Container) -> Option<String> {
     let index = container.restart_policy_rules.iter().flatten().position(|rule| rule.action != "Restart")?;
     Some(format!("restartPolicyRules[{index}].action"))
-}
-
-/// What is mounted below a mount stays writable; where it shall not be only if possible, it is not.
-fn recursive_read_only(container: &Container) -> Option<String> {
-    let mut mounts = container.volume_mounts.iter().flatten();
-    let index = mounts.position(|mount| mount.recursive_read_only.as_deref() == Some("Enabled"))?;
-    Some(format!("volumeMounts[{index}].recursiveReadOnly"))
 }
 
 fn first(object: &Value, table: &[&str]) -> Option<String> {
@@ -203,7 +192,6 @@ mod tests {
             Some("spec.containers[0].lifecycle is not supported by this version of Skiff"),
         );
         for (field, value) in [
-            ("imagePullSecrets", json!([{"name": "x"}])),
             ("readinessGates", json!([{"conditionType": "example.org/ready"}])),
             ("resources", json!({"limits": {"cpu": "1"}})),
             ("resourceClaims", json!([{"name": "x", "resourceClaimName": "y"}])),
@@ -222,14 +210,6 @@ mod tests {
         check(
             ruled("RestartAllContainers"),
             Some("spec.containers[0].restartPolicyRules[1].action is not supported by this version of Skiff"),
-        );
-        let mounted = |mode: &str| json!({"containers": [{"name": "a", "volumeMounts": [{"name": "v", "mountPath": "/v", "readOnly": true, "recursiveReadOnly": mode}]}]});
-        check(mounted("IfPossible"), None);
-        check(
-            mounted("Enabled"),
-            Some(
-                "spec.containers[0].volumeMounts[0].recursiveReadOnly is not supported by this version of Skiff",
-            ),
         );
         let after = |policy: &str| json!({"containers": [{"name": "a"}], "initContainers": [{"name": "i"}, {"name": "j", "restartPolicy": policy}]});
         check(after("OnFailure"), None);

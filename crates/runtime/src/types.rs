@@ -106,6 +106,9 @@ pub struct Mount {
     pub source: PathBuf,
     pub target: PathBuf,
     pub read_only: bool,
+    /// So are the mounts below the source.
+    #[serde(default)]
+    pub recursive_read_only: bool,
     pub propagation: Propagation,
 }
 
@@ -175,7 +178,7 @@ pub struct Weakness {
     pub leaks_descriptors: bool,
     /// The shim's program can be written through `/proc/PID/exe`.
     pub writable_program: bool,
-    /// Links lead mounts and logs wherever they point on the node.
+    /// Links lead mounts, logs and consoles wherever they point on the node.
     pub follows_links: bool,
     /// Masks are made of what `/dev/null` is in the container once its volumes are mounted.
     pub trusts_volumes: bool,
@@ -322,7 +325,8 @@ pub struct ImageDisk {
     pub inodes_free: u64,
 }
 
-#[derive(Clone)]
+/// For a registry. Has no `Debug`, so that it is in no log.
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub struct RegistryAuth {
     pub username: String,
     pub password: String,

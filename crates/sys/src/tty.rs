@@ -1,16 +1,21 @@
 //! Pseudo-terminals of a given devpts instance.
 
-use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
-use std::path::Path;
 
 use crate::process::check;
 
-/// A new pair from the `ptmx` at that path: the master, and the slave without its becoming anyone's
-/// controlling terminal.
-pub fn open_pair(ptmx: &Path) -> io::Result<(OwnedFd, OwnedFd)> {
-    let master = OwnedFd::from(File::options().read(true).write(true).open(ptmx)?);
+/// A new pair of a devpts, which that directory has to be the top of: the master, and the slave without its
+/// becoming anyone's controlling terminal. In a devpts only the kernel makes names.
+pub fn open_pair(devpts: BorrowedFd<'_>) -> io::Result<(OwnedFd, OwnedFd)> {
+    use nix::fcntl::{OFlag, openat};
+    use nix::sys::stat::Mode;
+    use nix::sys::statfs::{FsType, fstatfs};
+    if fstatfs(devpts)?.filesystem_type() != FsType(libc::DEVPTS_SUPER_MAGIC as _) {
+        return Err(io::Error::other("there is no devpts"));
+    }
+    let flags = OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let master = openat(devpts, "ptmx", flags, Mode::empty())?;
     let unlock: libc::c_int = 0;
     // SAFETY: TIOCSPTLCK reads one int.
     check(unsafe { libc::ioctl(master.as_raw_fd(), libc::TIOCSPTLCK, &raw const unlock) }.into())?;
@@ -20,14 +25,6 @@ pub fn open_pair(ptmx: &Path) -> io::Result<(OwnedFd, OwnedFd)> {
     let slave = check(unsafe { libc::ioctl(master.as_raw_fd(), libc::TIOCGPTPEER, flags) }.into())?;
     // SAFETY: the call succeeded, and nobody else owns its answer.
     Ok((master, unsafe { OwnedFd::from_raw_fd(slave as i32) }))
-}
-
-/// The number of the slave, `N` of `/dev/pts/N`.
-pub fn number(master: BorrowedFd<'_>) -> io::Result<u32> {
-    let mut number: libc::c_uint = 0;
-    // SAFETY: TIOCGPTN writes one unsigned int.
-    check(unsafe { libc::ioctl(master.as_raw_fd(), libc::TIOCGPTN, &raw mut number) }.into())?;
-    Ok(number)
 }
 
 /// Makes the terminal this session's own; the caller leads a session that has none.
@@ -63,11 +60,20 @@ pub fn set_nonblocking(fd: impl AsFd) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
+
     use super::*;
 
     #[test]
+    fn nothing_but_a_devpts_has_terminals() {
+        let refused = open_pair(File::open("/dev").unwrap().as_fd()).unwrap_err();
+        assert_eq!(refused.to_string(), "there is no devpts");
+    }
+
+    #[test]
     fn a_pair_carries_sizes_and_bytes() {
-        let (master, slave) = open_pair(Path::new("/dev/ptmx")).unwrap();
+        let devpts = File::open("/dev/pts").unwrap();
+        let (master, slave) = open_pair(devpts.as_fd()).unwrap();
         resize(master.as_fd(), 132, 43).unwrap();
         assert_eq!(size(slave.as_fd()).unwrap(), (132, 43));
         std::io::Write::write_all(&mut File::from(slave), b"hi").unwrap();

@@ -181,6 +181,7 @@ pub(crate) fn container_mounts(
             source,
             target: absolute(&mount.mount_path),
             read_only: mount.read_only.unwrap_or(false) || given,
+            recursive_read_only: is_recursively_read_only(mount),
             propagation: match mount.mount_propagation.as_deref() {
                 Some("HostToContainer") => Propagation::HostToContainer,
                 Some("Bidirectional") => Propagation::Bidirectional,
@@ -189,6 +190,12 @@ pub(crate) fn container_mounts(
         });
     }
     Ok(mounts)
+}
+
+/// Every kernel that this runs on can do it, so that it is possible wherever it is asked for.
+pub(crate) fn is_recursively_read_only(mount: &VolumeMount) -> bool {
+    mount.read_only == Some(true)
+        && matches!(mount.recursive_read_only.as_deref(), Some("Enabled" | "IfPossible"))
 }
 
 fn absolute(path: &str) -> PathBuf {

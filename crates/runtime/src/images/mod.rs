@@ -40,6 +40,7 @@ use futures_util::{StreamExt as _, TryStreamExt as _};
 use self::content::{Content, LayerRecord, NameRecord, Temporary, failed};
 use self::digest::{Digest, HashingReader};
 use self::manifest::{Descriptor, ImageConfig, Manifest};
+pub use self::reference::repository;
 use self::reference::{Reference, Version};
 use crate::types::{Image, ImageError, RegistryAuth};
 

@@ -86,6 +86,12 @@ impl Reference {
     }
 }
 
+/// The place of an image without tag and digest: `docker.io/library/alpine`.
+pub fn repository(reference: &str) -> Option<String> {
+    let name = Reference::parse(reference).ok()?;
+    Some(format!("{}/{}", name.registry, name.repository))
+}
+
 impl fmt::Display for Reference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.registry, self.repository)?;

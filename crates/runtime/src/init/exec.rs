@@ -9,7 +9,8 @@ use nix::sched::CloneFlags;
 use skiff_sys::namespaces::take_root;
 use skiff_sys::process::set_dumpable;
 
-use super::process::{Console, Setup, load, raise_files_limit, session};
+use super::process::{Setup, load, raise_files_limit, session};
+use super::terminal::Terminal;
 use super::{join_cgroups, join_namespaces, set_oom_score_adj};
 use crate::protocol::{Failure, send};
 
@@ -54,7 +55,8 @@ fn join(
         spec.env.push("TERM=xterm".to_owned());
     }
     let setup = Setup::new(&spec)?;
-    session(tty.then_some(Console::Extra), socket)?;
+    let terminal = tty.then(Terminal::of_joined).transpose()?;
+    session(terminal, socket)?;
     if !tty {
         send(socket, &super::Note::Ready, &[]).map_err(Failure::doing("answer the shim"))?;
     }

@@ -19,7 +19,7 @@ use skiff_sys::mount::{
 };
 
 use super::failed;
-use super::rootfs::{Root, doing, open_path};
+use super::root::{Root, doing, open_path};
 use crate::protocol::Failure;
 use crate::spec::Spec;
 

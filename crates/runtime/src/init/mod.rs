@@ -4,13 +4,18 @@
 //! becomes the user that the program shall run as. It answers over a socket which execve closes: the end of
 //! the stream is the success.
 
+mod devices;
 mod exec;
 mod masks;
+mod overlay;
 mod pause;
 mod process;
+mod root;
 mod rootfs;
 mod targets;
+mod terminal;
 mod users;
+mod volumes;
 
 use std::convert::Infallible;
 use std::fs;
@@ -28,9 +33,9 @@ use skiff_sys::process::{Fork, close_others, dup_onto, exit_now, fork};
 use crate::protocol::Failure;
 
 pub(crate) use exec::exec;
+pub(crate) use overlay::Users;
 pub(crate) use pause::{pause, prepare as prepare_pause};
 pub(crate) use process::{create, prepare};
-pub(crate) use rootfs::Users;
 
 /// From child to shim.
 #[derive(Debug, Serialize, Deserialize)]

@@ -17,7 +17,9 @@ use skiff_sys::process::{dup_onto, reset_signals, set_dumpable, set_keep_caps, s
 use skiff_sys::seccomp::Filter;
 use skiff_sys::tty;
 
-use super::rootfs::Users;
+use super::overlay::Users;
+use super::rootfs::Kept;
+use super::terminal::Terminal;
 use super::users::{self, Identity, Wanted};
 use super::{Go, Note, failed, join_cgroups, join_namespaces, masks, rootfs, set_oom_score_adj, warn};
 use crate::files::read_json;
@@ -78,10 +80,10 @@ fn start(prepared: Prepared, pause: BorrowedFd<'_>, socket: &UnixStream) -> Resu
     join_namespaces(pause, join)?;
     unshare(CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWCGROUP)
         .map_err(failed("make the container's namespaces"))?;
-    let null = rootfs::enter(&spec, parts)?;
+    let Kept { null, terminal } = rootfs::enter(&spec, parts)?;
     let setup = Setup::new(&spec)?;
     masks::seal(&spec, null)?;
-    session(spec.tty.then_some(Console::Own), socket)?;
+    session(terminal, socket)?;
     if !spec.tty {
         send(socket, &Note::Ready, &[]).map_err(Failure::doing("answer the shim"))?;
     }
@@ -113,26 +115,14 @@ pub(super) fn load(dir: &Path) -> Result<(Spec, Option<Filter>), Failure> {
     Ok((spec, filter))
 }
 
-pub(super) enum Console {
-    /// Also the container's `/dev/console`.
-    Own,
-    Extra,
-}
-
-/// A session of its own and, if asked for, a terminal of the container's devpts, whose master goes to the
-/// shim with [`Note::Ready`].
-pub(super) fn session(console: Option<Console>, socket: &UnixStream) -> Result<(), Failure> {
+/// A session of its own, which the terminal belongs to if there is one; its master goes to the shim with
+/// [`Note::Ready`].
+pub(super) fn session(terminal: Option<Terminal>, socket: &UnixStream) -> Result<(), Failure> {
     setsid().map_err(failed("lead a session"))?;
-    let Some(console) = console else { return Ok(()) };
-    let (master, slave) =
-        tty::open_pair(Path::new("/dev/pts/ptmx")).map_err(Failure::doing("open a terminal"))?;
+    let Some(Terminal { master, slave }) = terminal else { return Ok(()) };
     tty::make_controlling(slave.as_fd()).map_err(Failure::doing("take the terminal"))?;
     for stream in 0..=2 {
         dup_onto(slave.as_fd(), stream).map_err(Failure::doing("connect the terminal"))?;
-    }
-    if let Console::Own = console {
-        let number = tty::number(master.as_fd()).map_err(Failure::doing("ask for the terminal's name"))?;
-        rootfs::bind_console(&format!("/dev/pts/{number}"))?;
     }
     send(socket, &Note::Ready, &[master.as_fd()]).map_err(Failure::doing("answer the shim"))
 }

@@ -13,7 +13,7 @@ use nix::libc;
 use skiff_sys::mount::open_without_links;
 
 use super::masks::is_proc;
-use super::rootfs::{Root, doing};
+use super::root::{Root, doing};
 use crate::protocol::Failure;
 use crate::types::Mount;
 

@@ -1,41 +1,39 @@
 //! Known ways out of a container, tried by a hostile program under every setting that a pod can have been let
-//! in with. [`table::ATTEMPTS`] says how each ends and why; and with its guard left out each succeeds, which
+//! in with. [`attempts::ATTEMPTS`] says how each ends and why; and with its guard left out each succeeds, which
 //! shows that the others fail because of the guards.
 //!
 //! Needs root, `rustc` in the path, and `/bin/busybox` of Debian's package `busybox-static`.
 
+mod attempts;
 #[allow(dead_code, reason = "shared with the tests in `kernel`, which use more of it")]
 #[path = "../kernel/node.rs"]
 mod node;
-mod table;
+mod plan;
 mod ways;
 
 use std::collections::BTreeMap;
 
-use table::{ATTEMPTS, Attempt, Expected, Plan, Setting};
+use attempts::{ATTEMPTS, Attempt, Expected, Setting, Way};
+use plan::Plan;
 use ways::Hostile;
 
-use skiff_runtime::*;
+use skiff_runtime::Weakness;
 
-/// A hierarchy of version 1 names a release agent; a machine without one has nothing to attack there.
-fn exists_here(attempt: &Attempt) -> bool {
-    attempt.name != "release-agent" || std::fs::exists("/sys/fs/cgroup/memory/release_agent").unwrap()
+/// The kubelet's own ways are its suite's. A hierarchy of version 1 names a release agent; a machine without one
+/// has nothing to attack there.
+fn attempts() -> impl Iterator<Item = &'static Attempt> {
+    let agent = std::fs::exists("/sys/fs/cgroup/memory/release_agent").unwrap();
+    ATTEMPTS.iter().filter(move |attempt| match attempt.way {
+        Way::LinkForPart | Way::LinkForReadLog => false,
+        _ => agent || attempt.name != "release-agent",
+    })
 }
 
 async fn as_the_table_says(setting: Setting) {
     let hostile = Hostile::new(Weakness::default()).await;
     let mut wrong = Vec::new();
-    for attempt in ATTEMPTS.iter().filter(|attempt| exists_here(attempt)) {
-        let plan = Plan {
-            security: setting.security(),
-            users: setting.users(),
-            // A pod with users of its own can't ask for the node's processes: the API refuses both together.
-            pid: match attempt.sees_node && setting.users().is_none() {
-                true => NamespaceMode::Node,
-                false => NamespaceMode::Container,
-            },
-            ..Plan::default()
-        };
+    for attempt in attempts() {
+        let plan = Plan::under(setting, attempt.sees_node);
         let (succeeded, said) = hostile.tries(attempt, &plan).await;
         let (expected, why) = match attempt.expected[setting as usize] {
             Expected::Allowed(why) => (true, why),
@@ -83,13 +81,8 @@ async fn without_its_guard_every_attempt_succeeds() {
     // A node for each weakness of the runtime's own.
     let mut nodes: BTreeMap<String, Hostile> = BTreeMap::new();
     let mut wrong = Vec::new();
-    for attempt in ATTEMPTS.iter().filter(|attempt| exists_here(attempt)) {
-        let mut plan = Plan {
-            security: Setting::Default.security(),
-            pid: if attempt.sees_node { NamespaceMode::Node } else { NamespaceMode::Container },
-            ..Plan::default()
-        };
-        (attempt.weaken)(&mut plan);
+    for attempt in attempts() {
+        let plan = Plan::under(Setting::Default, attempt.sees_node).without(attempt.loosened);
         let key = format!("{:?}", plan.weakness);
         if !nodes.contains_key(&key) {
             nodes.insert(key.clone(), Hostile::new(plan.weakness).await);

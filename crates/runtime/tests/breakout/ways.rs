@@ -9,11 +9,9 @@ use std::process::Command;
 
 use skiff_runtime::*;
 
+use crate::attempts::{Attempt, Way};
 use crate::node::{LONG, Node};
-use crate::table::{Attempt, Plan, Way};
-
-/// The shim's descriptors are fewer.
-const DESCRIPTORS: std::ops::Range<u32> = 3..32;
+use crate::plan::Plan;
 
 /// A node with a victim on it: a pod of its own that has a token and listens, and a listener of the node's.
 pub(crate) struct Hostile {
@@ -68,6 +66,8 @@ impl Hostile {
             Way::LinkForLog => self.link_for_log(&sandbox, plan).await,
             Way::NullInVolume => self.null_in_volume(&sandbox, plan).await,
             Way::VolumeAt(path) => self.volume_at(&sandbox, plan, path).await,
+            Way::ConsoleInVolume => self.console_in_volume(&sandbox, plan).await,
+            Way::LinkForPart | Way::LinkForReadLog => panic!("{}: it is not the runtime's", attempt.name),
         };
         self.node.runtime.remove_sandbox(&sandbox.id).await.unwrap();
         answer
@@ -133,7 +133,7 @@ impl Hostile {
 
     async fn directories(&self, sandbox: &Sandbox, plan: &Plan) -> (bool, String) {
         let mut all = String::new();
-        for number in DESCRIPTORS {
+        for number in crate::attempts::DESCRIPTORS {
             let directory = Some(format!("/proc/self/fd/{number}"));
             match self.program(sandbox, plan, &["directory"], |config| config.working_dir = directory).await {
                 Ok((true, said)) => return (true, format!("descriptor {number}: {said}")),
@@ -205,6 +205,33 @@ impl Hostile {
         }
     }
 
+    /// The file lies at the same path on the node and in the container, which could not write it itself.
+    async fn console_in_volume(&self, sandbox: &Sandbox, plan: &Plan) -> (bool, String) {
+        let dir = tempfile::tempdir_in(self.node.dir.path()).unwrap();
+        let [volume, outside] = ["volume", "outside"].map(|name| dir.path().join(name));
+        let file = outside.join("file");
+        for made in [&volume, &outside] {
+            fs::create_dir(made).unwrap();
+        }
+        fs::write(&file, "kept").unwrap();
+        symlink(&file, volume.join("console")).unwrap();
+        let mounts = [
+            Mount { source: volume, target: "/dev".into(), ..Mount::default() },
+            Mount { source: outside.clone(), target: outside, ..Mount::default() },
+        ];
+        let tried = self
+            .program(sandbox, plan, &["directory"], |config| {
+                config.tty = true;
+                config.mounts.extend(mounts);
+            })
+            .await;
+        let said = match tried {
+            Ok((_, said)) => said,
+            Err(error) => error.to_string(),
+        };
+        (fs::read_to_string(&file).unwrap() != "kept", said)
+    }
+
     /// The pod was given the directory of its log, moves the log away and puts a link in its place before
     /// the log is rotated.
     async fn link_for_log(&self, sandbox: &Sandbox, plan: &Plan) -> (bool, String) {
@@ -253,7 +280,7 @@ async fn wait_for(what: &str, is_so: impl Fn() -> bool) {
 /// The hostile program, static.
 fn compile(dir: &Path) -> PathBuf {
     let program = dir.join("attacker");
-    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/breakout/attacker/main.rs");
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/programs/src/bin/attacker.rs");
     let mut rustc = Command::new(option_env!("RUSTC").unwrap_or("rustc"));
     rustc.current_dir(env!("CARGO_MANIFEST_DIR"));
     rustc.args(["--edition=2024", "-Ctarget-feature=+crt-static", "-Cstrip=symbols", "-o"]);

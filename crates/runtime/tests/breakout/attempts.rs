@@ -1,8 +1,8 @@
-//! What is tried, and what is expected of it under which setting, and why.
-
-use skiff_runtime::*;
+//! What is tried, and what is expected of it under which setting, and why: plain data, read by this suite,
+//! which attacks the runtime, and by the one in `tests/tests/breakout`, which attacks through the kubelet.
 
 use Expected::{Allowed, Blocked};
+use Loosened::*;
 
 /// How a pod may have been let in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,29 +22,8 @@ pub(crate) enum Setting {
 
 pub(crate) const SETTINGS: usize = 6;
 
-impl Setting {
-    pub(crate) fn security(self) -> Security {
-        let default = Security::default();
-        match self {
-            Setting::Default | Setting::Users => default,
-            Setting::Baseline => Security { seccomp: Seccomp::RuntimeDefault, ..default },
-            Setting::Restricted => Security {
-                user: Some("1000".into()),
-                capabilities_drop: vec!["ALL".into()],
-                no_new_privileges: true,
-                seccomp: Seccomp::RuntimeDefault,
-                ..default
-            },
-            Setting::Privileged | Setting::PrivilegedUsers => Security { privileged: true, ..default },
-        }
-    }
-
-    /// The node's IDs that its users are. Nobody else's, as the suite's pods are not of the node's own.
-    pub(crate) fn users(self) -> Option<UserRange> {
-        let own = matches!(self, Setting::Users | Setting::PrivilegedUsers);
-        own.then_some(UserRange { first: 1_100_000_000, length: 65536 })
-    }
-}
+/// Those that the shim could have left open: it has fewer.
+pub(crate) const DESCRIPTORS: std::ops::Range<u32> = 3..32;
 
 /// How an attempt ends, and why.
 #[derive(Debug, Clone, Copy)]
@@ -53,15 +32,31 @@ pub(crate) enum Expected {
     Allowed(&'static str),
 }
 
-/// All that an attempt runs under.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Plan {
-    pub(crate) weakness: Weakness,
-    pub(crate) security: Security,
-    pub(crate) users: Option<UserRange>,
-    pub(crate) pid: NamespaceMode,
-    pub(crate) network: NamespaceMode,
-    pub(crate) tty: bool,
+/// A guard that is left out. The first ones a pod may ask for; the others are the runtime's own, and nobody may.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Loosened {
+    /// It is given this capability.
+    Capability(&'static str),
+    /// Nothing is masked or read-only in `/proc` and `/sys`.
+    Unmasked,
+    /// It is privileged.
+    Unbound,
+    /// It is in the node's process namespace.
+    NodesProcesses,
+    /// It is in the node's network namespace.
+    NodesNetwork,
+    /// It has a terminal.
+    Terminal,
+    /// The runtime follows links out of a container's root.
+    LinksFollowed,
+    /// A descriptor of the node's root stays open.
+    DescriptorsLeaked,
+    /// The shim's program can be written.
+    ProgramWritable,
+    /// Masks are made of what a volume shows.
+    VolumesTrusted,
+    /// Volumes are mounted inside `/proc`.
+    ProcMountedOver,
 }
 
 /// What is hostile about it.
@@ -83,6 +78,12 @@ pub(crate) enum Way {
     NullInVolume,
     /// A volume at this path, beside one at `/volume` with a link to `/`.
     VolumeAt(&'static str),
+    /// A terminal, and a volume at `/dev` whose `console` is a link to a file.
+    ConsoleInVolume,
+    /// A part of a volume that is a link: the kubelet mounts parts, not the runtime.
+    LinkForPart,
+    /// A link in the place of the log, which is asked for then: the kubelet reads logs, not the runtime.
+    LinkForReadLog,
 }
 
 pub(crate) struct Attempt {
@@ -92,12 +93,17 @@ pub(crate) struct Attempt {
     pub(crate) sees_node: bool,
     /// Under each [`Setting`], in their order.
     pub(crate) expected: [Expected; SETTINGS],
-    /// The guard that is left out, over the default setting, for the attempt to succeed.
-    pub(crate) weaken: fn(&mut Plan),
+    /// What is left out of the default setting's guards for the attempt to succeed.
+    pub(crate) loosened: &'static [Loosened],
 }
 
-const fn row(name: &'static str, way: Way, expected: [Expected; SETTINGS], weaken: fn(&mut Plan)) -> Attempt {
-    Attempt { name, way, sees_node: false, expected, weaken }
+const fn row(
+    name: &'static str,
+    way: Way,
+    expected: [Expected; SETTINGS],
+    loosened: &'static [Loosened],
+) -> Attempt {
+    Attempt { name, way, sees_node: false, expected, loosened }
 }
 
 const fn nowhere(why: &'static str) -> [Expected; SETTINGS] {
@@ -150,137 +156,103 @@ const READ_ONLY: &str = "what belongs to the whole machine is on a read-only mou
 const KERNELS: &str = "what is in /proc is the kernel's, however a path leads there";
 const OTHER_PROCESSES: &str = "its process namespace shows no process of another pod";
 
-fn add(plan: &mut Plan, capability: &str) {
-    plan.security.capabilities_add.push(capability.into());
-}
-
-fn as_it_is(_: &mut Plan) {}
-
-fn unmask(plan: &mut Plan) {
-    plan.security.unmasked_proc = true;
-}
-
-fn show_node(plan: &mut Plan) {
-    plan.pid = NamespaceMode::Node;
-}
-
-fn unbind(plan: &mut Plan) {
-    plan.security.privileged = true;
-}
-
-fn follow_links(plan: &mut Plan) {
-    plan.weakness.follows_links = true;
-}
-
-fn leak(plan: &mut Plan) {
-    plan.weakness.leaks_descriptors = true;
-}
-
-fn trust_volumes(plan: &mut Plan) {
-    plan.weakness.trusts_volumes = true;
-}
-
-fn mount_into_proc(plan: &mut Plan) {
-    plan.weakness.mounts_into_proc = true;
-}
-
 pub(crate) const ATTEMPTS: &[Attempt] = &[
-    row("mount", Way::Program(&["mount"]), strong_inside(ADMIN), |plan| add(plan, "SYS_ADMIN")),
+    row("mount", Way::Program(&["mount"]), strong_inside(ADMIN), &[Capability("SYS_ADMIN")]),
     row(
         "remount",
         Way::Program(&["remount", "/proc/sys", "/proc/sys/kernel/panic"]),
         privileged_only(ADMIN),
-        |plan| add(plan, "SYS_ADMIN"),
+        &[Capability("SYS_ADMIN")],
     ),
-    row("unmask", Way::Program(&["unmask", "/proc/interrupts"]), unmasked(ADMIN), |plan| {
-        add(plan, "SYS_ADMIN");
-    }),
-    row("unshare", Way::Program(&["unshare"]), strong_inside(ADMIN), |plan| add(plan, "SYS_ADMIN")),
+    row("unmask", Way::Program(&["unmask", "/proc/interrupts"]), unmasked(ADMIN), &[Capability("SYS_ADMIN")]),
+    row("unshare", Way::Program(&["unshare"]), strong_inside(ADMIN), &[Capability("SYS_ADMIN")]),
     row(
         "unshare-user",
         Way::Program(&["unshare-user"]),
         filtered(
             "without a filter the kernel gives anybody a user namespace, with power over what it makes in it alone",
         ),
-        as_it_is,
+        &[],
     ),
-    row("ptrace", Way::Against("ptrace"), nowhere(OTHER_PROCESSES), show_node),
+    row("ptrace", Way::Against("ptrace"), nowhere(OTHER_PROCESSES), &[NodesProcesses]),
     row(
         "raw-socket",
         Way::Program(&["raw-socket"]),
         by_default("CAP_NET_RAW is of the default set, for ping, and ends with the pod's network namespace"),
-        as_it_is,
+        &[],
     ),
     row(
         "packet-socket",
         Way::Program(&["packet-socket"]),
         by_default("CAP_NET_RAW again: what is forged is judged by the node's own filter of addresses"),
-        as_it_is,
+        &[],
     ),
     row(
         "change-link",
         Way::Program(&["change-link"]),
         strong_inside("it takes CAP_NET_ADMIN, also in the pod's own network"),
-        |plan| add(plan, "NET_ADMIN"),
+        &[Capability("NET_ADMIN")],
     ),
-    row("sysctl", Way::Program(&["open", "/proc/sys/kernel/panic"]), privileged_only(READ_ONLY), unmask),
+    row("sysctl", Way::Program(&["open", "/proc/sys/kernel/panic"]), privileged_only(READ_ONLY), &[Unmasked]),
     row(
         "core-pattern",
         Way::Program(&["open", "/proc/sys/kernel/core_pattern"]),
         privileged_only(READ_ONLY),
-        unmask,
+        &[Unmasked],
     ),
-    row("irq", Way::Program(&["open", "/proc/irq/default_smp_affinity"]), privileged_only(READ_ONLY), unmask),
+    row(
+        "irq",
+        Way::Program(&["open", "/proc/irq/default_smp_affinity"]),
+        privileged_only(READ_ONLY),
+        &[Unmasked],
+    ),
     row(
         "masked-file",
         Way::Program(&["read", "/proc/interrupts"]),
         unmasked("what tells of the machine's other work is masked"),
-        unmask,
+        &[Unmasked],
     ),
     row(
         "release-agent",
         Way::Program(&["release-agent"]),
         nowhere("a control group namespace has no hierarchy's root, where the agent is named"),
-        |plan| {
-            show_node(plan);
-            unbind(plan);
-        },
+        &[NodesProcesses, Unbound],
     ),
     row(
         "make-group",
         Way::Program(&["make-group"]),
         privileged_only("a container's control groups are on read-only mounts"),
-        unbind,
+        &[Unbound],
     ),
     row(
         "mknod",
         Way::Program(&["mknod"]),
         device_node("CAP_MKNOD is of the default set: a node is made, and can't be opened"),
-        as_it_is,
+        &[],
     ),
     row(
         "device",
         Way::Program(&["device"]),
         privileged_only("the control group lets it open none but the harmless devices"),
-        unbind,
+        &[Unbound],
     ),
     row(
         "module",
         Way::Program(&["module"]),
         privileged_only("it takes CAP_SYS_MODULE, which no container has by default"),
-        |plan| add(plan, "SYS_MODULE"),
+        &[Capability("SYS_MODULE")],
     ),
     row(
         "keyctl",
         Way::Program(&["keyctl"]),
         filtered("keys have no namespace, and nothing but the filter is before them"),
-        as_it_is,
+        &[],
     ),
     row(
         "file-handle",
         Way::Program(&["handle"]),
         privileged_only("it takes CAP_DAC_READ_SEARCH, which no container has by default"),
-        |plan| add(plan, "DAC_READ_SEARCH"),
+        &[Capability("DAC_READ_SEARCH")],
     ),
     Attempt {
         sees_node: true,
@@ -288,10 +260,7 @@ pub(crate) const ATTEMPTS: &[Attempt] = &[
             "runtime-program",
             Way::Program(&["runtime-program"]),
             nowhere("the shim runs from a mount that can't be written"),
-            |plan| {
-                unbind(plan);
-                plan.weakness.writable_program = true;
-            },
+            &[Unbound, ProgramWritable],
         )
     },
     Attempt {
@@ -300,7 +269,7 @@ pub(crate) const ATTEMPTS: &[Attempt] = &[
             "runtime-memory",
             Way::Program(&["runtime-memory"]),
             privileged_only("the shim has capabilities that the container lacks, so it is no prey to it"),
-            unbind,
+            &[Unbound],
         )
     },
     Attempt {
@@ -309,57 +278,72 @@ pub(crate) const ATTEMPTS: &[Attempt] = &[
             "node-namespace",
             Way::Program(&["node-namespace"]),
             privileged_only("the shim has capabilities that the container lacks, so its namespaces are shut"),
-            unbind,
+            &[Unbound],
         )
     },
     row(
         "descriptors-of-command",
         Way::Command(&["descriptors"]),
         nowhere("all of the runtime's are closed when a command starts, too"),
-        leak,
+        &[DescriptorsLeaked],
     ),
     row(
         "descriptors",
         Way::Program(&["descriptors"]),
         nowhere("all of the runtime's are closed when the program starts"),
-        leak,
+        &[DescriptorsLeaked],
     ),
     row(
         "directory-of-descriptor",
         Way::DirectoryOfDescriptor,
         nowhere("no directory of the node's is open when the working directory is entered"),
-        leak,
+        &[DescriptorsLeaked],
     ),
     row(
         "link-in-volume",
         Way::LinkInVolume,
         nowhere("mounts are made below the container's root, whatever a link says"),
-        follow_links,
+        &[LinksFollowed],
     ),
     row(
         "null-in-volume",
         Way::NullInVolume,
         unmasked("masks are made of the null device, which is taken before a volume is mounted over it"),
-        trust_volumes,
+        &[VolumesTrusted],
     ),
-    row("volume-in-proc", Way::VolumeAt("/proc/tty"), nowhere(KERNELS), mount_into_proc),
-    row("volume-in-proc-by-link", Way::VolumeAt("/volume/link/proc/tty"), nowhere(KERNELS), mount_into_proc),
-    row("link-for-log", Way::LinkForLog, nowhere("a log is never opened through a link"), follow_links),
+    row("volume-in-proc", Way::VolumeAt("/proc/tty"), nowhere(KERNELS), &[ProcMountedOver]),
+    row(
+        "volume-in-proc-by-link",
+        Way::VolumeAt("/volume/link/proc/tty"),
+        nowhere(KERNELS),
+        &[ProcMountedOver],
+    ),
+    row(
+        "console-in-volume",
+        Way::ConsoleInVolume,
+        nowhere("the terminal is mounted where no link leads, and nothing is emptied for it"),
+        &[LinksFollowed],
+    ),
+    row(
+        "link-for-part",
+        Way::LinkForPart,
+        nowhere("a part of a volume is found below the volume, whatever a link says"),
+        &[],
+    ),
+    row("link-for-read-log", Way::LinkForReadLog, nowhere("a log is never read through a link"), &[]),
+    row("link-for-log", Way::LinkForLog, nowhere("a log is never opened through a link"), &[LinksFollowed]),
     row(
         "tiocsti",
         Way::Program(&["tiocsti"]),
         nowhere("it leads a session of its own, and has no terminal but one of its own"),
-        |plan| {
-            unbind(plan);
-            plan.tty = true;
-        },
+        &[Unbound, Terminal],
     ),
     row(
         "node-socket",
         Way::Against("node-socket"),
         nowhere("abstract sockets belong to a network namespace, and the pod's is its own"),
-        |plan| plan.network = NamespaceMode::Node,
+        &[NodesNetwork],
     ),
-    row("pod-socket", Way::Against("pod-socket"), nowhere(OTHER_PROCESSES), show_node),
-    row("pod-token", Way::Against("pod-token"), nowhere(OTHER_PROCESSES), show_node),
+    row("pod-socket", Way::Against("pod-socket"), nowhere(OTHER_PROCESSES), &[NodesProcesses]),
+    row("pod-token", Way::Against("pod-token"), nowhere(OTHER_PROCESSES), &[NodesProcesses]),
 ];

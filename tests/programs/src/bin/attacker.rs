@@ -2,8 +2,8 @@
 //!
 //! It exits with 0 where the way is open, with 1 and the kernel's reason where it is shut, and with 2 where
 //! the attempt itself could not be made. It changes nothing of the machine: what concerns the whole machine
-//! is opened for writing and never written. The suite compiles it alone and static, since images have no C
-//! library; that is why it has no crates and makes system calls by number.
+//! is opened for writing and never written. The runtime's own suite compiles it alone and static, since its
+//! images have no C library; that is why it has no crates and makes system calls by number.
 
 use std::ffi::{CStr, CString, c_long};
 use std::fs::{self, File, OpenOptions};
@@ -79,6 +79,7 @@ fn main() -> ExitCode {
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     let tried = match args.as_slice() {
         ["victim", name] => return victim(name),
+        ["listen", name] => return listen(name),
         ["mount"] => mount("tmpfs", "/tmp", 0, ""),
         ["remount", mounted, path] => remount(mounted, path),
         ["unmask", path] => unmask(path),
@@ -90,6 +91,7 @@ fn main() -> ExitCode {
         ["change-link"] => change_link(),
         ["open", path] => OpenOptions::new().write(true).open(path).map(drop),
         ["read", path] => read(Path::new(path)),
+        ["emptied", path] => emptied(path),
         ["release-agent"] => release_agent(),
         ["make-group"] => make_group(),
         ["mknod"] => mknod("/tmp/device", 0o060_600, 8, 0),
@@ -143,6 +145,18 @@ fn victim(name: &str) -> ExitCode {
     ExitCode::from(2)
 }
 
+/// A listener of the network namespace that it is in, until it is ended.
+fn listen(name: &str) -> ExitCode {
+    match SocketAddr::from_abstract_name(name).and_then(|address| UnixListener::bind_addr(&address)) {
+        Ok(listener) => {
+            println!("ready");
+            listener.incoming().for_each(drop);
+        }
+        Err(error) => println!("{error}"),
+    }
+    ExitCode::from(2)
+}
+
 fn c_string(text: &str) -> CString {
     CString::new(text).expect("no zero byte")
 }
@@ -185,6 +199,14 @@ fn read(path: &Path) -> io::Result<()> {
     match File::open(path)?.read(&mut [0; 64])? {
         0 => Err(blocked("there is nothing in it")),
         _ => Ok(()),
+    }
+}
+
+/// Whether somebody else has emptied a file.
+fn emptied(path: &str) -> io::Result<()> {
+    match fs::metadata(path)?.len() {
+        0 => Ok(()),
+        _ => Err(blocked("it is as it was")),
     }
 }
 
