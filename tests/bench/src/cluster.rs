@@ -5,6 +5,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
+use serde_json::Value;
 
 use crate::stats::Figure;
 use crate::wire::{Target, Wire};
@@ -69,10 +70,20 @@ impl Cluster {
 
     /// PID and role of the platform's processes.
     pub(crate) fn processes(&self) -> anyhow::Result<Vec<(u64, String)>> {
-        let text = self.skiff(&["status", "--name", &self.name, "-o", "json"])?;
-        let rows: Vec<serde_json::Value> = serde_json::from_str(&text)?;
-        let row = |row: &serde_json::Value| Some((row["pid"].as_u64()?, row["role"].as_str()?.to_owned()));
-        Ok(rows.iter().filter_map(row).collect())
+        let row = |row: &Value| Some((row["pid"].as_u64()?, row["role"].as_str()?.to_owned()));
+        Ok(self.status()?.iter().filter_map(row).collect())
+    }
+
+    /// The PID of the one process of a role on a node.
+    pub(crate) fn process(&self, node: &str, role: &str) -> anyhow::Result<i32> {
+        let rows = self.status()?;
+        let row = rows.iter().find(|row| row["node"] == node && row["role"] == role);
+        let pid = row.and_then(|row| row["pid"].as_i64()).with_context(|| format!("{node} has no {role}"))?;
+        Ok(i32::try_from(pid)?)
+    }
+
+    fn status(&self) -> anyhow::Result<Vec<Value>> {
+        Ok(serde_json::from_str(&self.skiff(&["status", "--name", &self.name, "-o", "json"])?)?)
     }
 }
 

@@ -14,7 +14,7 @@ use crate::stats::{Bar, Figure};
 const OVER: Duration = Duration::from_secs(60);
 
 /// Time for what a start leaves behind to settle: leases, first heartbeats, the allocator.
-const SETTLE: Duration = Duration::from_secs(15);
+pub(crate) const SETTLE: Duration = Duration::from_secs(15);
 
 pub(crate) async fn measure(cluster: &Cluster) -> anyhow::Result<Vec<Figure>> {
     let target = cluster.target()?;

@@ -10,6 +10,7 @@ mod explain;
 mod idle;
 mod pods;
 mod policies;
+mod recovery;
 mod services;
 mod stats;
 mod wire;
@@ -70,6 +71,13 @@ fn main() -> anyhow::Result<()> {
     if wanted("explain") {
         let cluster = cluster::Cluster::start("bench-explain", &["--images", "--nodes", explain::NODES])?;
         add(runtime.block_on(explain::measure(&cluster))?);
+        drop(cluster);
+        let cluster = cluster::Cluster::start("bench-explain", &["--images", "--nodes", explain::NODES])?;
+        add(runtime.block_on(explain::many(&cluster))?);
+    }
+    if wanted("recovery") {
+        let cluster = cluster::Cluster::start(recovery::NAME, &[])?;
+        add(runtime.block_on(recovery::measure(&cluster))?);
     }
     if wanted("idle") {
         let cluster = cluster::Cluster::start("bench-idle", &["--images"])?;
