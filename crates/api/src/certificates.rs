@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use x509_parser::certification_request::X509CertificationRequest;
 use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::prelude::FromDer;
+use x509_parser::x509::X509Name;
 
 const PEM_LABEL: &str = "CERTIFICATE REQUEST";
 
@@ -29,6 +30,9 @@ pub enum RequestError {
     Form(String),
     #[error("x509: the request's signature is not by its own key")]
     Signature,
+    /// Nobody may be judged by one name and known by another.
+    #[error("x509: the subject has {0} common names; it may have one")]
+    CommonNames(usize),
 }
 
 /// The DER in a request's PEM.
@@ -50,8 +54,12 @@ impl Request {
         }
         parsed.verify_signature().map_err(|_| RequestError::Signature)?;
         let subject = &parsed.certification_request_info.subject;
+        let names = subject.iter_common_name().count();
+        if names > 1 {
+            return Err(RequestError::CommonNames(names));
+        }
         let mut request = Self {
-            common_name: texts(subject.iter_common_name()).pop().unwrap_or_default(),
+            common_name: common_name(subject).unwrap_or_default(),
             organizations: texts(subject.iter_organization()),
             ..Self::default()
         };
@@ -72,6 +80,13 @@ impl Request {
             _ => self.uris = true,
         }
     }
+}
+
+/// The name that a subject is known by: where it has several common names, the last, as Go's `crypto/x509`
+/// and with it upstream reads it. All that judge a certificate or a request have to take the same one.
+pub fn common_name(subject: &X509Name<'_>) -> Option<String> {
+    let last = subject.iter_common_name().last()?.as_str().ok()?;
+    (!last.is_empty()).then(|| last.to_owned())
 }
 
 fn texts<'a>(values: impl Iterator<Item = &'a x509_parser::x509::AttributeTypeAndValue<'a>>) -> Vec<String> {
@@ -229,6 +244,27 @@ mod tests {
         check(&["client auth"], None);
         check(SERVER, Some("invalid usage for client certificate: server auth"));
         check(&["digital signature"], Some("missing required usage for client certificate: client auth"));
+    }
+
+    #[test]
+    fn of_several_common_names_the_last_counts() {
+        let named = |names: &[&str]| {
+            // RelativeDistinguishedName of one attribute: id-at-commonName, UTF8String.
+            let attribute = |name: &&str| {
+                let length = |more: usize| u8::try_from(name.len() + more).expect("a short name");
+                let mut der = vec![0x31, length(9), 0x30, length(7), 6, 3, 0x55, 4, 3, 0x0c, length(0)];
+                der.extend_from_slice(name.as_bytes());
+                der
+            };
+            let parts: Vec<u8> = names.iter().flat_map(attribute).collect();
+            let der = [&[0x30, u8::try_from(parts.len()).expect("a short name")], parts.as_slice()].concat();
+            let (_, subject) = X509Name::from_der(&der).expect("a name");
+            common_name(&subject)
+        };
+        assert_eq!(named(&["kube-controller-manager", "system:node:a"]).as_deref(), Some("system:node:a"));
+        assert_eq!(named(&["system:node:a"]).as_deref(), Some("system:node:a"));
+        assert_eq!(named(&["system:node:a", ""]), None);
+        assert_eq!(named(&[]), None);
     }
 
     #[test]

@@ -532,6 +532,16 @@ async fn put(
     match write::update(inner, call, row, |_| Ok(value.clone())).await {
         Ok(done) => inner.object_response(call, row, StatusCode::OK, done.object()),
         Err(error) if error.reason() == "NotFound" && row.strategy.creates_on_update() => {
+            let address = &call.address;
+            let create = Attributes {
+                verb: "create",
+                group: &address.group,
+                resource: &address.resource,
+                namespace: &address.namespace,
+                name: &address.name,
+                ..Attributes::default()
+            };
+            authorize(inner, &call.who, &create)?;
             let object = write::create(inner, call, row, value).await?;
             inner.object_response(call, row, StatusCode::CREATED, &object)
         }

@@ -203,6 +203,7 @@ pub(crate) async fn create(
         if !faults.is_empty() {
             return Err(StatusError::invalid(row.group, row.kind, &name, &faults));
         }
+        validation::warn(&cx, stored, &value);
         admission::validate(&cx, row, &value, None)?;
         let taken = strategy.allocate(&cx, &mut value, None)?;
         let object = made(stored, &key, 0, &value)?;
@@ -324,6 +325,7 @@ pub(crate) fn settle(
     if !faults.is_empty() {
         return Err(StatusError::invalid(row.group, row.kind, metadata::text(&old, "name"), &faults));
     }
+    validation::warn(cx, stored, &wanted);
     admission::validate(cx, row, &wanted, Some(&old))?;
     let taken = strategy.allocate(cx, &mut wanted, Some(&old))?;
     if delete::is_finished(stored, &wanted, &old) {

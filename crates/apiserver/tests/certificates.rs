@@ -376,6 +376,15 @@ async fn bad_requests_are_told_what_is_wrong() {
     let refusal = api.refused(Method::POST, REQUESTS, csr("junk", "junk", SIGNER), 422).await;
     assert!(refusal.contains("spec.request: Invalid value"), "{refusal}");
     assert!(refusal.contains("PEM block type must be CERTIFICATE REQUEST"), "{refusal}");
+    // Two names: whoever judges the one would let in the other.
+    let key = rcgen::KeyPair::generate().expect("a key");
+    let mut params = rcgen::CertificateParams::new(Vec::new()).expect("names");
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    params.distinguished_name.push(rcgen::DnType::CustomDnType(vec![2, 5, 4, 3]), "kube-controller-manager");
+    params.distinguished_name.push(rcgen::DnType::CommonName, "jane");
+    let twice = params.serialize_request(&key).expect("a request").pem().expect("PEM");
+    let refusal = api.refused(Method::POST, REQUESTS, csr("twice", &twice, SIGNER), 422).await;
+    assert!(refusal.contains("the subject has 2 common names; it may have one"), "{refusal}");
     // A request that another key signed: the key in it is not the asker's.
     let (other, _) = request("mallory", &["dev"]);
     let der = |pem: &str| {

@@ -177,7 +177,7 @@ async fn an_agent_cant_label_itself_into_trust() {
         code(&api, "c", Method::POST, NODES, node(json!({"node-restriction.kubernetes.io/x": "y"}))).await,
         (
             403,
-            "nodes \"c\" is forbidden: is not allowed to set the following labels: \
+            "nodes \"c\" is forbidden: node \"c\" is not allowed to set the following labels: \
              node-restriction.kubernetes.io/x"
                 .to_owned()
         )

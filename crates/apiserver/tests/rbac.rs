@@ -81,6 +81,24 @@ async fn a_user_has_nothing_until_a_binding_gives_it() {
 }
 
 #[tokio::test]
+async fn a_replacement_that_creates_needs_the_right_to_create() {
+    let api = Api::new().await;
+    let rule = json!({"verbs": ["update"], "apiGroups": ["coordination.k8s.io"], "resources": ["leases"]});
+    api.ok(Method::POST, &in_default("roles"), role("renews", json!([rule]))).await;
+    api.ok(Method::POST, &in_default("rolebindings"), binding("b", "Role", "renews", &named("jane"))).await;
+    let leases = "/apis/coordination.k8s.io/v1/namespaces/default/leases";
+    let lease = json!({"metadata": {"name": "l"}, "spec": {"holderIdentity": "jane"}});
+    let path = format!("{leases}/l");
+    assert_eq!(
+        refused(&api, "jane", Method::PUT, &path, lease.clone(), 403).await,
+        "leases.coordination.k8s.io \"l\" is forbidden: User \"jane\" cannot create resource \"leases\" in API \
+         group \"coordination.k8s.io\" in the namespace \"default\""
+    );
+    api.ok(Method::POST, leases, lease.clone()).await;
+    allowed(&api, "jane", Method::PUT, &path, lease).await;
+}
+
+#[tokio::test]
 async fn a_binding_to_a_missing_role_is_named_in_the_denial() {
     let api = Api::new().await;
     api.ok(

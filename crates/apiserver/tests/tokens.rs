@@ -343,6 +343,12 @@ async fn a_kept_token_is_good_as_long_as_its_secret_holds_it() {
     };
     api.ok(Method::POST, SECRETS, secret(&token)).await;
     assert_eq!(code(&api, &token).await, 201);
+    let review = json!({"spec": {"token": token, "audiences": ["vault"]}});
+    let answer = api.ok(Method::POST, TOKEN_REVIEW, review).await;
+    let error = format!(
+        "[invalid bearer token, token audiences [\"{ISSUER}\"] is invalid for the target audiences [\"vault\"]]"
+    );
+    assert_eq!(answer["status"], json!({"user": {}, "error": error}), "it is for the API alone");
     time.store(2_800_000_000, Ordering::SeqCst);
     assert_eq!(code(&api, &token).await, 201, "it has no end of its own");
     api.ok(Method::PUT, &format!("{SECRETS}/kept"), secret("another")).await;

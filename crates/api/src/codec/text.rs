@@ -1,9 +1,10 @@
 //! JSON and YAML text as a tree that forgets nothing: keys in their order, repeated ones too, numbers
 //! as written. Syntax errors read as Go's `encoding/json` words them, for that is what users know.
 
+use std::cell::Cell;
 use std::fmt;
 
-use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Number, Value};
 
 /// Nesting beyond this is refused. Go allows 10,000; no built-in type comes near.
@@ -80,10 +81,17 @@ pub(crate) fn json(text: &[u8]) -> Result<Node, String> {
 
 /// Parses the first document of a YAML stream.
 pub(crate) fn yaml(text: &[u8]) -> Result<Node, String> {
+    let size = text.len();
     let text = std::str::from_utf8(text).map_err(|_| "yaml: invalid leading UTF-8 octet".to_owned())?;
     let Some(document) = serde_yaml_ng::Deserializer::from_str(text).next() else { return Ok(Node::Null) };
-    Node::deserialize(document).map_err(|e| format!("yaml: {e}"))
+    let room = Cell::new(size.saturating_mul(VALUE_COST).saturating_add(ALIASED_MAX));
+    Tree(&room).deserialize(document).map_err(|e| format!("yaml: {e}"))
 }
+
+/// What a value counts besides its text: no document without aliases has more than one a byte.
+const VALUE_COST: usize = 8;
+/// So much may aliases add, in bytes of text and [`VALUE_COST`] a value: more than a body may have.
+const ALIASED_MAX: usize = 3 << 20;
 
 struct Parser<'a> {
     text: &'a [u8],
@@ -305,46 +313,64 @@ fn quoted(c: u8) -> String {
     }
 }
 
-impl<'de> Deserialize<'de> for Node {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(NodeVisitor)
+/// Reads a tree while there is room: what is written once may be meant very often.
+#[derive(Clone, Copy)]
+struct Tree<'a>(&'a Cell<usize>);
+
+impl Tree<'_> {
+    fn take<E: serde::de::Error>(self, bytes: usize) -> Result<(), E> {
+        let left = self.0.get().checked_sub(bytes.saturating_add(VALUE_COST));
+        self.0.set(left.ok_or_else(|| E::custom("document contains excessive aliasing"))?);
+        Ok(())
     }
 }
 
-struct NodeVisitor;
+impl<'de> DeserializeSeed<'de> for Tree<'_> {
+    type Value = Node;
 
-impl<'de> Visitor<'de> for NodeVisitor {
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Node, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Tree<'_> {
     type Value = Node;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a YAML value that JSON can hold")
     }
 
-    fn visit_unit<E>(self) -> Result<Node, E> {
+    fn visit_unit<E: serde::de::Error>(self) -> Result<Node, E> {
+        self.take(0)?;
         Ok(Node::Null)
     }
 
-    fn visit_none<E>(self) -> Result<Node, E> {
+    fn visit_none<E: serde::de::Error>(self) -> Result<Node, E> {
+        self.take(0)?;
         Ok(Node::Null)
     }
 
     fn visit_some<D: Deserializer<'de>>(self, d: D) -> Result<Node, D::Error> {
-        Node::deserialize(d)
+        self.deserialize(d)
     }
 
-    fn visit_bool<E>(self, b: bool) -> Result<Node, E> {
+    fn visit_bool<E: serde::de::Error>(self, b: bool) -> Result<Node, E> {
+        self.take(0)?;
         Ok(Node::Bool(b))
     }
 
-    fn visit_i64<E>(self, n: i64) -> Result<Node, E> {
+    fn visit_i64<E: serde::de::Error>(self, n: i64) -> Result<Node, E> {
+        self.take(0)?;
         Ok(Node::Number(n.to_string()))
     }
 
-    fn visit_u64<E>(self, n: u64) -> Result<Node, E> {
+    fn visit_u64<E: serde::de::Error>(self, n: u64) -> Result<Node, E> {
+        self.take(0)?;
         Ok(Node::Number(n.to_string()))
     }
 
     fn visit_f64<E: serde::de::Error>(self, n: f64) -> Result<Node, E> {
+        self.take(0)?;
         if n.is_finite() {
             Ok(Node::Number(n.to_string()))
         } else {
@@ -352,21 +378,24 @@ impl<'de> Visitor<'de> for NodeVisitor {
         }
     }
 
-    fn visit_str<E>(self, s: &str) -> Result<Node, E> {
+    fn visit_str<E: serde::de::Error>(self, s: &str) -> Result<Node, E> {
+        self.take(s.len())?;
         Ok(Node::String(s.to_owned()))
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Node, A::Error> {
+        self.take(0)?;
         let mut items = Vec::new();
-        while let Some(item) = seq.next_element()? {
+        while let Some(item) = seq.next_element_seed(self)? {
             items.push(item);
         }
         Ok(Node::Array(items))
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Node, A::Error> {
+        self.take(0)?;
         let mut pairs = Vec::new();
-        while let Some((key, value)) = map.next_entry::<Node, Node>()? {
+        while let Some((key, value)) = map.next_entry_seed(self, self)? {
             let key = match key {
                 Node::String(s) | Node::Number(s) => s,
                 Node::Bool(b) => b.to_string(),

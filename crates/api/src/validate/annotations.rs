@@ -7,6 +7,9 @@ use crate::status::Cause;
 const MIRROR: &str = "kubernetes.io/config.mirror";
 /// The profile of a container, whose name follows.
 const APPARMOR: &str = "container.apparmor.security.beta.kubernetes.io/";
+const DEFAULT_PROFILE: &str = "runtime/default";
+const NO_PROFILE: &str = "unconfined";
+const LOCAL_PROFILE: &str = "localhost/";
 
 /// Of a pod or a template.
 pub(super) fn check(pod: &At<'_>, faults: &mut Vec<Cause>) {
@@ -16,6 +19,56 @@ pub(super) fn check(pod: &At<'_>, faults: &mut Vec<Cause>) {
     {
         let detail = "must set spec.nodeName if mirror pod annotation is set";
         faults.push(Cause::invalid(mirror.path.clone(), mirror.text(), detail));
+    }
+    let spec = pod.get("spec");
+    for (key, profile) in pod.get("metadata").get("annotations").entries() {
+        let Some(name) = key.strip_prefix(APPARMOR) else { continue };
+        if containers(&spec).all(|container| container.get("name").text() != name) {
+            faults.push(Cause::invalid(profile.path.clone(), name, "container not found"));
+        }
+        let text = profile.text();
+        let known = ["", DEFAULT_PROFILE, NO_PROFILE].contains(&text) || text.starts_with(LOCAL_PROFILE);
+        if !known {
+            let detail = format!("invalid AppArmor profile name: {text:?}");
+            faults.push(Cause::invalid(profile.path, text, detail));
+        }
+    }
+}
+
+fn containers<'a>(spec: &At<'a>) -> impl Iterator<Item = At<'a>> {
+    ["initContainers", "containers", "ephemeralContainers"]
+        .map(|list| spec.get(list))
+        .into_iter()
+        .flat_map(|list| list.items().collect::<Vec<_>>())
+}
+
+/// Of a new pod: a profile that is asked for both ways is asked for once.
+pub(super) fn create(pod: &At<'_>, faults: &mut Vec<Cause>) {
+    let (spec, annotations) = (pod.get("spec"), pod.get("metadata").get("annotations"));
+    if spec.get("os").get("name").text() == "windows" {
+        return;
+    }
+    let of_pod = spec.get("securityContext").get("appArmorProfile");
+    for container in containers(&spec) {
+        let own = container.get("securityContext").get("appArmorProfile");
+        let place = own.path.clone();
+        let wanted = if own.is_there() { &own } else { &of_pod };
+        let key = format!("{APPARMOR}{}", container.get("name").text());
+        let Some(asked) = annotations.value.get(&key).and_then(|value| value.as_str()) else { continue };
+        let local = asked.strip_prefix(LOCAL_PROFILE);
+        let (same_type, same_name) = match wanted.get("type").text() {
+            "Unconfined" => (asked == NO_PROFILE, true),
+            "RuntimeDefault" => (asked == DEFAULT_PROFILE, true),
+            "Localhost" => (local.is_some(), local == wanted.get("localhostProfile").value.as_str()),
+            _ => continue,
+        };
+        if !same_type {
+            let detail = "apparmor type in annotation and field must match";
+            faults.push(Cause::forbidden(format!("{place}.type"), detail));
+        } else if !same_name {
+            let detail = "apparmor profile in annotation and field must match";
+            faults.push(Cause::forbidden(format!("{place}.localhostProfile"), detail));
+        }
     }
 }
 

@@ -45,6 +45,9 @@ pub fn create(group: &str, kind: &str, new: &Value) -> Vec<Cause> {
     if let Some(check) = of_kind(group, kind) {
         check(&object, &mut faults);
     }
+    if (group, kind) == ("", "Pod") {
+        annotations::create(&object, &mut faults);
+    }
     faults
 }
 
@@ -69,6 +72,10 @@ pub fn update(group: &str, kind: &str, subresource: &str, new: &Value, old: &Val
     }
     if (group, kind) == ("", "Pod") {
         annotations::update(&new, &old, &mut faults);
+        if subresource == "status" {
+            pod::status(&new, &mut faults);
+            forgive_old_forms(pod::status, &old, &mut faults);
+        }
     }
     if kind == "CertificateSigningRequest" {
         certificate::update(&new, &old, subresource, &mut faults);

@@ -21,6 +21,34 @@ pub(super) fn check(pod: &At<'_>, faults: &mut Vec<Cause>) {
     }
 }
 
+/// What is said of a pod that runs: addresses that others can be led to.
+pub(super) fn status(pod: &At<'_>, faults: &mut Vec<Cause>) {
+    let status = pod.get("status");
+    let one = status.get("podIP");
+    if !one.is_empty() {
+        ip::address(&one, faults);
+    }
+    for list in ["podIPs", "hostIPs"] {
+        let list = status.get(list);
+        let mut seen = BTreeSet::new();
+        let mut families = BTreeSet::new();
+        for item in list.items() {
+            let text = item.get("ip").text();
+            if let Some(fault) = ip::fault(text) {
+                faults.push(Cause::invalid(item.path.clone(), text, fault));
+            }
+            if !seen.insert(text) {
+                faults.push(Cause::duplicate(item.path.clone(), item.value.clone()));
+            }
+            families.insert(text.contains(':'));
+        }
+        if seen.len() > families.len() {
+            let detail = "may specify no more than one IP for each IP family";
+            faults.push(Cause::invalid(list.path.clone(), list.value.clone(), detail));
+        }
+    }
+}
+
 pub(super) fn spec(spec: &At<'_>, faults: &mut Vec<Cause>) {
     let volumes = spec.get("volumes");
     volume::check(&volumes, faults);

@@ -81,6 +81,13 @@ impl Audit {
         let address = Address::parse(path);
         let query = Query::parse(request.uri().query());
         let method = request.method().as_str().to_ascii_lowercase();
+        let field_selector = query.given("fieldSelector").unwrap_or_default();
+        // A list of one name is that object's to policies, as it is to authorization.
+        let named = |address: &Address| {
+            let selected = address.selected_name(verb(request.method(), address, &query), field_selector);
+            selected.unwrap_or_else(|| address.name.clone())
+        };
+        let name = address.as_ref().map(named).unwrap_or_default();
         let what = match &address {
             None => Attributes { verb: &method, path, ..Attributes::default() },
             Some(address) => Attributes {
@@ -89,7 +96,7 @@ impl Audit {
                 resource: &address.resource,
                 subresource: &address.subresource,
                 namespace: &address.namespace,
-                name: &address.name,
+                name: &name,
                 ..Attributes::default()
             },
         };
@@ -101,7 +108,7 @@ impl Audit {
         let object_ref = address.as_ref().map(|address| ObjectReference {
             resource: address.resource.clone(),
             namespace: address.namespace.clone(),
-            name: address.name.clone(),
+            name: name.clone(),
             api_group: address.group.clone(),
             api_version: address.version.clone(),
             subresource: address.subresource.clone(),
@@ -194,7 +201,9 @@ fn object(headers: &http::HeaderMap, address: &Address, verb: &str, bytes: &[u8]
             let media = Media::of(headers.get("content-type").and_then(|value| value.to_str().ok()))?;
             codec::decode(bytes, media, &decode::kind_of(row), FieldValidation::Ignore).ok().map(|d| d.value)
         }
-        _ => serde_json::from_slice(bytes).or_else(|_| serde_yaml_ng::from_slice(bytes)).ok(),
+        _ => [Media::Json, Media::Yaml]
+            .into_iter()
+            .find_map(|media| codec::parse(bytes, media).ok().map(|(value, _)| value)),
     }
 }
 

@@ -2,6 +2,7 @@
 //! label or taint by which others trust a node is the node's to set.
 
 use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
 
 use k8s_openapi::api::core::v1::{Pod, PodSpec};
 use serde_json::Value;
@@ -11,8 +12,9 @@ use skiff_api::status::StatusError;
 use super::LEASES;
 use super::graph::{Vertex, of_spec};
 use crate::auth::{Attributes, Identity};
+use crate::config::Range;
 use crate::metadata;
-use crate::resources::{Resource, find};
+use crate::resources::{Resource, find, node_ranges, node_spans};
 use crate::server::Inner;
 
 /// Marks the API's copy of a pod that the node itself started.
@@ -30,12 +32,15 @@ pub(crate) struct Written<'a> {
 
 /// Refuses what is not this agent's to write. Everybody else may pass.
 pub(crate) fn check(server: &Inner, who: &Identity, write: &Written<'_>) -> Result<(), StatusError> {
-    let Some(node) = who.node_name() else { return Ok(()) };
-    let own_uid = || {
+    let Some(name) = who.node_name() else { return Ok(()) };
+    let object = || {
         let nodes = find("", "nodes").expect("nodes are in the table");
-        server.caches.of(nodes).get(&nodes.key("", node)).map(|found| found.uid.to_string())
+        server.caches.of(nodes).get(&nodes.key("", name)).map(|found| found.value(nodes))
     };
-    let fault = fault(node, own_uid, write);
+    let fault = match name {
+        "" => Some(format!("could not determine node from user {:?}", &*who.user)),
+        name => fault(&Own { name, object: &object, pods: server.config.cluster_cidr }, write),
+    };
     let object = write.new.or(write.old).unwrap_or(&Value::Null);
     match fault {
         None => Ok(()),
@@ -45,11 +50,21 @@ pub(crate) fn check(server: &Inner, who: &Identity, write: &Written<'_>) -> Resu
     }
 }
 
-/// What is wrong with a node's write; a pure function but for the node's UID, which few writes need.
-fn fault(node: &str, own_uid: impl Fn() -> Option<String>, write: &Written<'_>) -> Option<String> {
+/// The node whose agent writes.
+struct Own<'a> {
+    name: &'a str,
+    /// Its Node, which few writes need.
+    object: &'a dyn Fn() -> Option<Value>,
+    /// The range of all the cluster's pods.
+    pods: Range,
+}
+
+/// What is wrong with a node's write; a pure function but for the Node.
+fn fault(own: &Own<'_>, write: &Written<'_>) -> Option<String> {
+    let node = own.name;
     match (write.row.group, write.row.plural, write.subresource) {
         ("", "pods", "") => match (write.old, write.new) {
-            (None, Some(pod)) => mirror_pod(node, own_uid, pod),
+            (None, Some(pod)) => mirror_pod(own, pod),
             (Some(pod), None) => not_own(pod, node)
                 .then(|| format!("node {node:?} can only delete pods with spec.nodeName set to itself")),
             _ => Some(format!(
@@ -63,15 +78,14 @@ fn fault(node: &str, own_uid: impl Fn() -> Option<String>, write: &Written<'_>) 
                     "node {node:?} can only update pod status for pods with spec.nodeName set to itself"
                 ));
             }
-            (labels(old) != labels(new))
-                .then(|| format!("node {node:?} cannot update labels through pod status"))
+            pod_status(own, old, new)
         }
         ("", "pods", "eviction") => not_own(write.old?, node)
             .then(|| format!("node {node} can only evict pods with spec.nodeName set to itself")),
         ("", "pods", other) => {
             Some(format!("unexpected pod subresource {other:?}, only 'status' and 'eviction' are allowed"))
         }
-        ("", "nodes", _) => own_node(node, write.old, write.new?),
+        ("", "nodes", _) => own_node(own, write.old, write.new?),
         ("coordination.k8s.io", "leases", _) => lease(node, write.new.or(write.old)?),
         ("storage.k8s.io", "csinodes", _) => {
             let name = metadata::text(write.new.or(write.old)?, "name");
@@ -91,8 +105,48 @@ fn labels(object: &Value) -> Vec<(&str, &str)> {
     all.map(|(key, value)| (key.as_str(), value.as_str().unwrap_or_default())).collect()
 }
 
+/// What an agent says of a pod of its own.
+fn pod_status(own: &Own<'_>, old: &Value, new: &Value) -> Option<String> {
+    let node = own.name;
+    if labels(old) != labels(new) {
+        return Some(format!("node {node:?} cannot update labels through pod status"));
+    }
+    for (field, words) in [
+        ("resourceClaimStatuses", "resource claim statues"),
+        ("extendedResourceClaimStatus", "extended resource claim status"),
+    ] {
+        if old["status"][field] != new["status"][field] {
+            return Some(format!("node {node:?} cannot update {words}"));
+        }
+    }
+    foreign_address(own, old, new)
+        .map(|ip| format!("node {node:?} can only report pod addresses of its own range, not {ip}"))
+}
+
+/// An address that is told anew and is not the node's to give. Services, policies and proxies lead to where an
+/// agent says that its pods are. In the node's own network a pod has the node's address.
+fn foreign_address(own: &Own<'_>, old: &Value, new: &Value) -> Option<String> {
+    let before = addresses(old);
+    let told: Vec<&str> = addresses(new).into_iter().filter(|ip| !before.contains(ip)).collect();
+    if told.is_empty() || new["spec"]["hostNetwork"] == true {
+        return None;
+    }
+    let ranges = (own.object)().map(|node| node_spans(&node)).unwrap_or_default();
+    let is_own = |ip: &str| {
+        let ip = ip.parse::<Ipv4Addr>().map(u32::from);
+        ip.is_ok_and(|ip| ranges.iter().any(|(first, last)| (*first..=*last).contains(&ip)))
+    };
+    told.into_iter().find(|ip| !is_own(ip)).map(str::to_owned)
+}
+
+fn addresses(pod: &Value) -> Vec<&str> {
+    let several = pod["status"]["podIPs"].as_array().into_iter().flatten().map(|one| &one["ip"]);
+    several.chain([&pod["status"]["podIP"]]).filter_map(Value::as_str).filter(|ip| !ip.is_empty()).collect()
+}
+
 /// A mirror pod belongs to the node and needs nothing of the API.
-fn mirror_pod(node: &str, own_uid: impl Fn() -> Option<String>, pod: &Value) -> Option<String> {
+fn mirror_pod(own: &Own<'_>, pod: &Value) -> Option<String> {
+    let node = own.name;
     if pod["metadata"]["annotations"].get(MIRROR).is_none() {
         return Some(format!(
             "pod does not have {MIRROR:?} annotation, node {node:?} can only create mirror pods"
@@ -125,30 +179,47 @@ fn mirror_pod(node: &str, own_uid: impl Fn() -> Option<String>, pod: &Value) -> 
     if owner["blockOwnerDeletion"] == true {
         return Some(format!("node {node:?} must not set blockOwnerDeletion on an owner reference"));
     }
-    let (expected, got) = (own_uid().unwrap_or_default(), owner["uid"].as_str().unwrap_or_default());
+    let own_node = (own.object)().unwrap_or_default();
+    let (expected, got) = (metadata::text(&own_node, "uid"), owner["uid"].as_str().unwrap_or_default());
     if expected != got {
         return Some(format!("node {node} UID mismatch: expected {expected} got {got}"));
     }
+    let reference = |what: &str| Some(format!("node {node:?} can not create pods that reference {what}"));
+    if pod["spec"]["resourceClaims"].as_array().is_some_and(|claims| !claims.is_empty()) {
+        return reference("resourceclaims");
+    }
+    let volumes = pod["spec"]["volumes"].as_array().into_iter().flatten();
+    let mut sources = volumes.filter_map(|volume| volume["projected"]["sources"].as_array()).flatten();
+    if sources.any(|source| !source["clusterTrustBundle"].is_null()) {
+        return reference("clustertrustbundles");
+    }
     let spec = Pod::from_value(pod).ok()?.spec?;
     let named = of_spec(&spec, metadata::text(pod, "name"));
-    let plural = match named.first()?.0 {
+    reference(match named.first()?.0 {
         Vertex::Account => "a service account",
         Vertex::Secret => "secrets",
         Vertex::ConfigMap => "configmaps",
         Vertex::Claim | Vertex::Pod => "persistentvolumeclaims",
-    };
-    Some(format!("node {node:?} can not create pods that reference {plural}"))
+    })
 }
 
-fn own_node(node: &str, old: Option<&Value>, new: &Value) -> Option<String> {
+fn own_node(own: &Own<'_>, old: Option<&Value>, new: &Value) -> Option<String> {
+    let node = own.name;
     let name = metadata::text(new, "name");
     if name != node {
         return Some(format!("node {node:?} is not allowed to modify node {name:?}"));
     }
+    if let Some(range) = foreign_range(own.pods, old, new) {
+        let all = own.pods;
+        return Some(format!(
+            "node {node:?} is not allowed to take the pod range {range}, which is not of {all}"
+        ));
+    }
     let Some(old) = old else {
         let forbidden = forbidden_labels(&labels(new), &[]);
-        return (!forbidden.is_empty())
-            .then(|| format!("is not allowed to set the following labels: {}", join(&forbidden)));
+        let set =
+            || format!("node {node:?} is not allowed to set the following labels: {}", join(&forbidden));
+        return (!forbidden.is_empty()).then(set);
     };
     let list = |object: &Value, parent: &str, field: &str| {
         object[parent][field].as_array().cloned().unwrap_or_default()
@@ -162,6 +233,15 @@ fn own_node(node: &str, old: Option<&Value>, new: &Value) -> Option<String> {
     }
     let forbidden = forbidden_labels(&labels(new), &labels(old));
     (!forbidden.is_empty()).then(|| format!("is not allowed to modify labels: {}", join(&forbidden)))
+}
+
+/// A range that a node takes beside the cluster's. The other nodes send it all that is for its range.
+fn foreign_range(all: Range, old: Option<&Value>, new: &Value) -> Option<String> {
+    let before = old.map(node_ranges).unwrap_or_default();
+    let is_part = |text: &str| {
+        text.parse::<Range>().is_ok_and(|part| part.prefix >= all.prefix && all.contains(part.network))
+    };
+    node_ranges(new).into_iter().find(|range| !before.contains(range) && !is_part(range))
 }
 
 fn join(labels: &BTreeSet<&str>) -> String {
@@ -286,241 +366,4 @@ fn unasked_audience<'a>(asked: &'a Value, pod: &PodSpec) -> Result<(), Option<&'
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    fn said(group: &str, plural: &str, subresource: &str, old: Option<Value>, new: Option<Value>) -> String {
-        let row = find(group, plural).expect("served");
-        let write = Written { row, subresource, old: old.as_ref(), new: new.as_ref() };
-        fault("a", || Some("u".to_owned()), &write).unwrap_or_default()
-    }
-
-    fn pod(node: &str) -> Value {
-        json!({"metadata": {"name": "p"}, "spec": {"nodeName": node, "containers": []}})
-    }
-
-    #[test]
-    fn an_agent_writes_status_of_and_deletes_its_own_pods() {
-        assert_eq!(said("", "pods", "status", Some(pod("a")), Some(pod("a"))), "");
-        assert_eq!(
-            said("", "pods", "status", Some(pod("b")), Some(pod("b"))),
-            r#"node "a" can only update pod status for pods with spec.nodeName set to itself"#
-        );
-        assert_eq!(said("", "pods", "", Some(pod("a")), None), "");
-        assert_eq!(
-            said("", "pods", "", Some(pod("b")), None),
-            r#"node "a" can only delete pods with spec.nodeName set to itself"#
-        );
-        assert_eq!(
-            said("", "pods", "eviction", Some(pod("b")), None),
-            "node a can only evict pods with spec.nodeName set to itself"
-        );
-        let mut labelled = pod("a");
-        labelled["metadata"]["labels"] = json!({"x": "y"});
-        assert_eq!(
-            said("", "pods", "status", Some(pod("a")), Some(labelled)),
-            r#"node "a" cannot update labels through pod status"#
-        );
-        assert!(said("", "pods", "binding", None, Some(pod("a"))).starts_with("unexpected pod subresource"));
-    }
-
-    #[test]
-    fn an_agent_makes_only_mirrors_of_its_own() {
-        let said = |pod: &Value| said("", "pods", "", None, Some(pod.clone()));
-        let mut mirror = pod("a");
-        assert_eq!(
-            said(&mirror),
-            "pod does not have \"kubernetes.io/config.mirror\" annotation, node \"a\" can only create mirror \
-             pods"
-        );
-        mirror["metadata"]["annotations"] = json!({MIRROR: "x"});
-        assert_eq!(said(&mirror), r#"node "a" can only create pods with an owner reference set to itself"#);
-        let owner = json!({"apiVersion": "v1", "kind": "Node", "name": "a", "uid": "u", "controller": true});
-        mirror["metadata"]["ownerReferences"] = json!([owner]);
-        assert_eq!(said(&mirror), "");
-        mirror["metadata"]["ownerReferences"][0]["uid"] = "v".into();
-        assert_eq!(said(&mirror), "node a UID mismatch: expected u got v");
-        mirror["metadata"]["ownerReferences"][0] = owner;
-        mirror["spec"]["volumes"] = json!([{"name": "v", "secret": {"secretName": "s"}}]);
-        assert_eq!(said(&mirror), r#"node "a" can not create pods that reference secrets"#);
-        mirror["spec"]["nodeName"] = "b".into();
-        assert_eq!(said(&mirror), r#"node "a" can only create pods with spec.nodeName set to itself"#);
-    }
-
-    fn node(name: &str, labels: Value) -> Value {
-        json!({"metadata": {"name": name, "labels": labels}, "spec": {}})
-    }
-
-    #[test]
-    fn an_agent_writes_its_own_node_alone() {
-        let (own, other) = (node("a", json!({})), node("b", json!({})));
-        assert_eq!(said("", "nodes", "", None, Some(own.clone())), "");
-        let why = r#"node "a" is not allowed to modify node "b""#;
-        assert_eq!(said("", "nodes", "", None, Some(other.clone())), why);
-        assert_eq!(said("", "nodes", "status", Some(other.clone()), Some(other)), why);
-        let mut tainted = own.clone();
-        tainted["spec"]["taints"] = json!([{"key": "k", "effect": "NoSchedule"}]);
-        assert_eq!(said("", "nodes", "", None, Some(tainted.clone())), "", "it may come with taints");
-        assert_eq!(
-            said("", "nodes", "", Some(tainted), Some(own)),
-            r#"node "a" is not allowed to modify taints"#
-        );
-    }
-
-    #[test]
-    fn no_label_that_others_trust_is_the_agents_to_set() {
-        let own =
-            node("a", json!({"kubernetes.io/hostname": "a", "x": "y", "node.kubernetes.io/speed": "1"}));
-        assert_eq!(said("", "nodes", "", None, Some(own.clone())), "");
-        let trusted = node(
-            "a",
-            json!({
-                "node-restriction.kubernetes.io/team": "x", "my.node-restriction.kubernetes.io/team": "x",
-                "node-role.kubernetes.io/control-plane": "", "x.k8s.io/y": "",
-            }),
-        );
-        assert_eq!(
-            said("", "nodes", "", None, Some(trusted.clone())),
-            "is not allowed to set the following labels: my.node-restriction.kubernetes.io/team, \
-             node-restriction.kubernetes.io/team, node-role.kubernetes.io/control-plane, x.k8s.io/y"
-        );
-        let said = said("", "nodes", "", Some(trusted), Some(own));
-        assert!(said.starts_with("is not allowed to modify labels: "), "nor to remove: {said}");
-    }
-
-    #[test]
-    fn an_agent_has_one_lease() {
-        let lease =
-            |namespace: &str, name: &str| Some(json!({"metadata": {"namespace": namespace, "name": name}}));
-        let said = |new| said("coordination.k8s.io", "leases", "", None, new);
-        assert_eq!(said(lease("kube-node-lease", "a")), "");
-        assert_eq!(
-            said(lease("kube-node-lease", "b")),
-            "can only access node lease with the same name as the requesting node"
-        );
-        assert_eq!(
-            said(lease("default", "a")),
-            "can only access leases in the \"kube-node-lease\" system namespace"
-        );
-    }
-
-    #[test]
-    fn a_mirrors_owner_is_its_node_and_nothing_else() {
-        let said = |owners: Value| {
-            let mut mirror = pod("a");
-            mirror["metadata"]["annotations"] = json!({MIRROR: "x"});
-            mirror["metadata"]["ownerReferences"] = owners;
-            said("", "pods", "", None, Some(mirror))
-        };
-        let owner = |field: &str, value: Value| {
-            let mut owner =
-                json!({"apiVersion": "v1", "kind": "Node", "name": "a", "uid": "u", "controller": true});
-            owner[field] = value;
-            owner
-        };
-        let itself = r#"node "a" can only create pods with an owner reference set to itself"#;
-        assert_eq!(said(json!([])), itself);
-        for (field, value) in [("apiVersion", "v2"), ("kind", "Pod"), ("name", "b")] {
-            assert_eq!(said(json!([owner(field, value.into())])), itself, "{field}");
-        }
-        let good = owner("blockOwnerDeletion", false.into());
-        assert_eq!(said(json!([good])), "");
-        assert_eq!(
-            said(json!([good, good])),
-            r#"node "a" can only create pods with a single owner reference set to itself"#
-        );
-        assert_eq!(
-            said(json!([owner("controller", false.into())])),
-            r#"node "a" can only create pods with a controller owner reference set to itself"#
-        );
-        assert_eq!(
-            said(json!([owner("blockOwnerDeletion", true.into())])),
-            r#"node "a" must not set blockOwnerDeletion on an owner reference"#
-        );
-    }
-
-    #[test]
-    fn a_mirror_needs_nothing_of_the_api() {
-        let owner = json!({"apiVersion": "v1", "kind": "Node", "name": "a", "uid": "u", "controller": true});
-        let said = |field: &str, value: Value| {
-            let mut mirror = pod("a");
-            mirror["metadata"]["annotations"] = json!({MIRROR: "x"});
-            mirror["metadata"]["ownerReferences"] = json!([owner]);
-            mirror["spec"][field] = value;
-            said("", "pods", "", None, Some(mirror))
-        };
-        assert_eq!(said("hostname", "h".into()), "");
-        for (field, value, what) in [
-            ("serviceAccountName", json!("s"), "a service account"),
-            ("volumes", json!([{"name": "v", "configMap": {"name": "c"}}]), "configmaps"),
-            (
-                "volumes",
-                json!([{"name": "v", "persistentVolumeClaim": {"claimName": "c"}}]),
-                "persistentvolumeclaims",
-            ),
-        ] {
-            assert_eq!(said(field, value), format!("node \"a\" can not create pods that reference {what}"));
-        }
-    }
-
-    #[test]
-    fn what_of_its_pods_an_agent_writes() {
-        assert_eq!(said("", "pods", "eviction", Some(pod("a")), None), "");
-        assert_eq!(
-            said("", "pods", "", Some(pod("a")), Some(pod("a"))),
-            "unexpected operation \"UPDATE\", node \"a\" can only create and delete mirror pods"
-        );
-        // Elsewhere others decide.
-        assert_eq!(said("", "services", "", None, Some(json!({"metadata": {"name": "s"}}))), "");
-    }
-
-    #[test]
-    fn an_agent_gives_its_node_no_new_owners() {
-        let owned = |names: &[&str]| {
-            let owners: Vec<Value> = names.iter().map(|name| json!({ "name": name })).collect();
-            let mut node = node("a", json!({}));
-            node["metadata"]["ownerReferences"] = json!(owners);
-            node
-        };
-        let said = |old: &[&str], new: &[&str]| said("", "nodes", "", Some(owned(old)), Some(owned(new)));
-        let why = r#"node "a" is not allowed to modify ownerReferences"#;
-        assert_eq!(said(&[], &["x"]), why);
-        assert_eq!(said(&["x"], &["y"]), why);
-        assert_eq!(said(&["x"], &["x"]), "");
-        assert_eq!(said(&["x"], &[]), "", "they may go");
-    }
-
-    #[test]
-    fn labels_are_forbidden_by_their_domain() {
-        for (label, expected) in [
-            ("x", false),
-            ("example.com/x", false),
-            ("kubernetes.io/os", false),
-            ("kubernetes.io/x", true),
-            ("a.kubernetes.io/x", true),
-            ("notkubernetes.io/x", false),
-            ("k8s.io/x", true),
-            ("a.k8s.io/x", true),
-            ("ak8s.io/x", false),
-            ("kubelet.kubernetes.io/x", false),
-            ("a.kubelet.kubernetes.io/x", false),
-            ("node.kubernetes.io/x", false),
-            ("xnode.kubernetes.io/x", true),
-            ("node-restriction.kubernetes.io/x", true),
-            ("topology.kubernetes.io/zone", false),
-            ("topology.kubernetes.io/rack", true),
-        ] {
-            assert_eq!(is_forbidden(label), expected, "{label}");
-        }
-        // What stays as it is nobody sets.
-        let trusted = || node("a", json!({"node-restriction.kubernetes.io/team": "x"}));
-        assert_eq!(said("", "nodes", "", Some(trusted()), Some(trusted())), "");
-        let other = node("a", json!({"node-restriction.kubernetes.io/team": "y"}));
-        assert_eq!(
-            said("", "nodes", "", Some(trusted()), Some(other)),
-            "is not allowed to modify labels: node-restriction.kubernetes.io/team"
-        );
-    }
-}
+mod tests;

@@ -60,13 +60,13 @@ impl Clients {
     fn of_certificate(&self, certificate: &CertificateDer<'_>) -> Option<Presented> {
         let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
         let subject = parsed.subject();
-        let name = subject.iter_common_name().next()?.as_str().ok().filter(|name| !name.is_empty())?;
+        let name = skiff_api::certificates::common_name(subject)?;
         let groups: Vec<&str> = subject.iter_organization().filter_map(|o| o.as_str().ok()).collect();
         let digest: String = Sha256::digest(certificate).iter().map(|byte| format!("{byte:02x}")).collect();
         let extra = Extra::from([(CREDENTIAL.to_owned(), vec![format!("X509SHA256={digest}")])]);
-        let identity = Identity { extra: Arc::new(extra), ..Identity::new(name, &groups) };
+        let identity = Identity { extra: Arc::new(extra), ..Identity::new(&name, &groups) };
         let life = Life {
-            name: name.to_owned(),
+            name,
             not_before: parsed.validity().not_before.timestamp(),
             not_after: parsed.validity().not_after.timestamp(),
         };

@@ -47,6 +47,10 @@ pub(super) struct Authority<'a> {
 pub(super) fn sign(authority: &Authority<'_>, request: &[u8], grant: &Grant) -> Result<Vec<u8>, PkiError> {
     let (_, request) = X509CertificationRequest::from_der(request).map_err(|_| PkiError::Request)?;
     request.verify_signature().map_err(|_| PkiError::Request)?;
+    // The subject is copied: it must not hold a name that nobody has judged.
+    if request.certification_request_info.subject.iter_common_name().count() > 1 {
+        return Err(PkiError::Request);
+    }
     let algorithm = algorithm(authority.key)?;
     let to_be_signed = yasna::construct_der(|writer| body(writer, authority, &request, grant, algorithm));
     let signature = authority.key.sign(&to_be_signed)?;

@@ -10,6 +10,7 @@ mod events;
 mod misc;
 mod namespaces;
 mod nodes;
+mod pod_completion;
 mod pods;
 mod rbac;
 mod services;
@@ -26,7 +27,7 @@ use skiff_api::status::GroupResource;
 use skiff_api::typed::AnyObject;
 
 use crate::object::{Partial, typed_as};
-pub(crate) use nodes::spans as node_spans;
+pub(crate) use nodes::{ranges as node_ranges, spans as node_spans};
 pub(crate) use pods::condition as pod_condition;
 pub(crate) use services::{cluster_ip as service_ip, node_ports as service_node_ports};
 pub(crate) use strategy::{Cx, DeleteMode, Plain, Strategy};

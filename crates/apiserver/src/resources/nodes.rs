@@ -9,6 +9,14 @@ use crate::claims::{Claim, Held, Taken};
 pub(crate) struct Nodes;
 
 impl Strategy for Nodes {
+    fn prepare_create(&self, _cx: &Cx<'_>, new: &mut Value) -> Result<(), StatusError> {
+        one_range(new)
+    }
+
+    fn prepare_update(&self, _cx: &Cx<'_>, new: &mut Value, _old: &Value) -> Result<(), StatusError> {
+        one_range(new)
+    }
+
     fn validate(&self, cx: &Cx<'_>, new: &Value, old: Option<&Value>) -> Vec<Cause> {
         let ranges = ranges(new);
         if ranges.is_empty() || old.is_some_and(|old| self::ranges(old) == ranges) {
@@ -52,12 +60,33 @@ impl Strategy for Nodes {
     }
 }
 
+/// The older field says the same as the newer one's first element, or the node would have two ranges.
+fn one_range(node: &mut Value) -> Result<(), StatusError> {
+    let Some(spec) = node.get_mut("spec").and_then(Value::as_object_mut) else { return Ok(()) };
+    let text = |value: Option<&Value>| value.and_then(Value::as_str).unwrap_or_default().to_owned();
+    let one = text(spec.get("podCIDR"));
+    let first = text(spec.get("podCIDRs").and_then(|list| list.get(0)));
+    match (one.is_empty(), first.is_empty()) {
+        (true, true) => {}
+        (true, false) => drop(spec.insert("podCIDR".into(), first.into())),
+        (false, true) => drop(spec.insert("podCIDRs".into(), serde_json::json!([one]))),
+        (false, false) if one != first => {
+            let why = "conversion Error: v1.PodCIDR and v1.CIDRs[0] do not match";
+            let message = format!("Node in version \"v1\" cannot be handled as a Node: {why}");
+            return Err(StatusError::bad_request(message));
+        }
+        (false, false) => {}
+    }
+    Ok(())
+}
+
 /// First and last address of each of a node's ranges.
 pub(crate) fn spans(node: &Value) -> Vec<(u32, u32)> {
     ranges(node).iter().filter_map(|r| span(r)).collect()
 }
 
-fn ranges(node: &Value) -> Vec<String> {
+/// What a node has of the addresses of pods, by either field.
+pub(crate) fn ranges(node: &Value) -> Vec<String> {
     let mut ranges: Vec<String> = node["spec"]["podCIDRs"]
         .as_array()
         .map(|list| list.iter().filter_map(Value::as_str).map(String::from).collect())

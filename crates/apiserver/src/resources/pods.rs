@@ -4,14 +4,15 @@ use serde_json::{Value, json};
 use skiff_api::quantity::Quantity;
 use skiff_api::status::StatusError;
 
-use super::{Cx, DeleteMode, Strategy};
+use super::{Cx, DeleteMode, Strategy, pod_completion};
 
 pub(crate) struct Pods;
 
 const GRACE_DEFAULT_S: i64 = 30;
 
 impl Strategy for Pods {
-    fn prepare_create(&self, _cx: &Cx<'_>, new: &mut Value) -> Result<(), StatusError> {
+    fn prepare_create(&self, cx: &Cx<'_>, new: &mut Value) -> Result<(), StatusError> {
+        pod_completion::complete(new, cx.notes);
         let qos = qos_class(&new["spec"]);
         new["status"] = json!({"phase": "Pending", "qosClass": qos});
         if new["spec"]["schedulingGates"].as_array().is_some_and(|g| !g.is_empty()) {

@@ -65,11 +65,19 @@ pub(super) fn of(server: &Inner, call: &Call, row: &'static Resource) -> Result<
     proxyable(address)
 }
 
-/// What only the machine itself may reach is nobody's pod.
+/// What only the machine itself may reach is nobody's pod, in whichever clothes it comes.
 fn proxyable(address: SocketAddr) -> Result<SocketAddr, StatusError> {
-    let refused = match address.ip() {
-        IpAddr::V4(ip) => ip.is_loopback() || ip.is_link_local() || ip.is_unspecified() || ip.is_multicast(),
-        IpAddr::V6(ip) => ip.is_loopback() || ip.is_unicast_link_local() || ip.is_unspecified(),
+    let refused = match address.ip().to_canonical() {
+        IpAddr::V4(ip) => {
+            ip.is_loopback()
+                || ip.is_link_local()
+                || ip.is_unspecified()
+                || ip.is_multicast()
+                || ip.is_broadcast()
+        }
+        IpAddr::V6(ip) => {
+            ip.is_loopback() || ip.is_unicast_link_local() || ip.is_unspecified() || ip.is_multicast()
+        }
     };
     if refused {
         return Err(StatusError::bad_request("address not allowed"));
@@ -187,8 +195,23 @@ mod tests {
         assert_eq!(at("p:9000"), Ok("10.244.0.7:9000".into()));
         assert_eq!(at("p:http"), Err(400));
         assert!(of_pod(&json!({"status": {}}), &target("p")).is_err());
-        for ip in ["127.0.0.1:80", "169.254.169.254:80", "[::1]:80", "0.0.0.0:80"] {
+        for ip in [
+            "127.0.0.1:80",
+            "169.254.169.254:80",
+            "0.0.0.0:80",
+            "224.0.0.1:80",
+            "255.255.255.255:80",
+            "[::1]:80",
+            "[::]:80",
+            "[fe80::1]:80",
+            "[ff02::1]:80",
+            "[::ffff:127.0.0.1]:80",
+            "[::ffff:169.254.169.254]:80",
+        ] {
             assert!(proxyable(ip.parse().expect("an address")).is_err(), "{ip}");
+        }
+        for ip in ["10.244.0.7:80", "[fd00::7]:80"] {
+            assert!(proxyable(ip.parse().expect("an address")).is_ok(), "{ip}");
         }
     }
 

@@ -68,7 +68,7 @@ impl Tokens {
         objects: &dyn Lookup,
     ) -> Result<Option<Validated>, Invalid> {
         let Some(verified) = self.verified(token)? else { return Ok(None) };
-        let audiences = validate::audiences(&verified.claims, audiences)?;
+        let audiences = validate::audiences(&verified.claims, &self.issuer, audiences)?;
         validate::in_time(&verified.claims, now)?;
         validate::still_bound(&verified, token, now, objects)?;
         Ok(Some(Validated { identity: verified.identity.clone(), audiences }))

@@ -77,15 +77,16 @@ pub(crate) trait Lookup {
     fn secret_token(&self, namespace: &str, name: &str) -> Option<Vec<u8>>;
 }
 
-/// The audiences of `wanted` that the token is for. A token that names none is for all.
-pub(super) fn audiences(claims: &Claims, wanted: &[&str]) -> Result<Vec<String>, Invalid> {
+/// The audiences of `wanted` that the token is for. A token that names none is for the API alone (`own`).
+pub(super) fn audiences(claims: &Claims, own: &str, wanted: &[&str]) -> Result<Vec<String>, Invalid> {
+    let named = match claims.aud.is_empty() {
+        true => vec![own.to_owned()],
+        false => claims.aud.clone(),
+    };
     let wanted = || wanted.iter().map(|audience| (*audience).to_owned());
-    if claims.aud.is_empty() {
-        return Ok(wanted().collect());
-    }
-    let both: Vec<String> = wanted().filter(|audience| claims.aud.contains(audience)).collect();
+    let both: Vec<String> = wanted().filter(|audience| named.contains(audience)).collect();
     if both.is_empty() {
-        return Err(Invalid::Audience { token: claims.aud.clone(), wanted: wanted().collect() });
+        return Err(Invalid::Audience { token: named, wanted: wanted().collect() });
     }
     Ok(both)
 }

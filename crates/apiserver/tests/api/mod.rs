@@ -112,6 +112,12 @@ impl Api {
         )
     }
 
+    /// The code and the message of a request's answer.
+    pub(crate) async fn told(&self, request: http::Request<skiff_apiserver::Body>) -> (u16, String) {
+        let (code, answer) = self.answer(request).await;
+        (code.as_u16(), answer["message"].as_str().unwrap_or_default().to_owned())
+    }
+
     pub(crate) async fn ok(&self, method: Method, path: &str, body: Value) -> Value {
         let (code, value) = self.call(method, path, body).await;
         assert!(code.is_success(), "{path}: {code} {value}");

@@ -147,6 +147,35 @@ fn a_pod_that_waits_at_a_gate_may_be_told_more_of_where_it_goes() {
     change(json!({"nodeSelector": {"a": "b"}}), json!({"nodeSelector": {"a": "b", "c": "d"}}), &[POD]);
 }
 
+#[test]
+fn a_pods_addresses_are_addresses() {
+    let with = |status: Value| {
+        let mut object = pod(json!({"containers": [{"name": "a", "image": "b"}]}));
+        object["status"] = status;
+        object
+    };
+    let said = |new: Value, old: Value| texts(&super::update("", "Pod", "status", &with(new), &with(old)));
+    let pair = json!({"podIP": "10.0.0.1", "podIPs": [{"ip": "10.0.0.1"}, {"ip": "fd00::1"}], "hostIPs": [{"ip": "10.0.0.9"}]});
+    assert_eq!(said(pair, json!({})), [""; 0]);
+    let no_address = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)";
+    assert_eq!(
+        said(json!({"podIP": "x", "podIPs": [{"ip": "x"}], "hostIPs": [{"ip": "010.0.0.1"}]}), json!({})),
+        [
+            format!("status.podIP: Invalid value: \"x\": {no_address}"),
+            format!("status.podIPs[0]: Invalid value: \"x\": {no_address}"),
+            "status.hostIPs[0]: Invalid value: \"010.0.0.1\": must not have leading 0s".to_owned(),
+        ]
+    );
+    let twice = json!({"podIPs": [{"ip": "10.0.0.1"}, {"ip": "10.0.0.1"}]});
+    assert_eq!(said(twice, json!({})), ["status.podIPs[1]: Duplicate value: {\"ip\":\"10.0.0.1\"}"]);
+    let two = said(json!({"podIPs": [{"ip": "10.0.0.1"}, {"ip": "10.0.0.2"}]}), json!({}));
+    assert!(two[0].ends_with("may specify no more than one IP for each IP family"), "{two:?}");
+    // What was said so before may be said again.
+    let mapped = || json!({"podIP": "::ffff:10.0.0.1", "podIPs": [{"ip": "::ffff:10.0.0.1"}]});
+    assert_eq!(said(mapped(), mapped()), [""; 0]);
+    assert_eq!(said(mapped(), json!({})).len(), 2);
+}
+
 const TERMS: &str =
     "spec.affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms";
 
