@@ -7,6 +7,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
+use skiff_runtime::facts;
 
 /// One of the platform's processes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -27,21 +28,19 @@ pub type Executable = (u64, u64);
 /// Those of `pids` that are the platform's, by what stands first in their command lines; a pod's process
 /// that bears such a name runs another file than `own`.
 pub fn processes(pids: impl IntoIterator<Item = i32>, own: Option<Executable>) -> Vec<Process> {
-    let uptime = read_uptime();
+    let now = facts::ticks_now();
     let read = |pid: i32| {
         let role = role(pid).filter(|_| executable(pid) == own)?;
-        let state = stat_field(pid, 2).unwrap_or_default();
-        // A process that ended meanwhile has no start.
-        let started: u64 = stat_field(pid, 21)?.parse().ok()?;
+        // One that ended meanwhile has none.
+        let stat = facts::stat(u32::try_from(pid).ok()?)?;
         Some(Process {
             role,
             pid,
-            // The kernel counts in ticks of 10 ms for user space on every architecture Linux has.
-            since_seconds: uptime.saturating_sub(started / 100),
+            since_seconds: now.saturating_sub(stat.start_ticks) / facts::TICKS_PER_SECOND,
             memory_bytes: pss_bytes(pid),
-            health: match state.as_str() {
-                "Z" | "X" => "dead",
-                "T" | "t" => "stopped",
+            health: match stat.state {
+                'Z' | 'X' => "dead",
+                'T' | 't' => "stopped",
                 _ => "ok",
             },
         })
@@ -84,18 +83,6 @@ pub fn role(pid: i32) -> Option<&'static str> {
 pub fn executable(pid: i32) -> Option<Executable> {
     let metadata = fs::metadata(format!("/proc/{pid}/exe")).ok()?;
     Some((metadata.dev(), metadata.ino()))
-}
-
-/// A field of `/proc/PID/stat`, counted from 0 as proc_pid_stat(5) counts from 1. The second may hold spaces.
-fn stat_field(pid: i32, index: usize) -> Option<String> {
-    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let (_, rest) = text.rsplit_once(") ")?;
-    rest.split(' ').nth(index - 2).map(|field| field.trim().to_owned())
-}
-
-fn read_uptime() -> u64 {
-    let text = fs::read_to_string("/proc/uptime").unwrap_or_default();
-    text.split('.').next().and_then(|seconds| seconds.parse().ok()).unwrap_or(0)
 }
 
 fn pss_bytes(pid: i32) -> u64 {
@@ -147,7 +134,6 @@ mod tests {
     #[test]
     fn this_process_is_read_as_proc_says() {
         let pid = i32::try_from(std::process::id()).expect("a PID");
-        assert!(["R", "S", "D"].contains(&stat_field(pid, 2).expect("a state").as_str()));
         assert!(pss_bytes(pid) > 0);
         assert_eq!(role(pid), None);
         assert!(executable(pid).is_some());

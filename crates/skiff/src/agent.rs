@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use k8s_openapi::api::core::v1::Taint;
 use serde::{Deserialize, Serialize};
 use skiff_client::{Cache, ListParams};
@@ -21,11 +21,11 @@ use skiff_sys::nft::Ruleset;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::config;
 use crate::machine;
 use crate::membership::{Membership, Refused};
-use crate::server::{host_name, own_address, run_until_signal};
+use crate::server::run_until_signal;
 use crate::up::node::component;
-use crate::up::record::write_private;
 
 /// The common name of the API server's certificate for agents.
 const API_SERVER: &str = "kube-apiserver-kubelet-client";
@@ -49,17 +49,57 @@ pub(crate) struct Args {
     /// The cluster's join token
     #[arg(long, env = "SKIFF_TOKEN", hide_env_values = true)]
     token: String,
+    #[command(flatten)]
+    own: NodeArgs,
+    /// Where the node's data are kept
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/skiff/agent")]
+    data_dir: PathBuf,
+    #[command(flatten)]
+    pods: PodPolicy,
+}
+
+/// Who this machine is in the cluster: flags of every command that makes it a node.
+#[derive(Debug, Clone, clap::Args)]
+#[group(id = "node")]
+pub(crate) struct NodeArgs {
     /// This machine's name in the cluster [default: its host name]
     #[arg(long, value_name = "NAME")]
     node_name: Option<String>,
     /// This machine's address in the cluster [default: the one that leads out]
     #[arg(long, value_name = "IP")]
     node_ip: Option<Ipv4Addr>,
-    /// Where the node's data are kept
-    #[arg(long, value_name = "DIR", default_value = "/var/lib/skiff/agent")]
-    data_dir: PathBuf,
-    #[command(flatten)]
-    pods: PodPolicy,
+}
+
+impl NodeArgs {
+    /// Name and address, the machine's own where none was given.
+    pub(crate) fn resolved(&self) -> anyhow::Result<(String, Ipv4Addr)> {
+        let name = match &self.node_name {
+            Some(name) => name.clone(),
+            None => host_name()?,
+        };
+        let ip = match self.node_ip {
+            Some(ip) => ip,
+            None => own_address().context("cannot tell this machine's address: name it with --node-ip")?,
+        };
+        Ok((name, ip))
+    }
+}
+
+/// This machine's host name.
+fn host_name() -> anyhow::Result<String> {
+    let name = nix::unistd::gethostname().context("cannot read the host name")?;
+    Ok(name.to_string_lossy().to_ascii_lowercase())
+}
+
+/// The address that packets to the outside bear. Nothing is sent: connecting a UDP socket only looks up
+/// a route.
+fn own_address() -> anyhow::Result<Ipv4Addr> {
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+    socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9))?;
+    match socket.local_addr()?.ip() {
+        IpAddr::V4(ip) if !ip.is_unspecified() && !ip.is_loopback() => Ok(ip),
+        other => bail!("the only way out is by {other}"),
+    }
 }
 
 /// What a node lets its pods do, and when it removes images: flags of every command that starts an agent.
@@ -164,15 +204,10 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     crate::up::require_root("agent")?;
     args.pods.check()?;
     let data_dir = std::path::absolute(&args.data_dir).context("--data-dir")?;
+    let (node_name, node_ip) = args.own.resolved()?;
     let config = AgentConfig {
-        node_name: match &args.node_name {
-            Some(name) => name.clone(),
-            None => host_name()?,
-        },
-        node_ip: match args.node_ip {
-            Some(ip) => ip,
-            None => own_address().context("cannot tell this machine's address: name it with --node-ip")?,
-        },
+        node_name,
+        node_ip,
         server: args.server.clone(),
         token: Some(args.token.clone()),
         images_dir: data_dir.join("images"),
@@ -197,26 +232,14 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         Err(error) => eprintln!("Not joined yet, waiting for the server: {error:#}"),
     }
     let path = config.data_dir.join("agent.json");
-    write_private(&path, &serde_json::to_vec_pretty(&config).context("cannot encode")?)?;
+    config::write(&path, &config)?;
     // From here on it is the process that every node has, with the name that people look for.
     let error = Command::new("/proc/self/exe").arg0("kubelet").args(component("agent", &path)).exec();
     Err(error).context("cannot run the agent")
 }
 
 /// The agent's process.
-pub(crate) fn run_component(config_path: &Path) -> anyhow::Result<()> {
-    let bytes = fs::read(config_path).with_context(|| format!("cannot read {}", config_path.display()))?;
-    let config: AgentConfig =
-        serde_json::from_slice(&bytes).with_context(|| format!("cannot parse {}", config_path.display()))?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .context("cannot start the runtime")?;
-    runtime.block_on(serve(config))
-}
-
-async fn serve(config: AgentConfig) -> anyhow::Result<()> {
+pub(crate) async fn serve(config: AgentConfig) -> anyhow::Result<()> {
     let shutdown = CancellationToken::new();
     // The server may take a while to answer, and what else there is to open doesn't need it.
     let joining = tokio::spawn({

@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 use serde::{Deserialize, Serialize};
 
+use crate::config;
+use crate::in_use::{self, InUse};
 use crate::up::MARKER;
 use crate::up::record::write_private;
 use crate::up::stock::Stock;
@@ -50,9 +52,11 @@ impl Note {
 pub(crate) struct Begun {
     note: Note,
     is_new: bool,
+    _in_use: InUse,
 }
 
-/// Notes that this machine becomes a server or an agent, and what it was before, unless it is one already.
+/// Takes the data directory, and notes that this machine becomes a server or an agent, and what it was before,
+/// unless it is one already.
 pub(crate) fn begin(role: &str, data_dir: &Path) -> anyhow::Result<Begun> {
     let data_dir = std::path::absolute(data_dir).context("--data-dir")?;
     let present = notes()?.into_iter().find(|note| note.role == role);
@@ -65,20 +69,21 @@ pub(crate) fn begin(role: &str, data_dir: &Path) -> anyhow::Result<Begun> {
     check(&data_dir)?;
     let pid = std::process::id();
     let process = (pid, crate::up::stock::start_time(pid));
+    let stock = present.is_none().then(|| Stock::take(std::slice::from_ref(&data_dir)));
+    let in_use = in_use::take(&data_dir)?;
     let (note, is_new) = match present {
         Some(present) => (Note { process, ..present }, false),
         None => {
-            let stock = Stock::take(std::slice::from_ref(&data_dir));
             let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
             let since = since.unwrap_or_default().as_nanos();
             let note = Note { role: role.to_owned(), data_dir, process, boot: boot()?, since };
             write_private(&note.data_dir.join(MARKER), b"")?;
-            write_private(&note.stock_path(), &serde_json::to_vec_pretty(&stock).context("cannot encode")?)?;
+            config::write(&note.stock_path(), &stock)?;
             (note, true)
         }
     };
-    write_private(&note.path(), &serde_json::to_vec_pretty(&note).context("cannot encode")?)?;
-    Ok(Begun { note, is_new })
+    config::write(&note.path(), &note)?;
+    Ok(Begun { note, is_new, _in_use: in_use })
 }
 
 impl Begun {
@@ -92,7 +97,7 @@ impl Begun {
         let _ = fs::remove_dir(NOTES);
         let _ = fs::remove_file(self.note.stock_path());
         let left = fs::read_dir(&self.note.data_dir).into_iter().flatten().flatten();
-        if left.into_iter().all(|entry| entry.file_name() == MARKER) {
+        if left.into_iter().all(|entry| entry.file_name().to_string_lossy().starts_with(MARKER)) {
             let _ = fs::remove_dir_all(&self.note.data_dir);
         }
     }

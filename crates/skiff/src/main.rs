@@ -2,7 +2,10 @@
 
 mod agent;
 mod authority;
+mod config;
+mod in_use;
 mod isolation;
+mod lockfile;
 mod machine;
 mod membership;
 mod reset;
@@ -11,11 +14,15 @@ mod server;
 mod supervise;
 mod up;
 
+use std::fmt::Display;
+use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{CommandFactory, Parser, Subcommand};
+
+use self::up::interrupt::Interrupted;
 
 /// Kubernetes pods on plain Linux from one small binary.
 #[derive(Debug, Parser)]
@@ -67,10 +74,16 @@ fn main() -> ExitCode {
     match run(cli.command) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("skiff: {error:#}");
-            ExitCode::FAILURE
+            tell(format_args!("skiff: {error:#}"));
+            error.downcast_ref::<Interrupted>().map_or(ExitCode::FAILURE, Interrupted::exit_code)
         }
     }
+}
+
+/// Says something on standard error. Nobody may hear it any more, as when a terminal was closed: that is no
+/// reason to leave undone what is to be done.
+pub(crate) fn tell(what: impl Display) {
+    let _ = writeln!(io::stderr(), "{what}");
 }
 
 fn run(command: Command) -> anyhow::Result<ExitCode> {
@@ -95,6 +108,10 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
 }
 
 fn run_component(component: &Component) -> anyhow::Result<()> {
+    // A node's first process hands the lock of the data on to these, and pods' shims must not have it.
+    if matches!(component.role, Role::Server | Role::Agent) {
+        skiff_sys::process::hand_on_nothing_inherited().context("cannot keep open files to itself")?;
+    }
     tracing_subscriber::fmt()
         .with_env_filter(
             tracing_subscriber::EnvFilter::try_from_env("SKIFF_LOG").unwrap_or_else(|_| "info".into()),
@@ -105,7 +122,12 @@ fn run_component(component: &Component) -> anyhow::Result<()> {
     match component.role {
         Role::Enter => up::node::enter(&component.config),
         Role::Init => up::node::init(&component.config),
-        Role::Server => server::run_component(&component.config),
-        Role::Agent => agent::run_component(&component.config),
+        Role::Server => runtime()?.block_on(server::serve(config::read(&component.config)?)),
+        Role::Agent => runtime()?.block_on(agent::serve(config::read(&component.config)?)),
     }
+}
+
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    runtime.worker_threads(2).enable_all().build().context("cannot start the runtime")
 }

@@ -4,7 +4,7 @@
 //! that either can die without the other.
 
 use std::fs;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -22,8 +22,9 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use crate::agent::{AgentConfig, PodPolicy};
+use crate::agent::{AgentConfig, NodeArgs, PodPolicy};
 use crate::authority::ServerAuthority;
+use crate::config;
 use crate::machine;
 use crate::security;
 use crate::supervise::{self, Child};
@@ -42,12 +43,8 @@ pub(crate) struct Args {
     /// Where the cluster's data are kept
     #[arg(long, value_name = "DIR", default_value = "/var/lib/skiff/server")]
     data_dir: PathBuf,
-    /// This machine's name in the cluster [default: its host name]
-    #[arg(long, value_name = "NAME")]
-    node_name: Option<String>,
-    /// This machine's address in the cluster [default: the one that leads out]
-    #[arg(long, value_name = "IP")]
-    node_ip: Option<Ipv4Addr>,
+    #[command(flatten)]
+    own: NodeArgs,
     /// Port of the API, on all addresses
     #[arg(long, default_value_t = API_PORT)]
     port: u16,
@@ -142,14 +139,7 @@ pub(crate) fn authority(data_dir: &Path) -> anyhow::Result<Authority> {
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     crate::up::require_root("server")?;
     args.pods.check()?;
-    let node_ip = match args.node_ip {
-        Some(ip) => ip,
-        None => own_address().context("cannot tell this machine's address: name it with --node-ip")?,
-    };
-    let node_name = match &args.node_name {
-        Some(name) => name.clone(),
-        None => host_name()?,
-    };
+    let (node_name, node_ip) = args.own.resolved()?;
     if args.pod_cidr.overlaps(args.service_cidr) {
         bail!(
             "--pod-cidr {} overlaps --service-cidr {}: choose another range",
@@ -171,7 +161,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         node_network: None,
     };
     config.security.check()?;
-    machine::begin("server", &config.data_dir)?;
+    let _begun = machine::begin("server", &config.data_dir)?;
     config.security.prepare(&pki_dir(&config.data_dir))?;
     let authority = authority(&config.data_dir)?;
     let kubeconfig = config.data_dir.join("kubeconfig");
@@ -186,7 +176,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     write_private(&kubeconfig, document.to_yaml().as_bytes())?;
     let logs = config.data_dir.join("logs");
     let server_path = config.data_dir.join("server.json");
-    write_private(&server_path, &serde_json::to_vec_pretty(&config).context("cannot encode")?)?;
+    config::write(&server_path, &config)?;
     let mut children = vec![Child {
         role: "server",
         argv0: "skiff-server",
@@ -212,7 +202,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
             first_user: crate::agent::first_user(),
         };
         let agent_path = config.data_dir.join("agent.json");
-        write_private(&agent_path, &serde_json::to_vec_pretty(&agent).context("cannot encode")?)?;
+        config::write(&agent_path, &agent)?;
         let args = component("agent", &agent_path);
         children.push(Child {
             role: "agent",
@@ -230,36 +220,6 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         token_path(&config.data_dir).display()
     );
     supervise::run(children)
-}
-
-/// This machine's host name.
-pub(crate) fn host_name() -> anyhow::Result<String> {
-    let name = nix::unistd::gethostname().context("cannot read the host name")?;
-    Ok(name.to_string_lossy().to_ascii_lowercase())
-}
-
-/// The address that packets to the outside bear. Nothing is sent: connecting a UDP socket only looks up
-/// a route.
-pub(crate) fn own_address() -> anyhow::Result<Ipv4Addr> {
-    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
-    socket.connect((Ipv4Addr::new(192, 0, 2, 1), 9))?;
-    match socket.local_addr()?.ip() {
-        IpAddr::V4(ip) if !ip.is_unspecified() && !ip.is_loopback() => Ok(ip),
-        other => bail!("the only way out is by {other}"),
-    }
-}
-
-/// The control plane's process.
-pub(crate) fn run_component(config_path: &Path) -> anyhow::Result<()> {
-    let bytes = fs::read(config_path).with_context(|| format!("cannot read {}", config_path.display()))?;
-    let config: ServerConfig =
-        serde_json::from_slice(&bytes).with_context(|| format!("cannot parse {}", config_path.display()))?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .context("cannot start the runtime")?;
-    runtime.block_on(serve(&config))
 }
 
 /// Binds first, so that a port that is taken is found before anything else is done.
@@ -291,9 +251,10 @@ fn inherited() -> Option<std::net::TcpListener> {
     Some(listener)
 }
 
-async fn serve(config: &ServerConfig) -> anyhow::Result<()> {
+/// The control plane's process.
+pub(crate) async fn serve(config: ServerConfig) -> anyhow::Result<()> {
     let shutdown = CancellationToken::new();
-    let listeners = listeners(config).await?;
+    let listeners = listeners(&config).await?;
     let store_path = config.data_dir.join("store.db");
     let store = tokio::task::spawn_blocking(move || SqliteStore::open(&store_path, Limits::default()))
         .await

@@ -13,6 +13,7 @@ mod monitor;
 pub mod passage;
 mod rule;
 mod ruleset;
+pub mod tables;
 pub mod tracer;
 mod wire;
 pub mod words;

@@ -26,7 +26,7 @@ use tokio::sync::watch;
 use tracing::{info, warn};
 
 use crate::agent::AgentConfig;
-use crate::up::record::write_private;
+use crate::config;
 use identity::{Issued, Shown};
 use request::Purpose;
 
@@ -145,7 +145,7 @@ impl Membership {
         let remote = Remote::with_tls(&config.server, None, tls, None)
             .map_err(|error| anyhow::anyhow!(error))
             .context("cannot use the credentials")?;
-        write(&path, kept)?;
+        config::write(&path, kept)?;
         Ok(Self {
             cluster: kept.cluster.clone(),
             path,
@@ -191,13 +191,13 @@ impl Membership {
     fn take_client(&mut self, issued: Issued) -> anyhow::Result<()> {
         self.client_identity.show(&issued)?;
         self.remote.reconnect();
-        write(&self.path, &Kept { client: issued, ..self.kept()? })
+        config::write(&self.path, &Kept { client: issued, ..self.kept()? })
     }
 
     fn take_serving(&mut self, issued: Issued) -> anyhow::Result<()> {
         self.serving_identity.show(&issued)?;
         self.can_serve.send_replace(true);
-        write(&self.path, &Kept { serving: Some(issued), ..self.kept()? })
+        config::write(&self.path, &Kept { serving: Some(issued), ..self.kept()? })
     }
 }
 
@@ -245,10 +245,6 @@ fn read(path: &Path) -> Option<Kept> {
             None
         }
     }
-}
-
-fn write(path: &Path, kept: &Kept) -> anyhow::Result<()> {
-    write_private(path, &serde_json::to_vec_pretty(kept).context("cannot encode")?)
 }
 
 /// Why what was kept is of no use any more.

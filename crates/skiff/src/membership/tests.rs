@@ -70,7 +70,7 @@ fn what_is_kept_is_private_and_damage_is_noticed() {
     let dir = tempfile::tempdir().expect("a directory");
     let path = dir.path().join("agent/membership.json");
     let kept = kept();
-    write(&path, &kept).expect("writes");
+    config::write(&path, &kept).expect("writes");
     assert_eq!(fs::metadata(&path).expect("is there").permissions().mode() & 0o777, 0o600);
     assert!(read(&path) == Some(kept));
     fs::write(&path, "{\"cluster\": 1").expect("writes");
@@ -91,7 +91,7 @@ async fn a_node_without_a_token_is_told_what_to_do() {
     assert_eq!(said(malformed.expect_err("it is none")), "the join token is malformed: it has no dot");
     let mut old = kept();
     old.node_ip = Ipv4Addr::new(10, 0, 0, 2);
-    write(&dir.path().join("membership.json"), &old).expect("writes");
+    config::write(&dir.path().join("membership.json"), &old).expect("writes");
     let lost = Membership::ask(&config(None, dir.path())).await.map(drop).expect_err("it is another node's");
     assert!(said(lost).starts_with("the node has another name or address, and this node has no join token"));
     // An unreachable server is asked again.

@@ -19,6 +19,7 @@ use super::prove::{self, Ours};
 use super::record::{Record, cluster_name, lock, write_private};
 use super::stock::Stock;
 use super::topology;
+use crate::{in_use, tell};
 
 /// Stop a cluster and remove everything it made
 #[derive(Debug, clap::Args)]
@@ -80,8 +81,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     }
     lock.remove();
     match known {
-        true => eprintln!("Cluster {:?} is down.", args.name),
-        false => eprintln!("Cluster {:?} was not up; nothing of it is left.", args.name),
+        true => tell(format_args!("Cluster {:?} is down.", args.name)),
+        false => tell(format_args!("Cluster {:?} was not up; nothing of it is left.", args.name)),
     }
     let Some((before, ours)) = proof else { return Ok(ExitCode::SUCCESS) };
     Ok(prove::print(&before, &Stock::take(&[data_dir]), &ours))
@@ -141,6 +142,9 @@ pub(crate) fn remove_data(dir: &Path) -> anyhow::Result<()> {
             dir.display(),
             super::MARKER
         );
+    }
+    if let Some(user) = in_use::user(dir) {
+        bail!("{} is in use by {user}: not deleted", dir.display());
     }
     unmount_below(dir)?;
     remove_tree(dir)?;

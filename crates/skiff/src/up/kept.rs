@@ -13,7 +13,8 @@ use anyhow::Context;
 use serde::{Deserialize, Serialize};
 
 use super::ranges::{Ranges, Taken};
-use super::record::{Record, write_private};
+use super::record::Record;
+use crate::config;
 
 /// In the data directory.
 const FILE: &str = "ranges.json";
@@ -46,8 +47,7 @@ pub(crate) fn read(data_dir: &Path) -> anyhow::Result<Option<Kept>> {
 /// Writes down beside the data whose they are, and lets the machine know of the directory.
 pub(crate) fn write(record: &Record) -> anyhow::Result<()> {
     let kept = Kept { name: Some(record.name.clone()), ranges: record.ranges };
-    let bytes = serde_json::to_vec_pretty(&kept).context("cannot encode")?;
-    write_private(&record.data_dir.join(FILE), &bytes)?;
+    config::write(&record.data_dir.join(FILE), &kept)?;
     prune(Path::new(LINKS));
     note(Path::new(LINKS), &record.data_dir).with_context(|| format!("cannot make a link in {LINKS}"))
 }

@@ -5,6 +5,7 @@
 
 pub(crate) mod cgroups;
 pub(crate) mod down;
+pub(crate) mod interrupt;
 pub(crate) mod kept;
 pub(crate) mod local;
 pub(crate) mod node;
@@ -30,14 +31,16 @@ use skiff_apiserver::private_file;
 use skiff_client::kubeconfig::{Entries, Kubeconfig};
 use skiff_network::Cidr;
 
+use self::interrupt::{Interrupted, Interrupts};
 use self::node::NodeConfig;
 pub(crate) use self::ranges::pod_cidr;
 use self::ranges::{NODE_POD_PREFIX, Taken, Wanted};
 use self::record::{NodeRecord, Record, lock, write_private};
 use self::stock::Stock;
 use crate::agent::{AgentConfig, PodPolicy};
-use crate::security;
+use crate::in_use::{self, InUse};
 use crate::server::{API_PORT, ServerConfig, pki_dir};
+use crate::{config, security, tell};
 
 /// A file that says that a directory is a cluster's data, and may be deleted as such.
 pub(crate) const MARKER: &str = "skiff-data";
@@ -103,74 +106,98 @@ pub(crate) fn require_root(command: &str) -> anyhow::Result<()> {
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     require_root("up")?;
     args.pods.check()?;
-    let started = Instant::now();
-    let guard = lock(&args.name)?;
-    if Record::find(&args.name)?.is_some() {
-        bail!(
-            "cluster {0:?} is up, or was left half up: run `skiff down --name {0} --keep-data` first",
-            args.name
-        );
-    }
     let security = args.security.absolute()?;
     security.check()?;
-    let data_dir = args.data_dir.clone().unwrap_or_else(|| default_data_dir(&args.name));
-    let stock = Stock::take(&[std::path::absolute(data_dir).context("--data-dir")?]);
+    let data_dir = match &args.data_dir {
+        Some(dir) => std::path::absolute(dir).with_context(|| format!("--data-dir {}", dir.display()))?,
+        None => default_data_dir(&args.name),
+    };
+    let started = Instant::now();
+    let interrupts = Interrupts::block()?;
+    let guard = lock(&args.name)?;
+    if let Some(record) = Record::find(&args.name)? {
+        bail!(already(&record));
+    }
+    let stock = Stock::take(std::slice::from_ref(&data_dir));
     let ranges = record::lock_ranges()?;
-    let (listener, record) = match prepare(args) {
+    let Prepared { record, listener, kept_before, in_use } = match prepare(args, data_dir, &interrupts) {
         Ok(prepared) => prepared,
         Err(error) => {
             guard.remove();
             return Err(error);
         }
     };
-    let kept_before = kept::read(&record.data_dir)?.is_some();
-    record.write()?;
-    drop(ranges);
-    let made = make(&record, &stock, listener, &args.pods, security)
-        .and_then(|()| ready::wait(&record, args.images.as_deref()))
-        .and_then(|()| merge_kubeconfig(&record));
-    if let Err(error) = made {
-        let error = undo(&record, kept_before, error);
+    // The user's own kubeconfig is written last, and nothing is to be taken out of it before.
+    let unmerged = Record { merged_kubeconfig: None, ..record.clone() };
+    let made = record.write().map(|()| drop(ranges)).and_then(|()| {
+        make(&record, &stock, listener, &args.pods, security, &interrupts)?;
+        ready::wait(&record, args.images.as_deref(), &interrupts)
+    });
+    let up = made.map_err(|error| (error, &unmerged)).and_then(|()| {
+        let merged = merge_kubeconfig(&record).map_err(|error| (error, &unmerged));
+        merged.and_then(|()| interrupts.check().map_err(|error| (error.into(), &record)))
+    });
+    if let Err((error, made)) = up {
+        // Ctrl-C ends the step that runs, too: what it says of itself then is of no use.
+        let error = interrupts.check().map_or_else(Into::into, |()| error);
+        let error = undo(made, in_use, kept_before, error);
         guard.remove();
         return Err(error);
     }
-    eprintln!("Cluster {:?} is ready after {:.1} s.", record.name, started.elapsed().as_secs_f64());
+    tell(format_args!("Cluster {:?} is ready after {:.1} s.", record.name, started.elapsed().as_secs_f64()));
     say_how_to_use(&record);
     drop(guard);
     if args.detach {
         return Ok(());
     }
-    wait_for_interrupt()?;
+    interrupts.wait()?;
     let guard = lock(&record.name)?;
     down::remove(&record.name, Some(&record))?;
+    drop(in_use);
     down::remove_data(&record.data_dir)?;
     guard.remove();
-    eprintln!("Cluster {:?} is down.", record.name);
+    tell(format_args!("Cluster {:?} is down.", record.name));
     Ok(())
 }
 
-/// Ends what was started of a cluster that came to nothing, and returns why it did, with what the user has
-/// to know. Data of before stay, and so do the logs of nodes that were started.
-fn undo(record: &Record, kept_before: bool, error: anyhow::Error) -> anyhow::Error {
-    eprintln!("Starting failed; removing what was made.");
-    // The user's own kubeconfig is written last, and this was not reached.
-    let unmerged = Record { merged_kubeconfig: None, ..record.clone() };
-    let clear = || {
-        down::remove(&record.name, Some(&unmerged))?;
-        match kept_before || record.data_dir.join("nodes").exists() {
-            true => Ok(true),
-            false => down::remove_data(&record.data_dir).map(|()| false),
-        }
+/// Why a cluster can't be started whose record is there.
+fn already(record: &Record) -> String {
+    let Record { name, data_dir, .. } = record;
+    let is = match in_use::user(data_dir) {
+        Some(user) => format!("is up: its data directory {} is in use by {user}", data_dir.display()),
+        None => "is up, or was left half up".to_owned(),
     };
-    let command = format!("`skiff down --name {} --data-dir {}`", record.name, record.data_dir.display());
-    match clear() {
-        Ok(false) => error,
-        Ok(true) if kept_before => error,
-        Ok(true) => anyhow::anyhow!(
-            "{error:#} (nothing runs; its data and logs are left in {} until {command})",
-            record.data_dir.display()
-        ),
-        Err(left) => {
+    format!("cluster {name:?} {is}: run `skiff down --name {name} --keep-data` first")
+}
+
+/// Ends what was started of a cluster that came to nothing, and returns why it did, with what the user has
+/// to know. Data of before stay, and so do the logs of nodes that were started and failed.
+fn undo(record: &Record, in_use: InUse, kept_before: bool, error: anyhow::Error) -> anyhow::Error {
+    let interrupted = error.is::<Interrupted>();
+    let why = if interrupted { "Interrupted" } else { "Starting failed" };
+    tell(format_args!("{why}; removing what was made."));
+    let keep_data = kept_before || (!interrupted && record.data_dir.join("nodes").exists());
+    let cleared = down::remove(&record.name, Some(record)).and_then(|()| {
+        drop(in_use);
+        if keep_data { Ok(()) } else { down::remove_data(&record.data_dir) }
+    });
+    let dir = record.data_dir.display();
+    let keep = if kept_before { " --keep-data" } else { "" };
+    let command = format!("`skiff down --name {} --data-dir {dir}{keep}`", record.name);
+    match (error.downcast::<Interrupted>(), cleared) {
+        (Ok(interrupted), cleared) => {
+            let left = match cleared {
+                Ok(()) if kept_before => format!("nothing of it runs, and the data of before are in {dir}"),
+                Ok(()) => "nothing of it is left".to_owned(),
+                Err(left) => format!("not all of it could be removed ({left:#}), run {command}"),
+            };
+            interrupted.leaving(left).into()
+        }
+        (Err(error), Ok(())) if keep_data && !kept_before => {
+            anyhow::anyhow!("{error:#} (nothing runs; its data and logs are left in {dir} until {command})")
+        }
+        (Err(error), Ok(())) => error,
+        (Err(error), Err(left)) => {
             anyhow::anyhow!("{error:#}; and not all of it could be removed ({left:#}): run {command}")
         }
     }
@@ -188,14 +215,32 @@ fn say_how_to_use(record: &Record) {
     );
 }
 
-/// Plans, and binds the port.
-fn prepare(args: &Args) -> anyhow::Result<(TcpListener, Record)> {
-    let mut record = plan(args)?;
+/// What is known, and held, when a cluster begins to be made.
+struct Prepared {
+    record: Record,
+    listener: TcpListener,
+    /// Whether there were data of an earlier time.
+    kept_before: bool,
+    in_use: InUse,
+}
+
+/// Plans, binds the port and takes the data directory.
+fn prepare(args: &Args, data_dir: PathBuf, interrupts: &Interrupts) -> anyhow::Result<Prepared> {
+    let mut record = plan(args, data_dir)?;
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, args.port)).with_context(|| {
         format!("cannot listen on 127.0.0.1:{}: choose another --port, or 0 for any free one", args.port)
     })?;
     record.port = listener.local_addr().context("cannot read the port")?.port();
-    Ok((listener, record))
+    interrupts.check()?;
+    let kept_before = holds(&record.data_dir, |name| !name.starts_with(MARKER));
+    let in_use = in_use::take(&record.data_dir)?;
+    Ok(Prepared { record, listener, kept_before, in_use })
+}
+
+/// Whether a directory holds anything whose name is so.
+fn holds(dir: &Path, is_so: impl Fn(&str) -> bool) -> bool {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    entries.into_iter().any(|entry| is_so(&entry.file_name().to_string_lossy()))
 }
 
 /// Whose data a directory holds, if they are not this cluster's: two clusters' would spoil each other.
@@ -207,23 +252,20 @@ fn owner(data_dir: &Path, name: &str, up: &[Record]) -> anyhow::Result<Option<St
 }
 
 /// Everything that can be decided, and refused, before anything is made.
-fn plan(args: &Args) -> anyhow::Result<Record> {
-    let data_dir = match &args.data_dir {
-        Some(dir) => std::path::absolute(dir).with_context(|| format!("--data-dir {}", dir.display()))?,
-        None => default_data_dir(&args.name),
-    };
-    let has_data = fs::read_dir(&data_dir).is_ok_and(|mut entries| entries.next().is_some());
-    if has_data && !data_dir.join(MARKER).exists() {
+fn plan(args: &Args, data_dir: PathBuf) -> anyhow::Result<Record> {
+    if holds(&data_dir, |_| true) && !holds(&data_dir, |name| name.starts_with(MARKER)) {
         bail!("--data-dir {} holds something else: name a new or empty directory", data_dir.display());
     }
     let others = Record::all()?;
     if let Some(owner) = owner(&data_dir, &args.name, &others)? {
+        let user = in_use::user(&data_dir).map(|user| format!(", in use by {user}")).unwrap_or_default();
         bail!(
-            "--data-dir {} holds the data of cluster {owner:?}: name another directory, or that cluster with \
-             --name {owner}",
+            "--data-dir {} holds the data of cluster {owner:?}{user}: name another directory, or that cluster \
+             with --name {owner}",
             data_dir.display()
         );
     }
+    in_use::check(&data_dir)?;
     if let Some(images) = &args.images
         && !images.is_dir()
     {
@@ -293,15 +335,12 @@ fn make(
     listener: TcpListener,
     pods: &PodPolicy,
     security: security::Args,
+    interrupts: &Interrupts,
 ) -> anyhow::Result<()> {
-    fs::create_dir_all(&record.data_dir)
-        .with_context(|| format!("cannot create {}", record.data_dir.display()))?;
     write_private(&record.data_dir.join(MARKER), b"")?;
-    write_private(
-        &record.data_dir.join("stock.json"),
-        &serde_json::to_vec_pretty(stock).context("cannot encode")?,
-    )?;
+    config::write(&record.data_dir.join("stock.json"), stock)?;
     kept::write(record)?;
+    interrupts.check()?;
     topology::make(record)?;
     let server = ServerConfig {
         data_dir: record.server_dir(),
@@ -326,9 +365,10 @@ fn make(
     let token = fs::read_to_string(crate::server::token_path(&record.server_dir()))
         .context("cannot read the join token")?;
     let server_path = record.server_dir().join("server.json");
-    write_private(&server_path, &serde_json::to_vec_pretty(&server).context("cannot encode")?)?;
+    config::write(&server_path, &server)?;
     for (index, node) in record.nodes.iter().enumerate() {
-        eprintln!("Starting node {} ({} of {})", node.name, index + 1, record.nodes.len());
+        interrupts.check()?;
+        tell(format_args!("Starting node {} ({} of {})", node.name, index + 1, record.nodes.len()));
         let data_dir = record.node_data_dir(&node.name);
         let control_plane = index == 0 && record.nodes.len() > 1;
         let agent = AgentConfig {
@@ -347,7 +387,7 @@ fn make(
             data_dir: data_dir.clone(),
         };
         let agent_path = data_dir.join("agent.json");
-        write_private(&agent_path, &serde_json::to_vec_pretty(&agent).context("cannot encode")?)?;
+        config::write(&agent_path, &agent)?;
         let config = NodeConfig {
             name: node.name.clone(),
             cgroup: Record::cgroup(&record.name),
@@ -390,15 +430,4 @@ fn merge_kubeconfig(record: &Record) -> anyhow::Result<()> {
     let mut config = Kubeconfig::read_or_empty(path)?;
     config.merge(&entries(record, &server_url(record), &authority));
     write_private(path, config.to_yaml().as_bytes())
-}
-
-fn wait_for_interrupt() -> anyhow::Result<()> {
-    use nix::sys::signal::{SigSet, Signal};
-    let mut signals = SigSet::empty();
-    signals.add(Signal::SIGINT);
-    signals.add(Signal::SIGTERM);
-    signals.add(Signal::SIGHUP);
-    signals.thread_block().context("cannot block signals")?;
-    signals.wait().context("cannot wait for signals")?;
-    Ok(())
 }

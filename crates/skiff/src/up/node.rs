@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use tracing::warn;
 
 use super::cgroups;
+use crate::config;
 use crate::supervise::{self, Child};
 
 /// All that a node's first process needs to know.
@@ -46,7 +47,7 @@ pub(crate) fn start(
     config_path: &Path,
     listener: Option<BorrowedFd<'_>>,
 ) -> anyhow::Result<()> {
-    super::record::write_private(config_path, &serde_json::to_vec_pretty(config).context("cannot encode")?)?;
+    config::write(config_path, config)?;
     fs::create_dir_all(&config.log_dir)
         .with_context(|| format!("cannot create {}", config.log_dir.display()))?;
     let log = fs::OpenOptions::new()
@@ -78,7 +79,7 @@ pub(crate) fn start(
 
 /// Joins cgroups and network, leaves the machine's namespaces and starts PID 1 of the node.
 pub(crate) fn enter(config_path: &Path) -> anyhow::Result<()> {
-    let config = read(config_path)?;
+    let config: NodeConfig = config::read(config_path)?;
     // A `down` that follows a killed `up` must not find this step still making things.
     set_pdeathsig(Signal::SIGKILL).context("cannot tie this step to the command that started it")?;
     if getppid().as_raw() != config.starter {
@@ -111,7 +112,7 @@ pub(crate) fn enter(config_path: &Path) -> anyhow::Result<()> {
 
 /// PID 1 of the node.
 pub(crate) fn init(config_path: &Path) -> anyhow::Result<()> {
-    let config = read(config_path)?;
+    let config: NodeConfig = config::read(config_path)?;
     let layout = cgroups::hierarchies()?;
     let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
     mount(None::<&str>, "/", None::<&str>, private, None::<&str>).context("cannot make mounts private")?;
@@ -164,9 +165,4 @@ fn children(config: &NodeConfig) -> anyhow::Result<Vec<Child>> {
 /// Arguments that make the binary one of the platform's own processes.
 pub(crate) fn component(role: &str, config: &Path) -> Vec<OsString> {
     vec!["component".into(), role.into(), "--config".into(), config.into()]
-}
-
-fn read(path: &Path) -> anyhow::Result<NodeConfig> {
-    let bytes = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
-    serde_json::from_slice(&bytes).with_context(|| format!("cannot parse {}", path.display()))
 }

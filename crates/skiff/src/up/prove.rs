@@ -12,6 +12,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use skiff_network::Cidr;
+use skiff_runtime::facts;
 
 use super::kept;
 use super::record::Record;
@@ -69,15 +70,15 @@ impl Ours {
     /// Learns which processes are ours, by their control groups or because they are named, and which
     /// namespaces only they are in.
     pub(crate) fn learn(&mut self, before: &Stock, named: &[u32]) {
-        for process in skiff_runtime::facts::processes().unwrap_or_default() {
-            let groups = skiff_runtime::facts::control_groups(process.pid);
+        for process in facts::processes().unwrap_or_default() {
+            let groups = facts::control_groups(process.pid);
             // `5:cpu:/skiff-NAME/node`: below the root, and not those of that name inside of a node.
             let first = |line: &str| line.splitn(3, ':').nth(2)?.split('/').nth(1).map(str::to_owned);
             let in_ours = |line| first(line).is_some_and(|group| self.cgroups.contains(&group));
             if !groups.lines().any(in_ours) && !named.contains(&process.pid) {
                 continue;
             }
-            for (inode, kind) in process.namespaces.into_iter().zip(skiff_runtime::facts::NAMESPACES) {
+            for (inode, kind) in process.namespaces.into_iter().zip(facts::NAMESPACES) {
                 let name = format!("{kind}:[{inode}]");
                 if !before.namespaces.contains(&name) {
                     self.namespaces.insert(name);
@@ -85,7 +86,7 @@ impl Ours {
             }
             self.processes.insert(format!("{} {}", process.pid, stock::start_time(process.pid)));
         }
-        self.learned = stock::ticks_now();
+        self.learned = facts::ticks_now();
     }
 
     /// The kernel gives the number of a namespace that has ended to the next one: what only younger

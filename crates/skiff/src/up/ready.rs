@@ -16,7 +16,9 @@ use skiff_client::{Client, ListParams, Object, Remote, WatchEvent};
 use skiff_sys::netlink::in_netns;
 use tokio::time::{Instant, timeout, timeout_at};
 
+use super::interrupt::Interrupts;
 use super::record::Record;
+use crate::tell;
 
 const READY_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -28,46 +30,56 @@ const PAUSE: Duration = Duration::from_millis(10);
 const LOAD_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// Waits until the cluster can be used, and loads the images of `images` meanwhile.
-pub(crate) fn wait(record: &Record, images: Option<&Path>) -> anyhow::Result<()> {
+pub(crate) fn wait(record: &Record, images: Option<&Path>, interrupts: &Interrupts) -> anyhow::Result<()> {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start")?;
-    runtime.block_on(async {
-        let deadline = Instant::now() + READY_TIMEOUT;
-        let remote = Kubeconfig::read(&record.kubeconfig)?.remote(None)?;
-        let client = Client::new(Remote::new(remote).map_err(|error| anyhow::anyhow!(error))?);
-        let logs = |node: &str| record.node_data_dir(node).join("logs");
-        let first = &record.nodes[0].name;
-        timeout_at(deadline, serving(&client)).await.map_err(|_| {
-            anyhow::anyhow!(
-                "the API server did not answer within 60 s: see {}",
-                logs(first).join("server.log").display()
-            )
-        })?;
-        let mut missing: BTreeSet<String> = record.nodes.iter().map(|node| node.name.clone()).collect();
-        if timeout_at(deadline, nodes_ready(&client, &mut missing)).await.is_err() {
-            let logs: Vec<String> =
-                missing.iter().map(|node| logs(node).join("agent.log").display().to_string()).collect();
-            let names: Vec<&str> = missing.iter().map(String::as_str).collect();
-            bail!("not Ready within 60 s: {}; see {}", names.join(", "), logs.join(", "));
+    let ready = runtime.block_on(async {
+        tokio::select! {
+            ready = until_ready(record, images) => ready,
+            error = interrupts.interrupted() => Err(error),
         }
-        let account = exists::<ServiceAccount>(&client, "default", "default");
-        timeout_at(deadline, account)
-            .await
-            .context("the namespace default got no service account within 60 s")?;
-        for node in &record.nodes {
-            let answered = timeout_at(deadline, dns_answers(record, &node.name)).await;
-            answered.with_context(|| format!("DNS on {} did not answer within 60 s", node.name))??;
+    });
+    // Where an archive's next bytes are slow to come, who reads them is not waited for.
+    runtime.shutdown_background();
+    ready
+}
+
+async fn until_ready(record: &Record, images: Option<&Path>) -> anyhow::Result<()> {
+    let deadline = Instant::now() + READY_TIMEOUT;
+    let remote = Kubeconfig::read(&record.kubeconfig)?.remote(None)?;
+    let client = Client::new(Remote::new(remote).map_err(|error| anyhow::anyhow!(error))?);
+    let logs = |node: &str| record.node_data_dir(node).join("logs");
+    let first = &record.nodes[0].name;
+    timeout_at(deadline, serving(&client)).await.map_err(|_| {
+        anyhow::anyhow!(
+            "the API server did not answer within 60 s: see {}",
+            logs(first).join("server.log").display()
+        )
+    })?;
+    let mut missing: BTreeSet<String> = record.nodes.iter().map(|node| node.name.clone()).collect();
+    if timeout_at(deadline, nodes_ready(&client, &mut missing)).await.is_err() {
+        let logs: Vec<String> =
+            missing.iter().map(|node| logs(node).join("agent.log").display().to_string()).collect();
+        let names: Vec<&str> = missing.iter().map(String::as_str).collect();
+        bail!("not Ready within 60 s: {}; see {}", names.join(", "), logs.join(", "));
+    }
+    let account = exists::<ServiceAccount>(&client, "default", "default");
+    timeout_at(deadline, account)
+        .await
+        .context("the namespace default got no service account within 60 s")?;
+    for node in &record.nodes {
+        let answered = timeout_at(deadline, dns_answers(record, &node.name)).await;
+        answered.with_context(|| format!("DNS on {} did not answer within 60 s", node.name))??;
+    }
+    if let Some(dir) = images {
+        for archive in archives(dir)? {
+            tell(format_args!("Loading {}", archive.display()));
+            timeout(LOAD_TIMEOUT, skiff_cli::image::load(&client, first, &archive)).await.map_err(
+                |_| anyhow::anyhow!("{first} did not take {} within 10 minutes", archive.display()),
+            )??;
         }
-        if let Some(dir) = images {
-            for archive in archives(dir)? {
-                eprintln!("Loading {}", archive.display());
-                timeout(LOAD_TIMEOUT, skiff_cli::image::load(&client, first, &archive)).await.map_err(
-                    |_| anyhow::anyhow!("{first} did not take {} within 10 minutes", archive.display()),
-                )??;
-            }
-        }
-        Ok(())
-    })
+    }
+    Ok(())
 }
 
 async fn serving(client: &Client) {

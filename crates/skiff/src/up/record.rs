@@ -5,15 +5,14 @@
 use std::fs;
 use std::io;
 use std::net::Ipv4Addr;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
-use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 use skiff_apiserver::private_file;
 
 use super::ranges::Ranges;
+use crate::{config, lockfile, tell};
 
 /// Where records, sockets and name spaces of running clusters are.
 const RUN_DIR: &str = "/run/skiff";
@@ -94,7 +93,7 @@ impl Record {
         for entry in entries.flatten().filter(|entry| entry.path().is_dir()) {
             match Self::find(&entry.file_name().to_string_lossy()) {
                 Ok(record) => records.extend(record),
-                Err(error) => eprintln!("skiff: warning: {error:#}"),
+                Err(error) => tell(format_args!("skiff: warning: {error:#}")),
             }
         }
         records.sort_by(|a, b| a.name.cmp(&b.name));
@@ -103,8 +102,7 @@ impl Record {
 
     /// Writes the record, whole or not at all.
     pub(crate) fn write(&self) -> anyhow::Result<()> {
-        let path = Self::path(&self.name);
-        write_private(&path, &serde_json::to_vec_pretty(self).context("cannot encode the record")?)
+        config::write(&Self::path(&self.name), self)
     }
 
     /// The name of the machine's end of the link to the router; link names have at most 15 characters.
@@ -171,7 +169,7 @@ pub(crate) fn cluster_name(name: &str) -> Result<String, String> {
 /// Only one command at a time changes a cluster.
 pub(crate) struct Lock {
     path: PathBuf,
-    file: Flock<fs::File>,
+    file: fs::File,
 }
 
 impl Lock {
@@ -195,22 +193,9 @@ impl Lock {
 pub(crate) fn lock(name: &str) -> anyhow::Result<Lock> {
     fs::create_dir_all(RUN_DIR).with_context(|| format!("cannot create {RUN_DIR}"))?;
     let path = Path::new(RUN_DIR).join(format!("{name}.lock"));
-    loop {
-        let file = fs::OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .mode(0o600)
-            .open(&path)
-            .with_context(|| format!("cannot open {}", path.display()))?;
-        let file = Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, _)| {
-            anyhow::anyhow!("another skiff command is changing the cluster {name:?}: wait for it to end")
-        })?;
-        // Its last holder may have removed it between our two steps; then it locks nothing.
-        let own = file.metadata().context("cannot read the lock")?;
-        if fs::metadata(&path).is_ok_and(|present| present.ino() == own.ino()) {
-            return Ok(Lock { path, file });
-        }
+    match lockfile::try_lock(&path)? {
+        Some(file) => Ok(Lock { path, file }),
+        None => bail!("another skiff command is changing the cluster {name:?}: wait for it to end"),
     }
 }
 
@@ -219,27 +204,9 @@ const RANGES_LOCK: &str = ".ranges.lock";
 
 /// Held from looking which ranges are taken until the record that takes some is written: of two commands
 /// at once, the second sees what the first took. Waits for others, who hold it for milliseconds.
-pub(crate) fn lock_ranges() -> anyhow::Result<Flock<fs::File>> {
+pub(crate) fn lock_ranges() -> anyhow::Result<fs::File> {
     fs::create_dir_all(RUN_DIR).with_context(|| format!("cannot create {RUN_DIR}"))?;
-    let path = Path::new(RUN_DIR).join(RANGES_LOCK);
-    loop {
-        let mut options = fs::OpenOptions::new();
-        let file = options
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .mode(0o600)
-            .open(&path)
-            .with_context(|| format!("cannot open {}", path.display()))?;
-        let file = Flock::lock(file, FlockArg::LockExclusive)
-            .map_err(|(_, error)| error)
-            .with_context(|| format!("cannot lock {}", path.display()))?;
-        // As above: its last holder may have removed it.
-        let own = file.metadata().context("cannot read the lock")?;
-        if fs::metadata(&path).is_ok_and(|present| present.ino() == own.ino()) {
-            return Ok(file);
-        }
-    }
+    lockfile::wait(&Path::new(RUN_DIR).join(RANGES_LOCK))
 }
 
 /// Writes a file that only its owner may read, whole or not at all.

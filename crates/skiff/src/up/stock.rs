@@ -9,6 +9,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use skiff_runtime::facts;
 use skiff_sys::netlink;
 use skiff_sys::netlink::route::Connection;
 
@@ -174,8 +175,8 @@ fn descend(dir: &Path, found: &mut Facts) {
 /// All processes but this one and the kernel's own threads, and the namespaces that they are in.
 fn processes() -> (Facts, Facts) {
     let (mut found, mut namespaces) = (Facts::new(), Facts::new());
-    for process in skiff_runtime::facts::processes().unwrap_or_default() {
-        for (inode, kind) in process.namespaces.into_iter().zip(skiff_runtime::facts::NAMESPACES) {
+    for process in facts::processes().unwrap_or_default() {
+        for (inode, kind) in process.namespaces.into_iter().zip(facts::NAMESPACES) {
             if inode != 0 {
                 namespaces.insert(format!("{kind}:[{inode}]"));
             }
@@ -184,7 +185,7 @@ fn processes() -> (Facts, Facts) {
         if process.pid == std::process::id() || line.is_empty() {
             continue;
         }
-        let command = skiff_runtime::facts::command(process.pid);
+        let command = facts::command(process.pid);
         found.insert(format!("{} {} {command}", process.pid, start_time(process.pid)));
     }
     (found, namespaces)
@@ -192,28 +193,16 @@ fn processes() -> (Facts, Facts) {
 
 /// When a process started, in the kernel's ticks since the boot: with the PID it names a process for good.
 pub(crate) fn start_time(pid: u32) -> String {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    // The 22nd field; the second may hold blanks, and ends with the last parenthesis.
-    let started = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(19));
-    started.unwrap_or_default().to_owned()
-}
-
-/// The kernel's ticks since the boot.
-pub(crate) fn ticks_now() -> u64 {
-    // USER_HZ, the same on every machine that programs see.
-    const TICKS_PER_SECOND: f64 = 100.0;
-    let uptime = fs::read_to_string("/proc/uptime").unwrap_or_default();
-    let seconds: f64 = uptime.split(' ').next().and_then(|text| text.parse().ok()).unwrap_or_default();
-    (seconds * TICKS_PER_SECOND) as u64
+    facts::stat(pid).map(|stat| stat.start_ticks.to_string()).unwrap_or_default()
 }
 
 /// When the oldest process in each namespace was started, in ticks since the boot.
 pub(crate) fn oldest_members() -> BTreeMap<String, u64> {
     let mut oldest = BTreeMap::new();
-    for process in skiff_runtime::facts::processes().unwrap_or_default() {
+    for process in facts::processes().unwrap_or_default() {
         // One that ended meanwhile is in none.
-        let Ok(started) = start_time(process.pid).parse::<u64>() else { continue };
-        for (inode, kind) in process.namespaces.into_iter().zip(skiff_runtime::facts::NAMESPACES) {
+        let Some(started) = facts::stat(process.pid).map(|stat| stat.start_ticks) else { continue };
+        for (inode, kind) in process.namespaces.into_iter().zip(facts::NAMESPACES) {
             let known = oldest.entry(format!("{kind}:[{inode}]")).or_insert(started);
             *known = started.min(*known);
         }

@@ -254,7 +254,7 @@ impl Listing {
 }
 
 /// Counts the transactions of the namespace.
-fn generation(socket: &Socket) -> io::Result<Option<u32>> {
+pub(super) fn generation(socket: &Socket) -> io::Result<Option<u32>> {
     let mut request = Writer::new();
     request.message(GET_GENERATION, ACK, 1, &[0, 0, 0, 0]).end();
     let mut found = None;
@@ -264,7 +264,7 @@ fn generation(socket: &Socket) -> io::Result<Option<u32>> {
     Ok(found)
 }
 
-fn dump(
+pub(super) fn dump(
     socket: &Socket,
     kind: u16,
     family: u8,

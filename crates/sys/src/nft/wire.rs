@@ -16,6 +16,7 @@ const NEW_TABLE: u16 = SUBSYSTEM;
 const DELETE_TABLE: u16 = SUBSYSTEM | 2;
 const NEW_CHAIN: u16 = SUBSYSTEM | 3;
 pub(super) const GET_GENERATION: u16 = SUBSYSTEM | 16;
+pub(super) const GET_TABLE: u16 = SUBSYSTEM | 1;
 pub(super) const GET_CHAIN: u16 = SUBSYSTEM | 4;
 const DELETE_CHAIN: u16 = SUBSYSTEM | 5;
 const NEW_RULE: u16 = SUBSYSTEM | 6;

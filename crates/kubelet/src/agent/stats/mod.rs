@@ -10,12 +10,12 @@ use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use skiff_runtime::usage::{self, DiskUsage};
-use skiff_runtime::{Container, ContainerState, ImageDisk, Sandbox, Stats};
+use skiff_runtime::{Container, ContainerState, ImageDisk, Sandbox, Stats, facts};
 use tokio::time::Instant;
 
 pub(crate) use self::samples::Samples;
@@ -194,13 +194,11 @@ impl<'a> Reading<'a> {
     }
 
     fn node(&self) -> std::io::Result<NodeStats> {
-        let uptime = fs::read_to_string("/proc/uptime")?;
-        let uptime: f64 = uptime.split(' ').next().and_then(|seconds| seconds.parse().ok()).unwrap_or(0.0);
         let meminfo = fs::read_to_string("/proc/meminfo")?;
         let vmstat = fs::read_to_string("/proc/vmstat").unwrap_or_default();
         let pid_max = fs::read_to_string("/proc/sys/kernel/pid_max").unwrap_or_default();
         let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
-        let start = self.wall.checked_sub(Duration::from_secs_f64(uptime)).unwrap_or(self.wall);
+        let start = self.wall.checked_sub(facts::since_boot()).unwrap_or(self.wall);
         Ok(NodeStats {
             node_name: self.context.config.node_name.clone(),
             start_time: api_time(start),
