@@ -76,6 +76,7 @@ struct Place {
 
 /// An image as a node tells it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct Image {
     id: String,
     tags: Vec<String>,

@@ -38,8 +38,12 @@ pub enum Phase {
     Volumes,
     Sandbox,
     Network,
-    /// Looking for it, pulling and unpacking it.
+    /// Looking for it on the node.
     Image,
+    /// Until a registry had given all of it that was not there.
+    Pull,
+    /// Until its layers could be mounted.
+    Unpack,
     Create,
     Start,
     /// Until it was ready.
@@ -49,7 +53,7 @@ pub enum Phase {
 }
 
 impl Phase {
-    pub const ALL: [Phase; 13] = [
+    pub const ALL: [Phase; 15] = [
         Phase::Write,
         Phase::Queue,
         Phase::Decision,
@@ -59,6 +63,8 @@ impl Phase {
         Phase::Sandbox,
         Phase::Network,
         Phase::Image,
+        Phase::Pull,
+        Phase::Unpack,
         Phase::Create,
         Phase::Start,
         Phase::Ready,
@@ -77,6 +83,8 @@ impl Phase {
             Phase::Sandbox => "sandbox",
             Phase::Network => "network",
             Phase::Image => "image",
+            Phase::Pull => "image pull",
+            Phase::Unpack => "image unpack",
             Phase::Create => "create",
             Phase::Start => "start",
             Phase::Ready => "first ready",
@@ -118,7 +126,8 @@ impl Starts {
         let (began, ended) = (micros(began), micros(ended));
         let mut kept = self.lock();
         let index = phase as usize;
-        let per_container = matches!(phase, Phase::Image | Phase::Create | Phase::Start);
+        let per_container =
+            matches!(phase, Phase::Image | Phase::Pull | Phase::Unpack | Phase::Create | Phase::Start);
         let marks = kept.of(uid);
         let over = marks[Phase::Ready as usize].1 != 0;
         let slot = &mut marks[index];
@@ -557,7 +566,14 @@ mod tests {
     #[test]
     fn the_first_mark_of_a_phase_stays_but_for_what_each_container_has() {
         let starts = Starts::default();
-        for (phase, ends) in [(Phase::Network, 2), (Phase::Image, 9), (Phase::Create, 9), (Phase::Start, 9)] {
+        for (phase, ends) in [
+            (Phase::Network, 2),
+            (Phase::Image, 9),
+            (Phase::Pull, 9),
+            (Phase::Unpack, 9),
+            (Phase::Create, 9),
+            (Phase::Start, 9),
+        ] {
             starts.mark("u", phase, at(1), at(2));
             starts.mark("u", phase, at(8), at(9));
             starts.mark("u", phase, at(3), at(4));

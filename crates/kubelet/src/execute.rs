@@ -284,6 +284,12 @@ impl Worker {
                     Some(ImageState::Failed(failure)) => Some(Box::new(failure)),
                     _ => None,
                 };
+                // Looked for once, pulled as often as it takes.
+                if previous.is_none() {
+                    self.context.memory.mark(&self.uid, Phase::Image, began);
+                }
+                let began = crate::time::now();
+                self.context.memory.begin(&self.uid, Phase::Pull, began);
                 self.seen.images.insert(name.into(), ImageState::Pulling { previous });
                 let (context, pod, name) = (self.context.clone(), self.pod.clone(), name.to_owned());
                 let uid = self.uid.clone();
@@ -298,10 +304,10 @@ impl Worker {
                         context.events.pod(&pod, None, Kind::Warning, reason, message);
                     }
                     let result = context.puller.pull(&pod, &container, &secrets).await;
-                    if result.is_ok() {
-                        context.memory.mark(&uid, Phase::Image, began);
+                    if let Ok(pulled) = &result {
+                        context.memory.mark_pull(&uid, began, pulled.unpacking);
                     }
-                    Done::Pulled { container: name, result }
+                    Done::Pulled { container: name, result: result.map(drop) }
                 });
             }
         }

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use http::{Method, Request, Response};
@@ -401,7 +401,7 @@ impl Runtime for FakeRuntime {
     }
 
     /// `private` images are given to `u:right` alone.
-    async fn pull_image(&self, reference: &str, auth: Option<RegistryAuth>) -> Result<Image, ImageError> {
+    async fn pull_image(&self, reference: &str, auth: Option<RegistryAuth>) -> Result<Pulled, ImageError> {
         if reference.starts_with("absent") {
             return Err(ImageError::Pull { reference: reference.into(), reason: "not found".into() });
         }
@@ -416,7 +416,8 @@ impl Runtime for FakeRuntime {
         }
         state.calls.push(format!("pull {reference}"));
         state.images.push(image(reference));
-        Ok(image(reference))
+        let now = SystemTime::now();
+        Ok(Pulled { image: image(reference), unpacking: Some((now, now + Duration::from_millis(1))) })
     }
 
     async fn image(&self, reference: &str) -> Result<Option<Image>, ImageError> {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::{Container, Pod, Secret};
 use parking_lot::Mutex;
-use skiff_runtime::{Image, ImageError, RegistryAuth, Runtime};
+use skiff_runtime::{ImageError, Pulled, RegistryAuth, Runtime};
 use tokio::sync::{Semaphore, watch};
 
 use crate::backoff::Backoff;
@@ -19,7 +19,7 @@ use crate::time::go_duration;
 /// Pulls at once; more share the same line.
 const PULLS_MAX: usize = 4;
 
-type Outcome = Option<Result<Image, (&'static str, String)>>;
+type Outcome = Option<Result<Pulled, (&'static str, String)>>;
 
 /// What a pull is made of. Who has other credentials may not get what these opened.
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -115,7 +115,7 @@ impl Puller {
         pod: &Pod,
         container: &Container,
         secrets: &[Arc<Secret>],
-    ) -> Result<(), ImageFailure> {
+    ) -> Result<Pulled, ImageFailure> {
         let image = container.image.clone().unwrap_or_default();
         let name = container.name.as_str();
         self.events.pod(pod, Some(name), Kind::Normal, "Pulling", format!("Pulling image \"{image}\""));
@@ -133,11 +133,11 @@ impl Puller {
                 let took = go_duration(round(asked.elapsed()));
                 let message = format!(
                     "Successfully pulled image \"{image}\" in {took} ({took} including waiting). Image size: {} bytes.",
-                    pulled.size_bytes
+                    pulled.image.size_bytes
                 );
                 self.events.pod(pod, Some(name), Kind::Normal, "Pulled", message);
                 self.backoffs.lock().remove(&backoff_key(pod, &image));
-                Ok(())
+                Ok(pulled)
             }
             Err((reason, message)) => {
                 let text = format!("Failed to pull image \"{image}\": {message}");
@@ -148,7 +148,7 @@ impl Puller {
         }
     }
 
-    async fn joined(&self, wanted: Wanted) -> Result<Image, (&'static str, String)> {
+    async fn joined(&self, wanted: Wanted) -> Result<Pulled, (&'static str, String)> {
         let mut outcome = self.join(wanted);
         let result = match outcome.wait_for(Option::is_some).await {
             Ok(result) => result.clone(),
@@ -190,7 +190,7 @@ impl Puller {
 }
 
 /// With each of the credentials until one opens it, or without any; the errors of all.
-async fn try_all(runtime: &dyn Runtime, wanted: &Wanted) -> Result<Image, (&'static str, String)> {
+async fn try_all(runtime: &dyn Runtime, wanted: &Wanted) -> Result<Pulled, (&'static str, String)> {
     let Wanted { image, credentials } = wanted;
     let tries: Vec<Option<RegistryAuth>> = match credentials.is_empty() {
         true => vec![None],

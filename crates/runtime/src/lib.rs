@@ -3,6 +3,7 @@
 //! The vocabulary is the Container Runtime Interface's: a *sandbox* holds the namespaces (its `pause`
 //! process does nothing else), *containers* run in it. [`Runtime`] is the interface; [`types`] its words.
 
+pub mod apparmor;
 mod dispatch;
 pub mod facts;
 mod files;
@@ -81,7 +82,7 @@ pub trait Runtime: Send + Sync + 'static {
 
     /// Makes an image available, asking the loaded images first and then the registry. Returns at once
     /// where every layer is there already, but a tag is looked up anew.
-    async fn pull_image(&self, reference: &str, auth: Option<RegistryAuth>) -> Result<Image, ImageError>;
+    async fn pull_image(&self, reference: &str, auth: Option<RegistryAuth>) -> Result<Pulled, ImageError>;
     /// The image, if present and unpackable; never asks a registry.
     async fn image(&self, reference: &str) -> Result<Option<Image>, ImageError>;
     async fn list_images(&self) -> Result<Vec<Image>, ImageError>;

@@ -49,6 +49,9 @@ pub(crate) struct Spec {
     pub(crate) join: Vec<PathBuf>,
     /// The compiled system call filter.
     pub(crate) seccomp: Option<PathBuf>,
+    /// The profile that the kernel confines the program by.
+    #[serde(default)]
+    pub(crate) apparmor: Option<String>,
     #[serde(default)]
     pub(crate) weakness: Weakness,
 }
@@ -87,6 +90,7 @@ pub(crate) struct Places {
     pub(crate) shm: PathBuf,
     pub(crate) join: Vec<PathBuf>,
     pub(crate) seccomp: Option<PathBuf>,
+    pub(crate) apparmor: Option<String>,
     pub(crate) devices: Vec<DeviceNode>,
     pub(crate) weakness: Weakness,
 }
@@ -144,6 +148,7 @@ pub(crate) fn spec(
         join_uts: sandbox.network != NamespaceMode::Node,
         join: places.join,
         seccomp: places.seccomp,
+        apparmor: places.apparmor,
         weakness: places.weakness,
     })
 }

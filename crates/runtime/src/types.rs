@@ -156,6 +156,8 @@ pub struct Security {
     pub read_only_rootfs: bool,
     pub no_new_privileges: bool,
     pub seccomp: Seccomp,
+    #[serde(default)]
+    pub apparmor: AppArmor,
     /// Leaves `/proc` and `/sys` without masked and read-only paths.
     pub unmasked_proc: bool,
 }
@@ -167,6 +169,17 @@ pub enum Seccomp {
     RuntimeDefault,
     /// A profile file in OCI's JSON format.
     Profile(PathBuf),
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum AppArmor {
+    /// The runtime's own profile where that can be had, but for privileged containers.
+    #[default]
+    Unspecified,
+    Unconfined,
+    RuntimeDefault,
+    /// One that the kernel has been given.
+    Profile(String),
 }
 
 /// Guards that are left out, so that a test can show that it would notice. No flag of the product sets any
@@ -269,7 +282,9 @@ pub struct Stats {
     pub pids: u64,
 }
 
+/// Its JSON form is told to clients.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Image {
     /// `sha256:…` of its configuration.
     pub id: String,
@@ -285,6 +300,14 @@ pub struct Image {
     pub env: Vec<String>,
     pub working_dir: Option<String>,
     pub stop_signal: Option<String>,
+}
+
+/// What a pull came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pulled {
+    pub image: Image,
+    /// From when to when layers were unpacked; `None` where nothing was fetched for it.
+    pub unpacking: Option<(SystemTime, SystemTime)>,
 }
 
 /// What decides whether an image may be removed.

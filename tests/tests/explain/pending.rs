@@ -224,8 +224,8 @@ fn starts_are_told_phase_by_phase() {
     let phases: Vec<&str> =
         told["phases"].as_array().expect("phases").iter().filter_map(|own| own["phase"].as_str()).collect();
     for phase in [
-        "write", "queue", "decision", "bind", "seen", "volumes", "sandbox", "network", "image", "create",
-        "start", "ready", "watched",
+        "write", "queue", "decision", "bind", "seen", "volumes", "sandbox", "network", "image", "pull",
+        "create", "start", "ready", "watched",
     ] {
         assert!(phases.contains(&phase), "{phase}: {phases:?}");
     }

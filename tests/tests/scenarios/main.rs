@@ -14,3 +14,4 @@ mod h3_policies;
 mod h_at_rest;
 mod h_loopback;
 mod pod_ends;
+mod pull_secrets;

@@ -99,7 +99,7 @@ pub(super) async fn images(context: &Arc<Context>, query: &Query, request: Reque
             Ok(text(""))
         }
         Method::POST => match query.get("pull") {
-            Some(reference) => json(&runtime.pull_image(reference, None).await.map_err(failed)?),
+            Some(reference) => json(&runtime.pull_image(reference, None).await.map_err(failed)?.image),
             None => load(context, request.into_body()).await,
         },
         _ => Err(Refusal(StatusCode::METHOD_NOT_ALLOWED, "405 method not allowed".into())),

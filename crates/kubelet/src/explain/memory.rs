@@ -23,11 +23,18 @@ const ERRORS_MAX: usize = 512;
 pub(crate) struct Memory {
     pub(crate) starts: Starts,
     waits: Mutex<HashMap<String, Vec<Wait>>>,
-    /// The last failed probe of a container, by the pod's UID and the container's name.
-    probes: Mutex<HashMap<(String, String), String>>,
+    /// Probes that containers wait for, by the pod's UID and the container's name.
+    probes: Mutex<HashMap<(String, String), Probing>>,
     /// Who listens for a probe, by its token, and how to stop it.
     pub(super) listening: Mutex<HashMap<u64, Arc<AtomicBool>>>,
     last_scan: tokio::sync::Mutex<Option<(Instant, Arc<Scan>)>>,
+}
+
+/// What is known of a probe that has not succeeded.
+#[derive(Debug, Clone, Default)]
+struct Probing {
+    last_error: Option<String>,
+    next_try: Option<String>,
 }
 
 impl Memory {
@@ -35,6 +42,24 @@ impl Memory {
     pub(crate) fn mark(&self, uid: &str, phase: Phase, began: SystemTime) {
         if self.starts.has(uid, Phase::Seen) {
             self.starts.mark(uid, phase, began, SystemTime::now());
+        }
+    }
+
+    /// Marks a pull that ends now, and the unpacking that was its last part. Of another pod's pull that this one
+    /// waited for, only what was waited for counts.
+    pub(crate) fn mark_pull(
+        &self,
+        uid: &str,
+        began: SystemTime,
+        unpacking: Option<(SystemTime, SystemTime)>,
+    ) {
+        if !self.starts.has(uid, Phase::Seen) {
+            return;
+        }
+        let fetched = unpacking.map_or_else(SystemTime::now, |(unpack_began, _)| unpack_began.max(began));
+        self.starts.mark(uid, Phase::Pull, began, fetched);
+        if let Some((_, ended)) = unpacking {
+            self.starts.mark(uid, Phase::Unpack, fetched, ended.max(fetched));
         }
     }
 
@@ -69,32 +94,38 @@ impl Memory {
                 Some(old) => old.since.clone(),
                 None => Some(timestamp(at).to_string()),
             };
-            if wait.what == "probe" && wait.last_error.is_none() {
-                let key = (uid.to_owned(), wait.container.clone().unwrap_or_default());
-                wait.last_error = self.probes.lock().get(&key).cloned();
-            }
         }
         waits.insert(uid.to_owned(), now);
     }
 
     pub(crate) fn waits(&self, uid: &str) -> Vec<Wait> {
         let mut waits = self.waits.lock().get(uid).cloned().unwrap_or_default();
-        // A probe may have failed again since the pod's worker looked.
+        // Probes go on while the pod's worker has nothing to look at.
         for wait in waits.iter_mut().filter(|wait| wait.what == "probe") {
             let key = (uid.to_owned(), wait.container.clone().unwrap_or_default());
-            if let Some(error) = self.probes.lock().get(&key) {
-                wait.last_error = Some(error.clone());
-            }
+            let probing = self.probes.lock().get(&key).cloned().unwrap_or_default();
+            (wait.last_error, wait.next_try) = (probing.last_error, probing.next_try);
         }
         waits
     }
 
-    pub(crate) fn probe_failed(&self, uid: &str, container: &str, message: &str) {
+    /// A startup or readiness probe that a container waits for is tried then; before that it failed, if
+    /// there is an error.
+    pub(crate) fn probes_again(&self, uid: &str, container: &str, error: Option<&str>, at: SystemTime) {
         let mut probes = self.probes.lock();
         let key = (uid.to_owned(), container.to_owned());
         if probes.len() < ERRORS_MAX || probes.contains_key(&key) {
-            probes.insert(key, message.to_owned());
+            let probing = probes.entry(key).or_default();
+            probing.next_try = Some(timestamp(at).to_string());
+            if let Some(error) = error {
+                probing.last_error = Some(error.to_owned());
+            }
         }
+    }
+
+    /// The container waits for no probe.
+    pub(crate) fn probe_succeeded(&self, uid: &str, container: &str) {
+        self.probes.lock().remove(&(uid.to_owned(), container.to_owned()));
     }
 
     /// The pod is gone from the node.
@@ -157,6 +188,30 @@ mod tests {
     }
 
     #[test]
+    fn a_pull_is_told_apart_from_its_unpacking() {
+        let memory = Memory::default();
+        let at = |seconds| UNIX_EPOCH + Duration::from_secs(seconds);
+        let marks = |uid: &str| {
+            let marks = memory.starts.get(uid).unwrap();
+            [Phase::Pull, Phase::Unpack].map(|phase| marks[phase as usize])
+        };
+        memory.mark_pull("adopted", at(2), Some((at(5), at(6))));
+        assert_eq!(memory.starts.get("adopted"), None);
+        for uid in ["own", "joined", "late", "loaded"] {
+            memory.starts.mark(uid, Phase::Seen, at(1), at(1));
+        }
+        memory.mark_pull("own", at(2), Some((at(5), at(6))));
+        assert_eq!(marks("own"), [(2_000_000, 5_000_000), (5_000_000, 6_000_000)]);
+        // Another pod's pull that was unpacking already, and one that had just ended.
+        memory.mark_pull("joined", at(2), Some((at(1), at(6))));
+        assert_eq!(marks("joined"), [(2_000_000, 2_000_000), (2_000_000, 6_000_000)]);
+        memory.mark_pull("late", at(7), Some((at(5), at(6))));
+        assert_eq!(marks("late"), [(7_000_000, 7_000_000), (7_000_000, 7_000_000)]);
+        memory.mark_pull("loaded", at(2), None);
+        assert_eq!((marks("loaded")[0].0, marks("loaded")[1]), (2_000_000, (0, 0)));
+    }
+
+    #[test]
     fn a_wait_keeps_its_beginning() {
         let memory = Memory::default();
         let at = |seconds| UNIX_EPOCH + Duration::from_secs(seconds);
@@ -164,10 +219,17 @@ mod tests {
         memory.publish("u", vec![wait("image", "ImagePullBackOff")], at(20));
         assert_eq!(memory.waits("u")[0].since.as_deref(), Some("1970-01-01T00:00:10Z"));
         memory.publish("u", vec![wait("probe", "readiness")], at(30));
-        memory.probe_failed("u", "c", "refused");
+        memory.probes_again("u", "c", None, at(31));
+        let told = memory.waits("u").remove(0);
+        assert_eq!((told.last_error, told.next_try.as_deref()), (None, Some("1970-01-01T00:00:31Z")));
+        memory.probes_again("u", "c", Some("refused"), at(33));
+        memory.probes_again("u", "c", None, at(35));
         let told = memory.waits("u").remove(0);
         assert_eq!(told.since.as_deref(), Some("1970-01-01T00:00:30Z"));
-        assert_eq!(told.last_error.as_deref(), Some("refused"));
+        assert_eq!(told.last_error.as_deref(), Some("refused"), "the last failure, until it succeeds");
+        assert_eq!(told.next_try.as_deref(), Some("1970-01-01T00:00:35Z"));
+        memory.probe_succeeded("u", "c");
+        assert_eq!(memory.waits("u").remove(0).last_error, None);
         memory.publish("u", Vec::new(), at(40));
         assert!(memory.waits("u").is_empty());
     }

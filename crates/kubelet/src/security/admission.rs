@@ -1,15 +1,10 @@
 //! Pods that this node can never run as they ask: they fail, with upstream's reasons and words.
 
-use std::path::Path;
+use k8s_openapi::api::core::v1::Pod;
+use skiff_runtime::AppArmor::{Unconfined, Unspecified};
 
-use k8s_openapi::api::core::v1::{AppArmorProfile, Pod, PodSpec};
-
-use super::sysctls;
+use super::{apparmor, sysctls};
 use crate::plan::Waiting;
-
-/// Where the kernel says whether it has AppArmor.
-const APPARMOR: &str = "/sys/module/apparmor/parameters/enabled";
-const APPARMOR_ANNOTATION: &str = "container.apparmor.security.beta.kubernetes.io/";
 
 /// What about the node matters here.
 pub(crate) struct Host<'a> {
@@ -19,8 +14,7 @@ pub(crate) struct Host<'a> {
 
 impl<'a> Host<'a> {
     pub(crate) fn read(allowed_unsafe_sysctls: &'a [String]) -> Self {
-        let enabled = std::fs::read_to_string(Path::new(APPARMOR)).unwrap_or_default();
-        Self { apparmor: enabled.starts_with('Y'), allowed_unsafe_sysctls }
+        Self { apparmor: skiff_runtime::apparmor::is_enabled(), allowed_unsafe_sysctls }
     }
 }
 
@@ -36,34 +30,12 @@ pub(crate) fn rejection(pod: &Pod, host: &Host<'_>) -> Option<Waiting> {
     if let Some(message) = sysctls::rejection(spec, host.allowed_unsafe_sysctls) {
         return reject("SysctlForbidden", message);
     }
-    if wants_apparmor(pod, spec) {
-        // Where the kernel has it, its profiles are not applied yet: that must not pass for enforced.
-        let why = if host.apparmor {
-            "AppArmor profiles are not supported by this version of Skiff"
-        } else {
-            "AppArmor is not enabled on the host"
-        };
-        return reject("AppArmor", format!("Cannot enforce AppArmor: {why}"));
+    let confined =
+        |container| !matches!(apparmor::of_container(pod, spec, container), Unspecified | Unconfined);
+    if !host.apparmor && spec.init_containers.iter().flatten().chain(&spec.containers).any(confined) {
+        return reject("AppArmor", "Cannot enforce AppArmor: AppArmor is not enabled on the host".into());
     }
     None
-}
-
-/// Some container asks for a profile, by a field or by the annotation that came before it.
-fn wants_apparmor(pod: &Pod, spec: &PodSpec) -> bool {
-    let confines = |profile: Option<&AppArmorProfile>| profile.map(|profile| profile.type_ != "Unconfined");
-    let of_pod =
-        confines(spec.security_context.as_ref().and_then(|context| context.app_armor_profile.as_ref()));
-    let annotations = pod.metadata.annotations.as_ref();
-    spec.init_containers.iter().flatten().chain(&spec.containers).any(|container| {
-        let own = container.security_context.as_ref();
-        let annotation = annotations
-            .and_then(|all| all.get(&format!("{APPARMOR_ANNOTATION}{}", container.name)))
-            .map(|profile| profile != "unconfined");
-        confines(own.and_then(|context| context.app_armor_profile.as_ref()))
-            .or(annotation)
-            .or(of_pod)
-            .unwrap_or(false)
-    })
 }
 
 #[cfg(test)]
@@ -81,11 +53,15 @@ mod tests {
         let pod: Pod =
             serde_json::from_value(json!({"metadata": {"annotations": annotations}, "spec": spec}))
                 .expect("a pod");
-        let host = Host { apparmor: false, allowed_unsafe_sysctls: &[] };
+        let mut host = Host { apparmor: false, allowed_unsafe_sysctls: &[] };
         let expected = expected.map(|(reason, message)| Waiting {
             reason: reason.into(),
             message: Some(format!("Pod was rejected: {message}")),
         });
+        assert_eq!(rejection(&pod, &host), expected);
+        // Where the kernel has it, the runtime is asked.
+        host.apparmor = true;
+        let expected = expected.filter(|why| why.reason != "AppArmor");
         assert_eq!(rejection(&pod, &host), expected);
     }
 

@@ -4,6 +4,7 @@
 //! in `CreateContainerConfigError`; what a node never takes is [`admission`]'s.
 
 pub(crate) mod admission;
+mod apparmor;
 pub(crate) mod sysctls;
 pub(crate) mod users;
 
@@ -65,6 +66,7 @@ pub(crate) fn of_container(
         read_only_rootfs: own.read_only_root_filesystem.unwrap_or(false),
         no_new_privileges: own.allow_privilege_escalation == Some(false),
         seccomp: seccomp(own.seccomp_profile.as_ref().or(of_pod.seccomp_profile.as_ref()), defaults)?,
+        apparmor: apparmor::of_container(pod, spec, container),
         unmasked_proc: privileged || own.proc_mount.as_deref() == Some("Unmasked"),
     })
 }

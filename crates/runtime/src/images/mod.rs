@@ -33,7 +33,7 @@ use std::fs::File;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use futures_util::{StreamExt as _, TryStreamExt as _};
 
@@ -42,7 +42,7 @@ use self::digest::{Digest, HashingReader};
 use self::manifest::{Descriptor, ImageConfig, Manifest};
 pub use self::reference::repository;
 use self::reference::{Reference, Version};
-use crate::types::{Image, ImageError, RegistryAuth};
+use crate::types::{Image, ImageError, Pulled, RegistryAuth};
 
 /// Blobs fetched at once for one pull.
 const FETCHES_MAX: usize = 3;
@@ -103,7 +103,7 @@ impl ImageStore {
 
     /// Makes an image available: a loaded one as it is, else what the registry has under that name now.
     /// Fails with [`ImageError::Pull`], the registry's own words in it.
-    pub async fn pull(&self, reference: &str, auth: Option<RegistryAuth>) -> Result<Image, ImageError> {
+    pub async fn pull(&self, reference: &str, auth: Option<RegistryAuth>) -> Result<Pulled, ImageError> {
         let name = Reference::parse(reference)?;
         let loaded = self.blocking({
             let name = name.clone();
@@ -116,7 +116,7 @@ impl ImageStore {
             }
         });
         if let Some(image) = loaded.await? {
-            return Ok(image);
+            return Ok(Pulled { image, unpacking: None });
         }
         let refused = |reason: String| ImageError::Pull { reference: name.to_string(), reason };
         let limit = self.config.pull_timeout;
@@ -213,7 +213,7 @@ impl ImageStore {
         &self,
         name: &Reference,
         auth: Option<RegistryAuth>,
-    ) -> Result<Image, String> {
+    ) -> Result<Pulled, String> {
         let said = |error: ImageError| chain(&error);
         tracing::debug!(image = %name, "resolving");
         let found = registry::resolve(&self.config, name, auth).await?;
@@ -228,15 +228,18 @@ impl ImageStore {
         let fetches: Vec<_> = wanted.into_iter().map(|blob| self.fetch(&found, blob)).collect();
         futures_util::stream::iter(fetches).buffer_unordered(FETCHES_MAX).try_collect::<Vec<()>>().await?;
         let name = name.clone();
-        let install = move |store: &ImageStore| -> Result<Image, ImageError> {
+        let install = move |store: &ImageStore| -> Result<Pulled, ImageError> {
+            let began = SystemTime::now();
             let record = store.install(&found.manifest_bytes, &found.manifest, &found.target)?;
+            let unpacking = Some((began, SystemTime::now()));
             store.content.sync()?;
-            store.name(&record, &[name], false)
+            Ok(Pulled { image: store.name(&record, &[name], false)?, unpacking })
         };
-        let image = self.blocking(install).await.map_err(said)?;
+        let pulled = self.blocking(install).await.map_err(said)?;
+        let image = &pulled.image;
         drop(lock);
         tracing::info!(image = image.id, tags = ?image.tags, bytes = image.size_bytes, "pulled");
-        Ok(image)
+        Ok(pulled)
     }
 
     /// Fetches a blob unless it is there; of several who want it, in whatever process, one does.

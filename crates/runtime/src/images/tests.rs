@@ -240,8 +240,8 @@ async fn removing_leaves_what_others_use_and_nothing_else() {
 async fn a_loaded_image_is_pulled_without_a_registry() {
     let fixture = Fixture::new();
     let loaded = fixture.load(&two_layers("alpine").oci()).await.unwrap().remove(0);
-    assert_eq!(fixture.store.pull("docker.io/library/alpine:latest", None).await.unwrap(), loaded);
-    assert_eq!(fixture.store.pull("alpine", None).await.unwrap(), loaded);
+    assert_eq!(fixture.store.pull("docker.io/library/alpine:latest", None).await.unwrap().image, loaded);
+    assert_eq!(fixture.store.pull("alpine", None).await.unwrap().image, loaded);
     // Deleted by a stranger, its layers come back from the blobs.
     for layer in fixture.store.layers("alpine").await.unwrap() {
         std::fs::remove_dir_all(layer).unwrap();

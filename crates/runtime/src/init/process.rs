@@ -2,22 +2,27 @@
 
 use std::convert::Infallible;
 use std::ffi::CString;
-use std::fs;
+use std::fs::{self, File};
+use std::io::{self, Write as _};
 use std::os::fd::{AsFd, BorrowedFd, IntoRawFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::OFlag;
+use nix::libc;
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::stat::Mode;
+use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 use nix::unistd::{Gid, Uid, chdir, execve, setgroups, setresgid, setresuid, setsid};
 use skiff_sys::caps::{self, Caps};
+use skiff_sys::mount::open_without_links;
 use skiff_sys::process::{dup_onto, reset_signals, set_dumpable, set_keep_caps, set_no_new_privs};
 use skiff_sys::seccomp::Filter;
 use skiff_sys::tty;
 
 use super::overlay::Users;
+use super::root::open_path;
 use super::rootfs::Kept;
 use super::terminal::Terminal;
 use super::users::{self, Identity, Wanted};
@@ -195,6 +200,9 @@ impl Setup {
         }
         let path = CString::new(program.as_os_str().as_encoded_bytes())
             .map_err(|_| Failure::new(128, format!("{program:?} contains a zero byte")))?;
+        if let Some(profile) = &spec.apparmor {
+            confine(profile).map_err(Failure::doing(format_args!("apply the AppArmor profile {profile}")))?;
+        }
         // A filter takes either a capability or no-new-privileges: without the latter it comes before the
         // capabilities go, and its profile has to allow capset.
         match &filter {
@@ -210,6 +218,20 @@ impl Setup {
         let code = if error == nix::Error::ENOENT { 127 } else { 126 };
         Err(Failure::new(code, format!("exec {}: {}", program.display(), words(error))))
     }
+}
+
+/// From the next program on. What is written here must reach the kernel and nobody else: neither a link nor
+/// another file system may be in its way (CVE-2025-52881).
+fn confine(profile: &str) -> io::Result<()> {
+    let root = open_path(Path::new("/"))?;
+    let own = format!("/proc/{}/attr", std::process::id());
+    // Kernels before 5.8 have it where all security modules share one file.
+    let open = |name: &str| open_without_links(root.as_fd(), &Path::new(&own).join(name), libc::O_WRONLY);
+    let file = open("apparmor/exec").or_else(|_| open("exec"))?;
+    if fstatfs(&file)?.filesystem_type() != PROC_SUPER_MAGIC {
+        return Err(io::Error::other("/proc is not a procfs"));
+    }
+    File::from(file).write_all(format!("exec {profile}").as_bytes())
 }
 
 fn install(filter: &Filter) -> Result<(), Failure> {

@@ -12,6 +12,7 @@ use super::cleanup::remove_dir;
 use super::records::{ContainerRecord, RECORD};
 use super::sandboxes::limits;
 use super::{ContainerEntry, Inner, cgroup_error, doing, make_dir, new_id};
+use crate::apparmor;
 use crate::files::write_json;
 use crate::protocol::{Create, Progress, Reply, Request};
 use crate::seccomp;
@@ -108,6 +109,12 @@ impl Inner {
         if let Some((path, bytes)) = &seccomp {
             fs::write(path, bytes).map_err(doing("keep the system call filter"))?;
         }
+        let security = &config.security;
+        let apparmor = apparmor::profile(
+            &security.apparmor,
+            security.privileged,
+            &self.config.data_dir.join("apparmor"),
+        )?;
         let devices = config.devices.iter().map(device).collect::<Result<Vec<_>, _>>()?;
         let group = self.hierarchy.group(&cgroup);
         {
@@ -126,6 +133,7 @@ impl Inner {
             shm: if own_ipc { self.run_dir(sandbox).join(SHM) } else { "/dev/shm".into() },
             join: group.join_files(),
             seccomp: seccomp.map(|(path, _)| path),
+            apparmor,
             devices,
             weakness: self.config.weakness,
         };

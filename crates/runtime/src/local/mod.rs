@@ -292,7 +292,7 @@ impl Runtime for LocalRuntime {
         self.blocking(move |inner| inner.written(&id)).await
     }
 
-    async fn pull_image(&self, reference: &str, auth: Option<RegistryAuth>) -> Result<Image, ImageError> {
+    async fn pull_image(&self, reference: &str, auth: Option<RegistryAuth>) -> Result<Pulled, ImageError> {
         self.inner.images.pull(reference, auth).await
     }
 

@@ -45,6 +45,8 @@ impl Plan {
     }
 
     pub(crate) fn without(mut self, guards: &[Loosened]) -> Plan {
+        // A default profile, where the kernel has any, is one more guard.
+        self.security.apparmor = AppArmor::Unconfined;
         for guard in guards {
             match guard {
                 Loosened::Capability(name) => self.security.capabilities_add.push((*name).into()),

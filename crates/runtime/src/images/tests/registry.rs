@@ -112,7 +112,7 @@ async fn a_pull_brings_the_image_and_a_second_one_sees_a_moved_tag() {
     let name = format!("{}/a/app:v1", registry.host);
     let pulls = (0..4).map(|_| fixture.store.pull(&name, None));
     let mut images: Vec<_> =
-        futures_util::future::join_all(pulls).await.into_iter().map(Result::unwrap).collect();
+        futures_util::future::join_all(pulls).await.into_iter().map(|pulled| pulled.unwrap().image).collect();
     images.dedup();
     assert_eq!(images.len(), 1);
     assert_eq!(images[0].tags, std::slice::from_ref(&name));
@@ -120,10 +120,14 @@ async fn a_pull_brings_the_image_and_a_second_one_sees_a_moved_tag() {
     check_two_layers(&fixture.store, &name).await;
     assert_eq!((fixture.count("layers"), fixture.count("blobs"), fixture.count("tmp")), (2, 4, 0));
     // By digest, from the registry again.
-    assert_eq!(fixture.store.pull(&images[0].digests[0], None).await.unwrap().id, images[0].id);
+    assert_eq!(fixture.store.pull(&images[0].digests[0], None).await.unwrap().image.id, images[0].id);
 
     registry.push("a/app", "v1", &two_layers("-").cmd(["other"])).await;
+    let asked = std::time::SystemTime::now();
     let moved = fixture.store.pull(&name, None).await.unwrap();
+    let (began, ended) = moved.unpacking.unwrap();
+    assert!(asked <= began && began <= ended, "its parts are fetched before they are unpacked");
+    let moved = moved.image;
     assert_ne!(moved.id, images[0].id);
     assert_eq!(fixture.store.get(&name).unwrap().unwrap(), moved);
 
@@ -154,7 +158,7 @@ async fn an_index_gives_the_image_of_this_machine() {
         index(vec![entry(&other, "riscv64"), entry(&own, own_architecture())]).to_string().into_bytes();
     let target = crate::images::digest::Digest::of(&both);
     registry.push_document("app", "both", both, INDEX).await;
-    let image = fixture.store.pull(&format!("{}/app:both", registry.host), None).await.unwrap();
+    let image = fixture.store.pull(&format!("{}/app:both", registry.host), None).await.unwrap().image;
     assert_eq!(image.cmd, ["-c", "id"]);
     assert_eq!(image.digests, [format!("{}/app@{target}", registry.host)]);
     let foreign = index(vec![entry(&other, "riscv64")]).to_string().into_bytes();
@@ -174,7 +178,7 @@ async fn a_private_image_needs_its_password() {
     assert!(said.contains("401") || said.contains("authoriz"), "{said}");
     let said = fixture.store.pull(&name, Some(auth("wrong"))).await.unwrap_err().to_string();
     assert!(!said.contains("wrong"), "a password is in {said}");
-    assert_eq!(fixture.store.pull(&name, Some(auth("pass1"))).await.unwrap().tags, [name]);
+    assert_eq!(fixture.store.pull(&name, Some(auth("pass1"))).await.unwrap().image.tags, [name]);
 }
 
 #[tokio::test]
@@ -188,7 +192,7 @@ async fn a_mirror_is_asked_first_and_the_registry_has_the_last_word() {
     let origin = format!("127.0.0.1:{dead}");
     config.mirrors.insert(origin.clone(), vec![registry.host.clone()]);
     let store = ImageStore::open(config).unwrap();
-    let image = store.pull(&format!("{origin}/library/app:v1"), None).await.unwrap();
+    let image = store.pull(&format!("{origin}/library/app:v1"), None).await.unwrap().image;
     assert_eq!(image.tags, [format!("{origin}/library/app:v1")]);
     let said = store.pull(&format!("{origin}/library/nope:v1"), None).await.unwrap_err().to_string();
     assert!(said.contains("failed to do request") && said.contains(&origin), "{said}");
