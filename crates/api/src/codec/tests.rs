@@ -241,7 +241,7 @@ fn yaml_aliases_cannot_grow_without_bound() {
     }
     let error =
         decode(bomb.as_bytes(), Media::Yaml, &Gvk::new("", "v1", "Pod"), FieldValidation::Warn).unwrap_err();
-    assert!(error.to_string().contains("excessive aliasing"), "{error}");
+    assert!(error.to_string().contains("repetition limit exceeded"), "{error}");
     // Few values, of which one is large.
     let scalar = format!("a: &a {:?}\nb: [{}]\n", "x".repeat(1 << 20), ["*a"; 40].join(","));
     let error = decode(scalar.as_bytes(), Media::Yaml, &Gvk::new("", "v1", "Pod"), FieldValidation::Warn);
@@ -252,6 +252,29 @@ fn yaml_aliases_cannot_grow_without_bound() {
     let whole = format!("kind: Pod\napiVersion: v1\nx: [{}]\n", vec!["1"; 400_000].join(","));
     let read = decode(whole.as_bytes(), Media::Yaml, &Gvk::new("", "v1", "Pod"), FieldValidation::Ignore);
     assert!(read.is_ok(), "what has no alias is no larger than its text");
+}
+
+#[test]
+fn yaml_that_is_too_deep_is_refused_before_it_is_read() {
+    let deep = [
+        format!("x: {}{}", "[".repeat(1_000_000), "]".repeat(1_000_000)),
+        format!("x: {}", "{a: ".repeat(500_000)),
+        format!("x:\n{}a", "- ".repeat(1_000_000)),
+        format!("{}a", "? ".repeat(1_000_000)),
+    ];
+    for text in deep {
+        let error = decode(text.as_bytes(), Media::Yaml, &Gvk::new("", "v1", "Pod"), FieldValidation::Warn);
+        assert!(error.unwrap_err().to_string().contains("exceeded max depth"));
+    }
+    // Brackets of a text are none of the document's, and a rule of dashes is no list.
+    let text = format!(
+        "kind: ConfigMap\napiVersion: v1\ndata:\n  a: |\n    {}\n    {}\n",
+        "[".repeat(5_000),
+        "- ".repeat(50)
+    );
+    let read =
+        decode(text.as_bytes(), Media::Yaml, &Gvk::new("", "v1", "ConfigMap"), FieldValidation::Strict);
+    assert!(read.is_ok(), "{read:?}");
 }
 
 /// Bytes as a Go client writes them, put together by hand: zeros of non-pointers are there too.

@@ -83,9 +83,33 @@ pub(crate) fn json(text: &[u8]) -> Result<Node, String> {
 pub(crate) fn yaml(text: &[u8]) -> Result<Node, String> {
     let size = text.len();
     let text = std::str::from_utf8(text).map_err(|_| "yaml: invalid leading UTF-8 octet".to_owned())?;
+    if is_too_deep(text) {
+        return Err("yaml: exceeded max depth".into());
+    }
     let Some(document) = serde_yaml_ng::Deserializer::from_str(text).next() else { return Ok(Node::Null) };
     let room = Cell::new(size.saturating_mul(VALUE_COST).saturating_add(ALIASED_MAX));
     Tree(&room).deserialize(document).map_err(|e| format!("yaml: {e}"))
+}
+
+/// Brackets that may be open at once, strings' included: as many as Go's YAML reader takes.
+const BRACKETS_MAX: usize = 10_000;
+/// Collections that may begin on one line, one in the other.
+const BEGUN_MAX: usize = 100;
+
+/// Whether reading would take long just to find out that the nesting is refused: the scanner's time grows
+/// with the square of the depth. Strings are not told apart, so the bounds are far beyond [`DEPTH_MAX`].
+fn is_too_deep(text: &str) -> bool {
+    let mut open = 0_usize;
+    let brackets = text.bytes().any(|byte| {
+        match byte {
+            b'[' | b'{' => open += 1,
+            b']' | b'}' => open = open.saturating_sub(1),
+            _ => {}
+        }
+        open > BRACKETS_MAX
+    });
+    let begins = |word: &&str| matches!(*word, "-" | "?" | ":");
+    brackets || text.lines().any(|line| line.split_ascii_whitespace().take_while(begins).count() > BEGUN_MAX)
 }
 
 /// What a value counts besides its text: no document without aliases has more than one a byte.

@@ -48,7 +48,7 @@ impl Peer {
         let subject = parsed.subject();
         let text =
             |value: &x509_parser::x509::AttributeTypeAndValue<'_>| value.as_str().ok().map(str::to_owned);
-        let Some(name) = subject.iter_common_name().find_map(text) else { return Self::Unknown };
+        let Some(name) = skiff_api::certificates::common_name(subject) else { return Self::Unknown };
         let groups: Vec<String> = subject.iter_organization().filter_map(text).collect();
         if api_servers.contains(&name) && groups.iter().any(|group| group == MASTERS) {
             return Self::ApiServer;
