@@ -6,16 +6,19 @@
 //! decision is the kernel's: routes are looked up by it, and the filter's rules are carried out as listed
 //! from it, so that what others put there is found as well.
 
+mod filter;
+mod links;
 mod machine;
 mod report;
+mod tracking;
 
 use std::net::Ipv4Addr;
 
 use skiff_sys::nft::Point;
-use skiff_sys::nft::passage::{self, Packet, Passage};
+use skiff_sys::nft::listing::Layer;
+use skiff_sys::nft::passage::Packet;
 use skiff_sys::nft::words;
 
-use machine::IS_DOWN;
 pub use machine::{Namespace, SandboxAt};
 pub use report::{Asked, Conversation, End, Hop, Packets, Start, Tuple, Way};
 
@@ -89,7 +92,9 @@ impl Walk<'_> {
                         return Err(Error::Invalid(format!("no link of {} leads to {next_hop}", self.name)));
                     }
                 };
-                self.arrive(&Place::Node(&self.node), &link, traveller, &mut ways)?;
+                let (node, mut traveller) = (Place::Node(&self.node), traveller);
+                self.is_asked(&node, &link, *next_hop, &mut traveller);
+                self.arrive(&node, &link, traveller, &mut ways)?;
             }
         }
         Ok(ways)
@@ -191,26 +196,39 @@ impl Walk<'_> {
         this.packet.input = link.into();
         this.packet.output = String::new();
         if link != "lo" {
-            self.not_judged(at, link, &mut this);
             self.tell(at, &mut this, "device", Some(link), &format!("comes in by {link}"));
-            self.recall(at, &mut this);
         }
-        for mut this in self.hook(at, Point::Prerouting, this, ways) {
-            self.undo_destination(at, &mut this);
-            if link == "lo" {
-                self.deliver(at, this, ways)?;
-                continue;
+        for mut this in self.pass(at, Layer::Device, Point::Prerouting, this, ways) {
+            if link != "lo" {
+                self.recall(at, &mut this);
             }
-            let from = Some(this.packet.source);
-            let Some((out, next_hop)) = self.route(at, &mut this, from, Some(link), ways)? else { continue };
-            if out == "lo" {
-                self.deliver(at, this, ways)?;
-            } else {
-                this.packet.output.clone_from(&out);
-                for this in self.hook(at, Point::Forward, this, ways) {
-                    self.leave(at, out.clone(), next_hop, this, ways)?;
-                }
+            for this in self.hook(at, Point::Prerouting, this, ways) {
+                self.go_in(at, link, this, ways)?;
             }
+        }
+        Ok(())
+    }
+
+    /// Where the routes lead what came in by the link.
+    fn go_in(
+        &self,
+        at: &Place<'_>,
+        link: &str,
+        mut this: Traveller,
+        ways: &mut Vec<Way>,
+    ) -> Result<(), Error> {
+        self.undo_destination(at, &mut this);
+        if link == "lo" {
+            return self.deliver(at, this, ways);
+        }
+        let from = Some(this.packet.source);
+        let Some((out, next_hop)) = self.route(at, &mut this, from, Some(link), ways)? else { return Ok(()) };
+        if out == "lo" {
+            return self.deliver(at, this, ways);
+        }
+        this.packet.output.clone_from(&out);
+        for this in self.hook(at, Point::Forward, this, ways) {
+            self.leave(at, out.clone(), next_hop, this, ways)?;
         }
         Ok(())
     }
@@ -230,165 +248,6 @@ impl Walk<'_> {
             self.transmit(at, &link, next_hop, this, ways)?;
         }
         Ok(())
-    }
-
-    fn transmit(
-        &self,
-        at: &Place<'_>,
-        link: &str,
-        next_hop: Option<Ipv4Addr>,
-        mut this: Traveller,
-        ways: &mut Vec<Way>,
-    ) -> Result<(), Error> {
-        if link == "lo" {
-            return self.arrive(at, "lo", this, ways);
-        }
-        let towards = next_hop.unwrap_or(this.packet.destination);
-        let on_bridge = matches!(at, Place::Node(_)) && link == self.bridge;
-        let port = self.sandboxes.iter().find(|sandbox| on_bridge && sandbox.ip == towards);
-        // A bridge whose ports are all down has no carrier either: the port is what to look at.
-        if let Some((veth, why)) =
-            port.and_then(|port| Some((&port.host_link, self.node.down(&port.host_link)?)))
-        {
-            let veth = veth.clone();
-            let far =
-                port.filter(|_| why != IS_DOWN).and_then(|port| Some((port, Namespace::of(port).ok()?)));
-            let down = match far.as_ref().and_then(|(port, far)| Some((port, far.down("eth0")?))) {
-                // Its other end is what somebody set down.
-                Some((port, IS_DOWN)) => {
-                    let why =
-                        format!("{veth} of {} has no carrier: eth0 of {} is down", self.name, port.name);
-                    End::Down { place: port.name.clone(), device: "eth0".into(), why }
-                }
-                _ => {
-                    let why = format!("{veth} of {} {why}", self.name);
-                    End::Down { place: self.name.into(), device: veth.clone(), why }
-                }
-            };
-            return self.ends_down(at, &veth, this, down, ways);
-        }
-        if let Some(why) = at.namespace().down(link) {
-            let down = match at {
-                Place::Sandbox(sandbox, _)
-                    if why != IS_DOWN && self.node.down(&sandbox.host_link) == Some(IS_DOWN) =>
-                {
-                    let veth = sandbox.host_link.clone();
-                    let why =
-                        format!("{link} of {} has no carrier: {veth} of {} is down", sandbox.name, self.name);
-                    End::Down { place: self.name.into(), device: veth, why }
-                }
-                _ => {
-                    let why = format!("{link} of {} {why}", at.name(self.name));
-                    End::Down { place: at.name(self.name), device: link.into(), why }
-                }
-            };
-            return self.ends_down(at, link, this, down, ways);
-        }
-        if on_bridge && port.is_none() {
-            // Nobody answers for the address, so the packet does not even get onto the bridge.
-            let why = format!("no pod on {} has the address {towards}", self.name);
-            self.tell(at, &mut this, "bridge", Some(link), &why);
-            self.end(this, End::Unroutable { place: self.name.into(), why }, ways);
-            return Ok(());
-        }
-        self.neighbour(at, link, towards, port, &mut this);
-        self.not_judged(at, link, &mut this);
-        self.tell(at, &mut this, "device", Some(link), &format!("leaves by {link}"));
-        match at {
-            Place::Sandbox(sandbox, _) => {
-                let node = Place::Node(&self.node);
-                if let Some(why) = self.node.down(&sandbox.host_link) {
-                    let why = format!("{} of {} {why}", sandbox.host_link, self.name);
-                    self.tell(&node, &mut this, "device", Some(&sandbox.host_link), &why);
-                    let device = sandbox.host_link.clone();
-                    self.end(this, End::Down { place: self.name.into(), device, why }, ways);
-                    return Ok(());
-                }
-                let text = format!("veth {} is a port of bridge {}", sandbox.host_link, self.bridge);
-                self.tell(&node, &mut this, "veth", Some(&sandbox.host_link), &text);
-                this.packet.enter_namespace();
-                this.packet.sender_hardware = at.namespace().hardware(link);
-                self.arrive(&node, self.bridge, this, ways)
-            }
-            Place::Node(_) if on_bridge => {
-                let sandbox = self.sandbox(towards)?;
-                let veth = &sandbox.host_link;
-                let text = format!("bridge {} sends it to its port {veth}", self.bridge);
-                self.tell(at, &mut this, "veth", Some(veth), &text);
-                this.packet.enter_namespace();
-                let namespace = Namespace::of(sandbox)?;
-                self.arrive(&Place::Sandbox(sandbox, &namespace), "eth0", this, ways)
-            }
-            Place::Node(_) => {
-                let end = End::Leaves { link: link.into(), next_hop: towards };
-                self.end(this, end, ways);
-                Ok(())
-            }
-        }
-    }
-
-    /// The way ends at `device`, and `down` says what to bring up.
-    fn ends_down(
-        &self,
-        at: &Place<'_>,
-        device: &str,
-        mut this: Traveller,
-        down: End,
-        ways: &mut Vec<Way>,
-    ) -> Result<(), Error> {
-        if let End::Down { why, .. } = &down {
-            self.tell(at, &mut this, "device", Some(device), why);
-        }
-        self.end(this, down, ways);
-        Ok(())
-    }
-
-    /// Says that somebody wrote the neighbour's hardware address down, unless it is known to be right.
-    fn neighbour(
-        &self,
-        at: &Place<'_>,
-        link: &str,
-        towards: Ipv4Addr,
-        port: Option<&SandboxAt>,
-        this: &mut Traveller,
-    ) {
-        let Some(fixed) = at.namespace().fixed_neighbour(link, towards) else { return };
-        let real = match (at, port) {
-            (Place::Node(_), Some(port)) => Namespace::of(port).ok().map(|far| far.hardware("eth0")),
-            (Place::Sandbox(..), _) => Some(self.node.hardware(self.bridge)),
-            (Place::Node(_), None) => None,
-        };
-        let name = |hardware: [u8; 6]| hardware.map(|byte| format!("{byte:02x}")).join(":");
-        let text = match real {
-            Some(real) if real == fixed => return,
-            Some(real) => format!(
-                "a permanent neighbour entry has {towards} at {}, but it is at {}",
-                name(fixed),
-                name(real)
-            ),
-            None => format!(
-                "a permanent neighbour entry has {towards} at {}; whether it is there is not known",
-                name(fixed)
-            ),
-        };
-        let mut hop = this.hop(at, self.name, "neighbour", None, &text);
-        hop.doubtful = true;
-        this.hops.push(hop);
-    }
-
-    /// Says that filters are met here whose rules nobody carried out: what is told afterwards is in doubt.
-    fn not_judged(&self, at: &Place<'_>, link: &str, this: &mut Traveller) {
-        let bridged = matches!(at, Place::Node(_)) && link == self.bridge;
-        for other in at.namespace().elsewhere(bridged) {
-            let text =
-                format!("table {} {} filters here too, which is not judged", other.family, other.table);
-            let mut hop = this.hop(at, self.name, "filter", None, &text);
-            hop.doubtful = true;
-            let told = |known: &Hop| known.place == hop.place && known.text == hop.text;
-            if !this.hops.iter().any(told) {
-                this.hops.push(hop);
-            }
-        }
     }
 
     /// To a socket of this namespace.
@@ -419,127 +278,6 @@ impl Walk<'_> {
             self.end(this, end, ways);
         }
         Ok(())
-    }
-
-    /// Carries out the packet filter's rules at one point. What is left goes on.
-    fn hook(&self, at: &Place<'_>, point: Point, this: Traveller, ways: &mut Vec<Way>) -> Vec<Traveller> {
-        let namespace = at.namespace();
-        let passages = passage::passages(&namespace.filter, namespace, point, &this.packet);
-        let mut onward = Vec::new();
-        for Passage { chance, packet, end, steps } in passages {
-            let mut next = this.clone();
-            next.chance *= chance;
-            next.packet = packet;
-            let last = steps.last().cloned();
-            let mut after = steps.iter().skip(1).cloned().collect::<Vec<_>>().into_iter();
-            for step in steps {
-                // A rule with a name of its own that leaves it to a common chain is what decided.
-                let decided = after.next().filter(|next| next.effect.is_some() && step.leads_to(&next.chain));
-                let decided = decided
-                    .filter(|_| step.comment.is_some())
-                    .and_then(|next| Some(format!("decided: chain {} says {}", next.chain, next.effect?)));
-                let doubt = || step.doubtful.then(String::new);
-                let Some(effect) = step.effect.clone().or(decided).or_else(doubt) else { continue };
-                let mut hop = next.hop(at, self.name, "filter", None, &effect);
-                hop.table = Some(step.table);
-                hop.chain = Some(step.chain);
-                hop.handle = Some(step.handle);
-                hop.comment = step.comment;
-                hop.rule = Some(step.rule);
-                hop.doubtful = step.doubtful;
-                next.hops.push(hop);
-            }
-            let by = last.map_or_else(String::new, |step| {
-                let comment = step.comment.map(|comment| format!(" ({comment})")).unwrap_or_default();
-                format!("chain {} of table {}, rule `{}`{comment}", step.chain, step.table, step.rule)
-            });
-            let place = at.name(self.name);
-            match end {
-                passage::End::Accepted => onward.push(next),
-                passage::End::Dropped => self.end(next, End::Dropped { place, by }, ways),
-                passage::End::Reset | passage::End::Unreachable => {
-                    self.end(next, End::Rejected { place, by }, ways);
-                }
-            }
-        }
-        onward
-    }
-
-    /// Notes the translation that this namespace made, and its mark of the connection.
-    fn remember(&self, at: &Place<'_>, this: &mut Traveller) {
-        let connection = &this.packet.connection;
-        let translated = connection.source_translated || connection.destination_translated;
-        if connection.reply || !translated && connection.mark == 0 {
-            return;
-        }
-        let (source, source_port, destination, destination_port) = connection.original;
-        let conversation = Conversation {
-            place: at.name(self.name),
-            protocol: this.packet.protocol,
-            original: Tuple { source, source_port, destination, destination_port },
-            translated: Tuple::of(&this.packet),
-            mark: connection.mark,
-        };
-        if !this.conversations.contains(&conversation) {
-            this.conversations.push(conversation);
-        }
-    }
-
-    /// Finds the connection that an answer belongs to.
-    fn recall(&self, at: &Place<'_>, this: &mut Traveller) {
-        if !this.packet.connection.reply {
-            return;
-        }
-        let place = at.name(self.name);
-        let answer = Tuple::of(&this.packet).turned();
-        let found = self
-            .conversations
-            .iter()
-            .find(|known| known.place == place && known.translated == answer)
-            .cloned();
-        if let Some(known) = found {
-            let connection = &mut this.packet.connection;
-            connection.mark = known.mark;
-            connection.source_translated = known.original.source != known.translated.source;
-            connection.destination_translated = (known.original.destination, known.original.destination_port)
-                != (known.translated.destination, known.translated.destination_port);
-            let original = known.original;
-            connection.original =
-                (original.source, original.source_port, original.destination, original.destination_port);
-            let answered = known.translated.turned();
-            connection.answered =
-                (answered.source, answered.source_port, answered.destination, answered.destination_port);
-        }
-    }
-
-    /// The answer's destination, as the connection's first packet had its source.
-    fn undo_destination(&self, at: &Place<'_>, this: &mut Traveller) {
-        let connection = &this.packet.connection;
-        let translated = connection.source_translated || connection.destination_translated;
-        if !connection.reply || !translated || this.source_after.is_some() {
-            return;
-        }
-        let (source, source_port, destination, destination_port) = connection.original;
-        this.source_after = Some((destination, destination_port));
-        if this.packet.destination != source {
-            let text =
-                format!("connection tracking: destination {} becomes {source}", this.packet.destination);
-            (this.packet.destination, this.packet.destination_port) = (source, source_port);
-            self.tell(at, this, "conntrack", None, &text);
-        }
-    }
-
-    fn undo_source(&self, this: &mut Traveller) {
-        if let Some((source, port)) = this.source_after.take()
-            && (this.packet.source, this.packet.source_port) != (source, port)
-        {
-            let text = format!(
-                "connection tracking: source {}:{} becomes {source}:{port}",
-                this.packet.source, this.packet.source_port
-            );
-            (this.packet.source, this.packet.source_port) = (source, port);
-            self.tell(&Place::Node(&self.node), this, "conntrack", None, &text);
-        }
     }
 
     fn tell(&self, at: &Place<'_>, this: &mut Traveller, kind: &str, device: Option<&str>, text: &str) {

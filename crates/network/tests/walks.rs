@@ -190,18 +190,6 @@ fn what_is_not_carried_out_is_marked_and_refusals_of_the_routes_have_their_reaso
         way.hops.iter().filter(|hop| hop.doubtful).map(|hop| hop.text.clone()).collect()
     };
     assert_eq!(doubts(&go(&target)), Vec::<String>::new());
-    // A filter of bridges.
-    let hook = "{ type filter hook input priority 0; }";
-    node.netns.command("nft", &["add", "table", "bridge", "alien"]);
-    node.netns.command("nft", &["add", "chain", "bridge", "alien", "stop", hook]);
-    assert_eq!(doubts(&go(&target)), Vec::<String>::new(), "it has no rule");
-    node.netns.command(
-        "nft",
-        &["add", "rule", "bridge", "alien", "stop", "ip", "saddr", &a.ip.to_string(), "drop"],
-    );
-    client.silent(&target);
-    assert_eq!(doubts(&go(&target)), ["table bridge alien filters here too, which is not judged"]);
-    node.netns.command("nft", &["delete", "table", "bridge", "alien"]);
     // A neighbour that somebody wrote down, and wrongly.
     let peer = &b.ip.to_string();
     let entry = |hardware: &str| {
@@ -263,4 +251,92 @@ fn a_rule_with_a_name_that_leads_to_an_accepting_chain_is_told() {
     assert_eq!(named, ["default/allow ingress[0]"]);
     let hop = way.hops.iter().find(|hop| hop.comment.is_some()).unwrap();
     assert_eq!(hop.text, "decided: chain yes says accepted");
+}
+
+#[test]
+fn filters_of_bridges_devices_and_neighbours_are_carried_out() {
+    let lab = Lab::new(1);
+    let node = &lab.nodes[0];
+    let ((client, a), (server, b)) = (sandbox(node, "a"), sandbox(node, "b"));
+    let _server = server.serve_tcp("0.0.0.0:8080", "b");
+    let target = format!("{}:8080", b.ip);
+    let sandboxes = [a.clone(), b.clone()];
+    let go = || one(walk(node, &sandboxes, &Start::Sandbox { ip: a.ip }, &to(&target, false)));
+    let (near, far) = (&a.host_link, &b.host_link);
+    let source = a.ip;
+    // Chain by chain: where it is, a rule that stops the connection, one that does not, and the last link that
+    // the packet passes.
+    for (family, hook, stops, lets, last) in [
+        (
+            "bridge",
+            "prerouting priority 0",
+            format!("ip saddr {source} drop"),
+            "ip saddr 192.0.2.1 drop",
+            near,
+        ),
+        ("bridge", "input priority 0", "tcp dport 8080 drop".to_owned(), "tcp dport 81 drop", near),
+        (
+            "bridge",
+            "output priority 0",
+            "ether type ip drop".into(),
+            "ether type arp drop",
+            &"cbr0".to_owned(),
+        ),
+        (
+            "bridge",
+            "postrouting priority 0",
+            format!("oifname {far} drop"),
+            "udp dport 8080 drop",
+            &"cbr0".into(),
+        ),
+        ("netdev", &format!("ingress device {near} priority 0"), "drop".into(), "ip protocol udp drop", near),
+        (
+            "netdev",
+            "ingress device cbr0 priority 0",
+            "ip daddr 10.0.0.0/8 drop".into(),
+            "accept",
+            &"cbr0".into(),
+        ),
+        ("netdev", &format!("egress device {far} priority 0"), "tcp dport 1-9000 drop".into(), "accept", far),
+    ] {
+        let nft = |text: &str| node.netns.command("nft", &[text]);
+        nft(&format!("add table {family} alien"));
+        nft(&format!("add chain {family} alien stop {{ type filter hook {hook}; }}"));
+        nft(&format!("add rule {family} alien stop {lets}"));
+        let way = go();
+        assert!(matches!(way.end, End::Delivered { .. }), "{family} {hook}: {way:#?}");
+        assert_eq!(client.tcp(&target), format!("b {source}"), "{family} {hook}");
+        nft(&format!("insert rule {family} alien stop {stops}"));
+        let way = go();
+        let End::Dropped { by, .. } = &way.end else { panic!("{family} {hook}: {way:#?}") };
+        assert!(by.starts_with(&format!("chain stop of table {family} alien, rule `")), "{by}");
+        let passed =
+            way.hops.iter().rev().find_map(|hop| hop.device.as_ref().filter(|_| hop.kind != "route"));
+        assert_eq!(passed, Some(last), "{family} {hook}: {way:#?}");
+        client.silent(&target);
+        nft(&format!("delete table {family} alien"));
+    }
+    // What is asked there that nobody knows here, and questions for neighbours, which are asked seldom.
+    for (family, hook, rule, says) in [
+        ("bridge", "input priority 0", "ip ttl 64 drop", "dropped"),
+        ("bridge", "input priority 0", "ip length 40-100 drop", "dropped"),
+        ("arp", "input priority 0", "arp operation request drop", "may drop the question who has"),
+        ("arp", "output priority 0", "drop", "may drop the question who has"),
+    ] {
+        let nft = |text: &str| node.netns.command("nft", &[text]);
+        nft(&format!("add table {family} alien"));
+        nft(&format!("add chain {family} alien stop {{ type filter hook {hook}; }}"));
+        nft(&format!("add rule {family} alien stop {rule}"));
+        let way = go();
+        let doubts: Vec<_> = way.hops.iter().filter(|hop| hop.doubtful).collect();
+        assert!(!doubts.is_empty(), "{family} {rule}: {way:#?}");
+        for doubt in doubts {
+            assert!(doubt.text.starts_with(says), "{family} {rule}: {doubt:#?}");
+            assert_eq!(doubt.table, Some(format!("{family} alien")), "{doubt:#?}");
+            assert_eq!(doubt.chain.as_deref(), Some("stop"));
+        }
+        nft(&format!("delete table {family} alien"));
+    }
+    let way = go();
+    assert!(way.hops.iter().all(|hop| !hop.doubtful), "{way:#?}");
 }

@@ -74,7 +74,8 @@ fn damage_is_named_and_agrees_with_a_real_connection() {
     agrees(&told);
     on(&two, &["nft", "delete table ip foreign"]);
 
-    // One that drops on the bridge itself: what it says is not judged, and so it is no fault.
+    // One that drops on the bridge itself, one at the sender's device, and one whose question nobody can answer
+    // here: that is no fault.
     on(
         &two,
         &[
@@ -83,11 +84,39 @@ fn damage_is_named_and_agrees_with_a_real_connection() {
         ],
     );
     let told = live(&scene);
-    let hops = told["ways"][0]["hops"].to_string();
-    assert!(hops.contains("table bridge alien filters here too"), "{told:#}");
-    assert_eq!(told["live"]["outcome"], "silent", "{told:#}");
+    let summary = told["ways"][0]["summary"].as_str().unwrap_or_default();
+    assert!(summary.contains("chain stop of table bridge alien"), "{told:#}");
+    assert_eq!(told["ways"][0]["verdict"], "Dropped", "{told:#}");
+    agrees(&told);
+    on(&two, &["nft", "flush chain bridge alien stop; add rule bridge alien stop ip ttl 1-255 drop"]);
+    let told = live(&scene);
+    let summary = told["ways"][0]["summary"].as_str().unwrap_or_default();
+    assert!(summary.starts_with("not known") && summary.contains("table bridge alien"), "{told:#}");
+    assert_eq!(
+        (&told["ways"][0]["verdict"], &told["live"]["outcome"]),
+        (&"Unknown".into(), &"silent".into())
+    );
     agrees(&told);
     on(&two, &["nft", "delete table bridge alien"]);
+    let told = live(&scene);
+    assert_eq!(told["ways"][0]["verdict"], "Delivered", "{told:#}");
+    let hops = told["ways"][0]["hops"].as_array().cloned().unwrap_or_default();
+    let sender = hops.iter().find(|hop| hop["kind"] == "veth").and_then(|hop| hop["device"].as_str());
+    let sender = sender.expect("it goes over a veth");
+    on(
+        &one,
+        &[
+            "nft",
+            &format!(
+                "add table netdev alien; add chain netdev alien stop {{ type filter hook ingress device {sender} priority 0; }}; add rule netdev alien stop ip protocol tcp drop"
+            ),
+        ],
+    );
+    let told = live(&scene);
+    let summary = told["ways"][0]["summary"].as_str().unwrap_or_default();
+    assert!(summary.contains("chain stop of table netdev alien"), "{told:#}");
+    agrees(&told);
+    on(&one, &["nft", "delete table netdev alien"]);
 
     // A route that is gone: the way is then over the router, which knows all nodes.
     on(&one, &["ip", "route", "del", &range]);

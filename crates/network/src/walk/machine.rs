@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use skiff_sys::netlink::route::{self, Connection, Link};
 use skiff_sys::netlink::{Family, Socket, in_netns};
-use skiff_sys::nft::listing::{Elsewhere, Listing};
+use skiff_sys::nft::listing::Listing;
 use skiff_sys::nft::passage::Machine;
 
 use crate::{Error, HostPort, Protocol, listeners};
@@ -153,9 +153,10 @@ impl Namespace {
         all.into_iter().find(|one| one.link == index && one.ip == ip).map(|one| one.hardware)
     }
 
-    /// Tables whose rules are not carried out here, and which a packet on this link meets.
-    pub(super) fn elsewhere(&self, bridged: bool) -> impl Iterator<Item = &Elsewhere> {
-        self.filter.elsewhere.iter().filter(move |table| bridged || !table.on_bridges)
+    /// An address that questions for neighbours on the link come from.
+    pub(super) fn address_on(&self, link: &str) -> Option<Ipv4Addr> {
+        let index = self.link(link)?.index;
+        self.addresses.iter().find(|address| address.link == index).map(|address| address.ip)
     }
 
     fn link(&self, name: &str) -> Option<&Link> {

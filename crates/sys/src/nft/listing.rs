@@ -9,28 +9,17 @@ use std::collections::HashMap;
 use std::io;
 
 use super::wire::{GET_CHAIN, GET_ELEMENTS, GET_GENERATION, GET_RULE, GET_SET, read_verdict};
-use super::{Error, Point, Verdict};
+use super::{Error, Point, Verdict, tracer};
 use crate::netlink::{
     ACK, DUMP, Family, Socket, Writer, attribute, attributes, settled, text, was_interrupted,
 };
 
-/// All chains and sets that IPv4 packets can meet.
+/// All chains and sets that IPv4 packets can meet, and the questions for their neighbours.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Listing {
     pub chains: Vec<ListedChain>,
     /// By family, table and name.
     pub sets: HashMap<(u8, String, String), ListedSet>,
-    /// Tables of other hooks that packets meet too. What their rules say is not read.
-    pub elsewhere: Vec<Elsewhere>,
-}
-
-/// A table that filters where no IPv4 hook is: on a bridge, or at a device.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Elsewhere {
-    pub family: &'static str,
-    pub table: String,
-    /// It meets only what a bridge carries from port to port.
-    pub on_bridges: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,13 +31,30 @@ pub struct ListedChain {
     pub rules: Vec<ListedRule>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListedHook {
+    pub layer: Layer,
+    /// At a device, what comes in is before routing, and what goes out after it.
     pub at: Point,
+    /// Where at devices, these; one that ends in `*` stands for all that begin so.
+    pub devices: Vec<String>,
     pub priority: i32,
     pub nat: bool,
     /// What becomes of a packet that no rule decided on.
     pub drops: bool,
+}
+
+/// What a chain filters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Layer {
+    /// Packets, where they are routed.
+    Network,
+    /// Frames, as a bridge carries them.
+    Bridge,
+    /// Frames, as a device takes or sends them.
+    Device,
+    /// Questions for neighbours, and their answers (ARP).
+    Neighbour,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -165,14 +171,22 @@ pub enum ListedValue {
     Verdict(Verdict),
 }
 
+/// A request for all families.
+const ANY: u8 = 0;
 const INET: u8 = 1;
 const IPV4: u8 = libc::AF_INET as u8;
-/// The families whose rules are not carried out here, as `nft` names them (linux/netfilter.h).
-const ELSEWHERE: [(u8, &str); 3] = [(3, "arp"), (5, "netdev"), (7, "bridge")];
+const ARP: u8 = 3;
+const NETDEV: u8 = 5;
+const BRIDGE: u8 = 7;
 
-impl ListedChain {
-    fn drops(&self) -> bool {
-        self.hook.is_some_and(|hook| hook.drops)
+/// The family by `nft`'s name, where a table needs it to be found: what is for IPv4 packets is called by its
+/// table alone.
+pub fn called(family: u8, table: &str) -> String {
+    match family {
+        ARP => format!("arp {table}"),
+        NETDEV => format!("netdev {table}"),
+        BRIDGE => format!("bridge {table}"),
+        _ => table.to_owned(),
     }
 }
 
@@ -187,44 +201,35 @@ impl Listing {
         let failed = |what| move |source| Error::Read { what, source };
         let mut listing = Listing::default();
         let before = generation(socket).map_err(failed("number of changes"))?;
-        for family in [IPV4, INET] {
-            dump(socket, GET_CHAIN, family, &[], |body| listing.chains.extend(read_chain(body)))
-                .map_err(failed("chains"))?;
-        }
-        for family in [IPV4, INET] {
-            dump(socket, GET_RULE, family, &[], |body| listing.add_rule(body)).map_err(failed("rules"))?;
-            let mut names = Vec::new();
-            dump(socket, GET_SET, family, &[], |body| names.extend(read_set(body)))
-                .map_err(failed("sets"))?;
-            for (table, name, mut set) in names {
-                let element = |body: &[u8]| {
-                    let list = body.get(4..).and_then(|body| attribute(body, 3)).unwrap_or(&[]);
-                    let read = attributes(list).filter_map(|(_, element)| read_element(element));
-                    set.elements.extend(read);
-                };
-                match dump(socket, GET_ELEMENTS, family, &[(1, &table), (2, &name)], element) {
-                    // It went away while one looked.
-                    Err(error) if error.raw_os_error() == Some(libc::ENOENT) => continue,
-                    result => result.map_err(failed("elements"))?,
-                }
-                listing.sets.insert((family, table, name), set);
+        let met = |body: &[u8]| {
+            let family = body.first().copied().unwrap_or_default();
+            let table = body.get(4..).and_then(|body| attribute(body, 1)).map(text).unwrap_or_default();
+            // What watches a connection for a moment changes nothing.
+            matches!(family, INET | IPV4 | ARP | NETDEV | BRIDGE) && !table.starts_with(tracer::TABLES)
+        };
+        dump(socket, GET_CHAIN, ANY, &[], |body| {
+            listing.chains.extend(read_chain(body).filter(|_| met(body)));
+        })
+        .map_err(failed("chains"))?;
+        dump(socket, GET_RULE, ANY, &[], |body| listing.add_rule(body)).map_err(failed("rules"))?;
+        let mut names = Vec::new();
+        dump(socket, GET_SET, ANY, &[], |body| {
+            let set = read_set(body).filter(|_| met(body));
+            names.extend(set.map(|(table, name, set)| (body[0], table, name, set)));
+        })
+        .map_err(failed("sets"))?;
+        for (family, table, name, mut set) in names {
+            let element = |body: &[u8]| {
+                let list = body.get(4..).and_then(|body| attribute(body, 3)).unwrap_or(&[]);
+                let read = attributes(list).filter_map(|(_, element)| read_element(element));
+                set.elements.extend(read);
+            };
+            match dump(socket, GET_ELEMENTS, family, &[(1, &table), (2, &name)], element) {
+                // It went away while one looked.
+                Err(error) if error.raw_os_error() == Some(libc::ENOENT) => continue,
+                result => result.map_err(failed("elements"))?,
             }
-        }
-        for (family, name) in ELSEWHERE {
-            let mut chains: Vec<ListedChain> = Vec::new();
-            let mut filled: Vec<String> = Vec::new();
-            dump(socket, GET_CHAIN, family, &[], |body| chains.extend(read_chain(body)))
-                .map_err(failed("chains"))?;
-            dump(socket, GET_RULE, family, &[], |body| {
-                filled.extend(read_rule(body).map(|(_, table, ..)| table));
-            })
-            .map_err(failed("rules"))?;
-            filled.extend(chains.iter().filter(|chain| chain.drops()).map(|chain| chain.table.clone()));
-            filled.sort();
-            filled.dedup();
-            let on_bridges = name == "bridge";
-            let tables = filled.into_iter().map(|table| Elsewhere { family: name, table, on_bridges });
-            listing.elsewhere.extend(tables);
+            listing.sets.insert((family, table, name), set);
         }
         if generation(socket).map_err(failed("number of changes"))? != before {
             return Err(failed("state of one moment")(io::ErrorKind::Interrupted.into()));
@@ -286,18 +291,20 @@ fn be32(bytes: Option<&[u8]>) -> Option<u32> {
 
 fn read_chain(body: &[u8]) -> Option<ListedChain> {
     const POLICY_DROP: u32 = 0;
+    const DEVICE_PREFIX: u16 = 2;
     let (header, rest) = body.split_at_checked(4)?;
     let hook = attribute(rest, 4).and_then(|hook| {
-        let at = match be32(attribute(hook, 1))? {
-            0 => Point::Prerouting,
-            1 => Point::Input,
-            2 => Point::Forward,
-            3 => Point::Output,
-            4 => Point::Postrouting,
-            _ => return None,
-        };
+        let (layer, at) = hook_of(header[0], be32(attribute(hook, 1))?)?;
+        let listed = attributes(attribute(hook, 4).unwrap_or(&[])).map(|(kind, name)| match kind {
+            DEVICE_PREFIX => format!("{}*", text(name)),
+            _ => text(name),
+        });
+        let mut devices: Vec<String> = listed.collect();
+        devices.extend(attribute(hook, 3).map(text).filter(|_| devices.is_empty()));
         Some(ListedHook {
+            layer,
             at,
+            devices,
             priority: be32(attribute(hook, 2))? as i32,
             nat: attribute(rest, 7).map(text).as_deref() == Some("nat"),
             drops: be32(attribute(rest, 5)) == Some(POLICY_DROP),
@@ -309,6 +316,27 @@ fn read_chain(body: &[u8]) -> Option<ListedChain> {
         name: text(attribute(rest, 3)?),
         hook,
         rules: Vec::new(),
+    })
+}
+
+/// Hooks are numbered anew in each family (linux/netfilter.h, netfilter_bridge.h, netfilter_arp.h).
+fn hook_of(family: u8, number: u32) -> Option<(Layer, Point)> {
+    let routed = match number {
+        0 => Some(Point::Prerouting),
+        1 => Some(Point::Input),
+        2 => Some(Point::Forward),
+        3 => Some(Point::Output),
+        4 => Some(Point::Postrouting),
+        _ => None,
+    };
+    Some(match (family, number) {
+        (NETDEV, 0) | (INET, 5) => (Layer::Device, Point::Prerouting),
+        (NETDEV, 1) => (Layer::Device, Point::Postrouting),
+        (ARP, 0) => (Layer::Neighbour, Point::Input),
+        (ARP, 1) => (Layer::Neighbour, Point::Output),
+        (BRIDGE, _) => (Layer::Bridge, routed?),
+        (IPV4 | INET, _) => (Layer::Network, routed?),
+        _ => return None,
     })
 }
 
@@ -451,7 +479,7 @@ mod tests {
         crate::netlink::random::bodies(4, |body| {
             let _ = (read_chain(body), read_rule(body), read_set(body));
             let rest = body.get(4..).unwrap_or(&[]);
-            let _ = (read_element(rest), read_comment(rest));
+            let _ = (read_element(rest), read_comment(rest), hook_of(body.first().copied().unwrap_or(0), 0));
             for name in NAMES {
                 let _ = read_expression(name, rest);
             }

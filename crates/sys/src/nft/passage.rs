@@ -5,11 +5,19 @@
 //! chance. A rule with an expression that this program does not know leaves a mark, so that nobody takes
 //! the outcome for certain.
 
+mod fields;
+mod registers;
+
 use std::net::Ipv4Addr;
 
-use super::listing::{Expression, ListedChain, ListedElement, ListedRule, ListedSet, ListedValue, Listing};
+use super::listing::{
+    Expression, Layer, ListedChain, ListedElement, ListedHook, ListedRule, ListedSet, ListedValue, Listing,
+    VERDICT_REGISTER, called,
+};
 use super::words;
 use super::{Point, Verdict};
+use fields::Loaded;
+use registers::{Held, Registers};
 
 /// The packet and what the kernel keeps beside it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -131,19 +139,31 @@ pub struct Passage {
 const OUTCOMES_MAX: usize = 256;
 /// The kernel's limit of nested jumps.
 const DEPTH_MAX: usize = 16;
-const REGISTERS: usize = 32;
+/// No value in registers is wider than that, in bytes.
+const WIDEST: usize = 16;
 /// All translating chains of a hook run at one place among the others (linux/netfilter_ipv4.h).
 const TRANSLATES_DESTINATION_AT: i32 = -100;
 const TRANSLATES_SOURCE_AT: i32 = 100;
 
-/// All that can become of a packet at a hook.
+/// All that can become of a packet at a hook where it is routed.
 pub fn passages(listing: &Listing, machine: &dyn Machine, at: Point, packet: &Packet) -> Vec<Passage> {
+    passages_of(listing, machine, Layer::Network, at, packet)
+}
+
+/// All that can become of a packet at a hook; for neighbours, of the question who has its destination.
+pub fn passages_of(
+    listing: &Listing,
+    machine: &dyn Machine,
+    layer: Layer,
+    at: Point,
+    packet: &Packet,
+) -> Vec<Passage> {
     let mut outcomes = Vec::new();
     let mut scripts: Vec<Vec<(u32, u32)>> = vec![Vec::new()];
     while let Some(script) = scripts.pop() {
         let draws = outcomes.len() + scripts.len() < OUTCOMES_MAX;
         let mut run =
-            Run { listing, machine, script: &script, draws, drawn: 0, wants: None, steps: Vec::new() };
+            Run { listing, machine, layer, script: &script, draws, drawn: 0, wants: None, steps: Vec::new() };
         let (end, packet) = run.hook(at, packet.clone());
         match run.wants {
             Some(modulus) => {
@@ -163,9 +183,22 @@ pub fn passages(listing: &Listing, machine: &dyn Machine, at: Point, packet: &Pa
     outcomes
 }
 
+impl ListedHook {
+    /// Whether the packet is at its device, where it has one.
+    fn is_at(&self, packet: &Packet) -> bool {
+        let device = if self.at == Point::Prerouting { &packet.input } else { &packet.output };
+        self.layer != Layer::Device
+            || self.devices.iter().any(|name| match name.strip_suffix('*') {
+                Some(prefix) => device.starts_with(prefix),
+                None => name == device,
+            })
+    }
+}
+
 struct Run<'a> {
     listing: &'a Listing,
     machine: &'a dyn Machine,
+    layer: Layer,
     /// The draws made so far: number and modulus.
     script: &'a [(u32, u32)],
     /// Whether more draws are told apart.
@@ -187,25 +220,31 @@ enum Fate {
 
 impl Run<'_> {
     fn hook(&mut self, at: Point, mut packet: Packet) -> (End, Packet) {
-        let mut chains: Vec<&ListedChain> =
-            self.listing.chains.iter().filter(|chain| chain.hook.is_some_and(|hook| hook.at == at)).collect();
+        let layer = self.layer;
+        let mut chains: Vec<(&ListedChain, &ListedHook)> = self
+            .listing
+            .chains
+            .iter()
+            .filter_map(|chain| Some((chain, chain.hook.as_ref()?)))
+            .filter(|(_, hook)| hook.layer == layer && hook.at == at && hook.is_at(&packet))
+            .collect();
         let nat_at = match at {
             Point::Prerouting | Point::Output => TRANSLATES_DESTINATION_AT,
             _ => TRANSLATES_SOURCE_AT,
         };
-        chains.sort_by_key(|chain| {
-            let hook = chain.hook.expect("filtered");
-            if hook.nat { (nat_at, hook.priority) } else { (hook.priority, i32::MIN) }
-        });
-        for chain in chains {
-            let Some(hook) = chain.hook else { continue };
+        chains.sort_by_key(
+            |(_, hook)| {
+                if hook.nat { (nat_at, hook.priority) } else { (hook.priority, i32::MIN) }
+            },
+        );
+        for (chain, hook) in chains {
             // A connection is translated by its first packet alone, and by one chain of a kind.
             if hook.nat && (!packet.connection.new || is_bound(at, &packet)) {
                 continue;
             }
             let end = self.chain(chain, &mut packet, 0).unwrap_or(if hook.drops {
                 self.steps.push(Step {
-                    table: chain.table.clone(),
+                    table: called(chain.family, &chain.table),
                     chain: chain.name.clone(),
                     handle: 0,
                     comment: None,
@@ -248,7 +287,7 @@ impl Run<'_> {
     }
 
     fn rule(&mut self, chain: &ListedChain, rule: &ListedRule, packet: &mut Packet) -> Fate {
-        let mut registers = [0u8; 4 * REGISTERS];
+        let mut registers = Registers::default();
         let before = packet.clone();
         let mut doubtful = false;
         let mut fate = Fate::Continue;
@@ -276,7 +315,7 @@ impl Run<'_> {
                 },
             );
             self.steps.push(Step {
-                table: chain.table.clone(),
+                table: called(chain.family, &chain.table),
                 chain: chain.name.clone(),
                 handle: rule.handle,
                 comment: rule.comment.clone(),
@@ -293,61 +332,92 @@ impl Run<'_> {
         chain: &ListedChain,
         expression: &Expression,
         packet: &mut Packet,
-        registers: &mut [u8; 4 * REGISTERS],
+        registers: &mut Registers,
     ) -> Option<Done> {
+        // What can't be known leaves doubt, here and wherever it is looked at.
+        let doubt = |registers: &mut Registers, into: usize, length: usize| {
+            registers.forget(into, length);
+            Some(Done::Doubt)
+        };
+        let next = |put: Option<()>| put.map(|()| Done::Next);
+        let holds =
+            |registers: &Registers, from: usize, length: usize, is: &dyn Fn(&[u8]) -> bool| match registers
+                .get(from, length)?
+            {
+                Held::Known(value) => is(&value).then_some(Done::Next),
+                Held::Unknown => Some(Done::Doubt),
+            };
         match expression {
             Expression::Payload { base, offset, length, into } => {
-                put(registers, *into, &payload(packet, *base, *offset, *length)?)
+                match fields::payload(self.layer, packet, *base, *offset, *length) {
+                    Loaded::Bytes(bytes) => next(registers.put(*into, &bytes)),
+                    Loaded::Unknown => doubt(registers, *into, *length),
+                    Loaded::Absent => None,
+                }
             }
-            Expression::Meta { key, into } => match meta(packet, *key) {
-                Some(bytes) => put(registers, *into, &bytes),
-                None => Some(Done::Doubt),
+            Expression::Meta { key, into } => match fields::meta(self.layer, packet, *key) {
+                Some(bytes) => next(registers.put(*into, &bytes)),
+                None => doubt(registers, *into, WIDEST),
             },
-            Expression::Connection { key, reply, into } => match connection(packet, *key, *reply) {
-                Some(bytes) => put(registers, *into, &bytes),
-                None => Some(Done::Doubt),
-            },
-            Expression::SetMark { from } => {
-                let word = registers.get(4 * from..4 * from + 4)?;
-                packet.connection.mark = u32::from_ne_bytes(word.try_into().ok()?);
-                Some(Done::Next)
+            Expression::Connection { key, reply, into } => {
+                // Elsewhere the kernel has not looked for its connection, or looks on its own.
+                let routed = self.layer == Layer::Network;
+                match fields::connection(packet, *key, *reply).filter(|_| routed) {
+                    Some(bytes) => next(registers.put(*into, &bytes)),
+                    None => doubt(registers, *into, WIDEST),
+                }
             }
-            Expression::Constant { bytes, into } => put(registers, *into, bytes),
+            Expression::SetMark { from } => match registers.get(*from, 4)? {
+                Held::Known(word) => {
+                    packet.connection.mark = u32::from_ne_bytes(word.try_into().ok()?);
+                    Some(Done::Next)
+                }
+                Held::Unknown => Some(Done::Doubt),
+            },
+            Expression::Constant { bytes, into } => next(registers.put(*into, bytes)),
             Expression::Verdict(verdict) => Some(Done::Fate(fate(verdict))),
             Expression::Compare { from, operator, bytes } => {
-                let value = registers.get(4 * from..4 * from + bytes.len())?;
-                let holds = match operator {
+                holds(registers, *from, bytes.len(), &|value| match operator {
                     0 => value == bytes.as_slice(),
                     1 => value != bytes.as_slice(),
                     2 => value < bytes.as_slice(),
                     3 => value <= bytes.as_slice(),
                     4 => value > bytes.as_slice(),
                     _ => value >= bytes.as_slice(),
-                };
-                holds.then_some(Done::Next)
+                })
             }
             Expression::Range { from, unequal, first, last } => {
-                let value = registers.get(4 * from..4 * from + first.len())?;
-                let inside = first.as_slice() <= value && value <= last.as_slice();
-                (inside != *unequal).then_some(Done::Next)
+                let inside = |value: &[u8]| first.as_slice() <= value && value <= last.as_slice();
+                holds(registers, *from, first.len(), &|value| inside(value) != *unequal)
             }
-            Expression::Bitwise { from, into, mask, xor } => {
-                let value = registers.get(4 * from..4 * from + mask.len())?;
-                let bytes: Vec<u8> =
-                    value.iter().zip(mask).zip(xor).map(|((value, mask), xor)| value & mask ^ xor).collect();
-                put(registers, *into, &bytes)
-            }
+            Expression::Bitwise { from, into, mask, xor } => match registers.get(*from, mask.len())? {
+                Held::Known(value) => {
+                    let bits = value.iter().zip(mask).zip(xor);
+                    let bytes: Vec<u8> = bits.map(|((value, mask), xor)| value & mask ^ xor).collect();
+                    next(registers.put(*into, &bytes))
+                }
+                Held::Unknown => {
+                    registers.forget(*into, mask.len());
+                    Some(Done::Next)
+                }
+            },
             Expression::Lookup { set, from, into, inverted } => {
-                let found = self
-                    .listing
-                    .sets
-                    .get(&(chain.family, chain.table.clone(), set.clone()))
-                    .and_then(|set| find(set, registers.get(4 * from..)?));
+                let set = self.listing.sets.get(&(chain.family, chain.table.clone(), set.clone()));
+                let length = set.and_then(|set| Some(set.elements.first()?.key.len())).unwrap_or(0);
+                let found = match registers.get(*from, length)? {
+                    Held::Known(key) => set.and_then(|set| find(set, &key)),
+                    Held::Unknown => {
+                        if let Some(into) = into.filter(|into| *into != VERDICT_REGISTER) {
+                            registers.forget(into, WIDEST);
+                        }
+                        return Some(Done::Doubt);
+                    }
+                };
                 match (found, into) {
                     (found, None) => (found.is_some() != *inverted).then_some(Done::Next),
                     (None, Some(_)) => None,
                     (Some(ListedValue::Verdict(verdict)), Some(_)) => Some(Done::Fate(fate(&verdict))),
-                    (Some(ListedValue::Data(bytes)), Some(into)) => put(registers, *into, &bytes),
+                    (Some(ListedValue::Data(bytes)), Some(into)) => next(registers.put(*into, &bytes)),
                     (Some(ListedValue::Member), Some(_)) => Some(Done::Doubt),
                 }
             }
@@ -365,36 +435,26 @@ impl Run<'_> {
                     }
                 };
                 self.drawn += usize::from(*modulus > 1);
-                put(registers, *into, &(number + offset).to_ne_bytes())
+                next(registers.put(*into, &(number + offset).to_ne_bytes()))
             }
             Expression::AddressType { source, into } => {
                 const UNICAST: u32 = 1;
                 const LOCAL: u32 = 2;
                 let address = if *source { packet.source } else { packet.destination };
                 let kind = if self.machine.is_local(address) { LOCAL } else { UNICAST };
-                put(registers, *into, &kind.to_ne_bytes())
+                next(registers.put(*into, &kind.to_ne_bytes()))
             }
             Expression::Translate { source, address, port } => {
-                let word = |register: &Option<usize>| {
-                    register.and_then(|register| {
-                        <[u8; 4]>::try_from(registers.get(4 * register..4 * register + 4)?).ok()
-                    })
+                let word = |register: &Option<usize>| match register.and_then(|from| registers.get(from, 4)) {
+                    Some(Held::Known(word)) => Ok(<[u8; 4]>::try_from(word).ok()),
+                    Some(Held::Unknown) => Err(Done::Doubt),
+                    None => Ok(None),
                 };
-                let address = word(address).map(Ipv4Addr::from);
-                let port = word(port).map(|bytes| u16::from_be_bytes([bytes[0], bytes[1]]));
-                if *source {
-                    packet.source = address.unwrap_or(packet.source);
-                    packet.source_port = port.unwrap_or(packet.source_port);
-                    packet.connection.answered.2 = packet.source;
-                    packet.connection.answered.3 = packet.source_port;
-                    packet.connection.source_translated = true;
-                } else {
-                    packet.destination = address.unwrap_or(packet.destination);
-                    packet.destination_port = port.unwrap_or(packet.destination_port);
-                    packet.connection.answered.0 = packet.destination;
-                    packet.connection.answered.1 = packet.destination_port;
-                    packet.connection.destination_translated = true;
-                }
+                let (address, port) = match (word(address), word(port)) {
+                    (Ok(address), Ok(port)) => (address, port),
+                    (Err(doubt), _) | (_, Err(doubt)) => return Some(doubt),
+                };
+                translate(packet, *source, address.map(Ipv4Addr::from), port);
                 Some(Done::Fate(Fate::End(End::Accepted)))
             }
             Expression::Masquerade => {
@@ -410,8 +470,29 @@ impl Run<'_> {
                 Some(Done::Fate(Fate::End(if *reset { End::Reset } else { End::Unreachable })))
             }
             Expression::Aside(_) => Some(Done::Next),
-            Expression::Unknown(_) => Some(Done::Doubt),
+            Expression::Unknown(_) => {
+                registers.forget_all();
+                Some(Done::Doubt)
+            }
         }
+    }
+}
+
+/// To an address and a port, where there is one.
+fn translate(packet: &mut Packet, source: bool, address: Option<Ipv4Addr>, port: Option<[u8; 4]>) {
+    let port = port.map(|bytes| u16::from_be_bytes([bytes[0], bytes[1]]));
+    if source {
+        packet.source = address.unwrap_or(packet.source);
+        packet.source_port = port.unwrap_or(packet.source_port);
+        packet.connection.answered.2 = packet.source;
+        packet.connection.answered.3 = packet.source_port;
+        packet.connection.source_translated = true;
+    } else {
+        packet.destination = address.unwrap_or(packet.destination);
+        packet.destination_port = port.unwrap_or(packet.destination_port);
+        packet.connection.answered.0 = packet.destination;
+        packet.connection.answered.1 = packet.destination_port;
+        packet.connection.destination_translated = true;
     }
 }
 
@@ -420,14 +501,6 @@ fn is_bound(at: Point, packet: &Packet) -> bool {
         Point::Prerouting | Point::Output => packet.connection.destination_translated,
         _ => packet.connection.source_translated,
     }
-}
-
-/// Fills whole words, as the kernel does.
-fn put(registers: &mut [u8; 4 * REGISTERS], into: usize, bytes: &[u8]) -> Option<Done> {
-    let place = registers.get_mut(4 * into..4 * into + bytes.len().next_multiple_of(4))?;
-    place.fill(0);
-    place[..bytes.len()].copy_from_slice(bytes);
-    Some(Done::Next)
 }
 
 enum Done {
@@ -447,109 +520,9 @@ fn fate(verdict: &Verdict) -> Fate {
     }
 }
 
-/// Bytes of the headers, as far as they are known: addresses, protocol and ports.
-fn payload(packet: &Packet, base: u32, offset: usize, length: usize) -> Option<Vec<u8>> {
-    const LINK: u32 = 0;
-    const NETWORK: u32 = 1;
-    const TRANSPORT: u32 = 2;
-    let mut header = [0u8; 20];
-    match base {
-        LINK => {
-            header[6..12].copy_from_slice(&packet.sender_hardware);
-            header[12..14].copy_from_slice(&0x0800u16.to_be_bytes());
-        }
-        NETWORK => {
-            header[0] = 0x45;
-            header[8] = 64;
-            header[9] = packet.protocol;
-            header[12..16].copy_from_slice(&packet.source.octets());
-            header[16..20].copy_from_slice(&packet.destination.octets());
-        }
-        TRANSPORT => {
-            header[..2].copy_from_slice(&packet.source_port.to_be_bytes());
-            header[2..4].copy_from_slice(&packet.destination_port.to_be_bytes());
-            const SYN: u8 = 2;
-            const ACK: u8 = 0x10;
-            header[13] = if packet.connection.new { SYN } else { ACK };
-        }
-        _ => return None,
-    }
-    header.get(offset..offset + length).map(<[u8]>::to_vec)
-}
-
-fn meta(packet: &Packet, key: u32) -> Option<Vec<u8>> {
-    const PROTOCOL: u32 = 1;
-    const MARK: u32 = 3;
-    const INPUT_NAME: u32 = 6;
-    const OUTPUT_NAME: u32 = 7;
-    const FAMILY: u32 = 15;
-    const TRANSPORT: u32 = 16;
-    let name = |name: &str| {
-        let mut bytes = [0u8; 16];
-        bytes[..name.len().min(15)].copy_from_slice(&name.as_bytes()[..name.len().min(15)]);
-        bytes.to_vec()
-    };
-    Some(match key {
-        PROTOCOL => 0x0800u16.to_be_bytes().to_vec(),
-        MARK => vec![0; 4],
-        INPUT_NAME => name(&packet.input),
-        OUTPUT_NAME => name(&packet.output),
-        FAMILY => vec![libc::AF_INET as u8],
-        TRANSPORT => vec![packet.protocol],
-        _ => return None,
-    })
-}
-
-fn connection(packet: &Packet, key: u32, reply: Option<bool>) -> Option<Vec<u8>> {
-    const STATE: u32 = 0;
-    const DIRECTION: u32 = 1;
-    const STATUS: u32 = 2;
-    const MARK: u32 = 3;
-    const L3_PROTOCOL: u32 = 7;
-    const ANY_SOURCE: u32 = 8;
-    const ANY_DESTINATION: u32 = 9;
-    const PROTOCOL: u32 = 10;
-    const SOURCE_PORT: u32 = 11;
-    const DESTINATION_PORT: u32 = 12;
-    const SOURCE: u32 = 19;
-    const DESTINATION: u32 = 20;
-    const ESTABLISHED: u32 = 2;
-    const NEW: u32 = 8;
-    const CONFIRMED: u32 = 8;
-    const SEEN_REPLY: u32 = 2;
-    const SOURCE_TRANSLATED: u32 = 16;
-    const DESTINATION_TRANSLATED: u32 = 32;
-    let this = &packet.connection;
-    let (source, source_port, destination, destination_port) =
-        if reply.unwrap_or(this.reply) { this.answered } else { this.original };
-    match key {
-        STATE => Some((if this.new { NEW } else { ESTABLISHED }).to_ne_bytes().to_vec()),
-        DIRECTION => Some(vec![u8::from(this.reply)]),
-        STATUS => {
-            let mut bits = if this.new { 0 } else { CONFIRMED | SEEN_REPLY };
-            if this.source_translated {
-                bits |= SOURCE_TRANSLATED;
-            }
-            if this.destination_translated {
-                bits |= DESTINATION_TRANSLATED;
-            }
-            Some(bits.to_ne_bytes().to_vec())
-        }
-        MARK => Some(this.mark.to_ne_bytes().to_vec()),
-        L3_PROTOCOL => Some(vec![libc::AF_INET as u8]),
-        PROTOCOL => Some(vec![packet.protocol]),
-        SOURCE | ANY_SOURCE => Some(source.octets().to_vec()),
-        DESTINATION | ANY_DESTINATION => Some(destination.octets().to_vec()),
-        SOURCE_PORT => Some(source_port.to_be_bytes().to_vec()),
-        DESTINATION_PORT => Some(destination_port.to_be_bytes().to_vec()),
-        _ => None,
-    }
-}
-
 /// The element that the key is, or whose range it lies in.
-fn find(set: &ListedSet, registers: &[u8]) -> Option<ListedValue> {
+fn find(set: &ListedSet, key: &[u8]) -> Option<ListedValue> {
     let inside = |element: &&ListedElement| {
-        let Some(key) = registers.get(..element.key.len()) else { return false };
         match &element.key_end {
             Some(end) => {
                 // Each part of a concatenation is a range of its own.
@@ -566,7 +539,7 @@ fn find(set: &ListedSet, registers: &[u8]) -> Option<ListedValue> {
     let border = set
         .elements
         .iter()
-        .filter(|element| registers.get(..element.key.len()).is_some_and(|key| element.key.as_slice() <= key))
+        .filter(|element| element.key.as_slice() <= key)
         // Where one range ends and the next begins at the same key, the beginning counts.
         .max_by(|a, b| a.key.cmp(&b.key).then(b.end.cmp(&a.end)))?;
     (!border.end).then(|| border.value.clone())

@@ -15,6 +15,7 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::fd::{AsFd, BorrowedFd};
 
+use super::listing::called;
 use super::wire::{Batch, read_verdict};
 use super::{Chain, Comparison::Equal, Field, Hook, Point, Register, Rule, Type, words};
 use crate::netlink::{Family, Message, Socket, attribute, messages, text};
@@ -34,6 +35,7 @@ pub enum Signature {
 /// A rule that a packet met and that said what is to be done, or a chain's policy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Met {
+    /// As [`called`].
     pub table: String,
     pub chain: String,
     /// Zero for the chain's policy.
@@ -177,6 +179,7 @@ impl Seen {
         let body = message.body.get(4..)?;
         let number = |kind| Some(u32::from_be_bytes(attribute(body, kind)?.try_into().ok()?));
         let (table, chain) = (text(attribute(body, 1)?), text(attribute(body, 2)?));
+        let family = *message.body.first()?;
         let id = number(6)?;
         // The headers are told with the first rule of a base chain alone.
         if let (Some(network), Some(transport)) = (attribute(body, 8), attribute(body, 9)) {
@@ -205,6 +208,7 @@ impl Seen {
             (handle, verdict.map_or_else(|| "continue".into(), |verdict| words::verdict_words(&verdict)))
         };
         let Packet { answer, source, destination } = packet;
+        let table = called(family, &table);
         Some(Met { table, chain, handle, verdict, answer, source, destination })
     }
 }

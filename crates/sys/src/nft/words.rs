@@ -20,6 +20,7 @@ enum Kind {
     Address,
     Port,
     Protocol,
+    EthernetType,
     Name,
     AddressType,
     State,
@@ -55,6 +56,7 @@ fn say(expression: &Expression, held: &mut [Held]) -> Option<String> {
             put(*into, &words, kind)
         }
         Expression::Meta { key, into } => match key {
+            1 => put(*into, "meta protocol", Kind::EthernetType),
             3 => put(*into, "meta mark", Kind::Number),
             4 => put(*into, "iif", Kind::Number),
             5 => put(*into, "oif", Kind::Number),
@@ -164,6 +166,7 @@ fn say(expression: &Expression, held: &mut [Held]) -> Option<String> {
 
 fn field(base: u32, offset: usize, length: usize) -> (String, Kind) {
     let (name, kind) = match (base, offset, length) {
+        (0, 12, 2) => ("ether type", Kind::EthernetType),
         (1, 12, 4) => ("ip saddr", Kind::Address),
         (1, 16, 4) => ("ip daddr", Kind::Address),
         (1, 9, 1) => ("ip protocol", Kind::Protocol),
@@ -186,6 +189,8 @@ fn value(kind: Kind, bytes: &[u8]) -> String {
         (Kind::Address, Some(word), _) => Ipv4Addr::from(word).to_string(),
         (Kind::Port, _, [high, low]) => u16::from_be_bytes([*high, *low]).to_string(),
         (Kind::Protocol, _, [number]) => protocol(*number).into(),
+        (Kind::EthernetType, _, [8, 0]) => "ip".into(),
+        (Kind::EthernetType, _, [8, 6]) => "arp".into(),
         (Kind::Name, ..) => format!("\"{}\"", String::from_utf8_lossy(bytes).trim_end_matches('\0')),
         (Kind::AddressType, Some(word), _) => match u32::from_ne_bytes(word) {
             1 => "unicast".into(),

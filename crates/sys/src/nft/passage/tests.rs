@@ -1,6 +1,6 @@
 //! Rulesets of a few rules, and what becomes of a packet.
 
-use super::super::listing::{ListedHook, VERDICT_REGISTER};
+use super::fields::{connection, meta, payload};
 use super::*;
 
 const INET: u8 = 1;
@@ -42,12 +42,13 @@ fn chain(name: &str, rules: Vec<ListedRule>) -> ListedChain {
 }
 
 fn hooked(name: &str, at: Point, priority: i32, rules: Vec<ListedRule>) -> ListedChain {
-    let hook = ListedHook { at, priority, nat: false, drops: false };
+    let hook =
+        ListedHook { layer: Layer::Network, at, devices: Vec::new(), priority, nat: false, drops: false };
     ListedChain { hook: Some(hook), ..chain(name, rules) }
 }
 
 fn translating(name: &str, at: Point, priority: i32, rules: Vec<ListedRule>) -> ListedChain {
-    let hook = ListedHook { at, priority, nat: true, drops: false };
+    let hook = ListedHook { nat: true, ..hooked("", at, priority, Vec::new()).hook.unwrap() };
     ListedChain { hook: Some(hook), ..chain(name, rules) }
 }
 
@@ -234,17 +235,74 @@ fn masks_leave_their_bits_and_turn_those_of_the_other() {
 #[test]
 fn headers_are_those_of_ethernet_ipv4_and_the_ports() {
     let packet = Packet { sender_hardware: [2, 0, 0, 0, 0, 9], ..packet() };
-    let read = |base, offset, length| payload(&packet, base, offset, length);
-    assert_eq!(read(0, 6, 8), Some(vec![2, 0, 0, 0, 0, 9, 8, 0]));
-    assert_eq!(read(1, 0, 1), Some(vec![0x45]));
-    assert_eq!(read(1, 8, 2), Some(vec![64, 6]));
-    assert_eq!(read(1, 12, 8), Some(vec![10, 244, 0, 2, 10, 245, 0, 3]));
-    assert_eq!(read(2, 0, 4), Some(vec![0x9c, 0x40, 0, 80]));
-    assert_eq!(read(2, 13, 1), Some(vec![2]), "the first packet is a SYN");
+    let of = |layer, packet: &Packet, base, offset, length| payload(layer, packet, base, offset, length);
+    let read = |base, offset, length| of(Layer::Network, &packet, base, offset, length);
+    let is = |bytes: &[u8]| Loaded::Bytes(bytes.to_vec());
+    assert_eq!(read(0, 6, 8), is(&[2, 0, 0, 0, 0, 9, 8, 0]));
+    assert_eq!(read(1, 0, 1), is(&[0x45]));
+    assert_eq!(read(1, 9, 1), is(&[6]));
+    assert_eq!(read(1, 12, 8), is(&[10, 244, 0, 2, 10, 245, 0, 3]));
+    assert_eq!(read(2, 0, 4), is(&[0x9c, 0x40, 0, 80]));
+    assert_eq!(read(2, 13, 1), is(&[2]), "the first packet is a SYN");
     let mut later = packet.clone();
     later.connection.new = false;
-    assert_eq!(payload(&later, 2, 13, 1), Some(vec![0x10]));
-    assert_eq!((read(1, 16, 4).is_some(), read(1, 17, 4), read(3, 0, 1)), (true, None, None));
+    assert_eq!(of(Layer::Network, &later, 2, 13, 1), is(&[0x10]));
+    assert_eq!((read(1, 16, 4), read(3, 0, 1)), (is(&[10, 245, 0, 3]), Loaded::Absent));
+    // Whom it is for on the link, how long it is and how far it has come, and what follows.
+    for (base, offset, length) in
+        [(0, 5, 2), (0, 13, 2), (1, 2, 2), (1, 3, 1), (1, 8, 1), (1, 17, 4), (2, 20, 1)]
+    {
+        assert_eq!(read(base, offset, length), Loaded::Unknown, "{base} {offset} {length}");
+    }
+    let strange = Packet { sender_hardware: [0; 6], protocol: 17, ..packet.clone() };
+    assert_eq!(of(Layer::Device, &strange, 0, 8, 4), Loaded::Unknown);
+    assert_eq!(of(Layer::Device, &strange, 0, 12, 2), is(&[8, 0]));
+    assert_eq!(of(Layer::Device, &strange, 2, 4, 2), Loaded::Unknown);
+    assert_eq!(read(2, 4, 2), is(&[0, 0]));
+    // Who has an address, and who asks.
+    let asks = |offset, length| of(Layer::Neighbour, &packet, 1, offset, length);
+    assert_eq!(asks(6, 2), is(&[0, 1]));
+    assert_eq!((asks(14, 4), asks(24, 4)), (is(&[10, 244, 0, 2]), is(&[10, 245, 0, 3])));
+    assert_eq!((asks(8, 6), asks(18, 6)), (Loaded::Unknown, Loaded::Unknown));
+    assert_eq!(of(Layer::Neighbour, &packet, 0, 12, 2), is(&[8, 6]));
+    assert_eq!(of(Layer::Neighbour, &packet, 2, 0, 2), Loaded::Absent);
+    let mut answer = packet.clone();
+    answer.connection.reply = true;
+    assert_eq!(of(Layer::Neighbour, &answer, 1, 6, 2), is(&[0, 2]));
+}
+
+#[test]
+fn chains_of_other_layers_are_met_there_alone_and_at_their_devices() {
+    let at = |family, layer, at, devices: &[&str], rules| {
+        let hook = ListedHook {
+            layer,
+            devices: devices.iter().map(|name| (*name).to_owned()).collect(),
+            ..hooked("", at, 0, Vec::new()).hook.unwrap()
+        };
+        ListedChain { family, hook: Some(hook), ..chain("c", rules) }
+    };
+    let drop = || vec![verdict(Verdict::Drop)];
+    let bridge = at(7, Layer::Bridge, Point::Output, &[], drop());
+    let device = at(5, Layer::Device, Point::Postrouting, &["none0", "up*"], drop());
+    let comes = at(5, Layer::Device, Point::Prerouting, &["up0"], drop());
+    let listing = listing(vec![bridge, device, comes]);
+    let ends = |layer, at| {
+        let passage = passages_of(&listing, &Here, layer, at, &packet()).remove(0);
+        (passage.end, passage.steps.first().map(|step| step.table.clone()))
+    };
+    assert_eq!(ends(Layer::Network, Point::Output), (End::Accepted, None));
+    assert_eq!(ends(Layer::Bridge, Point::Output), (End::Dropped, Some("bridge t".into())));
+    assert_eq!(ends(Layer::Bridge, Point::Input), (End::Accepted, None));
+    assert_eq!(ends(Layer::Device, Point::Postrouting), (End::Dropped, Some("netdev t".into())));
+    // It comes in by another device.
+    assert_eq!(ends(Layer::Device, Point::Prerouting), (End::Accepted, None));
+    // There the connection is not known.
+    let state = Expression::Connection { key: 0, reply: None, into: 0 };
+    let rules = vec![rule(vec![state, Expression::Verdict(Verdict::Drop)])];
+    let listing =
+        Listing { chains: vec![at(7, Layer::Bridge, Point::Forward, &[], rules)], ..Listing::default() };
+    let passage = passages_of(&listing, &Here, Layer::Bridge, Point::Forward, &packet()).remove(0);
+    assert!(passage.steps[0].doubtful, "{passage:?}");
 }
 
 #[test]
@@ -254,7 +312,7 @@ fn metadata_is_what_the_packet_came_with() {
         bytes.resize(16, 0);
         Some(bytes)
     };
-    let read = |key| meta(&packet(), key);
+    let read = |key| meta(Layer::Network, &packet(), key);
     assert_eq!(read(1), Some(vec![8, 0]));
     assert_eq!(read(3), Some(vec![0; 4]));
     assert_eq!((read(6), read(7)), (name("in0"), name("up0")));
@@ -262,7 +320,10 @@ fn metadata_is_what_the_packet_came_with() {
     assert_eq!(read(16), Some(vec![6]));
     assert_eq!(read(99), None);
     let long = Packet { input: "a-link-of-twenty-chars".into(), ..packet() };
-    assert_eq!(meta(&long, 6), name("a-link-of-twent"));
+    assert_eq!(meta(Layer::Network, &long, 6), name("a-link-of-twent"));
+    // Of a question for a neighbour.
+    assert_eq!(meta(Layer::Neighbour, &packet(), 1), Some(vec![8, 6]));
+    assert_eq!((meta(Layer::Neighbour, &packet(), 16), meta(Layer::Bridge, &packet(), 15)), (None, None));
 }
 
 #[test]
@@ -315,14 +376,10 @@ fn element(key: &[u8], end: bool, value: ListedValue) -> ListedElement {
 #[test]
 fn a_set_finds_its_elements() {
     let data = |byte: u8| ListedValue::Data(vec![byte]);
-    let found = |set: &ListedSet, key: &[u8]| {
-        let mut registers = key.to_vec();
-        registers.resize(16, 0);
-        match find(set, &registers) {
-            Some(ListedValue::Data(bytes)) => Some(bytes[0]),
-            None => None,
-            other => panic!("{other:?}"),
-        }
+    let found = |set: &ListedSet, key: &[u8]| match find(set, key) {
+        Some(ListedValue::Data(bytes)) => Some(bytes[0]),
+        None => None,
+        other => panic!("{other:?}"),
     };
     let single = ListedSet {
         interval: false,
@@ -643,6 +700,22 @@ fn what_is_not_known_casts_doubt_and_what_only_counts_does_not() {
     // What comes before the doubt still counts: this one is certainly not meant.
     let other = Expression::Compare { from: 0, operator: 0, bytes: vec![0, 81] };
     assert_eq!(matches(vec![port(), other, Expression::Unknown("osf".into())], &packet()), Some(false));
+    // What is loaded of what is not known may be anything, also after a mask and in a set.
+    let load = |offset| Expression::Payload { base: 1, offset, length: 1, into: 0 };
+    let is = |from, value: u8| Expression::Compare { from, operator: 0, bytes: vec![value] };
+    assert_eq!(matches(vec![load(8), is(0, 1)], &packet()), None);
+    assert_eq!(matches(vec![load(9), is(0, 1)], &packet()), Some(false));
+    let masked = Expression::Bitwise { from: 0, into: 3, mask: vec![1], xor: vec![0] };
+    assert_eq!(matches(vec![load(8), masked, is(3, 1)], &packet()), None);
+    assert_eq!(matches(vec![Expression::Meta { key: 99, into: 2 }, is(5, 7)], &packet()), None);
+    assert_eq!(matches(vec![Expression::Unknown("hash".into()), is(9, 7)], &packet()), None);
+    let range = Expression::Range { from: 0, unequal: false, first: vec![1], last: vec![2] };
+    assert_eq!(matches(vec![load(8), range], &packet()), None);
+    let member = ListedElement { key: vec![9], key_end: None, end: false, value: ListedValue::Member };
+    let lookup = Expression::Lookup { set: "s".into(), from: 0, into: None, inverted: false };
+    let rules = vec![rule(vec![load(8), lookup, Expression::Verdict(Verdict::Drop)])];
+    let passage = outcome(&with_set(vec![member], rules), Point::Forward, &packet());
+    assert_eq!((passage.end, passage.steps[0].doubtful), (End::Dropped, true));
     // A rule that only raises doubt is told, too.
     let rules = vec![rule(vec![Expression::Unknown("osf".into())])];
     let passage = outcome(&listing(vec![hooked("c", Point::Forward, 0, rules)]), Point::Forward, &packet());

@@ -1,0 +1,212 @@
+//! A packet over a link: the bridge and its ports, what is down, and neighbours that somebody wrote down.
+
+use std::net::Ipv4Addr;
+
+use skiff_sys::nft::Point;
+use skiff_sys::nft::listing::Layer;
+
+use super::machine::IS_DOWN;
+use super::{End, Namespace, Place, SandboxAt, Traveller, Walk, Way};
+use crate::Error;
+
+impl Walk<'_> {
+    /// Over a link to whoever is next.
+    pub(super) fn transmit(
+        &self,
+        at: &Place<'_>,
+        link: &str,
+        next_hop: Option<Ipv4Addr>,
+        mut this: Traveller,
+        ways: &mut Vec<Way>,
+    ) -> Result<(), Error> {
+        if link == "lo" {
+            return self.arrive(at, "lo", this, ways);
+        }
+        let towards = next_hop.unwrap_or(this.packet.destination);
+        let on_bridge = matches!(at, Place::Node(_)) && link == self.bridge;
+        let port = self.sandboxes.iter().find(|sandbox| on_bridge && sandbox.ip == towards);
+        // A bridge whose ports are all down has no carrier either: the port is what to look at.
+        if let Some((veth, why)) =
+            port.and_then(|port| Some((&port.host_link, self.node.down(&port.host_link)?)))
+        {
+            let veth = veth.clone();
+            let far =
+                port.filter(|_| why != IS_DOWN).and_then(|port| Some((port, Namespace::of(port).ok()?)));
+            let down = match far.as_ref().and_then(|(port, far)| Some((port, far.down("eth0")?))) {
+                // Its other end is what somebody set down.
+                Some((port, IS_DOWN)) => {
+                    let why =
+                        format!("{veth} of {} has no carrier: eth0 of {} is down", self.name, port.name);
+                    End::Down { place: port.name.clone(), device: "eth0".into(), why }
+                }
+                _ => {
+                    let why = format!("{veth} of {} {why}", self.name);
+                    End::Down { place: self.name.into(), device: veth.clone(), why }
+                }
+            };
+            return self.ends_down(at, &veth, this, down, ways);
+        }
+        if let Some(why) = at.namespace().down(link) {
+            let down = match at {
+                Place::Sandbox(sandbox, _)
+                    if why != IS_DOWN && self.node.down(&sandbox.host_link) == Some(IS_DOWN) =>
+                {
+                    let veth = sandbox.host_link.clone();
+                    let why =
+                        format!("{link} of {} has no carrier: {veth} of {} is down", sandbox.name, self.name);
+                    End::Down { place: self.name.into(), device: veth, why }
+                }
+                _ => {
+                    let why = format!("{link} of {} {why}", at.name(self.name));
+                    End::Down { place: at.name(self.name), device: link.into(), why }
+                }
+            };
+            return self.ends_down(at, link, this, down, ways);
+        }
+        if on_bridge && port.is_none() {
+            // Nobody answers for the address, so the packet does not even get onto the bridge.
+            let why = format!("no pod on {} has the address {towards}", self.name);
+            self.tell(at, &mut this, "bridge", Some(link), &why);
+            self.end(this, End::Unroutable { place: self.name.into(), why }, ways);
+            return Ok(());
+        }
+        self.neighbour(at, link, towards, port, &mut this);
+        self.asks(at, link, towards, &mut this);
+        self.tell(at, &mut this, "device", Some(link), &format!("leaves by {link}"));
+        for this in self.pass(at, Layer::Device, Point::Postrouting, this, ways) {
+            match (at, port) {
+                (Place::Sandbox(sandbox, _), _) => self.onto_bridge(at, sandbox, link, this, ways)?,
+                (Place::Node(_), Some(sandbox)) => self.off_bridge(at, sandbox, this, ways)?,
+                (Place::Node(_), None) => {
+                    self.end(this, End::Leaves { link: link.into(), next_hop: towards }, ways);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// From a sandbox to the node's end of its link, a port of the bridge, and so to the node.
+    fn onto_bridge(
+        &self,
+        at: &Place<'_>,
+        sandbox: &SandboxAt,
+        link: &str,
+        mut this: Traveller,
+        ways: &mut Vec<Way>,
+    ) -> Result<(), Error> {
+        let (node, veth) = (Place::Node(&self.node), &sandbox.host_link);
+        if let Some(why) = self.node.down(veth) {
+            let why = format!("{veth} of {} {why}", self.name);
+            self.tell(&node, &mut this, "device", Some(veth), &why);
+            self.end(this, End::Down { place: self.name.into(), device: veth.clone(), why }, ways);
+            return Ok(());
+        }
+        let text = format!("veth {veth} is a port of bridge {}", self.bridge);
+        self.tell(&node, &mut this, "veth", Some(veth), &text);
+        this.packet.enter_namespace();
+        this.packet.sender_hardware = at.namespace().hardware(link);
+        this.packet.input.clone_from(veth);
+        this.packet.output = String::new();
+        self.is_asked(&node, self.bridge, this.packet.source, &mut this);
+        let points = [
+            (Layer::Device, Point::Prerouting),
+            (Layer::Bridge, Point::Prerouting),
+            (Layer::Bridge, Point::Input),
+        ];
+        for this in self.pass_all(&node, &points, this, ways) {
+            self.arrive(&node, self.bridge, this, ways)?;
+        }
+        Ok(())
+    }
+
+    /// From the node over the bridge to a sandbox.
+    fn off_bridge(
+        &self,
+        at: &Place<'_>,
+        sandbox: &SandboxAt,
+        mut this: Traveller,
+        ways: &mut Vec<Way>,
+    ) -> Result<(), Error> {
+        let veth = &sandbox.host_link;
+        let text = format!("bridge {} sends it to its port {veth}", self.bridge);
+        this.packet.sender_hardware = at.namespace().hardware(self.bridge);
+        this.packet.input = String::new();
+        this.packet.output.clone_from(veth);
+        let on_bridge = [(Layer::Bridge, Point::Output), (Layer::Bridge, Point::Postrouting)];
+        for mut this in self.pass_all(at, &on_bridge, this, ways) {
+            self.tell(at, &mut this, "veth", Some(veth), &text);
+            for mut this in self.pass(at, Layer::Device, Point::Postrouting, this, ways) {
+                this.packet.enter_namespace();
+                let namespace = Namespace::of(sandbox)?;
+                let there = Place::Sandbox(sandbox, &namespace);
+                if let Some(own) = self.node.address_on(self.bridge) {
+                    self.is_asked(&there, "eth0", own, &mut this);
+                }
+                self.arrive(&there, "eth0", this, ways)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// One point after the other.
+    fn pass_all(
+        &self,
+        at: &Place<'_>,
+        points: &[(Layer, Point)],
+        this: Traveller,
+        ways: &mut Vec<Way>,
+    ) -> Vec<Traveller> {
+        points.iter().fold(vec![this], |all, (layer, point)| {
+            all.into_iter().flat_map(|this| self.pass(at, *layer, *point, this, ways)).collect()
+        })
+    }
+
+    /// The way ends at `device`, and `down` says what to bring up.
+    fn ends_down(
+        &self,
+        at: &Place<'_>,
+        device: &str,
+        mut this: Traveller,
+        down: End,
+        ways: &mut Vec<Way>,
+    ) -> Result<(), Error> {
+        if let End::Down { why, .. } = &down {
+            self.tell(at, &mut this, "device", Some(device), why);
+        }
+        self.end(this, down, ways);
+        Ok(())
+    }
+
+    /// Says that somebody wrote the neighbour's hardware address down, unless it is known to be right.
+    fn neighbour(
+        &self,
+        at: &Place<'_>,
+        link: &str,
+        towards: Ipv4Addr,
+        port: Option<&SandboxAt>,
+        this: &mut Traveller,
+    ) {
+        let Some(fixed) = at.namespace().fixed_neighbour(link, towards) else { return };
+        let real = match (at, port) {
+            (Place::Node(_), Some(port)) => Namespace::of(port).ok().map(|far| far.hardware("eth0")),
+            (Place::Sandbox(..), _) => Some(self.node.hardware(self.bridge)),
+            (Place::Node(_), None) => None,
+        };
+        let name = |hardware: [u8; 6]| hardware.map(|byte| format!("{byte:02x}")).join(":");
+        let text = match real {
+            Some(real) if real == fixed => return,
+            Some(real) => format!(
+                "a permanent neighbour entry has {towards} at {}, but it is at {}",
+                name(fixed),
+                name(real)
+            ),
+            None => format!(
+                "a permanent neighbour entry has {towards} at {}; whether it is there is not known",
+                name(fixed)
+            ),
+        };
+        let mut hop = this.hop(at, self.name, "neighbour", None, &text);
+        hop.doubtful = true;
+        this.hops.push(hop);
+    }
+}
