@@ -3,19 +3,87 @@
 //! Each question goes out once to each server in turn, from a fresh socket with a random port and ID, and
 //! waits a second at most: a pod that asks for a name of the outside must not hang because there is none.
 
+use std::fs;
 use std::net::SocketAddr;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use hickory_proto::op::{Message, Query};
+use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::time::timeout;
-use tracing::debug;
+use tracing::{debug, warn};
 
 /// How long each server may take.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(1);
 /// Servers asked for one question.
 const SERVERS_MAX: usize = 3;
+
+/// Who knows the names of the outside.
+#[derive(Debug, Clone)]
+pub enum Forwarders {
+    /// These, asked in this order; none without an uplink.
+    These(Vec<SocketAddr>),
+    /// Whom this resolv.conf(5) names when there is a question: a machine may join another network.
+    Of(PathBuf),
+}
+
+/// The servers to ask, by what is known of them now.
+pub(crate) struct Servers {
+    /// This server, which must not ask itself.
+    own: SocketAddr,
+    file: Option<PathBuf>,
+    known: Mutex<Known>,
+}
+
+struct Known {
+    /// Of the file that they were read from.
+    version: Option<Version>,
+    servers: Arc<[SocketAddr]>,
+}
+
+/// Inode, and when it was changed, in seconds and nanoseconds.
+type Version = (u64, i64, i64);
+
+impl Servers {
+    pub(crate) fn new(own: SocketAddr, forwarders: Forwarders) -> Self {
+        let (file, servers) = match forwarders {
+            Forwarders::These(servers) => (None, servers),
+            Forwarders::Of(file) => (Some(file), Vec::new()),
+        };
+        let servers = without(own, servers);
+        Self { own, file, known: Mutex::new(Known { version: None, servers }) }
+    }
+
+    /// Reads the file again where it has changed, which asks the kernel alone.
+    pub(crate) fn now(&self) -> Arc<[SocketAddr]> {
+        let mut known = self.known.lock();
+        if let Some(file) = &self.file {
+            let version = version(file);
+            if version != known.version {
+                let text = fs::read_to_string(file).unwrap_or_default();
+                *known = Known { version, servers: without(self.own, named(&text)) };
+            }
+        }
+        known.servers.clone()
+    }
+}
+
+fn version(file: &Path) -> Option<Version> {
+    let metadata = fs::metadata(file).ok()?;
+    Some((metadata.ino(), metadata.ctime(), metadata.ctime_nsec()))
+}
+
+fn without(own: SocketAddr, mut servers: Vec<SocketAddr>) -> Arc<[SocketAddr]> {
+    if servers.contains(&own) {
+        warn!(address = %own, "left out a forwarder that is this server itself");
+    }
+    servers.retain(|server| *server != own);
+    servers.into()
+}
 
 /// How the client asked, and so how the others are asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,7 +159,7 @@ fn fitting(bytes: &[u8], question: &Message) -> Option<Message> {
 
 /// The servers that a resolv.conf(5) names, without those on loopback: they are the node's own and a pod
 /// network's server asking them may ask itself.
-pub fn forwarders(resolv_conf: &str) -> Vec<SocketAddr> {
+pub(crate) fn named(resolv_conf: &str) -> Vec<SocketAddr> {
     let server = |line: &str| {
         let mut words = line.split_whitespace();
         let address = (words.next()? == "nameserver").then(|| words.next())??;

@@ -24,10 +24,11 @@ use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use skiff_client::{Cache, Change, Changes, Object, ObjectKey};
 use tokio::net::{TcpListener, UdpSocket};
-use tracing::{info, warn};
+use tracing::info;
 
 pub use answer::{Answer, Zone};
-pub use forward::forwarders;
+pub use forward::Forwarders;
+use forward::Servers;
 pub use records::Records;
 use server::Shared;
 
@@ -38,8 +39,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// `cluster.local`
     pub zone: String,
-    /// Who knows other names, asked in this order; none without an uplink. See [`forwarders()`].
-    pub forwarders: Vec<SocketAddr>,
+    /// Who knows other names.
+    pub forwarders: Forwarders,
 }
 
 /// What the zone's names come from. Somebody else runs the caches.
@@ -93,13 +94,8 @@ impl Server {
         let tcp = TcpListener::bind(config.listen).await.map_err(listen("TCP"))?;
         let address = tcp.local_addr().map_err(listen("TCP"))?;
         let udp = UdpSocket::bind(address).await.map_err(listen("UDP"))?;
-        let (own, others): (Vec<_>, Vec<_>) =
-            config.forwarders.iter().partition(|server| **server == address);
-        if !own.is_empty() {
-            warn!(%address, "left out a forwarder that is this server itself");
-        }
         let records = Records::new(caches.pods.is_some());
-        let shared = Arc::new(Shared::new(zone, others, records));
+        let shared = Arc::new(Shared::new(zone, Servers::new(address, config.forwarders), records));
         Ok(Server { address, udp, tcp, shared, caches })
     }
 
@@ -111,7 +107,7 @@ impl Server {
     /// Answers until `shutdown` is done. Names of the zone get SERVFAIL until the caches are complete.
     pub async fn run(self, shutdown: impl Future<Output = ()> + Send) -> Result<(), Error> {
         let Server { address, udp, tcp, shared, caches } = self;
-        info!(%address, forwarders = shared.forwarders.len(), "serving DNS");
+        info!(%address, forwarders = ?shared.forwarders.now(), "serving DNS");
         // All of them are cancel-safe, as nothing outlives this function.
         tokio::select! {
             () = shutdown => Ok(()),

@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 use tracing::debug;
 
 use crate::answer::{Answer, UDP_BYTES_MAX, Zone, encode, refuse, response_to};
-use crate::forward::{PATIENCE, Transport, ask};
+use crate::forward::{PATIENCE, Servers, Transport, ask};
 use crate::records::Records;
 
 /// Questions that wait for other servers.
@@ -31,7 +31,7 @@ const CONNECTION_IDLE: Duration = Duration::from_secs(10);
 /// What all requests share.
 pub(crate) struct Shared {
     pub zone: Zone,
-    pub forwarders: Vec<SocketAddr>,
+    pub forwarders: Servers,
     /// With each of them.
     pub patience: Duration,
     pub records: RwLock<Records>,
@@ -42,7 +42,7 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    pub(crate) fn new(zone: Zone, forwarders: Vec<SocketAddr>, records: Records) -> Self {
+    pub(crate) fn new(zone: Zone, forwarders: Servers, records: Records) -> Self {
         Shared {
             zone,
             forwarders,
@@ -100,11 +100,11 @@ impl Shared {
     async fn ask(&self, request: &Message, transport: Transport) -> Option<Message> {
         // Too many wait already: a refusal now is better than an answer too late.
         let _permit = self.forwards.try_acquire().ok()?;
-        ask(&self.forwarders, self.patience, request, transport).await
+        ask(&self.forwarders.now(), self.patience, request, transport).await
     }
 
     fn needs_others(&self, answer: &Answer) -> bool {
-        !self.forwarders.is_empty() && !matches!(answer, Answer::Done(_))
+        !matches!(answer, Answer::Done(_)) && !self.forwarders.now().is_empty()
     }
 
     /// Spreads clients that take the first address over all of them.
@@ -289,7 +289,8 @@ mod tests {
     #[test]
     fn no_packet_brings_it_down_and_every_response_is_small_and_decodable() {
         let zone = Zone::new("cluster.local").unwrap();
-        let shared = Shared::new(zone, Vec::new(), Records::new(true));
+        let nobody = Servers::new(([127, 0, 0, 1], 53).into(), crate::forward::Forwarders::These(vec![]));
+        let shared = Shared::new(zone, nobody, Records::new(true));
         let mut good = Message::query();
         good.add_query(Query::query("a.b.svc.cluster.local.".parse().unwrap(), RecordType::A));
         let good = good.to_vec().unwrap();

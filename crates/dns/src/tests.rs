@@ -301,6 +301,34 @@ fn what_is_too_long_is_cut_and_says_so() {
 #[test]
 fn a_resolv_conf_gives_the_servers_of_the_outside() {
     let text = "# comment\nsearch a b\nnameserver 127.0.0.53\nnameserver 192.0.2.1 # x\n  nameserver 2001:db8::1\nnameserver x\n";
-    let servers: Vec<String> = crate::forwarders(text).iter().map(ToString::to_string).collect();
+    let servers: Vec<String> = crate::forward::named(text).iter().map(ToString::to_string).collect();
     assert_eq!(servers, ["192.0.2.1:53", "[2001:db8::1]:53"]);
+}
+
+#[test]
+fn servers_of_the_outside_change_with_the_file_that_names_them() {
+    use crate::forward::Servers;
+    let dir = std::env::temp_dir().join(format!("skiff-dns-{}", std::process::id()));
+    std::fs::create_dir_all(&dir).unwrap();
+    let (file, next) = (dir.join("resolv.conf"), dir.join("next"));
+    let own = "10.96.0.10:53".parse().unwrap();
+    let servers = Servers::new(own, crate::Forwarders::Of(file.clone()));
+    let check = |expected: &[&str]| {
+        let now: Vec<String> = servers.now().iter().map(ToString::to_string).collect();
+        assert_eq!(now, expected);
+    };
+    check(&[]);
+    for (text, expected) in [
+        ("nameserver 192.0.2.1\n", &["192.0.2.1:53"][..]),
+        ("nameserver 10.96.0.10\nnameserver 192.0.2.2\n", &["192.0.2.2:53"]),
+        ("# no network\n", &[]),
+    ] {
+        // As those do who write it: the new one takes the old one's place.
+        std::fs::write(&next, text).unwrap();
+        std::fs::rename(&next, &file).unwrap();
+        check(expected);
+        check(expected);
+    }
+    std::fs::remove_dir_all(&dir).unwrap();
+    check(&[]);
 }

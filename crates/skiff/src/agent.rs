@@ -1,7 +1,6 @@
 //! `skiff agent`: a node. One process for kubelet, runtime, pod network, service proxy and DNS.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
@@ -24,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config;
 use crate::machine;
 use crate::membership::{Membership, Refused};
+use crate::resolver;
 use crate::server::run_until_signal;
 use crate::up::node::component;
 
@@ -35,8 +35,6 @@ pub(crate) const CGROUP_ROOT: &str = "kubepods";
 
 /// The link that all pods of a node hang on.
 pub(crate) const BRIDGE: &str = "cbr0";
-
-const RESOLV_CONF: &str = "/etc/resolv.conf";
 
 const CONTROL_PLANE: &str = "node-role.kubernetes.io/control-plane";
 
@@ -203,6 +201,7 @@ pub(crate) fn first_user() -> u32 {
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     crate::up::require_root("agent")?;
     args.pods.check()?;
+    crate::kernel::check()?;
     let data_dir = std::path::absolute(&args.data_dir).context("--data-dir")?;
     let (node_name, node_ip) = args.own.resolved()?;
     let config = AgentConfig {
@@ -312,7 +311,7 @@ pub(crate) async fn serve(config: AgentConfig) -> anyhow::Result<()> {
     let dns_config = skiff_dns::Config {
         listen: SocketAddr::from((dns, 53)),
         zone: cluster.cluster_domain.clone(),
-        forwarders: skiff_dns::forwarders(&fs::read_to_string(RESOLV_CONF).unwrap_or_default()),
+        forwarders: skiff_dns::Forwarders::Of(resolver::resolv_conf()),
     };
     let caches = skiff_dns::Caches {
         services: Cache::new(client.clone(), ListParams::default()),
@@ -361,7 +360,7 @@ fn kubelet_config(config: &AgentConfig, membership: &Membership) -> anyhow::Resu
         register: true,
         pods_max: 110,
         cgroup_root: CGROUP_ROOT.to_owned(),
-        resolv_conf: PathBuf::from(RESOLV_CONF),
+        resolv_conf: resolver::resolv_conf(),
         listen: SocketAddr::from((config.node_ip, 10250)),
         serving: skiff_kubelet::Serving {
             tls: Some(membership.serving_tls()?),

@@ -161,6 +161,9 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         node_network: None,
     };
     config.security.check()?;
+    if !args.no_agent {
+        crate::kernel::check()?;
+    }
     let _begun = machine::begin("server", &config.data_dir)?;
     config.security.prepare(&pki_dir(&config.data_dir))?;
     let authority = authority(&config.data_dir)?;

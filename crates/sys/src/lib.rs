@@ -6,6 +6,7 @@ pub mod caps;
 pub mod cgroup;
 pub mod devices;
 pub mod fdpass;
+pub mod modules;
 pub mod mount;
 pub mod namespaces;
 pub mod netlink;

@@ -16,7 +16,7 @@ use tokio::sync::oneshot;
 use super::{request, service, slice};
 use crate::answer::response_to;
 use crate::forward::PATIENCE;
-use crate::{Caches, Config, Error, Server};
+use crate::{Caches, Config, Error, Forwarders, Server};
 
 /// No API server: the caches are fed by hand.
 struct Nowhere;
@@ -63,6 +63,7 @@ impl Running {
 
     /// With another patience with forwarders.
     async fn patient(zone: &str, forwarders: Vec<SocketAddr>, caches: Caches, patience: Duration) -> Self {
+        let forwarders = Forwarders::These(forwarders);
         let config = Config { listen: ([127, 0, 0, 1], 0).into(), zone: zone.into(), forwarders };
         let mut server = Server::bind(config, caches.clone()).await.unwrap();
         Arc::get_mut(&mut server.shared).expect("nobody shares it yet").patience = patience;
@@ -240,7 +241,11 @@ async fn before_the_caches_are_complete_no_name_is_denied() {
 #[tokio::test]
 async fn an_address_in_use_is_named() {
     let server = Running::start("cluster.local", vec![], vec![]).await;
-    let config = Config { listen: server.address, zone: "cluster.local".into(), forwarders: vec![] };
+    let config = Config {
+        listen: server.address,
+        zone: "cluster.local".into(),
+        forwarders: Forwarders::These(vec![]),
+    };
     let said = Server::bind(config, server.caches.clone()).await.err().unwrap().to_string();
     assert_eq!(said, format!("cannot listen on {} (TCP)", server.address));
     server.stop().await;

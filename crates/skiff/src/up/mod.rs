@@ -108,6 +108,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     args.pods.check()?;
     let security = args.security.absolute()?;
     security.check()?;
+    crate::kernel::check()?;
     let data_dir = match &args.data_dir {
         Some(dir) => std::path::absolute(dir).with_context(|| format!("--data-dir {}", dir.display()))?,
         None => default_data_dir(&args.name),
