@@ -325,7 +325,7 @@ fn lost(before: State) -> State {
     }
 }
 
-fn mounts(container: &Spec) -> Option<Vec<VolumeMountStatus>> {
+pub(crate) fn mounts(container: &Spec) -> Option<Vec<VolumeMountStatus>> {
     let mounts = container.volume_mounts.as_ref().filter(|mounts| !mounts.is_empty())?;
     let mounts = mounts.iter().map(|mount| VolumeMountStatus {
         name: mount.name.clone(),

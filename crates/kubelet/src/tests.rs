@@ -536,6 +536,8 @@ async fn the_node_tells_of_itself() {
     assert_eq!(node["status"]["addresses"][0], json!({"type": "InternalIP", "address": "10.100.0.2"}));
     assert_eq!(node["metadata"]["labels"]["kubernetes.io/hostname"], "node");
     assert_eq!(node["status"]["allocatable"]["pods"], "110");
+    let features = json!({"recursiveReadOnlyMounts": true, "userNamespaces": true});
+    assert_eq!(node["status"]["runtimeHandlers"], json!([{"name": "", "features": features}]));
     let lease = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/node";
     let lease = agent.api.until(lease, "is held", |lease| lease.is_some()).await.expect("is there");
     assert_eq!(lease["spec"]["holderIdentity"], "node");

@@ -256,6 +256,58 @@ fn h1_a_root_that_can_not_be_written() {
 }
 
 #[test]
+fn h1_mounts_below_a_volume_are_read_only_if_asked() {
+    let namespace = Cluster::shared().namespace("h1-recursive");
+    // The node's devices, with file systems mounted among them.
+    let volume = |name: &str, mode: &str| {
+        format!("{{name: dev, mountPath: /{name}, readOnly: true, recursiveReadOnly: {mode}}}")
+    };
+    let mounts =
+        [volume("plain", "Disabled"), volume("if", "IfPossible"), volume("all", "Enabled")].join(", ");
+    namespace
+        .apply(&format!(
+            "
+apiVersion: v1
+kind: Pod
+metadata: {{name: p}}
+spec:
+  terminationGracePeriodSeconds: 1
+  volumes: [{{name: dev, hostPath: {{path: /dev}}}}]
+  containers: [{{name: main, image: alpine, command: [sleep, '999999'], volumeMounts: [{mounts}]}}]
+"
+        ))
+        .ok();
+    namespace.ready("p");
+    let table = namespace.exec("p", &["cat", "/proc/self/mountinfo"]).ok();
+    let options = |place: &str| {
+        let below = format!("/{place}/");
+        let lines = table.lines().map(|line| line.split(' ').collect::<Vec<_>>());
+        let lines = lines.filter(|fields| fields[4].starts_with(&below));
+        lines.map(|fields| fields[5].starts_with("ro")).collect::<Vec<_>>()
+    };
+    let (plain, recursive) = (options("plain"), options("all"));
+    assert!(!plain.is_empty() && plain.iter().any(|read_only| !read_only), "{table}");
+    assert!(recursive.len() == plain.len() && recursive.iter().all(|read_only| *read_only), "{table}");
+    assert_eq!(options("if"), recursive);
+    let status = namespace.pod("p")["status"]["containerStatuses"][0]["volumeMounts"].clone();
+    let told = ["/plain", "/if", "/all"].map(|path| {
+        let mounts = status.as_array().expect("mounts");
+        let mount = mounts.iter().find(|mount| mount["mountPath"] == path).expect("it is told");
+        mount["recursiveReadOnly"].as_str().unwrap_or_default().to_owned()
+    });
+    assert_eq!(told, ["Disabled", "Enabled", "Enabled"]);
+    let wrong = volume("x", "Enabled").replace("readOnly: true", "readOnly: false");
+    let said = namespace
+        .apply(&format!(
+            "{{apiVersion: v1, kind: Pod, metadata: {{name: q}}, spec: {{volumes: [{{name: dev, emptyDir: {{}}}}], \
+             containers: [{{name: c, image: alpine, volumeMounts: [{wrong}]}}]}}}}"
+        ))
+        .err();
+    let field = "spec.containers[0].volumeMounts[0].recursiveReadOnly: Forbidden: may only be specified when readOnly is true";
+    assert!(said.contains(field), "{said}");
+}
+
+#[test]
 fn h1_seccomp_profiles_of_the_node() {
     let cluster = Cluster::shared();
     let namespace = cluster.namespace("h1-seccomp");
@@ -364,7 +416,7 @@ spec:
   - name: root
     image: alpine
     command: [/bin/sleep, '999999']
-    securityContext: {procMount: Unmasked, capabilities: {add: [SYS_ADMIN]}}
+    securityContext: {procMount: Unmasked, capabilities: {add: [SYS_ADMIN]}, appArmorProfile: {type: Unconfined}}
     volumeMounts: [{name: e, mountPath: /e}, {name: m, mountPath: /m}]
   - name: user
     image: alpine

@@ -186,3 +186,26 @@ fn volumes_with_tokens_are_made_last_and_their_faults_told_first() {
     assert_eq!(fs::read_to_string(made.join("token")).expect("is there"), "secret");
     tear_down(dir.path()).expect("tears down");
 }
+
+#[test]
+fn mounts_are_read_only_as_far_as_asked() {
+    let dir = tempfile::tempdir().expect("a directory");
+    for (read_only, recursive, expected, told) in [
+        (json!(null), json!(null), (false, false), None),
+        (json!(true), json!(null), (true, false), Some("Disabled")),
+        (json!(true), json!("Disabled"), (true, false), Some("Disabled")),
+        (json!(true), json!("IfPossible"), (true, true), Some("Enabled")),
+        (json!(true), json!("Enabled"), (true, true), Some("Enabled")),
+        // Validation refuses it; here it does no harm.
+        (json!(false), json!("Enabled"), (false, false), None),
+    ] {
+        let mount =
+            json!({"name": "v", "mountPath": "/v", "readOnly": read_only, "recursiveReadOnly": recursive});
+        let pod = pod(json!([{"name": "v", "emptyDir": {}}]), json!([mount]));
+        let container = &pod.spec.as_ref().expect("has one").containers[0];
+        let made = container_mounts(&pod, dir.path(), container, &[]).expect("mounts");
+        assert_eq!((made[0].read_only, made[0].recursive_read_only), expected, "{mount}");
+        let status = crate::status::mounts(container).expect("mounts");
+        assert_eq!(status[0].recursive_read_only.as_deref(), told, "{mount}");
+    }
+}

@@ -4,6 +4,7 @@ mod hostile;
 mod names;
 mod registry;
 mod sharing;
+mod token;
 mod uses;
 
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};

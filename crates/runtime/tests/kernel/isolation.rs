@@ -342,3 +342,34 @@ async fn mounts_travel_as_far_as_asked() {
         assert!(created.unwrap_err().to_string().contains("is not on a shared mount"));
     }
 }
+
+#[tokio::test]
+async fn what_is_mounted_below_a_mount_is_read_only_if_asked() {
+    let node = Node::new().await;
+    let sandbox = node.sandbox().await;
+    let source = node.dir.path().join("source");
+    let below = source.join("below");
+    fs::create_dir_all(&below).unwrap();
+    use nix::mount::{MntFlags, MsFlags, mount, umount2};
+    mount(Some("t"), &below, Some("tmpfs"), MsFlags::empty(), None::<&str>).unwrap();
+    let bind = |target: &str, recursive_read_only| Mount {
+        source: source.clone(),
+        target: target.into(),
+        read_only: true,
+        recursive_read_only,
+        ..Mount::default()
+    };
+    let mounts = vec![bind("/top", false), bind("/all", true)];
+    let script =
+        "for d in top all; do for f in /$d/x /$d/below/x; do touch $f 2>&1 && echo $f; done; done; true";
+    let said = node.output_with(&sandbox, script, |config| config.mounts = mounts).await;
+    let outside = fs::write(below.join("y"), "");
+    umount2(&below, MntFlags::MNT_DETACH).unwrap();
+    let refused = |path: &str| format!("touch: {path}: Read-only file system");
+    assert_eq!(
+        said,
+        [refused("/top/x"), "/top/below/x".into(), refused("/all/x"), refused("/all/below/x")].join("\n")
+    );
+    outside.expect("for the node nothing has changed");
+    node.runtime.remove_sandbox(&sandbox.id).await.unwrap();
+}
