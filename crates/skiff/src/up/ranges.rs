@@ -182,10 +182,10 @@ fn room(ranges: &Ranges, nodes: usize) -> anyhow::Result<()> {
 
 fn next_free(purpose: &Purpose, taken: &[Taken]) -> anyhow::Result<Cidr> {
     let everything = Cidr::new(Ipv4Addr::new(10, 0, 0, 0), 8);
-    let count = 1u32 << (purpose.prefix - everything.prefix);
-    let first = (purpose.first.to_bits() - everything.address.to_bits()) >> (32 - u32::from(purpose.prefix));
-    (0..count)
-        .filter_map(|step| everything.subnet(purpose.prefix, (first + step) % count))
+    let parts = || (0..).map_while(|index| everything.subnet(purpose.prefix, index));
+    // Those before the first default come last.
+    let mut in_turn = parts().skip_while(|range| range.address < purpose.first).chain(parts());
+    in_turn
         .find(|range| !taken.iter().any(|other| other.range.overlaps(*range)))
         .with_context(|| format!("no range is free for the {}: name one with {}", purpose.name, purpose.flag))
 }
@@ -305,6 +305,22 @@ mod tests {
         let wanted = Wanted { node: Some(cidr("10.9.0.0/28")), ..Wanted::default() };
         assert!(choose(&wanted, 13, &[]).is_err());
         assert!(choose(&wanted, 12, &[]).is_ok());
+        for (pods, fit) in [("10.9.0.0/24", 1), ("10.9.0.0/23", 2), ("10.8.0.0/22", 4)] {
+            let wanted = Wanted { pod: Some(cidr(pods)), ..Wanted::default() };
+            assert!(choose(&wanted, fit, &[]).is_ok(), "{pods}");
+            let error = choose(&wanted, fit + 1, &[]).expect_err(pods).to_string();
+            let said = format!("the pod network {pods} (--pod-cidr): it has {fit} /24 ranges");
+            assert!(error.ends_with(&said), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_is_free_is_found_before_the_default_too_and_nothing_is_made_up() {
+        let behind = [taken("a", "10.244.0.0/14"), taken("b", "10.248.0.0/13"), taken("c", "10.0.0.0/15")];
+        let ranges = choose(&Wanted::default(), 1, &behind).expect("there is room before them");
+        assert_eq!(ranges.pod, cidr("10.2.0.0/16"));
+        let error = choose(&Wanted::default(), 1, &[taken("a", "10.0.0.0/8")]).expect_err("there is none");
+        assert_eq!(error.to_string(), "no range is free for the node network: name one with --node-cidr");
     }
 
     #[test]
@@ -315,7 +331,7 @@ mod tests {
             "it is too narrow for a pod network: /24 at most"
         );
         assert!(node_cidr("10.9.0.0/28").is_ok() && node_cidr("10.9.0.0/29").is_err());
-        assert!(service_cidr("10.9.0.0/25").is_err());
+        assert!(service_cidr("10.9.0.0/24").is_ok() && service_cidr("10.9.0.0/25").is_err());
         assert!(pod_cidr("10.244.0.1/16").expect_err("bits are set").contains("bits of the address"));
     }
 
@@ -347,9 +363,23 @@ mod tests {
         let ranges = choose(&Wanted::default(), 3, &[]).expect("nothing is in the way");
         assert_eq!(ranges.router(), Ipv4Addr::new(10, 100, 0, 1));
         assert_eq!(ranges.node_ip(0), Ipv4Addr::new(10, 100, 0, 2));
+        assert_eq!(ranges.node_ip(3), Ipv4Addr::new(10, 100, 0, 5));
         assert_eq!(ranges.machine(), Ipv4Addr::new(10, 100, 0, 254));
         assert_eq!(ranges.dns(), Ipv4Addr::new(10, 96, 0, 10));
         assert_eq!(ranges.node_pods(0, 3), Some(cidr("10.244.1.0/24")));
+        assert_eq!(ranges.node_pods(2, 3), Some(cidr("10.244.3.0/24")));
+        let told: Vec<String> = ranges.all().map(|(of, range)| format!("{of} {range}")).collect();
+        assert_eq!(told, ["node 10.100.0.0/24", "pod 10.244.0.0/16", "service 10.96.0.0/16"]);
+    }
+
+    #[test]
+    fn every_part_is_used_where_there_are_no_more_than_nodes() {
+        let narrow = Wanted { pod: Some(cidr("10.8.4.0/22")), ..Wanted::default() };
+        let ranges = choose(&narrow, 4, &[]).expect("nothing is in the way");
+        assert_eq!(ranges.node_pods(0, 4), Some(cidr("10.8.4.0/24")));
+        assert_eq!(ranges.node_pods(3, 4), Some(cidr("10.8.7.0/24")));
+        assert_eq!(ranges.node_pods(0, 3), Some(cidr("10.8.5.0/24")), "one is to spare");
+        assert_eq!(ranges.node_pods(4, 4), None);
     }
 
     #[test]
