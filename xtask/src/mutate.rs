@@ -29,7 +29,11 @@ struct Row {
 }
 
 const ROWS: &[Row] = &[
-    Row { krate: "api", files: &["quantity.rs", "selector.rs", "validate/*.rs"], tests: &["--lib"] },
+    Row {
+        krate: "api",
+        files: &["quantity.rs", "selector.rs", "selector/*.rs", "validate/*.rs"],
+        tests: &["--lib"],
+    },
     Row {
         krate: "scheduler",
         files: &[

@@ -1,5 +1,6 @@
 //! Selectors, by value: what is read, how it prints, what it matches and what is refused.
 
+use k8s_openapi::api::core::v1::{NodeSelector, NodeSelectorRequirement, NodeSelectorTerm};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelectorRequirement;
 
 use super::*;
