@@ -95,6 +95,11 @@ const GROUPS: &[&str] = &[
     skiff_explain::GROUP,
 ];
 
+/// Whether there are resources of this group and version.
+pub(crate) fn serves(group: &str, version: &str) -> bool {
+    version == "v1" && groups().any(|served| served == group)
+}
+
 /// All groups, the core group (an empty name) first.
 pub(crate) fn groups() -> impl Iterator<Item = &'static str> {
     std::iter::once("").chain(GROUPS.iter().copied())

@@ -27,12 +27,31 @@ pub(crate) async fn answer(server: &Arc<Inner>, request: Request) -> Result<Resp
     let _slot = enter(server, &request, &who)?;
     audit::note_decision(server, &request, &who, &what);
     authorize(server, &who, &what)?;
-    if !matches!(*request.method(), Method::GET | Method::HEAD) {
-        return Ok(render::page_not_found());
-    }
+    // Whether the server is well, it says to whatever method.
     if let Some(answer) = health::answer(&path, request.uri().query(), server.stopping.is_cancelled()) {
         return Ok(answer);
     }
+    let method = request.method().clone();
+    let answer = found(server, request, &path).await?;
+    let takes = match method {
+        Method::GET => true,
+        Method::HEAD => is_page(&path),
+        _ => false,
+    };
+    match answer.status() == StatusCode::NOT_FOUND || takes {
+        true => Ok(answer),
+        false => Err(StatusError::method_not_allowed()),
+    }
+}
+
+/// Upstream's discovery is of resources, which are asked for by GET alone; the rest are pages.
+fn is_page(path: &str) -> bool {
+    let first = path.trim_matches('/').split('/').next().unwrap_or_default();
+    matches!(first, "" | "metrics" | "openapi" | "skiff")
+}
+
+/// The answer to a GET.
+async fn found(server: &Arc<Inner>, request: Request, path: &str) -> Result<Response, StatusError> {
     match path.trim_end_matches('/') {
         "/version" => Ok(version(server)),
         "/metrics" => {
@@ -42,7 +61,7 @@ pub(crate) async fn answer(server: &Arc<Inner>, request: Request) -> Result<Resp
         CERTIFICATES => Ok(certificates(server)),
         CLUSTER => Ok(cluster(server)),
         tokens::discovery::CONFIGURATION | tokens::discovery::KEYS => {
-            Ok(tokens::discovery::answer(server, &path).unwrap_or_else(render::page_not_found))
+            Ok(tokens::discovery::answer(server, path).unwrap_or_else(render::page_not_found))
         }
         path if path.starts_with("/openapi/") => {
             let query = Query::parse(request.uri().query());

@@ -25,7 +25,7 @@ pub(crate) struct Address {
 impl Address {
     /// `None` for a path that addresses no resource.
     pub(crate) fn parse(path: &str) -> Option<Self> {
-        let mut parts = path.trim_start_matches('/').split('/');
+        let mut parts = path.strip_prefix('/').unwrap_or(path).split('/');
         let (group, version) = match parts.next()? {
             "api" => (String::new(), parts.next()?.to_owned()),
             "apis" => (parts.next()?.to_owned(), parts.next()?.to_owned()),
@@ -75,6 +75,19 @@ impl Address {
     /// The namespace that objects of this row are looked up in.
     pub(crate) fn namespace_of(&self, row: &Resource) -> String {
         if row.namespaced { self.namespace.clone() } else { String::new() }
+    }
+
+    /// Whether there may be such an address of a row's objects: with a namespace where they have one, and with
+    /// nothing behind a subresource but what a proxy hands on.
+    pub(crate) fn fits(&self, row: &Resource) -> bool {
+        let in_namespace = !self.namespace.is_empty();
+        let placed = match (row.namespaced, row.storage) {
+            (_, "namespaces") => true,
+            (true, _) => in_namespace || self.name.is_empty(),
+            (false, _) => !in_namespace,
+        };
+        let known = self.subresource.is_empty() || row.subresource(&self.subresource).is_some();
+        placed && known && (self.rest.is_empty() || self.subresource == "proxy")
     }
 
     pub(crate) fn row(&self) -> Option<&'static Resource> {
@@ -209,7 +222,29 @@ mod tests {
         check("/apis/apps/v1/namespaces/n/deployments/d", ["apps", "n", "deployments", "d", ""]);
         check("/api/v1/nodes/a%2Fb", ["", "", "nodes", "a/b", ""]);
         assert_eq!(parts("/api/v1"), None);
+        assert_eq!(parts("//api/v1/pods"), None);
         assert_eq!(parts("/healthz"), None);
+    }
+
+    #[test]
+    fn an_address_fits_the_kind_that_it_names() {
+        for (path, expected) in [
+            ("/api/v1/pods", true),
+            ("/api/v1/pods/p", false),
+            ("/api/v1/namespaces/n/pods/p", true),
+            ("/api/v1/namespaces/n/pods/p/status", true),
+            ("/api/v1/namespaces/n/pods/p/nothing", false),
+            ("/api/v1/namespaces/n/pods/p/status/more", false),
+            ("/api/v1/namespaces/n/pods/p/proxy/more", true),
+            ("/api/v1/nodes/n", true),
+            ("/api/v1/namespaces/n/nodes/n", false),
+            ("/api/v1/namespaces/n/nodes", false),
+            ("/api/v1/namespaces/n/finalize", true),
+            ("/api/v1/namespaces", true),
+        ] {
+            let address = Address::parse(path).expect("a resource");
+            assert_eq!(address.fits(address.row().expect("served")), expected, "{path}");
+        }
     }
 
     #[test]

@@ -41,8 +41,8 @@ use crate::resources::{Resource, of_storage};
 use crate::serve::Peer;
 use crate::tokens::{Keys, KeysError, Tokens};
 use crate::{
-    at_rest, authn, clock, decode, delete, encoding, explain, impersonation, limits, metrics, paths, rbac,
-    read, render, seed, subresources, watch, write,
+    at_rest, authn, clock, decode, delete, discovery, encoding, explain, impersonation, limits, metrics,
+    paths, rbac, read, render, seed, subresources, watch, write,
 };
 
 /// The largest request body, as upstream has it.
@@ -439,15 +439,24 @@ async fn resource(
     }
     let request = audit::keep_body(request, &address, verb).await?;
     let Some(row) = address.row() else {
-        return Ok(subresources::unlisted(&inner, &address, &who, request)
-            .await?
-            .unwrap_or_else(render::page_not_found));
+        let answer = subresources::unlisted(&inner, &address, &who, request).await?;
+        return match answer {
+            Some(answer) => Ok(answer),
+            None if discovery::serves(&address.group, &address.version) => {
+                Err(StatusError::no_such_resource())
+            }
+            None => Ok(render::page_not_found()),
+        };
     };
-    if !row.namespaced && !address.namespace.is_empty() && row.storage != "namespaces" {
-        return Ok(render::page_not_found());
+    if !address.fits(row) {
+        return Err(StatusError::no_such_resource());
+    }
+    // A proxy hands on whatever method it is.
+    if address.subresource != "proxy" && !is_served(request.method()) {
+        return Err(StatusError::method_not_allowed());
     }
     let dry_run = query.dry_run()?;
-    if verb == "patch" {
+    if verb == "patch" && !address.name.is_empty() {
         decode::patch_format(request.headers())?;
     }
     let (parts, body) = request.into_parts();
@@ -465,6 +474,12 @@ async fn resource(
     let notes = Arc::clone(&call.notes);
     let answer = resource_call(inner, call, row, verb, parts, body).await?;
     Ok(notes.put_on(answer))
+}
+
+fn is_served(method: &http::Method) -> bool {
+    use http::Method;
+
+    [Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE].contains(method)
 }
 
 async fn resource_call(

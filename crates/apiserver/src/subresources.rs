@@ -31,12 +31,8 @@ pub(crate) async fn answer(
     verb: &'static str,
     request: Request,
 ) -> Result<Response, StatusError> {
-    let Some(sub) = row.subresource(&call.address.subresource) else {
-        return Ok(render::page_not_found());
-    };
-    if call.address.name.is_empty() || (row.namespaced && call.address.namespace.is_empty()) {
-        return Ok(render::page_not_found());
-    }
+    let sub = row.subresource(&call.address.subresource).filter(|_| !call.address.name.is_empty());
+    let Some(sub) = sub else { return Err(StatusError::no_such_resource()) };
     if !sub.verbs.contains(&verb) {
         return Err(StatusError::method_not_allowed());
     }
@@ -152,6 +148,10 @@ async fn bind(server: &Inner, call: &Call, binding: &Value) -> Result<Response, 
         let fault = skiff_api::status::Cause::required("target.name", "");
         return Err(StatusError::invalid("", "Binding", name, &[fault]));
     }
+    if let Some(why) = skiff_api::validate::names::subdomain(node) {
+        let fault = skiff_api::status::Cause::invalid("target.name", node, why);
+        return Err(StatusError::invalid("", "Binding", name, &[fault]));
+    }
     let uid = metadata::text(binding, "uid").to_owned();
     let key = pods.key(&call.address.namespace, name);
     let now = clock::rfc3339(clock::now());
@@ -187,6 +187,11 @@ async fn bind(server: &Inner, call: &Call, binding: &Value) -> Result<Response, 
             for (key, value) in given.into_iter().flatten() {
                 new["metadata"][field][key] = value.clone();
             }
+        }
+        // What it brings along is held to what any update of the pod is.
+        let faults = crate::validation::update(pods, "binding", &new, &old);
+        if !faults.is_empty() {
+            return Err(StatusError::invalid("", "Binding", name, &faults));
         }
         pod_condition(
             &mut new,

@@ -113,12 +113,12 @@ pub(crate) async fn answer(
     let resource = address.resource.as_str();
     if !matches!(resource, "pods" | "nodes" | "traces") {
         authorize(server, who, base)?;
-        return Ok(render::page_not_found());
+        return Err(StatusError::no_such_resource());
     }
     let node = if resource == "nodes" { name } else { "" };
     let kind = if resource == "traces" { "pods" } else { resource };
     question.check(kind, &address.namespace, if node.is_empty() { name } else { node })?;
-    if !matches!(*method, Method::GET | Method::HEAD) {
+    if *method != Method::GET {
         return Err(StatusError::method_not_allowed());
     }
     match (resource, name, address.subresource.as_str()) {
@@ -128,7 +128,7 @@ pub(crate) async fn answer(
         ("pods", _, "start") if of_namespace => json(&start::answer(&question).await?),
         ("traces", "", "") if of_namespace => traces::answer(&question, query).await,
         ("nodes", name, "") if !name.is_empty() && !of_namespace => json(&nodes::answer(&question).await?),
-        _ => Ok(render::page_not_found()),
+        _ => Err(StatusError::no_such_resource()),
     }
 }
 
