@@ -117,16 +117,18 @@ impl Watcher {
             }
             // Seen before it is read, so that what is published in between wakes us again.
             self.published.borrow_and_update();
-            if let Err(compacted) = self.read() {
-                return Some(Err(compacted));
-            }
-            if self.chunk.is_empty() && self.published.changed().await.is_err() {
+            let closed = match self.read() {
+                Ok(closed) => closed,
+                Err(compacted) => return Some(Err(compacted)),
+            };
+            if self.chunk.is_empty() && (closed || self.published.changed().await.is_err()) {
                 return None;
             }
         }
     }
 
-    fn read(&mut self) -> Result<(), WatchError> {
+    /// Reads on, and tells whether nothing will follow.
+    fn read(&mut self) -> Result<bool, WatchError> {
         let state = self.state.read();
         let events = state.history.after(self.cursor, CHUNK_EVENTS)?;
         // A watcher that has seen everything is at the store's revision, also where no event has it, so
@@ -136,7 +138,7 @@ impl Watcher {
             _ => state.revision,
         };
         self.chunk = events.into();
-        Ok(())
+        Ok(state.closed)
     }
 }
 

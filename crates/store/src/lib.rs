@@ -120,6 +120,12 @@ pub trait Store: Send + Sync + 'static {
     /// that succeeded are durable (volatile ones: applied).
     async fn commit(&self, writes: Vec<Write>) -> Vec<Result<Revision, CommitError>>;
 
+    /// Whether writes are kept. While the last one that touched the disk failed, this tries another, so that
+    /// room that was made is found without somebody's write.
+    async fn writable(&self) -> Result<(), CommitError> {
+        Ok(())
+    }
+
     /// All changes after `after`, then live ones. Gapless, in order, only durable ones.
     fn watch(&self, after: Revision) -> Result<EventStream, WatchError>;
 

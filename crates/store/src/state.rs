@@ -18,6 +18,8 @@ pub(crate) struct State {
     pub(crate) history: History,
     /// The revision of the last published write.
     pub(crate) revision: Revision,
+    /// Nothing will be written any more, so whoever watches has seen the end.
+    pub(crate) closed: bool,
 }
 
 impl State {
@@ -78,7 +80,7 @@ impl Batch {
     }
 }
 
-/// The state with those who watch it. Watches end when it is dropped.
+/// The state with those who watch it. Watches end when it is closed or dropped.
 pub(crate) struct Log {
     state: Arc<RwLock<State>>,
     published: watch::Sender<Revision>,
@@ -87,7 +89,7 @@ pub(crate) struct Log {
 impl Log {
     /// A log that begins at `revision` with what lives there.
     pub(crate) fn new(limits: Limits, revision: Revision, live: BTreeMap<Arc<str>, Entry>) -> Self {
-        let state = State { live, history: History::new(limits, revision), revision };
+        let state = State { live, history: History::new(limits, revision), revision, closed: false };
         Self { state: Arc::new(RwLock::new(state)), published: watch::Sender::new(revision) }
     }
 
@@ -116,6 +118,12 @@ impl Log {
             newer
         });
         results
+    }
+
+    /// Ends the watches, once they have reported what there is: nothing more will come.
+    pub(crate) fn close(&self) {
+        self.state.write().closed = true;
+        self.published.send_modify(|_| {});
     }
 
     pub(crate) fn snapshot(&self) -> Snapshot {

@@ -242,6 +242,38 @@ fn prepare(connection: &Connection) -> rusqlite::Result<i64> {
     connection.pragma_update(None, "journal_mode", "WAL")?;
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "wal_autocheckpoint", LOG_PAGES)?;
+/// Makes the file, or tightens it and its log: what is stored is nobody else's to read, and the logs that
+/// SQLite makes get the mode of the file.
+pub(super) fn keep_private(path: &Path) -> std::io::Result<()> {
+    OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)?;
+    for end in ["", "-wal", "-shm"] {
+        let mut name = path.as_os_str().to_owned();
+        name.push(end);
+        match fs::metadata(&name) {
+            Ok(found) if found.permissions().mode() & 0o077 != 0 => {
+                fs::set_permissions(&name, fs::Permissions::from_mode(0o600))?;
+            }
+            Ok(_) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+impl Disk {
+    /// Has the file be full from so many pages on.
+    pub(crate) fn limit_pages(&self, pages: u32) {
+        // SQLite answers what is in force.
+        self.connection.query_row(&format!("PRAGMA max_page_count = {pages}"), [], |_| Ok(())).unwrap();
+    }
+
+    pub(crate) fn break_tables(&self) {
+        self.connection.execute_batch("DROP TABLE log").unwrap();
+    }
+}
+
     connection.pragma_update(None, "journal_size_limit", 32 << 20)?;
     connection.pragma_update(None, "cache_size", -2048)?;
     let version = |connection: &Connection| connection.pragma_query_value(None, "user_version", |r| r.get(0));

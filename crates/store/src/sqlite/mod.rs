@@ -21,7 +21,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use self::disk::Disk;
 pub use self::disk::OpenError;
-use self::writer::{Request, Writer};
+use self::writer::{Failing, Request, Writer};
 use crate::state::Log;
 use crate::{CommitError, EventStream, Limits, ReadError, Revision, Snapshot, Store, WatchError, Write};
 
@@ -33,6 +33,7 @@ pub struct SqliteStore {
     /// `None` only while it is dropped.
     requests: Option<mpsc::Sender<Request>>,
     writer: Option<JoinHandle<()>>,
+    failing: Failing,
 }
 
 impl SqliteStore {
@@ -42,12 +43,29 @@ impl SqliteStore {
         let (disk, recovered) = Disk::open(path)?;
         let log = Arc::new(Log::new(limits, recovered.revision, recovered.live));
         let (requests, queue) = mpsc::channel(QUEUE_REQUESTS);
-        let writer = Writer::new(log.clone(), disk, recovered.revision, recovered.reserved);
+        let failing = Failing::default();
+        let (revision, reserved) = (recovered.revision, recovered.reserved);
+        let writer = Writer::new(log.clone(), disk, revision, reserved, Arc::clone(&failing));
+        let last = Last(log.clone());
         let thread = std::thread::Builder::new()
             .name("store-writer".into())
-            .spawn(move || writer.run(queue))
+            .spawn(move || {
+                // Also when it panics: a store that nobody writes to is no store, and who follows it must
+                // learn that.
+                let _last = last;
+                writer.run(queue);
+            })
             .map_err(|source| OpenError::Thread { source })?;
-        Ok(Self { log, requests: Some(requests), writer: Some(thread) })
+        Ok(Self { log, requests: Some(requests), writer: Some(thread), failing })
+    }
+}
+
+/// Closes the log when the writer ends, however it does.
+struct Last(Arc<Log>);
+
+impl Drop for Last {
+    fn drop(&mut self) {
+        self.0.close();
     }
 }
 
@@ -67,13 +85,9 @@ impl Drop for SqliteStore {
 #[error("the store's writer has stopped")]
 struct Stopped;
 
-#[async_trait]
-impl Store for SqliteStore {
-    async fn load(&self) -> Result<Snapshot, ReadError> {
-        Ok(self.log.snapshot())
-    }
-
-    async fn commit(&self, writes: Vec<Write>) -> Vec<Result<Revision, CommitError>> {
+impl SqliteStore {
+    /// Has the writer carry out writes; none ask whether it could.
+    async fn ask(&self, writes: Vec<Write>) -> Vec<Result<Revision, CommitError>> {
         let count = writes.len();
         let stopped = || (0..count).map(|_| Err(CommitError::Io(Box::new(Stopped)))).collect();
         let Some(requests) = &self.requests else { return stopped() };
@@ -82,6 +96,34 @@ impl Store for SqliteStore {
             return stopped();
         }
         results.await.unwrap_or_else(|_| stopped())
+    }
+}
+
+#[async_trait]
+impl Store for SqliteStore {
+    async fn load(&self) -> Result<Snapshot, ReadError> {
+        Ok(self.log.snapshot())
+    }
+
+    async fn commit(&self, writes: Vec<Write>) -> Vec<Result<Revision, CommitError>> {
+        match writes.is_empty() {
+            true => Vec::new(),
+            false => self.ask(writes).await,
+        }
+    }
+
+    async fn writable(&self) -> Result<(), CommitError> {
+        if self.failing.lock().is_some() {
+            // The writer clears it when the disk takes this. Which write is answered says nothing.
+            let _ = self.ask(Vec::new()).await;
+        }
+        if let Some(failure) = &*self.failing.lock() {
+            return Err(CommitError::Io(Box::new(failure.clone())));
+        }
+        match self.writer.as_ref().is_none_or(JoinHandle::is_finished) {
+            true => Err(CommitError::Io(Box::new(Stopped))),
+            false => Ok(()),
+        }
     }
 
     fn watch(&self, after: Revision) -> Result<EventStream, WatchError> {
@@ -96,5 +138,48 @@ impl Store for SqliteStore {
 
     async fn barrier(&self) -> Result<Revision, ReadError> {
         Ok(self.log.read(|state| state.revision))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::StreamExt;
+
+    use super::*;
+
+    /// What an earlier version left open to everybody, too.
+    #[tokio::test]
+    async fn files_are_their_owners_alone() {
+        use std::fs::{self, Permissions};
+        use std::os::unix::fs::PermissionsExt;
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("store.db");
+        let modes = || {
+            let names = ["store.db", "store.db-wal"].map(|name| directory.path().join(name));
+            names.map(|name| fs::metadata(name).unwrap().permissions().mode() & 0o777)
+        };
+        let store = SqliteStore::open(&path, Limits::default()).unwrap();
+        let value = Some(bytes::Bytes::from_static(b"x"));
+        let write = Write { key: "/a".into(), expect: crate::Expect::Absent, value, volatile: false };
+        store.commit(vec![write]).await.remove(0).unwrap();
+        assert_eq!(modes(), [0o600; 2]);
+        for name in ["store.db", "store.db-wal"] {
+            fs::set_permissions(directory.path().join(name), Permissions::from_mode(0o644)).unwrap();
+        }
+        disk::keep_private(&path).unwrap();
+        assert_eq!(modes(), [0o600; 2]);
+    }
+
+    #[tokio::test]
+    async fn a_writer_that_panics_ends_the_watches() {
+        let log = Arc::new(Log::new(Limits::default(), 0, std::collections::BTreeMap::new()));
+        let mut watch = log.watch(0).unwrap();
+        let last = Last(log.clone());
+        let thread = std::thread::spawn(move || {
+            let _last = last;
+            std::panic::resume_unwind(Box::new("a fault of ours"));
+        });
+        assert!(watch.next().await.is_none());
+        assert!(thread.join().is_err());
     }
 }

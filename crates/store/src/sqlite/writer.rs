@@ -3,8 +3,9 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
-use tracing::{error, warn};
+use tracing::{error, info, warn};
 
 use super::disk::{Disk, Row};
 use crate::state::{Batch, Log};
@@ -18,6 +19,7 @@ const BATCH_BYTES: usize = 8 << 20;
 const BLOCK_REVISIONS: Revision = 1 << 20;
 
 pub(crate) struct Request {
+    /// Where there are none, it is only asked whether the disk takes any.
     pub(crate) writes: Vec<Write>,
     pub(crate) reply: oneshot::Sender<Vec<Result<Revision, CommitError>>>,
 }
@@ -31,24 +33,37 @@ pub(crate) struct Writer {
     reserved: Revision,
     /// Keys whose state in memory is not the one on disk.
     unsaved: HashSet<Arc<str>>,
-    /// Why nothing can be written any more: after a failed fsync nobody knows what is on disk.
-    broken: Option<Failure>,
+    /// Why the last write to the disk failed; `None` when it succeeded.
+    failing: Failing,
+    /// Nothing can be written any more: after a failed fsync nobody knows what is on disk.
+    broken: bool,
 }
+
+/// Shared with those who ask how it goes.
+pub(crate) type Failing = Arc<Mutex<Option<Failure>>>;
 
 /// One failure of the disk, told to every caller of the batch.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("the log cannot be appended to")]
-struct Failure(#[source] Arc<rusqlite::Error>);
+pub(crate) struct Failure(#[source] Arc<rusqlite::Error>);
 
 impl Writer {
-    pub(crate) fn new(log: Arc<Log>, disk: Disk, revision: Revision, reserved: Revision) -> Self {
-        Self { log, disk, revision, reserved, unsaved: HashSet::new(), broken: None }
+    pub(crate) fn new(
+        log: Arc<Log>,
+        disk: Disk,
+        revision: Revision,
+        reserved: Revision,
+        failing: Failing,
+    ) -> Self {
+        Self { log, disk, revision, reserved, unsaved: HashSet::new(), failing, broken: false }
     }
 
-    /// Runs until all senders of the queue are gone.
+    /// Runs until all senders of the queue are gone, or until only who opens the file anew knows what it
+    /// holds.
     pub(crate) fn run(mut self, mut queue: mpsc::Receiver<Request>) {
-        loop {
-            let first = if self.broken.is_none() && self.disk.wants_sweep() {
+        while !self.broken {
+            // What is full is swept again when something was written.
+            let first = if self.failing.lock().is_none() && self.disk.wants_sweep() {
                 match queue.try_recv() {
                     Ok(request) => Some(request),
                     Err(mpsc::error::TryRecvError::Empty) => None,
@@ -63,7 +78,7 @@ impl Writer {
             if let Some(first) = first {
                 self.commit(gather(first, &mut queue));
             }
-            if self.broken.is_none() && self.disk.wants_sweep() {
+            if !self.broken && self.failing.lock().is_none() && self.disk.wants_sweep() {
                 self.sweep();
             }
             if queue.is_empty() {
@@ -74,13 +89,10 @@ impl Writer {
     }
 
     fn commit(&mut self, requests: Vec<Request>) {
-        if let Some(failure) = &self.broken {
-            return requests.into_iter().for_each(|request| refuse(request, failure));
-        }
-
         let mut batch = Batch::after(self.revision);
         let mut volatile = HashSet::new();
         let mut replies = Vec::with_capacity(requests.len());
+        let asked = requests.iter().any(|request| request.writes.is_empty());
         self.log.read(|state| {
             for Request { writes, reply } in requests {
                 let mut results = Vec::with_capacity(writes.len());
@@ -97,12 +109,8 @@ impl Writer {
         });
         self.revision = batch.revision;
 
-        if let Err(source) = self.persist(&batch.events, &volatile) {
-            let failure = Failure(Arc::new(source));
-            error!(error = %failure.0, "cannot write to the store");
-            if failure.0.sqlite_error_code() != Some(rusqlite::ErrorCode::DiskFull) {
-                self.broken = Some(failure.clone());
-            }
+        if let Err(source) = self.persist(&batch.events, &volatile, asked) {
+            let failure = self.failed(source, "cannot write to the store");
             for (reply, results) in replies {
                 let failed = results.into_iter().map(|result| match result {
                     Ok(_) => Err(CommitError::Io(Box::new(failure.clone()))),
@@ -127,36 +135,55 @@ impl Writer {
         }
     }
 
-    /// Makes the events durable that must be. Touches the disk only if there are any, or if the reserved
-    /// block is used up.
-    fn persist(&mut self, events: &[Event], volatile: &HashSet<Revision>) -> rusqlite::Result<()> {
+    /// Makes the events durable that must be. Touches the disk only if there are any, if the reserved block
+    /// is used up, or if `asked` whether that is possible.
+    fn persist(
+        &mut self,
+        events: &[Event],
+        volatile: &HashSet<Revision>,
+        asked: bool,
+    ) -> rusqlite::Result<()> {
         let rows: Vec<Row<'_>> = events
             .iter()
             .filter(|event| !volatile.contains(&event.revision))
             .map(|event| Row { revision: event.revision, key: &event.key, entry: event.entry.as_ref() })
             .collect();
         let last_volatile = volatile.iter().max().copied().unwrap_or(0);
-        let reserve = (last_volatile > self.reserved).then_some(last_volatile + BLOCK_REVISIONS);
+        let reserve = match last_volatile > self.reserved {
+            true => Some(last_volatile + BLOCK_REVISIONS),
+            false => asked.then_some(self.reserved),
+        };
         if rows.is_empty() && reserve.is_none() {
             return Ok(());
         }
         self.disk.append(&rows, reserve)?;
         self.reserved = reserve.unwrap_or(self.reserved);
+        if self.failing.lock().take().is_some() {
+            info!("the store is written to again");
+        }
         Ok(())
     }
 
     fn sweep(&mut self) {
         if let Err(source) = self.disk.sweep() {
-            warn!(error = %source, "cannot compact the store");
-            if source.sqlite_error_code() != Some(rusqlite::ErrorCode::DiskFull) {
-                self.broken = Some(Failure(Arc::new(source)));
-            }
+            self.failed(source, "cannot compact the store");
         }
+    }
+
+    /// Takes note of a failure. A full disk may have room later, and SQLite takes back what it had begun; after
+    /// any other failure the file has to be opened anew.
+    fn failed(&mut self, source: rusqlite::Error, what: &'static str) -> Failure {
+        self.broken = source.sqlite_error_code() != Some(rusqlite::ErrorCode::DiskFull);
+        let failure = Failure(Arc::new(source));
+        if self.failing.lock().replace(failure.clone()).is_none() || self.broken {
+            error!(error = %failure.0, again = !self.broken, "{what}");
+        }
+        failure
     }
 
     /// Before an orderly end: what is only in memory, and the end of the revisions really used.
     fn save(&mut self) {
-        if self.broken.is_some() || (self.unsaved.is_empty() && self.reserved <= self.revision) {
+        if self.broken || (self.unsaved.is_empty() && self.reserved <= self.revision) {
             return;
         }
         let unsaved = std::mem::take(&mut self.unsaved);
@@ -206,7 +233,82 @@ fn gather(first: Request, queue: &mut mpsc::Receiver<Request>) -> Vec<Request> {
     requests
 }
 
-fn refuse(request: Request, failure: &Failure) {
-    let refused = request.writes.iter().map(|_| Err(CommitError::Io(Box::new(failure.clone())))).collect();
-    let _ = request.reply.send(refused);
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use futures_util::StreamExt;
+
+    use super::*;
+    use crate::{Expect, Limits};
+
+    /// A writer without a thread, over a file in `directory`.
+    fn writer(directory: &std::path::Path) -> Writer {
+        let (disk, recovered) = Disk::open(&directory.join("store.db")).unwrap();
+        let log = Arc::new(Log::new(Limits::default(), recovered.revision, recovered.live));
+        Writer::new(log, disk, recovered.revision, recovered.reserved, Failing::default())
+    }
+
+    fn write(key: &str, bytes: usize, volatile: bool) -> Write {
+        let value = Some(Bytes::from(vec![b'x'; bytes]));
+        Write { key: key.into(), expect: Expect::Any, value, volatile }
+    }
+
+    fn commit(writer: &mut Writer, writes: Vec<Write>) -> Vec<Result<Revision, CommitError>> {
+        let (reply, results) = oneshot::channel();
+        writer.commit(vec![Request { writes, reply }]);
+        results.blocking_recv().unwrap()
+    }
+
+    fn is_failing(writer: &Writer) -> bool {
+        writer.failing.lock().is_some()
+    }
+
+    #[test]
+    fn a_full_disk_is_told_until_it_has_room_and_kills_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut writer = writer(directory.path());
+        assert!(commit(&mut writer, vec![write("a", 10, false)])[0].is_ok());
+        writer.disk.limit_pages(1);
+        for _ in 0..20 {
+            assert!(matches!(
+                commit(&mut writer, vec![write("b", 1 << 20, false)])[0],
+                Err(CommitError::Io(_))
+            ));
+            assert!(is_failing(&writer) && !writer.broken);
+        }
+        // What needs no disk goes on, and says nothing about it.
+        writer.reserved = writer.revision + 10;
+        assert!(commit(&mut writer, vec![write("lease", 10, true)])[0].is_ok());
+        assert!(is_failing(&writer));
+
+        writer.disk.limit_pages(1 << 20);
+        assert!(commit(&mut writer, Vec::new()).is_empty());
+        assert!(!is_failing(&writer), "who asks finds the room, though nobody writes");
+        assert!(commit(&mut writer, vec![write("b", 1 << 20, false)])[0].is_ok());
+        let live = writer.log.read(|state| state.live.keys().map(ToString::to_string).collect::<Vec<_>>());
+        assert_eq!(live, ["a", "b", "lease"]);
+    }
+
+    #[test]
+    fn a_writer_whose_file_is_in_doubt_ends_for_who_opens_it_anew() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut writer = writer(directory.path());
+        writer.disk.break_tables();
+        let (requests, queue) = mpsc::channel(2);
+        let (reply, results) = oneshot::channel();
+        requests.try_send(Request { writes: vec![write("a", 1, false)], reply }).ok().unwrap();
+        // Returns although `requests` lives.
+        writer.run(queue);
+        assert!(matches!(results.blocking_recv().unwrap()[0], Err(CommitError::Io(_))));
+    }
+
+    #[tokio::test]
+    async fn watches_end_after_all_was_reported_when_the_log_is_closed() {
+        let log = Log::new(Limits::default(), 0, std::collections::BTreeMap::new());
+        let mut idle = log.watch(0).unwrap();
+        log.commit(vec![write("a", 1, false)]);
+        log.close();
+        assert_eq!(idle.next().await.unwrap().unwrap().revision, 1);
+        assert!(idle.next().await.is_none());
+    }
 }
