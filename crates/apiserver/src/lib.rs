@@ -44,6 +44,7 @@ mod read;
 mod render;
 mod request;
 mod resources;
+mod route;
 mod scale;
 mod seed;
 mod select;

@@ -1,4 +1,4 @@
-//! The server itself: what it is built of, and the way of a request through it.
+//! The server itself: what it is built of, and how requests get to it. Their way through it is [`route`]'s.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -7,7 +7,6 @@ use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::SystemTime;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt;
@@ -17,11 +16,9 @@ use http_body_util::BodyExt;
 use skiff_api::codec::FieldValidation;
 use skiff_api::status::StatusError;
 use skiff_api::typed;
-use skiff_explain::start::Phase;
 use skiff_store::Store;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, warn};
+use tracing::error;
 
 use crate::access::Access;
 use crate::audit::{self, Audit};
@@ -29,21 +26,17 @@ use crate::auth::{Attributes, Identity};
 use crate::cache::{CacheError, Caches, Loaded};
 use crate::claims::Claims;
 use crate::config::Config;
-use crate::delete::DeleteOptions;
 use crate::http_body::{Body, Request, Response, lazy};
 use crate::limits::guarded::BodyTimeout;
 use crate::limits::{Connections, Full, Gate, Limits, Place, Slot};
 use crate::notes::Notes;
 use crate::object::Object;
 use crate::render::{Include, Renderer};
-use crate::request::{Address, Query, verb};
+use crate::request::{Address, Query};
 use crate::resources::{Resource, of_storage};
 use crate::serve::Peer;
 use crate::tokens::{Keys, KeysError, Tokens};
-use crate::{
-    at_rest, authn, clock, decode, delete, discovery, encoding, explain, impersonation, limits, metrics,
-    paths, rbac, read, render, seed, subresources, watch, write,
-};
+use crate::{at_rest, authn, clock, limits, metrics, rbac, render, route, seed};
 
 /// The largest request body, as upstream has it.
 pub(crate) const BODY_MAX: usize = 3 * 1024 * 1024;
@@ -280,7 +273,7 @@ impl tower_service::Service<Request> for Router {
             if let Some(slot) = &recorded {
                 request.extensions_mut().insert(Arc::clone(slot));
             }
-            let response = match AssertUnwindSafe(answer(inner, request)).catch_unwind().await {
+            let response = match AssertUnwindSafe(route::answer(inner, request)).catch_unwind().await {
                 Ok(response) => response,
                 Err(panic) => {
                     error!(path, "a request made the server panic");
@@ -292,66 +285,6 @@ impl tower_service::Service<Request> for Router {
             };
             Ok(response)
         })
-    }
-}
-
-async fn answer(inner: Arc<Inner>, request: Request) -> Response {
-    let begun = Instant::now();
-    let packs = request.extensions().get::<Peer>().is_some()
-        && request.method() == http::Method::GET
-        && encoding::takes_gzip(request.headers());
-    let address = Address::parse(request.uri().path());
-    let query = Query::parse(request.uri().query());
-    let labels = match &address {
-        Some(address) => {
-            let dry_run = query.given("dryRun").is_some();
-            metrics::Labels::of_resource(verb(request.method(), address, &query), address, dry_run)
-        }
-        None => metrics::Labels::of_path(request.method(), request.uri().path()),
-    };
-    let response = dispatch(Arc::clone(&inner), address, query, request).await;
-    inner.requests.ended(labels, response.status().as_u16(), begun.elapsed());
-    if packs { encoding::compressed(response).await } else { response }
-}
-
-async fn dispatch(
-    inner: Arc<Inner>,
-    address: Option<Address>,
-    query: Query,
-    mut request: Request,
-) -> Response {
-    let who = authn::identity(&inner, &request);
-    let recorded = match &inner.audit {
-        Some(audit) => audit.begin(&mut request, who.as_ref().ok()).await,
-        None => None,
-    };
-    let who = who.and_then(|real| {
-        let who = impersonation::identity(&inner, request.headers(), real.clone())?;
-        if let Some(recorded) = recorded.as_ref().filter(|_| who != real) {
-            recorded.impersonated(&who);
-        }
-        Ok(who)
-    });
-    let result = match who {
-        Err(refused) => Err(refused),
-        Ok(who) => {
-            request.extensions_mut().insert(who);
-            match address {
-                Some(address) => resource(inner, address, query, request).await,
-                None => paths::answer(&inner, request).await,
-            }
-        }
-    };
-    let failure = recorded.as_ref().and_then(|_| result.as_ref().err().map(|error| error.0.clone()));
-    let response = result.unwrap_or_else(|error| {
-        if error.code() >= 500 && error.code() != 504 {
-            warn!(%error, "a request failed");
-        }
-        render::error(&error)
-    });
-    match recorded {
-        Some(recorded) => recorded.finish(response, failure.as_deref()).await,
-        None => response,
     }
 }
 
@@ -402,164 +335,4 @@ pub(crate) fn enter(inner: &Inner, request: &Request, who: &Identity) -> Result<
 pub(crate) fn is_lasting(address: &Address, verb: &str) -> bool {
     verb == "watch"
         || matches!(address.subresource.as_str(), "log" | "exec" | "attach" | "portforward" | "proxy")
-}
-
-async fn resource(
-    inner: Arc<Inner>,
-    address: Address,
-    query: Query,
-    request: Request,
-) -> Result<Response, StatusError> {
-    let verb = verb(request.method(), &address, &query);
-    let who = identity(&request);
-    let field_selector = query.given("fieldSelector").unwrap_or_default();
-    let selected = address.selected_name(verb, field_selector);
-    let attributes = Attributes {
-        verb,
-        group: &address.group,
-        resource: &address.resource,
-        subresource: &address.subresource,
-        namespace: &address.namespace,
-        name: selected.as_deref().unwrap_or(&address.name),
-        field_selector,
-        path: "",
-    };
-    let _slot = match is_lasting(&address, verb) {
-        true => None,
-        false => Some(enter(&inner, &request, &who)?),
-    };
-    audit::note_decision(&inner, &request, &who, &attributes);
-    if explain::serves(&address) {
-        return explain::answer(&inner, &who, &address, &attributes, request.method(), &query).await;
-    }
-    authorize(&inner, &who, &attributes)?;
-    // A stream may be asked for by GET, and does something to the pod all the same.
-    if subresources::is_stream(&address) && verb == "get" {
-        authorize(&inner, &who, &Attributes { verb: "create", ..attributes })?;
-    }
-    let request = audit::keep_body(request, &address, verb).await?;
-    let Some(row) = address.row() else {
-        let answer = subresources::unlisted(&inner, &address, &who, request).await?;
-        return match answer {
-            Some(answer) => Ok(answer),
-            None if discovery::serves(&address.group, &address.version) => {
-                Err(StatusError::no_such_resource())
-            }
-            None => Ok(render::page_not_found()),
-        };
-    };
-    if !address.fits(row) {
-        return Err(StatusError::no_such_resource());
-    }
-    // A proxy hands on whatever method it is.
-    if address.subresource != "proxy" && !is_served(request.method()) {
-        return Err(StatusError::method_not_allowed());
-    }
-    let dry_run = query.dry_run()?;
-    if verb == "patch" && !address.name.is_empty() {
-        decode::patch_format(request.headers())?;
-    }
-    let (parts, body) = request.into_parts();
-    let call = Call {
-        who,
-        wanted: parts.extensions.get::<typed::Wanted>().is_some(),
-        headers: parts.headers.clone(),
-        address,
-        validation: decode::field_validation(&query)?,
-        notes: audit::notes(&parts.extensions),
-        query,
-        dry_run,
-    };
-    call.warn(row.deprecated.map(str::to_owned).into_iter().collect());
-    let notes = Arc::clone(&call.notes);
-    let answer = resource_call(inner, call, row, verb, parts, body).await?;
-    Ok(notes.put_on(answer))
-}
-
-fn is_served(method: &http::Method) -> bool {
-    use http::Method;
-
-    [Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE].contains(method)
-}
-
-async fn resource_call(
-    inner: Arc<Inner>,
-    call: Call,
-    row: &'static Resource,
-    verb: &'static str,
-    parts: http::request::Parts,
-    body: Body,
-) -> Result<Response, StatusError> {
-    if !call.address.subresource.is_empty() {
-        let request = http::Request::from_parts(parts, body);
-        return subresources::answer(inner, call, row, verb, request).await;
-    }
-    if !row.verbs.contains(&verb) {
-        return Err(StatusError::method_not_allowed());
-    }
-    match verb {
-        "get" => read::get(&inner, &call, row).await,
-        "list" if row.namespaced || call.address.namespace.is_empty() => read::list(&inner, &call, row).await,
-        "watch" => watch::watch(&inner, &call, row).await,
-        "create" if row.namespaced && call.address.namespace.is_empty() => {
-            Err(StatusError::method_not_allowed())
-        }
-        "create" if call.address.name.is_empty() => {
-            let value = decode::object(&call, row, &read_body(body).await?)?;
-            let began = SystemTime::now();
-            let object = write::create(&inner, &call, row, value).await?;
-            if row.storage == "pods" {
-                inner.config.starts.mark(&object.uid, Phase::Write, began, SystemTime::now());
-            }
-            inner.object_response(&call, row, StatusCode::CREATED, &object)
-        }
-        "update" if !call.address.name.is_empty() => {
-            let value = decode::object(&call, row, &read_body(body).await?)?;
-            put(&inner, &call, row, value).await
-        }
-        "patch" if !call.address.name.is_empty() => {
-            let patch = read_body(body).await?;
-            let wanted = decode::kind_of(row);
-            let done =
-                write::update(&inner, &call, row, |present| decode::patched(&call, &wanted, &patch, present))
-                    .await?;
-            inner.object_response(&call, row, StatusCode::OK, done.object())
-        }
-        "delete" => {
-            let options = DeleteOptions::read(&call, &read_body(body).await?)?;
-            delete::one(&inner, &call, row, &options).await
-        }
-        "deletecollection" => {
-            let options = DeleteOptions::read(&call, &read_body(body).await?)?;
-            delete::collection(&inner, &call, row, &options).await
-        }
-        _ => Err(StatusError::method_not_allowed()),
-    }
-}
-
-/// PUT: replaces, or for kinds that allow it creates.
-async fn put(
-    inner: &Inner,
-    call: &Call,
-    row: &'static Resource,
-    value: serde_json::Value,
-) -> Result<Response, StatusError> {
-    match write::update(inner, call, row, |_| Ok(value.clone())).await {
-        Ok(done) => inner.object_response(call, row, StatusCode::OK, done.object()),
-        Err(error) if error.reason() == "NotFound" && row.strategy.creates_on_update() => {
-            let address = &call.address;
-            let create = Attributes {
-                verb: "create",
-                group: &address.group,
-                resource: &address.resource,
-                namespace: &address.namespace,
-                name: &address.name,
-                ..Attributes::default()
-            };
-            authorize(inner, &call.who, &create)?;
-            let object = write::create(inner, call, row, value).await?;
-            inner.object_response(call, row, StatusCode::CREATED, &object)
-        }
-        Err(error) => Err(error),
-    }
 }
