@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::Metadata;
+use crate::devices::Device;
 use crate::namespaces::{Inodes, Kind};
 use crate::pod::{HostPort, Interface, Route, Security, ServicePort, WritablePath};
 
@@ -51,6 +52,8 @@ pub struct Container {
     pub holder: Option<Holder>,
     pub security: Option<Security>,
     pub writable_paths: Vec<WritablePath>,
+    /// Devices of the machine that it may write.
+    pub devices: Vec<Device>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -1,5 +1,6 @@
 //! From facts to the explanation of a pod: whose each namespace is, and what that exposes.
 
+use crate::devices;
 use crate::facts::{self, Holder, Pod, Process};
 use crate::namespaces::{Kind, Word, word};
 use crate::pod::{self, Container, Listener, Member, Namespace, PodExplanation};
@@ -26,6 +27,7 @@ pub fn pod(facts: &Pod) -> PodExplanation {
             process: container.holder.as_ref().map(|holder| member(facts, holder)),
             security: container.security.clone(),
             writable_host_paths: container.writable_paths.clone(),
+            writable_devices: devices::summed(&container.devices),
         })
         .collect();
     told.interfaces.clone_from(&facts.interfaces);
@@ -51,7 +53,7 @@ pub fn pod(facts: &Pod) -> PodExplanation {
     told.missing.clone_from(&facts.missing);
     let none_runs = facts.containers.iter().all(|own| own.holder.is_none());
     if facts.sandbox.is_some() && none_runs {
-        let what = "pid, mnt and cgroup namespaces of the containers";
+        let what = "namespaces pid, mnt and cgroup of the containers";
         told.missing.push(Missing::new(what, "no container of the pod runs now"));
     }
     told.past.clone_from(&facts.past);
@@ -256,6 +258,7 @@ mod tests {
                 ..Security::default()
             }),
             writable_paths: Vec::new(),
+            devices: Vec::new(),
         }
     }
 
@@ -348,7 +351,7 @@ mod tests {
         assert_eq!(
             said,
             [Missing::new(
-                "pid, mnt and cgroup namespaces of the containers",
+                "namespaces pid, mnt and cgroup of the containers",
                 "no container of the pod runs now"
             )]
         );

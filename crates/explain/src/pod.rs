@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::devices::NodeDevices;
 use crate::namespaces::{Kind, Word};
 use crate::{API_VERSION, Metadata, Missing};
 
@@ -138,6 +139,9 @@ pub struct Container {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub security: Option<Security>,
     pub writable_host_paths: Vec<WritablePath>,
+    /// Absent where there are none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub writable_devices: Option<NodeDevices>,
 }
 
 /// What a process may do, as its `/proc/PID/status` says.

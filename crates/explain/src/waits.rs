@@ -18,7 +18,7 @@ pub struct Wait {
     pub since: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_error: Option<String>,
-    /// When it is tried again, RFC 3339.
+    /// When it is tried again, RFC 3339; `never`, and what would be, where nothing but another pod helps.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_try: Option<String>,
 }

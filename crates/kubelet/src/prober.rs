@@ -69,10 +69,13 @@ impl Prober {
         {
             let mut threshold = Threshold::of(startup);
             let mut at = self.first(startup);
+            self.waits_until(at, None);
             loop {
                 sleep_until(at).await;
                 at = Instant::now() + seconds(startup.period_seconds, 10);
-                match threshold.add(self.ask(startup, "Startup").await) {
+                let found = self.ask(startup, "Startup").await;
+                self.waits_until(at, found.as_ref().err());
+                match threshold.add(found.is_ok()) {
                     Some(true) => break,
                     Some(false) => return self.fail(state, "startup", startup).await,
                     None => {}
@@ -80,6 +83,7 @@ impl Prober {
             }
         }
         state.started = true;
+        self.waits_no_more();
         self.report(&state).await;
         let mut ready = self
             .container
@@ -91,6 +95,9 @@ impl Prober {
             .liveness_probe
             .as_ref()
             .map(|probe| (probe, Threshold::of(probe), self.first(probe)));
+        if let Some((_, _, at)) = ready.as_ref().filter(|_| !state.ready) {
+            self.waits_until(*at, None);
+        }
         loop {
             let next =
                 |at: Option<Instant>| at.unwrap_or_else(|| Instant::now() + Duration::from_secs(86_400));
@@ -103,15 +110,22 @@ impl Prober {
             if ready_at <= alive_at {
                 let Some((probe, threshold, at)) = &mut ready else { continue };
                 *at = Instant::now() + seconds(probe.period_seconds, 10);
-                let verdict = threshold.add(self.ask(probe, "Readiness").await);
+                let found = self.ask(probe, "Readiness").await;
+                if found.is_err() || !state.ready {
+                    self.waits_until(*at, found.as_ref().err());
+                }
+                let verdict = threshold.add(found.is_ok());
                 if verdict.is_some_and(|verdict| verdict != state.ready) {
                     state.ready = !state.ready;
+                    if state.ready {
+                        self.waits_no_more();
+                    }
                     self.report(&state).await;
                 }
             } else {
                 let Some((probe, threshold, at)) = &mut alive else { continue };
                 *at = Instant::now() + seconds(probe.period_seconds, 10);
-                if threshold.add(self.ask(probe, "Liveness").await) == Some(false) {
+                if threshold.add(self.ask(probe, "Liveness").await.is_ok()) == Some(false) {
                     return self.fail(state, "liveness", probe).await;
                 }
             }
@@ -126,17 +140,27 @@ impl Prober {
         Instant::now() + delay.saturating_sub(age)
     }
 
-    async fn ask(&self, of: &Probe, kind: &str) -> bool {
-        match probe(&self.runtime, &self.id, &self.container, of, self.ip).await {
-            Ok(()) => true,
-            Err(why) => {
-                let message = format!("{kind} probe failed: {}", why.trim_end_matches('\0'));
-                let uid = self.pod.metadata.uid.as_deref().unwrap_or_default();
-                self.memory.probe_failed(uid, &self.container.name, &message);
-                self.events.pod(&self.pod, Some(&self.container.name), Kind::Warning, "Unhealthy", message);
-                false
-            }
-        }
+    /// Tries a probe once. Why it failed is in words.
+    async fn ask(&self, of: &Probe, kind: &str) -> Result<(), String> {
+        let found = probe(&self.runtime, &self.id, &self.container, of, self.ip).await;
+        found.map_err(|why| {
+            let message = format!("{kind} probe failed: {}", why.trim_end_matches('\0'));
+            let name = Some(self.container.name.as_str());
+            self.events.pod(&self.pod, name, Kind::Warning, "Unhealthy", message.clone());
+            message
+        })
+    }
+
+    /// Takes note of when the probe that the container waits for is tried again, and why.
+    fn waits_until(&self, at: Instant, error: Option<&String>) {
+        let uid = self.pod.metadata.uid.as_deref().unwrap_or_default();
+        let at = crate::time::now() + at.saturating_duration_since(Instant::now());
+        self.memory.probes_again(uid, &self.container.name, error.map(String::as_str), at);
+    }
+
+    fn waits_no_more(&self) {
+        let uid = self.pod.metadata.uid.as_deref().unwrap_or_default();
+        self.memory.probe_succeeded(uid, &self.container.name);
     }
 
     async fn fail(&self, mut state: Probed, which: &str, probe: &Probe) {

@@ -2,6 +2,7 @@
 //!
 //! Read from `/proc` each time: nothing is kept, so nothing can be out of date.
 
+mod devices;
 mod ticks;
 
 use std::fs;
@@ -11,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 use skiff_sys::caps::Caps;
 
+pub use self::devices::{Asker, DeviceFact, devices};
 pub use self::ticks::{Stat, TICKS_PER_SECOND, since_boot, stat, ticks_now};
 
 /// The files of `/proc/PID/ns`, in the order in which [`ProcessFact::namespaces`] has them.
@@ -109,6 +111,7 @@ pub fn control_groups(pid: u32) -> String {
 pub struct Privileges {
     pub effective_user: u32,
     pub effective_group: u32,
+    pub supplementary_groups: Vec<u32>,
     /// Effective ones, without `CAP_`.
     pub capabilities: Vec<&'static str>,
     /// Those of them that a container which asks for nothing does not have.
@@ -140,6 +143,7 @@ fn parse_status(text: &str) -> Privileges {
         // Real, effective, saved, file system.
         effective_user: number("Uid", 1),
         effective_group: number("Gid", 1),
+        supplementary_groups: field("Groups").filter_map(|text| text.parse().ok()).collect(),
         capabilities: Caps(effective).names().collect(),
         beyond_default: Caps(effective).without(Caps::DEFAULT).names().collect(),
         seccomp: u8::try_from(number("Seccomp", 0)).unwrap_or(u8::MAX),
@@ -288,10 +292,11 @@ mod tests {
 
     #[test]
     fn a_status_is_read() {
-        let text = "Name:\tx\nState:\tS (sleeping)\nUid:\t1\t1000\t1\t1\nGid:\t2\t2000\t2\t2\n\
+        let text = "Name:\tx\nState:\tS (sleeping)\nUid:\t1\t1000\t1\t1\nGid:\t2\t2000\t2\t2\nGroups:\t5 6 \n\
                     CapEff:\t00000000a80435fb\nNoNewPrivs:\t1\nSeccomp:\t2\nSeccomp_filters:\t1\n";
         let found = parse_status(text);
         assert_eq!((found.effective_user, found.effective_group), (1000, 2000));
+        assert_eq!(found.supplementary_groups, [5, 6]);
         assert_eq!(found.beyond_default, ["NET_ADMIN"]);
         assert_eq!((found.seccomp, found.no_new_privileges), (2, true));
     }

@@ -1,7 +1,5 @@
 //! `explain node` as text.
 
-use std::fmt::Write as _;
-
 use super::{Paint, heading, missing, wrapped};
 use crate::counted;
 use crate::namespaces::Kind;
@@ -12,12 +10,12 @@ pub fn node(told: &NodeExplanation, paint: Paint) -> String {
     let mut out = String::new();
     let name = paint.bold(&told.metadata.name);
     let (Some(processes), Some(pods)) = (told.processes, told.pods) else {
-        let _ = writeln!(out, "Node {name}: what runs on it is not known");
+        wrapped(&mut out, "", &format!("Node {name}: what runs on it is not known"));
         missing(&mut out, paint, &told.missing);
         return out;
     };
     let (processes, count) = (counted(processes, "process", "processes"), counted(pods, "pod", "pods"));
-    let _ = writeln!(out, "Node {name}: {processes}, {count}");
+    wrapped(&mut out, "", &format!("Node {name}: {processes}, {count}"));
     out.push('\n');
     out.push_str("NAMESPACE INODE        PODS IN IT\n");
     for own in &told.namespaces {

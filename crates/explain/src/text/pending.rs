@@ -47,7 +47,7 @@ fn node(out: &mut String, told: &NodeVerdict, paint: Paint) {
         let head = format!("  {:<20} {mark} ", filter.filter);
         wrapped(out, &head, &filter.compared);
         for used in &filter.used_by {
-            let _ = writeln!(out, "{:31}- {} takes {}", "", used.pod, used.amount);
+            wrapped(out, &format!("{:31}", ""), &format!("- {} takes {}", used.pod, used.amount));
         }
     }
     for holder in &told.port_holders {

@@ -2,10 +2,11 @@
 
 use std::fmt::Write as _;
 
-use super::{Paint, heading, missing, wrapped};
-use crate::listed;
+use super::{Paint, heading, missing, warned, wrapped};
+use crate::devices::NodeDevices;
 use crate::namespaces::Word;
 use crate::pod::{Container, Endpoint, Listener, Namespace, PodExplanation, Process, Security, ServicePort};
+use crate::{counted, listed};
 
 /// The whole explanation. One line a namespace, `net   own   4026532201   …`, and no other line begins with
 /// a namespace's name.
@@ -27,13 +28,13 @@ pub fn pod(told: &PodExplanation, paint: Paint) -> String {
 }
 
 fn head(out: &mut String, told: &PodExplanation, paint: Paint) {
-    let name = format!("{}/{}", told.metadata.namespace, told.metadata.name);
     let place = match (&*told.node, &told.pod_ip) {
         ("", _) => ", on no node yet".to_owned(),
         (node, None) => format!(" on {node}"),
         (node, Some(ip)) => format!(" on {node}, address {ip}"),
     };
-    let _ = writeln!(out, "Pod {}{place}", paint.bold(&name));
+    let name = format!("{}/{}", told.metadata.namespace, told.metadata.name);
+    wrapped(out, "", &format!("Pod {}{place}", paint.bold(&name)));
     if let Some(past) = &told.past {
         wrapped(out, "  ", &format!("PAST: {past}; this is how it was"));
     }
@@ -48,13 +49,10 @@ pub(super) fn line(out: &mut String, own: &Namespace, paint: Paint) {
         Word::Own => ' ',
         Word::Host | Word::Shared => '!',
     };
-    let start = out.len();
     let head = format!("{:<9} {:<7} {:<10} {mark} ", own.namespace, own.word, own.inode);
-    wrapped(out, &head, &own.sentence);
-    if own.word != Word::Own && paint == Paint::Colour {
-        let text = out.split_off(start);
-        out.push_str(&paint.warn(text.trim_end()));
-        out.push('\n');
+    match own.word {
+        Word::Own => wrapped(out, &head, &own.sentence),
+        Word::Host | Word::Shared => warned(out, paint, &head, &own.sentence),
     }
 }
 
@@ -94,7 +92,7 @@ fn network(out: &mut String, told: &PodExplanation, paint: Paint) {
     }
     for route in &told.routes {
         let via = route.via.as_ref().map(|via| format!(" via {via}")).unwrap_or_default();
-        let _ = writeln!(out, "  route to {}{via} by {}", route.destination, route.device);
+        wrapped(out, "  ", &format!("route to {}{via} by {}", route.destination, route.device));
     }
 }
 
@@ -133,18 +131,18 @@ fn listeners(out: &mut String, told: &PodExplanation, paint: Paint) {
         wrapped(out, "  host port ", &text);
     }
     for port in &told.services {
-        wrapped(out, "  service ", &service(port));
+        wrapped(out, "  service ", &service(port, &told.node));
     }
 }
 
-fn service(port: &ServicePort) -> String {
+fn service(port: &ServicePort, node: &str) -> String {
     let door = port.node_port.map(|door| format!(", NodePort {door}")).unwrap_or_default();
     let name = match port.cluster_ip.as_str() {
         "" | "None" => format!("{}, which has no address of its own,", port.service),
         ip => format!("{} at {ip}:{}/{}{door}", port.service, port.port, port.protocol),
     };
     let target = format!("port {} of the pod", port.target_port);
-    match port.endpoint {
+    let leads = match port.endpoint {
         Some(Endpoint::Ready) => format!("{name} leads to {target}"),
         Some(Endpoint::Ending) => {
             format!("{name} leads to {target}, which ends, while no other endpoint is ready")
@@ -154,7 +152,15 @@ fn service(port: &ServicePort) -> String {
         }
         Some(Endpoint::Absent) => format!("{name} would lead to {target}; the pod is no endpoint of it"),
         None => format!("{name} leads to {target} while the pod is a ready endpoint, which is not known"),
+    };
+    let mut only = Vec::new();
+    if port.internal_traffic_policy == "Local" && !matches!(port.cluster_ip.as_str(), "" | "None") {
+        only.push(format!("at its own address for {node} and its pods alone (internalTrafficPolicy Local)"));
     }
+    if let Some(door) = port.node_port.filter(|_| port.external_traffic_policy == "Local") {
+        only.push(format!("at {door} from outside on {node} alone (externalTrafficPolicy Local)"));
+    }
+    if only.is_empty() { leads } else { format!("{leads}: {}", only.join(", and ")) }
 }
 
 fn socket(listener: &Listener) -> String {
@@ -187,12 +193,31 @@ fn container(out: &mut String, container: &Container, paint: Paint) {
         privileges(out, security, paint);
     }
     for path in &container.writable_host_paths {
-        let text = paint.warn(&format!("{} of the node, at {}", path.path, path.mount));
-        wrapped(out, "  may write          ! ", &text);
+        let text = format!("{} of the node, at {}", path.path, path.mount);
+        warned(out, paint, MAY_WRITE, &text);
     }
-    if container.writable_host_paths.is_empty() && container.security.is_some() {
+    if let Some(devices) = &container.writable_devices {
+        warned(out, paint, MAY_WRITE, &self::devices(devices));
+    }
+    let nothing = container.writable_host_paths.is_empty() && container.writable_devices.is_none();
+    if nothing && container.security.is_some() {
         out.push_str("  may write            no path of the node\n");
     }
+}
+
+const MAY_WRITE: &str = "  may write          ! ";
+
+fn devices(told: &NodeDevices) -> String {
+    let count = counted(told.count, "device of the node", "devices of the node");
+    let mut named = Vec::new();
+    if !told.disks.is_empty() {
+        let disks = if told.disks.len() == 1 { "disk" } else { "disks" };
+        named.push(format!("the {disks} {}", told.disks.join(" ")));
+    }
+    if !told.telling.is_empty() {
+        named.push(told.telling.join(" "));
+    }
+    if named.is_empty() { count } else { format!("{count}, among them {}", listed(&named)) }
 }
 
 fn privileges(out: &mut String, security: &Security, paint: Paint) {
@@ -207,13 +232,7 @@ fn privileges(out: &mut String, security: &Security, paint: Paint) {
     let usual = if usual.is_empty() { "none".to_owned() } else { usual.join(" ") };
     wrapped(out, "  capabilities         ", &usual);
     if !security.beyond_default.is_empty() {
-        let start = out.len();
-        wrapped(out, "    beyond the default ! ", &security.beyond_default.join(" "));
-        if paint == Paint::Colour {
-            let text = out.split_off(start);
-            out.push_str(&paint.warn(text.trim_end()));
-            out.push('\n');
-        }
+        warned(out, paint, "    beyond the default ! ", &security.beyond_default.join(" "));
     }
     let gain = if security.no_new_privileges { "set" } else { "not set" };
     let _ = writeln!(out, "  system call filter   {}; no-new-privileges {gain}", security.seccomp);
@@ -280,6 +299,11 @@ mod tests {
                 ..Security::default()
             }),
             writable_host_paths: vec![WritablePath { mount: "/logs".into(), path: "/var/log".into() }],
+            writable_devices: Some(NodeDevices {
+                count: 90,
+                disks: vec!["vda".into(), "vda1".into()],
+                telling: vec!["mem".into(), "kvm".into()],
+            }),
         });
         told
     }
@@ -314,6 +338,7 @@ mod tests {
                 beyond the default ! NET_ADMIN
               system call filter   disabled; no-new-privileges not set
               may write          ! /var/log of the node, at /logs
+              may write          ! 90 devices of the node, among them the disks vda vda1 and mem kvm
 
             Pod Security
               the strictest level that it meets is not known
@@ -344,18 +369,18 @@ mod tests {
 
     #[test]
     fn a_service_leads_where_its_endpoints_say() {
-        let told = |ip: &str, endpoint| {
-            service(&ServicePort {
-                service: "d/s".into(),
-                cluster_ip: ip.into(),
-                port: 80,
-                protocol: "TCP".into(),
-                target_port: 8080,
-                node_port: Some(30080),
-                external_traffic_policy: String::new(),
-                endpoint,
-            })
+        let port = |ip: &str, endpoint| ServicePort {
+            service: "d/s".into(),
+            cluster_ip: ip.into(),
+            port: 80,
+            protocol: "TCP".into(),
+            target_port: 8080,
+            node_port: Some(30080),
+            external_traffic_policy: String::new(),
+            internal_traffic_policy: String::new(),
+            endpoint,
         };
+        let told = |ip: &str, endpoint| service(&port(ip, endpoint), "n1");
         let at = "d/s at 10.96.0.9:80/TCP, NodePort 30080";
         assert_eq!(told("10.96.0.9", Some(Endpoint::Ready)), format!("{at} leads to port 8080 of the pod"));
         assert_eq!(
@@ -366,5 +391,20 @@ mod tests {
             told("None", Some(Endpoint::Ready)),
             "d/s, which has no address of its own, leads to port 8080 of the pod"
         );
+        // Where its traffic policies keep to the node.
+        let local = |ip: &str| {
+            let (external_traffic_policy, internal_traffic_policy) = ("Local".into(), "Local".into());
+            let port = port(ip, Some(Endpoint::Ready));
+            service(&ServicePort { external_traffic_policy, internal_traffic_policy, ..port }, "n1")
+        };
+        assert_eq!(
+            local("10.96.0.9"),
+            format!(
+                "{at} leads to port 8080 of the pod: at its own address for n1 and its pods alone \
+                 (internalTrafficPolicy Local), and at 30080 from outside on n1 alone \
+                 (externalTrafficPolicy Local)"
+            )
+        );
+        assert!(!local("None").contains("internalTrafficPolicy"), "{}", local("None"));
     }
 }

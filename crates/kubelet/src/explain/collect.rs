@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Pod, Service};
 use skiff_client::ObjectKey;
+use skiff_explain::devices::Device;
 use skiff_explain::facts::{self as told, Holder, Protocol};
 use skiff_explain::namespaces::{Inodes, Kind};
 use skiff_explain::node::{NodeExplanation, node as explain_node};
@@ -188,19 +189,16 @@ impl<'a> Reader<'a> {
             .filter(|init| latest(&init.name).is_some_and(|own| own.state == ContainerState::Running));
         init.chain(&spec.containers)
             .map(|container| {
-                let asked = host_path_targets(pod, container);
+                let asked = Asked {
+                    host_paths: host_path_targets(pod, container),
+                    devices: is_privileged(container),
+                };
                 self.container(&container.name, latest(&container.name), uid, &asked)
             })
             .collect()
     }
 
-    fn container(
-        &self,
-        name: &str,
-        found: Option<&Container>,
-        uid: &str,
-        asked: &[PathBuf],
-    ) -> told::Container {
+    fn container(&self, name: &str, found: Option<&Container>, uid: &str, asked: &Asked) -> told::Container {
         let state = match found {
             None => "not created yet".to_owned(),
             Some(own) => match own.state {
@@ -220,23 +218,46 @@ impl<'a> Reader<'a> {
         let privileges = holder.as_ref().and_then(|own| processes::privileges(own.pid).ok());
         let mounts = holder.as_ref().and_then(|own| processes::mounts(own.pid).ok());
         let own_dirs = [self.config.pod_dir(uid), self.config.data_dir.join("runtime")];
-        let paths =
-            mounts.map(|mounts| processes::writable_node_paths(&mounts, &self.mounts, &own_dirs, asked));
+        let paths = mounts.map(|mounts| {
+            processes::writable_node_paths(&mounts, &self.mounts, &own_dirs, &asked.host_paths)
+        });
         let shown = |path: PathBuf| path.display().to_string();
         // The sandbox's own, wherever its runtime keeps it.
         let own_shm =
             holder.as_ref().is_some_and(|own| own.inodes.of(Kind::Ipc) != self.node.inodes.of(Kind::Ipc));
         let paths = paths.unwrap_or_default().into_iter();
         let paths = paths.filter(|(mount, _)| !(own_shm && mount.as_os_str() == "/dev/shm"));
+        // The control group of any other container keeps it from them.
+        let seen = holder.as_ref().zip(privileges.as_ref()).filter(|_| asked.devices);
+        let devices = seen.map(|(own, privileges)| self.devices(own, privileges)).unwrap_or_default();
         told::Container {
             name: name.to_owned(),
             state,
             holder,
+            devices,
             security: privileges.map(security),
             writable_paths: paths
                 .map(|(mount, path)| WritablePath { mount: shown(mount), path: shown(path) })
                 .collect(),
         }
+    }
+
+    /// The devices of the node that a privileged container may write.
+    fn devices(&self, own: &Holder, privileges: &processes::Privileges) -> Vec<Device> {
+        // Root of other users than the node's overrides permissions of its own files alone.
+        let of_node = own.inodes.of(Kind::User) == self.node.inodes.of(Kind::User);
+        let groups = privileges.supplementary_groups.iter().copied().chain([privileges.effective_group]);
+        let asker = processes::Asker {
+            user: privileges.effective_user,
+            groups: groups.collect(),
+            overrides: of_node && privileges.capabilities.contains(&"DAC_OVERRIDE"),
+        };
+        let device = |found: processes::DeviceFact| Device {
+            name: found.name.display().to_string(),
+            block: found.block,
+            major: found.major,
+        };
+        processes::devices(own.pid, &asker).into_iter().map(device).collect()
     }
 
     /// Who is in the pod's namespaces and not of the pod.
@@ -279,7 +300,7 @@ impl<'a> Reader<'a> {
                 }
                 Err(error) => {
                     let why = crate::images::chain(&error);
-                    return facts.missing.push(Missing::new("network and listening sockets", why));
+                    return facts.missing.push(Missing::new("interfaces, routes and listening sockets", why));
                 }
             },
         };
@@ -346,6 +367,18 @@ fn route(route: &network::RouteFact) -> Route {
         prefix => format!("{}/{prefix}", route.destination),
     };
     Route { destination, via: route.via.map(|via| via.to_string()), device: route.link.clone() }
+}
+
+/// What a container asks for of the node.
+struct Asked {
+    /// Where it has paths of the node mounted by wish.
+    host_paths: Vec<PathBuf>,
+    /// All its devices.
+    devices: bool,
+}
+
+fn is_privileged(container: &k8s_openapi::api::core::v1::Container) -> bool {
+    container.security_context.as_ref().is_some_and(|own| own.privileged == Some(true))
 }
 
 /// Where a container has paths of the node mounted by wish.

@@ -9,6 +9,7 @@ use skiff_runtime::ContainerState;
 use crate::observed::{ImageState, Observed, exit_code, is_over};
 use crate::plan::Plan;
 use crate::time::timestamp;
+use crate::unsupported::unsupported;
 
 /// Everything that is waited for; nothing of a pod that is ready or has come to its end.
 pub(crate) fn waits(pod: &Pod, seen: &Observed, plan: &Plan) -> Vec<Wait> {
@@ -40,16 +41,19 @@ pub(crate) fn waits(pod: &Pod, seen: &Observed, plan: &Plan) -> Vec<Wait> {
     });
     match unfinished {
         Some(init) => {
-            let own = of_container(init, seen, plan);
+            let own = of_container(pod, init, seen, plan);
             let runs =
                 || wait("container", Some(&init.name), "the init container runs; the others wait for it");
             vec![own.unwrap_or_else(runs)]
         }
-        None => spec.containers.iter().filter_map(|container| of_container(container, seen, plan)).collect(),
+        None => {
+            let own = spec.containers.iter().filter_map(|own| of_container(pod, own, seen, plan));
+            own.collect()
+        }
     }
 }
 
-fn of_container(container: &Spec, seen: &Observed, plan: &Plan) -> Option<Wait> {
+fn of_container(pod: &Pod, container: &Spec, seen: &Observed, plan: &Plan) -> Option<Wait> {
     let name = container.name.as_str();
     if let Some(latest) = seen.latest(name).filter(|latest| latest.state == ContainerState::Running) {
         return unready(container, seen, latest);
@@ -62,6 +66,14 @@ fn of_container(container: &Spec, seen: &Observed, plan: &Plan) -> Option<Wait> 
             last_error: Some(failure.message.clone()),
             next_try: Some(time(failure.retry_at)),
             ..wait("container", Some(name), &failure.reason)
+        });
+    }
+    let spec = pod.spec.as_ref();
+    if let Some(field) = spec.and_then(|spec| unsupported(spec, container)) {
+        return Some(Wait {
+            last_error: Some(field),
+            next_try: Some("never: a pod without that field would be started".into()),
+            ..wait("container", Some(name), reason.map_or("it is not created", |own| own.reason.as_str()))
         });
     }
     match seen.images.get(name) {
@@ -179,6 +191,21 @@ mod tests {
         plan.waiting.insert("c".into(), Waiting { reason: "RunContainerError".into(), message: None });
         let told = waits(&pod(json!({})), &seen, &plan).remove(0);
         assert_eq!((told.reason.as_str(), told.next_try), ("RunContainerError", Some(time(at(8_000)))));
+    }
+
+    #[test]
+    fn a_field_that_is_not_supported_is_never_tried_again() {
+        let mut seen = Observed { volumes_ready: true, ..Observed::default() };
+        seen.sandboxes.push(sandbox(0, true));
+        let pod = pod(json!({"runtimeClassName": "fast"}));
+        let mut plan = Plan::default();
+        let reason = "CreateContainerConfigError";
+        plan.waiting.insert("c".into(), Waiting { reason: reason.into(), message: None });
+        let told = waits(&pod, &seen, &plan).remove(0);
+        assert_eq!((told.what.as_str(), told.reason.as_str()), ("container", reason));
+        let error = "spec.runtimeClassName is not supported by this version of Skiff";
+        assert_eq!(told.last_error.as_deref(), Some(error));
+        assert_eq!(told.next_try.as_deref(), Some("never: a pod without that field would be started"));
     }
 
     #[test]
