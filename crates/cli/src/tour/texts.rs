@@ -4,7 +4,7 @@ mod en;
 mod ko;
 mod zh;
 
-use super::steps::STEPS;
+use super::steps::{Typed, steps};
 
 /// What is said about one step.
 pub(super) struct Told {
@@ -21,15 +21,20 @@ pub(super) struct Texts {
     pub(super) code: &'static str,
     pub(super) heading: &'static str,
     pub(super) intro: &'static str,
+    /// How the page writes what outputs hold.
+    pub(super) notation: &'static str,
     pub(super) question: &'static str,
     pub(super) manifest: &'static str,
     pub(super) typed: &'static str,
     pub(super) expect: &'static str,
     pub(super) explained: &'static str,
+    /// Before what an output does not hold.
+    pub(super) without: &'static str,
     pub(super) press_enter: &'static str,
     pub(super) resumes: &'static str,
     pub(super) as_expected: &'static str,
     pub(super) not_as_expected: &'static str,
+    pub(super) leaving: &'static str,
     pub(super) stopped: &'static str,
     pub(super) done: &'static str,
     pub(super) steps: &'static [Told],
@@ -60,27 +65,33 @@ pub(super) fn of_environment(lang: &str) -> &'static Texts {
 
 /// The page `docs/tour.md`, or that of another language.
 pub(super) fn page(texts: &Texts) -> String {
-    let mut page = format!("# {}\n\n{}\n", texts.heading, texts.intro);
-    for (index, step) in STEPS.iter().enumerate() {
+    let mut page = format!("# {}\n\n{}\n\n{}\n", texts.heading, texts.intro, texts.notation);
+    for (index, step) in steps().into_iter().enumerate() {
         let told = texts.step(step.id);
         page += &format!("\n## {}. {} ({})\n\n{}\n", index + 1, told.title, step.id, told.question);
         if let Some((file, text)) = step.manifest {
             page += &format!("\n{} `{file}`:\n\n```yaml\n{text}```\n", texts.manifest);
         }
-        let code = |typed: &[super::steps::Typed]| {
-            let lines: Vec<String> = typed.iter().map(|typed| format!("$ {}\n", typed.command)).collect();
-            format!("\n```console\n{}```\n", lines.concat())
-        };
-        page += &format!("\n{}\n{}\n{} {}\n", texts.typed, code(step.typed), texts.expect, told.expect);
-        page += "\n";
-        for word in step.typed.iter().flat_map(|typed| typed.expect).filter(|word| !word.starts_with('!')) {
-            page += &format!("- `{word}`\n");
-        }
-        if !step.explained.is_empty() {
-            page += &format!("\n{} {}\n{}", texts.explained, told.explained, code(step.explained));
-        }
+        page += &format!("\n{}\n{}", texts.typed, console(texts, step.typed));
+        page += &format!("\n{} {}\n", texts.expect, told.expect);
+        page += &format!("\n{} {}\n{}", texts.explained, told.explained, console(texts, step.explained));
     }
     page
+}
+
+/// Commands, and below each what its output holds.
+fn console(texts: &Texts, typed: &[Typed]) -> String {
+    let lines = typed.iter().map(|typed| {
+        let holds = typed.expect.iter().filter(|word| !word.starts_with('!'));
+        let holds: String = holds.map(|word| format!("{word} … ")).collect();
+        let lacks: Vec<&str> = typed.expect.iter().filter_map(|word| word.strip_prefix('!')).collect();
+        let lacks = match lacks.as_slice() {
+            [] => String::new(),
+            some => format!("({} {})", texts.without, some.join(", ")),
+        };
+        format!("$ {}\n{}\n", typed.command, format!("… {holds}{lacks}").trim_end())
+    });
+    format!("\n```console\n{}```\n", lines.collect::<String>())
 }
 
 #[cfg(test)]
@@ -89,12 +100,12 @@ mod tests {
 
     #[test]
     fn every_language_tells_every_step() {
-        let wanted: Vec<&str> = STEPS.iter().map(|step| step.id).collect();
+        let wanted: Vec<&str> = steps().iter().map(|step| step.id).collect();
         for texts in LANGUAGES {
             let told: Vec<&str> = texts.steps.iter().map(|told| told.id).collect();
             assert_eq!(told, wanted, "{}", texts.code);
             for told in texts.steps {
-                for text in [told.title, told.question, told.expect] {
+                for text in [told.title, told.question, told.expect, told.explained] {
                     assert!(!text.is_empty(), "{} {}", texts.code, told.id);
                 }
             }
@@ -114,6 +125,9 @@ mod tests {
         for texts in LANGUAGES {
             let suffix = if texts.code == "en" { String::new() } else { format!(".{}", texts.code) };
             let path = format!("{}/../../docs/tour{suffix}.md", env!("CARGO_MANIFEST_DIR"));
+            if std::env::var_os("UPDATE_EXPECT").is_some() {
+                std::fs::write(&path, page(texts)).expect("the page can be written");
+            }
             let written = std::fs::read_to_string(&path).unwrap_or_default();
             assert!(
                 written == page(texts),
