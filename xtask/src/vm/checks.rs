@@ -308,6 +308,48 @@ kubectl delete pod filtered --grace-period=1
 "#,
     ),
     Check::new(
+        "AppArmor confines: by the default profile, by a loaded one, and not by one that is not there",
+        r#"
+apparmor_parser --version | head -1
+cat > /tmp/guard <<END
+profile vm-guard flags=(attach_disconnected,mediate_deleted) {
+  file,
+  network,
+  capability,
+  signal,
+  unix,
+  ptrace,
+  deny /tmp/** w,
+}
+END
+apparmor_parser --skip-cache --replace /tmp/guard
+pod usual $W1
+pod default $W1 '' 'securityContext: {appArmorProfile: {type: RuntimeDefault}, capabilities: {add: [SYS_ADMIN]}}'
+pod guarded $W1 'securityContext: {appArmorProfile: {type: Localhost, localhostProfile: vm-guard}}'
+pod open $W1 'securityContext: {appArmorProfile: {type: Unconfined}}'
+pod mighty $W1 '' 'securityContext: {privileged: true}'
+pod stranger $W1 '' 'securityContext: {appArmorProfile: {type: Localhost, localhostProfile: nobody}}'
+ready pod/usual pod/default pod/guarded pod/open pod/mighty
+is "$(kubectl exec usual -- cat /proc/1/attr/current)" "skiff-default (enforce)"
+is "$(kubectl exec default -- cat /proc/1/attr/current)" "skiff-default (enforce)"
+is "$(kubectl exec default -- cat /proc/self/attr/current)" "skiff-default (enforce)"
+is "$(kubectl exec guarded -- cat /proc/1/attr/current)" "vm-guard (enforce)"
+is "$(kubectl exec guarded -- cat /proc/self/attr/current)" "vm-guard (enforce)"
+is "$(kubectl exec open -- cat /proc/1/attr/current)" unconfined
+is "$(kubectl exec mighty -- cat /proc/1/attr/current)" unconfined
+# what the profiles forbid, and what they don't
+refuses kubectl exec guarded -- touch /tmp/new
+kubectl exec guarded -- touch /root/new
+kubectl exec usual -- touch /tmp/new
+refuses kubectl exec default -- mount -t tmpfs none /mnt
+kubectl exec mighty -- sh -c 'mkdir -p /mnt; mount -t tmpfs none /mnt'
+eventually sh -c 'kubectl get pod stranger -o jsonpath="{.status.containerStatuses[0].state.waiting.message}" | grep "apparmor profile not found nobody"'
+has "$(field pod stranger '{.status.containerStatuses[0].state.waiting.reason}')" CreateContainerError
+# the pod's programs end when they are told to
+kubectl delete pod usual default guarded open mighty stranger --grace-period=30 --timeout=60s
+"#,
+    ),
+    Check::new(
         "a safe kernel parameter is the pod's own",
         r#"
 before=$(cat /proc/sys/net/ipv4/ip_unprivileged_port_start)
@@ -397,6 +439,7 @@ pod here debian; ready pod/here
 eventually get "$(ip_of here):7000" || has "$(busybox nc -w 5 $(ip_of here) 7000 < /dev/null)" here
 is "$(kubectl exec here -- cat /proc/1/oom_score_adj)" 1000
 has "$(cat /proc/$(pgrep -xf 'peer tcp 7000')/cgroup)" "0::/kubepods/besteffort/pod"
+is "$(kubectl exec here -- cat /proc/1/attr/current)" "skiff-default (enforce)"
 kill $server; wait $server || true
 said=$(skiff reset --prove)
 echo "$said"

@@ -18,6 +18,7 @@ use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
 use nix::unistd::getppid;
 use serde::{Deserialize, Serialize};
+use skiff_runtime::private;
 use tracing::warn;
 
 use super::cgroups;
@@ -48,13 +49,13 @@ pub(crate) fn start(
     listener: Option<BorrowedFd<'_>>,
 ) -> anyhow::Result<()> {
     config::write(config_path, config)?;
-    fs::create_dir_all(&config.log_dir)
+    private::make_dir(&config.log_dir)
         .with_context(|| format!("cannot create {}", config.log_dir.display()))?;
-    let log = fs::OpenOptions::new()
-        .create(true)
-        .append(true)
-        .open(config.log_dir.join("init.log"))
-        .context("cannot open the node's log")?;
+    let log = private::open(
+        fs::OpenOptions::new().create(true).append(true),
+        &config.log_dir.join("init.log"),
+    )
+    .context("cannot open the node's log")?;
     let mut command = Command::new("/proc/self/exe");
     command.arg0("skiff-enter").args(["component", "enter", "--config"]).arg(config_path);
     // Standard input carries the listener: the one descriptor that std passes on by itself.
@@ -127,6 +128,12 @@ pub(crate) fn init(config_path: &Path) -> anyhow::Result<()> {
     };
     fresh("/proc", "proc", None)?;
     fresh("/sys", "sysfs", None)?;
+    // Where security modules say what they know, such as AppArmor its profiles; nobody's where there are none.
+    if Path::new("/sys/kernel/security").is_dir()
+        && let Err(error) = fresh("/sys/kernel/security", "securityfs", None)
+    {
+        warn!(error = format!("{error:#}"), "AppArmor profiles can't be read");
+    }
     cgroups::mount_fresh(&layout)?;
     if layout.iter().all(|hierarchy| hierarchy.kind == cgroups::Kind::Unified) {
         cgroups::make_leaf(&layout)?;
