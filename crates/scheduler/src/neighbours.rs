@@ -136,10 +136,10 @@ impl Term {
 /// The counts for one pod. The default has none: the pod depends on nobody and nobody minds it.
 #[derive(Debug, Default)]
 pub(crate) struct Neighbours {
-    /// Places that other pods' anti-affinity keeps this one from, with such a pod.
-    shunned: HashMap<(String, String), String>,
+    /// Places that other pods' anti-affinity keeps this one from, with such a pod and whom it means.
+    shunned: HashMap<(String, String), (String, String)>,
     apart: Vec<Apart>,
-    together: Vec<(String, HashSet<String>)>,
+    together: Vec<Together>,
     /// Nobody matches the pod's affinity yet, but it would itself: it may be the first.
     may_be_first: bool,
     spread: Vec<Counts>,
@@ -153,6 +153,21 @@ struct Apart {
     whom: String,
     /// The places that it keeps the pod from, each with a pod that it means there.
     places: HashMap<String, String>,
+}
+
+/// One term of the pod's own affinity.
+#[derive(Debug)]
+struct Together {
+    topology_key: String,
+    /// Whom it means, as a selector.
+    whom: String,
+    /// The places where one is.
+    places: HashSet<String>,
+}
+
+/// Whom a selector means, in words.
+fn meant(selector: &str) -> String {
+    if selector.is_empty() { "all pods".to_owned() } else { format!("pods with {selector}") }
 }
 
 #[derive(Debug)]
@@ -183,7 +198,8 @@ impl Neighbours {
                             && let Some(value) = topology(node, &term.topology_key)
                         {
                             let place = (term.topology_key.clone(), value.to_owned());
-                            neighbours.shunned.entry(place).or_insert_with(|| other.key.to_string());
+                            let by = || (other.key.to_string(), term.selector.to_string());
+                            neighbours.shunned.entry(place).or_insert_with(by);
                         }
                     }
                 }
@@ -207,11 +223,14 @@ impl Neighbours {
             |other: &Pod| requires.affinity.iter().all(|term| term.matches(other, snapshot.namespaces()));
         for term in &requires.affinity {
             let places = places(nodes(), &term.topology_key, all_match);
-            let places = places.map(|(place, _)| place.to_owned()).collect();
-            neighbours.together.push((term.topology_key.clone(), places));
+            neighbours.together.push(Together {
+                topology_key: term.topology_key.clone(),
+                whom: term.selector.to_string(),
+                places: places.map(|(place, _)| place.to_owned()).collect(),
+            });
         }
         neighbours.may_be_first =
-            neighbours.together.iter().all(|(_, places)| places.is_empty()) && all_match(&pod.pod);
+            neighbours.together.iter().all(|own| own.places.is_empty()) && all_match(&pod.pod);
         neighbours.spread = requires.spread.iter().map(|spread| counts(pod, spread, nodes())).collect();
         neighbours
     }
@@ -240,11 +259,17 @@ impl Neighbours {
     }
 
     pub(crate) fn affinity_refusal(&self, node: &NodeInfo) -> Option<Refusal> {
-        let missing = |(key, places): &&(String, HashSet<String>)| {
-            topology(node, key).is_none_or(|value| !places.contains(value) && !self.may_be_first)
+        let missing = |own: &&Together| {
+            let here = topology(node, &own.topology_key);
+            here.is_none_or(|value| !own.places.contains(value) && !self.may_be_first)
         };
-        if let Some((key, _)) = self.together.iter().find(missing) {
-            let detail = format!("no pod that it wants to be with has the node's {key}");
+        if let Some(Together { topology_key: key, whom, .. }) = self.together.iter().find(missing) {
+            let detail = match topology(node, key) {
+                None => format!("the node has no label {key}, by which it wants to be with {}", meant(whom)),
+                Some(value) => {
+                    format!("it wants to be with {}, and none is at {key}={value}", meant(whom))
+                }
+            };
             return Refusal::of("InterPodAffinity", "node(s) didn't match pod affinity rules", false, detail);
         }
         let taken = self.apart.iter().find_map(|own| {
@@ -252,7 +277,7 @@ impl Neighbours {
             Some((own, value, own.places.get(value)?))
         });
         if let Some((Apart { topology_key, whom, .. }, value, other)) = taken {
-            let whom = if whom.is_empty() { "all pods".to_owned() } else { format!("pods with {whom}") };
+            let whom = meant(whom);
             let detail =
                 format!("it wants to be apart from {whom}, and pod {other} is at {topology_key}={value}");
             return Refusal::of(
@@ -263,8 +288,10 @@ impl Neighbours {
             );
         }
         let shunned = self.shunned.iter().find(|((key, value), _)| topology(node, key) == Some(value));
-        let ((key, _), other) = shunned?;
-        let detail = format!("pod {other} wants to be apart from it and has the node's {key}");
+        let ((key, value), (other, whom)) = shunned?;
+        let whom = meant(whom);
+        let detail =
+            format!("pod {other} is at {key}={value} and wants to be apart from {whom}, as this one is");
         let reason = "node(s) didn't satisfy existing pods anti-affinity rules";
         Refusal::of("InterPodAffinity", reason, true, detail)
     }

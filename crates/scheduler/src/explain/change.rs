@@ -66,6 +66,16 @@ pub(super) fn smallest(
     found.into_iter().next()
 }
 
+/// What tolerates this taint and no other.
+fn toleration(taint: &Taint) -> Value {
+    let mut toleration = json!({"key": taint.key, "effect": taint.effect});
+    match taint.value.as_deref().filter(|value| !value.is_empty()) {
+        Some(value) => toleration["value"] = value.into(),
+        None => toleration["operator"] = "Exists".into(),
+    }
+    toleration
+}
+
 struct Trial<'a> {
     pod: &'a PodInfo,
     node: &'a NodeInfo,
@@ -121,19 +131,17 @@ impl Trial<'_> {
                 matches!(taint.effect.as_str(), "NoSchedule" | "NoExecute") && !tolerates(own, taint)
             })
             .collect();
-        let [taint] = untolerated.as_slice() else { return None };
-        let mut toleration = json!({"key": taint.key, "effect": taint.effect});
-        match taint.value.as_deref().filter(|value| !value.is_empty()) {
-            Some(value) => toleration["value"] = value.into(),
-            None => toleration["operator"] = "Exists".into(),
-        }
+        let wanted: Vec<Value> = untolerated.iter().map(|taint| toleration(taint)).collect();
         let present = self.pod.pod.spec.as_ref().is_some_and(|spec| spec.tolerations.is_some());
         let edit = match present {
-            true => Edit::new().add("/spec/tolerations/-", toleration),
-            false => Edit::new().add("/spec/tolerations", json!([toleration])),
+            true => wanted.into_iter().fold(Edit::new(), |edit, own| edit.add("/spec/tolerations/-", own)),
+            false => Edit::new().add("/spec/tolerations", wanted.into()),
         };
-        let cost = if taint.key.starts_with(TROUBLE) { Cost::Sick } else { Cost::Patch };
-        self.edited(cost, &edit, format!("let the pod tolerate taint {}", describe(taint)))
+        let sick = untolerated.iter().any(|taint| taint.key.starts_with(TROUBLE));
+        let cost = if sick { Cost::Sick } else { Cost::Patch };
+        let names: Vec<String> = untolerated.iter().map(|taint| describe(taint)).collect();
+        let taints = if names.len() == 1 { "taint" } else { "taints" };
+        self.edited(cost, &edit, format!("let the pod tolerate {taints} {}", names.join(" and ")))
     }
 
     /// One label of the node.

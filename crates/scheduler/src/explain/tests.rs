@@ -63,6 +63,45 @@ fn a_taint() {
 }
 
 #[test]
+fn several_taints_of_a_node_are_tolerated_together() {
+    let mut snapshot = Snapshot::default();
+    let taints = json!({"taints": [{"key": "for", "value": "db", "effect": "NoSchedule"}, {"key": "old", "effect": "NoExecute"}]});
+    snapshot.set_node(node("n", taints, json!({})));
+    let change = told(&snapshot, json!({})).smallest_change.unwrap();
+    assert_eq!(change.text, "let the pod tolerate taints for=db:NoSchedule and old:NoExecute");
+    // One that has tolerations already keeps them.
+    let own = json!({"tolerations": [{"key": "for", "operator": "Exists"}]});
+    let change = told(&snapshot, own).smallest_change.unwrap();
+    assert_eq!(change.text, "let the pod tolerate taint old:NoExecute");
+    assert!(change.how.contains(r#""path":"/spec/tolerations/-""#), "{}", change.how);
+}
+
+#[test]
+fn of_several_tainted_nodes_a_well_one_is_chosen() {
+    let mut snapshot = Snapshot::default();
+    let taint = |key: &str| json!({"taints": [{"key": key, "effect": "NoSchedule"}]});
+    snapshot.set_node(node("a", taint("node.kubernetes.io/not-ready"), json!({})));
+    snapshot.set_node(node("b", taint("for-b"), json!({})));
+    snapshot.set_node(node("c", taint("for-c"), json!({})));
+    let told = told(&snapshot, json!({}));
+    let texts: Vec<&str> = told
+        .nodes
+        .iter()
+        .filter_map(|node| node.change.as_ref())
+        .map(|change| change.text.as_str())
+        .collect();
+    assert_eq!(
+        texts,
+        [
+            "let the pod tolerate taint node.kubernetes.io/not-ready:NoSchedule",
+            "let the pod tolerate taint for-b:NoSchedule",
+            "let the pod tolerate taint for-c:NoSchedule"
+        ]
+    );
+    assert_eq!(told.smallest_change.unwrap().node, "b");
+}
+
+#[test]
 fn a_port_that_is_held() {
     let mut snapshot = three_nodes();
     let port = json!({"containers": [{"name": "main", "ports": [{"containerPort": 8080, "hostPort": 8080, "protocol": "TCP"}]}]});
@@ -178,9 +217,29 @@ fn other_pods() {
         compared,
         "it wants to be apart from all pods, and pod default/here is at kubernetes.io/hostname=n"
     );
+    let shy = json!({"affinity": {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [
+        {"topologyKey": "kubernetes.io/hostname", "labelSelector": {}}]}}});
+    let mut alone = Snapshot::default();
+    alone.set_node(node("n", json!({}), json!({"kubernetes.io/hostname": "n"})));
+    place(&mut alone, "shy", shy, "n");
+    let shunned = told(&alone, json!({}));
+    let compared = |told: &PendingExplanation| {
+        let mut filters = told.nodes[0].filters.iter();
+        filters.find(|filter| !filter.passes).unwrap().compared.clone()
+    };
+    assert_eq!(
+        compared(&shunned),
+        "pod default/shy is at kubernetes.io/hostname=n and wants to be apart from all pods, as this one is"
+    );
+    assert_eq!(shunned.smallest_change.unwrap().of, "cluster");
     let together = json!({"affinity": {"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [
         {"topologyKey": "kubernetes.io/hostname", "labelSelector": {"matchLabels": {"app": "absent"}}}]}}});
-    let change = told(&snapshot, together).smallest_change.unwrap();
+    let told_together = told(&snapshot, together);
+    assert_eq!(
+        compared(&told_together),
+        "it wants to be with pods with app=absent, and none is at kubernetes.io/hostname=n"
+    );
+    let change = told_together.smallest_change.unwrap();
     assert_eq!(change.text, "drop the pod's podAffinity");
     let spread = json!({"topologySpreadConstraints": [{"maxSkew": 1, "topologyKey": "zone",
         "whenUnsatisfiable": "DoNotSchedule", "labelSelector": {}}]});
