@@ -3,6 +3,9 @@
 //! The vocabulary is the Container Runtime Interface's: a *sandbox* holds the namespaces (its `pause`
 //! process does nothing else), *containers* run in it. [`Runtime`] is the interface; [`types`] its words.
 
+// A full disk must not kill a shim: `dispatch::complain` says what is to be said.
+#![deny(clippy::print_stderr, clippy::print_stdout)]
+
 pub mod apparmor;
 mod dispatch;
 pub mod facts;

@@ -159,7 +159,9 @@ fn await_grandchild(socket: &UnixStream) -> Result<u32, Failure> {
     loop {
         match crate::protocol::receive::<Note>(socket) {
             Ok(Some((Note::Forked(pid), _))) => return Ok(pid),
-            Ok(Some((Note::Warning(warning), _))) => eprintln!("warning: {warning}"),
+            Ok(Some((Note::Warning(warning), _))) => {
+                crate::dispatch::complain(format_args!("warning: {warning}"))
+            }
             Ok(Some((Note::Failed(failure), _))) => return Err(failure),
             _ => return Err(Failure::new(128, "the set-up was killed")),
         }

@@ -6,7 +6,7 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use std::{fs, io};
 
 use tokio::io::AsyncReadExt;
@@ -27,6 +27,12 @@ const ADOPT_TIMEOUT: Duration = Duration::from_secs(5);
 /// The sandboxes that a runtime with this data directory made and has not removed, each of which may have a
 /// shim called [`SHIM`] with the sandbox as its argument. Reads the directory, and needs no runtime.
 pub fn recorded_sandboxes(data_dir: &Path) -> Vec<String> {
+/// How often a shim is asked whether it is there: one that is dying may take a connection and close it.
+const LOOKS: usize = 3;
+
+/// What was killed is gone in milliseconds, unless it hangs in the kernel.
+const DEATH_TIMEOUT: Duration = Duration::from_secs(5);
+
     let entries = fs::read_dir(data_dir.join("sandboxes")).into_iter().flatten().flatten();
     entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
 }
@@ -104,11 +110,8 @@ impl Inner {
         let sandboxes: Vec<String> = state.sandboxes.keys().cloned().collect();
         *self.state.lock() = state;
         for id in sandboxes {
-            match self.listen(&id) {
-                Ok(()) => info!(sandbox = id, "adopted"),
-                Err(error) => {
-                    warn!(sandbox = id, error = &error as &dyn std::error::Error, "its shim is gone")
-                }
+            if self.resume(&id) {
+                info!(sandbox = id, "adopted");
             }
         }
         Ok(())
@@ -117,6 +120,45 @@ impl Inner {
     fn recorded(&self, kind: &str) -> Result<Vec<String>, Error> {
         let dir = self.config.data_dir.join(kind);
         let entries = fs::read_dir(&dir).map_err(doing(format_args!("read {}", dir.display())))?;
+    /// Listens to a shim that isn't listened to, if there is one. What a dead one left is killed before
+    /// anybody hears of its death: it may write and listen where its replacement will.
+    fn resume(self: &Arc<Self>, sandbox: &str) -> bool {
+        for _ in 0..LOOKS {
+            let Err(error) = self.listen(sandbox) else { return true };
+            let fate = fate(&error);
+            if fate == Fate::Dying {
+                continue;
+            }
+            warn!(sandbox, error = &error as &dyn std::error::Error, "its shim is gone");
+            if fate == Fate::Dead {
+                self.end_orphans(sandbox);
+            }
+            break;
+        }
+        false
+    }
+
+    /// Kills what a sandbox's dead shim left, and waits until it is gone.
+    fn end_orphans(&self, sandbox: &str) {
+        let groups: Vec<Group> = {
+            let state = self.state.lock();
+            let Some(entry) = state.sandboxes.get(sandbox) else { return };
+            let own = state.containers.values().filter(|container| container.record.sandbox == sandbox);
+            let groups = own.map(|container| self.hierarchy.group(&container.record.cgroup));
+            groups.chain([self.pause_group(&entry.record)]).collect()
+        };
+        groups.iter().for_each(Group::kill);
+        let until = Instant::now() + DEATH_TIMEOUT;
+        // The kernel tells nobody when a version 1 group has become empty.
+        while groups.iter().any(|group| !group.processes().is_empty()) {
+            if Instant::now() > until {
+                warn!(sandbox, "what its dead shim left does not die");
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
         Ok(entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect())
     }
 
@@ -204,6 +246,31 @@ impl Inner {
 /// What is to be told about a container's progress.
 fn changes(id: &str, sandbox: &str, before: &Progress, after: &Progress) -> Option<Event> {
     let (id, sandbox) = (ContainerId(id.to_owned()), SandboxId(sandbox.to_owned()));
+/// What became of a shim that doesn't tell.
+#[derive(Debug, PartialEq, Eq)]
+enum Fate {
+    /// Nobody holds its socket.
+    Dead,
+    /// It closed a connection, as it does when it ends.
+    Dying,
+    /// Something else is wrong, and it may well live: nothing is killed on suspicion.
+    Unknown,
+}
+
+/// Why a shim could not be listened to says what became of it.
+fn fate(error: &Error) -> Fate {
+    match error {
+        Error::Io { source, .. } => match source.kind() {
+            io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound => Fate::Dead,
+            io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => {
+                Fate::Dying
+            }
+            _ => Fate::Unknown,
+        },
+        _ => Fate::Unknown,
+    }
+}
+
     if before.finished_at.is_none() && after.finished_at.is_some() {
         return Some(Event::ContainerExited(id, sandbox));
     }
@@ -217,7 +284,16 @@ async fn follow(inner: Weak<Inner>, sandbox: String, mut connection: tokio::net:
         let Some(inner) = inner.upgrade() else { return };
         match status {
             Ok(Reply::Status(status)) => inner.take(&sandbox, status),
-            _ => return inner.lose(&sandbox),
+            _ => {
+                let look = move || {
+                    if !inner.resume(&sandbox) {
+                        inner.lose(&sandbox);
+                    }
+                };
+                // Its end is the task's own; a panic in it was reported where it happened.
+                let _ = tokio::task::spawn_blocking(look).await;
+                return;
+            }
         }
     }
 }
@@ -241,4 +317,19 @@ fn answer(connection: &UnixStream) -> Result<(Reply, Vec<OwnedFd>), Error> {
 
 pub(super) fn unexpected(reply: &Reply) -> Error {
     Error::Invalid(format!("the shim answered {reply:?} to something else"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_shim_whose_socket_nobody_holds_is_dead() {
+        let check = |kind: io::ErrorKind| fate(&doing("reach the shim")(kind.into()));
+        assert_eq!(check(io::ErrorKind::ConnectionRefused), Fate::Dead);
+        assert_eq!(check(io::ErrorKind::NotFound), Fate::Dead);
+        assert_eq!(check(io::ErrorKind::UnexpectedEof), Fate::Dying);
+        assert_eq!(check(io::ErrorKind::WouldBlock), Fate::Unknown, "it took too long to answer");
+        assert_eq!(fate(&Error::Invalid("what".into())), Fate::Unknown);
+    }
 }

@@ -157,7 +157,7 @@ impl Container {
     pub(super) fn hear_setup(&mut self) -> Option<(u64, Reply)> {
         let note = crate::protocol::receive::<Note>(self.setup()?);
         if let Ok(Some((Note::Warning(warning), _))) = &note {
-            eprintln!("warning: container {}: {warning}", self.id);
+            crate::dispatch::complain(format_args!("warning: container {}: {warning}", self.id));
             return None;
         }
         match (std::mem::replace(&mut self.phase, Phase::Exited), note) {
@@ -259,7 +259,10 @@ impl Container {
     fn record(&self) {
         let ended = self.progress.finished_at.is_some();
         if let Err(error) = write_json(&self.dir.join(STATE), &self.progress, ended) {
-            eprintln!("warning: cannot record the state of container {}: {error}", self.id);
+            crate::dispatch::complain(format_args!(
+                "warning: cannot record the state of container {}: {error}",
+                self.id
+            ));
         }
     }
 
@@ -276,7 +279,7 @@ impl Container {
         if let Some(log) = &mut self.log
             && let Err(error) = log.close(stream)
         {
-            eprintln!("warning: cannot write the log: {error}");
+            crate::dispatch::complain(format_args!("warning: cannot write the log: {error}"));
         }
     }
 

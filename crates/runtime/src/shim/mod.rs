@@ -10,6 +10,7 @@ mod output;
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::process::ExitCode;
@@ -84,7 +85,7 @@ pub(crate) fn main() -> ExitCode {
     match shim.serve() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: the shim gives up: {error}");
+            crate::dispatch::complain(format_args!("error: the shim gives up: {error}"));
             ExitCode::FAILURE
         }
     }
@@ -161,6 +162,8 @@ impl Shim {
         let listener = UnixListener::bind(&socket)
             .map_err(Failure::doing(format_args!("listen on {}", socket.display())))?;
         listener.set_nonblocking(true).map_err(Failure::doing("configure the socket"))?;
+        let owners = fs::Permissions::from_mode(0o600);
+        fs::set_permissions(&socket, owners).map_err(Failure::doing("protect the socket"))?;
         if boot.own_ipc {
             let shm = boot.run.join(SHM);
             fs::create_dir_all(&shm).map_err(Failure::doing("make the directory of /dev/shm"))?;
@@ -186,7 +189,9 @@ impl Shim {
         loop {
             match receive::<Note>(&setup) {
                 Ok(None) => break,
-                Ok(Some((Note::Warning(warning), _))) => eprintln!("warning: pause: {warning}"),
+                Ok(Some((Note::Warning(warning), _))) => {
+                    crate::dispatch::complain(format_args!("warning: pause: {warning}"))
+                }
                 Ok(Some((Note::Failed(failure), _))) => return Err(failure),
                 _ => return Err(Failure::new(128, "pause did not answer")),
             }

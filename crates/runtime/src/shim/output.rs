@@ -80,7 +80,7 @@ impl Output {
             && let Err(error) = log.write(self.stream, &buffer[..length])
         {
             // A full disk must not stop the container; the entries are lost.
-            eprintln!("warning: cannot write the log: {error}");
+            crate::dispatch::complain(format_args!("warning: cannot write the log: {error}"));
         }
         self.sinks.retain_mut(|sink| sink.push(&buffer[..length]));
         if let Some(early) = &mut self.early {

@@ -124,14 +124,43 @@ async fn a_dead_shim_is_noticed_and_cleared_away() {
     assert_eq!(node.get(&id).await.state, ContainerState::Unknown);
     assert_eq!(node.get(&done).await.exit_code, Some(3));
     assert!(!node.runtime.list_sandboxes().await.unwrap()[0].ready);
-    assert!(fs::exists(format!("/proc/{pid}")).unwrap(), "nothing is killed on suspicion");
+    assert!(is_over(pid) && is_over(sandbox.pid), "it would run on beside its replacement");
     node.reopen();
     assert_eq!(node.get(&id).await.state, ContainerState::Unknown);
     node.runtime.remove_sandbox(&sandbox.id).await.unwrap();
     assert_eq!(node.leftovers(), Vec::<String>::new());
-    while fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z ")) {
+}
+
+/// Its parent may not have asked after it yet.
+fn is_over(pid: u32) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/stat")).map_or(true, |stat| stat.contains(") Z "))
+}
+
+#[tokio::test]
+async fn what_a_shim_left_that_died_while_nobody_looked_is_ended() {
+    let mut node = Node::new().await;
+    let sandbox = node.sandbox().await;
+    let id = node.run(&sandbox, "sleep 1000").await;
+    let other = node.sandbox().await;
+    let lives = node.run(&other, "sleep 1000").await;
+    let pid = node.get(&id).await.pid;
+    let (config, dir) = (node.config.clone(), node.dir.path().to_owned());
+    drop(std::mem::replace(&mut node.runtime, open_elsewhere(&dir)));
+    kill(Pid::from_raw(shim_of(&sandbox)), Signal::SIGKILL).unwrap();
+    let socket = config.run_dir.join(&sandbox.id.0[..16]).join("s");
+    assert!(socket.exists());
+    while std::os::unix::net::UnixStream::connect(&socket).is_ok() {
         tokio::task::yield_now().await;
     }
+    assert!(!is_over(pid));
+    node.reopen();
+    assert_eq!(node.get(&id).await.state, ContainerState::Unknown);
+    assert!(is_over(pid) && is_over(sandbox.pid));
+    assert_eq!(node.get(&lives).await.state, ContainerState::Running);
+    for id in [&sandbox.id, &other.id] {
+        node.runtime.remove_sandbox(id).await.unwrap();
+    }
+    assert_eq!(node.leftovers(), Vec::<String>::new());
 }
 
 #[tokio::test]
