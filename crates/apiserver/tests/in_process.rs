@@ -31,8 +31,23 @@ async fn a_pod_is_made_bound_once_and_deleted_with_grace() {
     assert_eq!(made["status"]["phase"], "Pending");
     assert_eq!(made["spec"]["serviceAccountName"], "default");
     let binding = json!({"metadata": {"name": "p"}, "target": {"kind": "Node", "name": "n1"}});
-    api.ok(Method::POST, "/api/v1/namespaces/default/pods/p/binding", binding.clone()).await;
-    let refusal = api.refused(Method::POST, "/api/v1/namespaces/default/pods/p/binding", binding, 409).await;
+    let path = "/api/v1/namespaces/default/pods/p/binding";
+    let bad = [
+        (json!({"annotations": {"kubernetes.io/config.mirror": "x"}}), "n1", "config.mirror]: Forbidden"),
+        (json!({"labels": {"bad label??": "x"}}), "n1", "metadata.labels: Invalid value: \"bad label??\""),
+        (json!({}), "no/such/../node", "target.name: Invalid value: \"no/such/../node\""),
+    ];
+    for (metadata, node, why) in bad {
+        let binding = json!({"metadata": metadata, "target": {"kind": "Node", "name": node}});
+        for path in [path, "/api/v1/namespaces/default/bindings"] {
+            let mut binding = binding.clone();
+            binding["metadata"]["name"] = "p".into();
+            let refusal = api.refused(Method::POST, path, binding, 422).await;
+            assert!(refusal.contains(why), "{refusal}");
+        }
+    }
+    api.ok(Method::POST, path, binding.clone()).await;
+    let refusal = api.refused(Method::POST, path, binding, 409).await;
     assert_eq!(
         refusal,
         "Operation cannot be fulfilled on pods/binding \"p\": pod p is already assigned to node \"n1\""
@@ -204,7 +219,7 @@ async fn services_get_addresses_and_ports_and_give_them_back() {
 #[tokio::test]
 async fn unknown_paths_are_plain_text() {
     let api = Api::new().await;
-    for path in ["/nothing", "/api/v1/nothing", "/apis/batch/v1beta1/cronjobs"] {
+    for path in ["/nothing", "/api/v2/nothing", "/apis/batch/v1beta1/cronjobs"] {
         let (code, body) = api.call(Method::GET, path, Value::Null).await;
         assert_eq!((code.as_u16(), body), (404, "404 page not found\n".into()), "{path}");
     }

@@ -37,10 +37,12 @@ async fn a_pod_selects_by_its_own_labels() {
     assert_eq!(constraint["labelSelector"], json!({"matchExpressions": [expression]}));
     assert_eq!(constraint["matchLabelKeys"], json!(["app", "absent"]));
     let own = json!({"matchLabels": {"app": "web"}});
-    let refused = api.refused(Method::POST, PODS, near(own, json!(["app"])), 422).await;
+    let mut twice = near(own, json!(["app"]));
+    twice["metadata"]["name"] = "q".into();
+    let refused = api.refused(Method::POST, PODS, twice, 422).await;
     assert_eq!(
         refused,
-        "Pod \"p\" is invalid: spec.topologySpreadConstraints[0].matchLabelKeys[0]: Invalid value: \"app\": exists in \
+        "Pod \"q\" is invalid: spec.topologySpreadConstraints[0].matchLabelKeys[0]: Invalid value: \"app\": exists in \
          both matchLabelKeys and labelSelector"
     );
 }
