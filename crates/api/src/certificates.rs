@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use x509_parser::certification_request::X509CertificationRequest;
+use x509_parser::cri_attributes::ParsedCriAttribute;
 use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::prelude::FromDer;
 use x509_parser::x509::X509Name;
@@ -63,7 +64,13 @@ impl Request {
             organizations: texts(subject.iter_organization()),
             ..Self::default()
         };
-        for extension in parsed.requested_extensions().into_iter().flatten() {
+        // Of all attributes that ask for extensions: the one that a signer takes names from may be any.
+        let attributes = parsed.certification_request_info.iter_attributes();
+        let extensions = attributes.filter_map(|attribute| match attribute.parsed_attribute() {
+            ParsedCriAttribute::ExtensionRequest(asked) => Some(&asked.extensions),
+            _ => None,
+        });
+        for extension in extensions.flatten().map(|extension| extension.parsed_extension()) {
             if let ParsedExtension::SubjectAlternativeName(names) = extension {
                 names.general_names.iter().for_each(|name| request.add(name));
             }

@@ -18,6 +18,10 @@ pub type AnyObject = Arc<dyn Any + Send + Sync>;
 #[derive(Debug, Clone, Copy)]
 pub struct Wanted;
 
+/// Request extension: of the answer its status is all that the caller reads, so nothing is made typed for it.
+#[derive(Debug, Clone, Copy)]
+pub struct Unread;
+
 /// Response extension of get, create, update and patch.
 #[derive(Clone)]
 pub struct Object(pub AnyObject);

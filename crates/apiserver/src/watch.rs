@@ -138,7 +138,7 @@ pub(crate) async fn watch(
         bookmarks,
         next_bookmark: Instant::now() + BOOKMARK_EVERY,
         told: 0,
-        deadline: Instant::now() + Duration::from_secs(timeout_s),
+        deadline: deadline(Instant::now(), timeout_s),
         timer: Box::pin(tokio::time::sleep(BOOKMARK_EVERY)),
         stopping: Box::pin(server.stopping.clone().cancelled_owned()),
         ended: false,
@@ -150,6 +150,12 @@ pub(crate) async fn watch(
         watcher.ended = true;
     }
     Ok(respond(watcher.stream(), renderer, call.wanted))
+}
+
+/// When a watch of so many seconds ends, which may be more than a clock can count.
+fn deadline(now: Instant, timeout_s: u64) -> Instant {
+    const YEAR_S: u64 = 365 * 86_400;
+    now + Duration::from_secs(timeout_s.min(YEAR_S))
 }
 
 impl Watcher {

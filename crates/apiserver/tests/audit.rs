@@ -112,6 +112,23 @@ async fn a_refusal_s_status_is_told_and_pod_security_s_verdict() {
 }
 
 #[tokio::test]
+async fn a_list_of_one_name_is_that_object_s() {
+    let audited = Audited::new(
+        "{level: Metadata, resources: [{resources: [secrets], resourceNames: [watched]}], omitStages: [RequestReceived]},
+         {level: None}",
+    )
+    .await;
+    let secrets = "/api/v1/namespaces/default/secrets";
+    audited
+        .send(Method::GET, &format!("{secrets}?fieldSelector=metadata.name%3Dwatched"), &Value::Null)
+        .await;
+    audited.send(Method::GET, &format!("{secrets}?fieldSelector=metadata.name%3Dother"), &Value::Null).await;
+    let events = audited.events("jane").await;
+    assert_eq!(events.len(), 1, "{events:?}");
+    assert_eq!((&events[0]["verb"], &events[0]["objectRef"]["name"]), (&json!("list"), &json!("watched")));
+}
+
+#[tokio::test]
 async fn bodies_are_kept_as_far_as_the_rule_goes() {
     let audited = Audited::new(
         "{level: Metadata, resources: [{resources: [secrets]}]},

@@ -94,8 +94,8 @@ async fn a_replacement_that_creates_needs_the_right_to_create() {
         "leases.coordination.k8s.io \"l\" is forbidden: User \"jane\" cannot create resource \"leases\" in API \
          group \"coordination.k8s.io\" in the namespace \"default\""
     );
-    api.ok(Method::POST, leases, lease.clone()).await;
-    allowed(&api, "jane", Method::PUT, &path, lease).await;
+    let made = api.ok(Method::POST, leases, lease).await;
+    allowed(&api, "jane", Method::PUT, &path, made).await;
 }
 
 #[tokio::test]
@@ -355,7 +355,7 @@ async fn a_review_that_asks_nothing_or_too_much_is_refused_by_field() {
     assert_eq!(
         api.refused(Method::POST, &path, json!({"spec": {"user": "x"}}), 422).await,
         "SubjectAccessReview.authorization.k8s.io \"\" is invalid: spec.resourceAttributes: Invalid value: \
-         null: exactly one of nonResourceAttributes or resourceAttributes must be specified"
+         \"null\": exactly one of nonResourceAttributes or resourceAttributes must be specified"
     );
     let both = json!({"spec": {
         "resourceAttributes": {"verb": "get"}, "nonResourceAttributes": {"verb": "get", "path": "/"},

@@ -127,6 +127,14 @@ impl Client {
         self.object(Method::POST, path, Some(whole(object)?)).await
     }
 
+    /// Creates `object` as [`Client::create`] does, for who doesn't ask what it has become.
+    pub async fn create_unread<K: Object>(&self, object: &K) -> Result<(), Error> {
+        let path = path::<K>(object.metadata().namespace.as_deref(), None, None);
+        let mut request = request(Method::POST, &path, Some(whole(object)?))?;
+        request.extensions_mut().insert(typed::Unread);
+        read(self.bounded(request).await?).await.map(drop)
+    }
+
     /// Replaces the object; a `resourceVersion` in its metadata makes that conditional.
     pub async fn update<K: Object>(&self, object: &K) -> Result<Arc<K>, Error> {
         self.put(object, None).await

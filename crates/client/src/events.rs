@@ -146,7 +146,7 @@ async fn write(client: Client, mut event: Event, repeat: Option<(String, i32)>) 
             Err(error) => return debug!(error = &error as &dyn std::error::Error, "event not counted"),
         }
     }
-    if let Err(error) = client.create(&event).await {
+    if let Err(error) = client.create_unread(&event).await {
         debug!(error = &error as &dyn std::error::Error, "event not written");
     }
 }

@@ -9,6 +9,7 @@ use futures_util::TryFutureExt;
 use http::{Extensions, Request, Response};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Empty, Full};
+use skiff_api::typed;
 use tower_service::Service;
 
 use crate::Error;
@@ -61,7 +62,9 @@ impl InProcess {
     {
         let call = move |mut request: Request<Body>| {
             identify(request.extensions_mut());
-            request.extensions_mut().insert(skiff_api::typed::Wanted);
+            if request.extensions().get::<typed::Unread>().is_none() {
+                request.extensions_mut().insert(typed::Wanted);
+            }
             Box::pin(service.clone().call(request).map_err(Into::into)) as Answer
         };
         Self { call: Box::new(call) }

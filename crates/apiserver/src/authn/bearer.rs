@@ -35,9 +35,42 @@ pub(crate) fn token(headers: &HeaderMap) -> Option<Cow<'_, str>> {
         })
 }
 
+/// Takes tokens out of what a WebSocket offers, before the request goes on to somebody else.
+pub(crate) fn hide(headers: &mut HeaderMap) {
+    headers.remove(AUTHORIZATION);
+    let offered: Vec<_> = headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter().cloned().collect();
+    headers.remove(SEC_WEBSOCKET_PROTOCOL);
+    for list in offered {
+        // What is no text holds no token that `token` would find, and no protocol that anybody knows.
+        let Ok(list) = list.to_str() else { continue };
+        let others = list.split(',').map(str::trim).filter(|one| !one.starts_with(SUBPROTOCOL));
+        let others = others.collect::<Vec<_>>().join(", ");
+        if let Some(value) = others.parse().ok().filter(|_| !others.is_empty()) {
+            headers.append(SEC_WEBSOCKET_PROTOCOL, value);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_goes_on_shows_no_token() {
+        let mut headers = HeaderMap::new();
+        headers.insert("authorization", "Bearer abc".parse().expect("a value"));
+        let lists = [
+            "chat, base64url.bearer.authorization.k8s.io.YWJj,v5",
+            "base64url.bearer.authorization.k8s.io.YWJj",
+        ];
+        for list in lists {
+            headers.append("sec-websocket-protocol", list.parse().expect("a value"));
+        }
+        hide(&mut headers);
+        let left: Vec<_> =
+            headers.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap_or("?"))).collect();
+        assert_eq!(left, [("sec-websocket-protocol", "chat, v5")]);
+    }
 
     fn check(name: &'static str, value: &str, expected: Option<&str>) {
         let mut headers = HeaderMap::new();

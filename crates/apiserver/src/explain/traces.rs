@@ -2,7 +2,8 @@
 //!
 //! Who may `get pods/explain` in the namespace sees the way; processes of nodes by name are for those who
 //! may `get nodes/explain`, and names of other namespaces' objects for those who may `get pods/explain` there.
-//! A real connection, `live=true`, is for those who may forward ports to pods.
+//! A real connection, `live=true`, is for those who may forward ports to the pod that sends it, or who may
+//! reach nodes if it begins in a node's network.
 
 mod live;
 mod world;
@@ -13,7 +14,7 @@ use skiff_api::status::StatusError;
 use skiff_explain::path::encoded;
 use skiff_explain::trace::walk::NodeWay;
 use skiff_explain::trace::{
-    ComparedWay, Follow, Request, TraceComparison, TraceError, TraceExplanation, Way, World, compared,
+    ComparedWay, Follow, Request, Target, TraceComparison, TraceError, TraceExplanation, Way, World, compared,
 };
 use skiff_explain::{API_VERSION, Missing};
 
@@ -36,18 +37,45 @@ pub(super) async fn answer(question: &Question<'_>, query: &Query) -> Result<Res
     }
     let live = query.flag("live");
     if live {
-        let what = Attributes {
-            verb: "create",
-            group: "",
-            resource: "pods",
-            subresource: "portforward",
-            namespace,
-            name: "",
-            ..*question.base
-        };
-        authorize(question.server, question.who, &what)?;
+        may_send(question, &request, &world)?;
     }
     json(&one(question, request, world, live).await?)
+}
+
+/// Whether the asker may have a real connection made by this sender: what it can reach is the sender's to
+/// reach, not the asker's.
+fn may_send(question: &Question<'_>, request: &Request, world: &World) -> Result<(), StatusError> {
+    let pod = match &request.from {
+        Target::Pod { namespace, name } => world.pod(namespace, name),
+        Target::Address(ip) => world.pod_at(*ip),
+        Target::Service { .. } | Target::Node { .. } | Target::External => None,
+    };
+    let asked = |resource, subresource| Attributes {
+        verb: "create",
+        group: "",
+        resource,
+        subresource,
+        namespace: "",
+        name: "",
+        ..*question.base
+    };
+    let what = match pod.filter(|pod| !pod.host_network) {
+        Some(pod) => {
+            Attributes { namespace: &pod.namespace, name: &pod.name, ..asked("pods", "portforward") }
+        }
+        // It begins in a node's own network, which policies don't hold.
+        None => asked("nodes", "proxy"),
+    };
+    let refused = authorize(question.server, question.who, &what);
+    // Whose address it is may be somebody else's to know.
+    refused.map_err(|_| {
+        let why = format!(
+            "user {:?} may not have connections made from there: for a pod it takes create of pods/portforward in \
+             the pod's namespace, for anything else create of nodes/proxy",
+            &*question.who.user
+        );
+        StatusError::forbidden(Question::row().group_resource(), "", &why)
+    })
 }
 
 /// The question makes no sense in this cluster. What it is about may be somebody else's.

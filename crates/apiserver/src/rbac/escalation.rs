@@ -6,7 +6,7 @@ use serde_json::Value;
 use skiff_api::status::{GroupResource, StatusError};
 
 use super::index::RoleName;
-use super::rule::{Rule, lines, missing, quoted};
+use super::rule::{Lacking, Rule, lacking, lines, quoted};
 use super::{GROUP, rule};
 use crate::access::Access;
 use crate::auth::{Attributes, Identity};
@@ -117,15 +117,20 @@ fn rules(list: &Value) -> Vec<Rule> {
 /// `Err` says what is lacking, in upstream's words.
 fn check_rules(access: &Access, who: &Identity, namespace: &str, wanted: &[Rule]) -> Result<(), String> {
     let (owned, absent) = access.index(|index| index.rules_of(who, namespace));
-    let lacking = missing(&owned, wanted);
-    if lacking.is_empty() {
+    let lacking = lacking(&owned, wanted);
+    if lacking == Lacking::default() {
         return Ok(());
     }
+    let more = if lacking.and_more {
+        "\n(and more, or too many to compare: give them by several roles)"
+    } else {
+        ""
+    };
     let mut message = format!(
-        "user {:?} (groups={}) is attempting to grant RBAC permissions not currently held:\n{}",
+        "user {:?} (groups={}) is attempting to grant RBAC permissions not currently held:\n{}{more}",
         &*who.user,
         quoted(who.groups.iter().map(|group| &**group)),
-        lines(lacking)
+        lines(lacking.rules)
     );
     if !absent.is_empty() {
         let absent: Vec<String> = absent.iter().map(ToString::to_string).collect();

@@ -3,6 +3,8 @@
 //! What is allowed is upstream's: `*` for any verb, group or resource, `*/scale` for a subresource of any
 //! resource, no names for any name, and a path that ends in `*` for all that begin so.
 
+use std::collections::HashMap;
+
 use k8s_openapi::api::rbac::v1::PolicyRule;
 
 use crate::auth::Attributes;
@@ -89,31 +91,28 @@ impl Rule {
     }
 
     /// The same as rules of one verb and one thing each.
-    fn pieces(&self) -> Vec<Rule> {
+    fn pieces(&self) -> impl Iterator<Item = Rule> + '_ {
         let one = |text: &String| vec![text.clone()];
-        let mut pieces = Vec::new();
-        for group in &self.groups {
-            for resource in &self.resources {
-                for verb in &self.verbs {
-                    let piece = |names| Rule {
-                        verbs: one(verb),
-                        groups: one(group),
-                        resources: one(resource),
-                        names,
-                        urls: Vec::new(),
-                    };
-                    match self.names.as_slice() {
-                        [] => pieces.push(piece(Vec::new())),
-                        names => pieces.extend(names.iter().map(|name| piece(one(name)))),
-                    }
-                }
-            }
-        }
-        for url in &self.urls {
-            let piece = |verb| Rule { verbs: one(verb), urls: one(url), ..Rule::default() };
-            pieces.extend(self.verbs.iter().map(piece));
-        }
-        pieces
+        let names: Vec<Vec<String>> = match self.names.as_slice() {
+            [] => vec![Vec::new()],
+            names => names.iter().map(one).collect(),
+        };
+        let things = self.groups.iter().flat_map(|group| self.resources.iter().map(move |it| (group, it)));
+        let of_things = things.flat_map(move |(group, resource)| {
+            let piece = |verb, names: &Vec<String>| Rule {
+                verbs: one(verb),
+                groups: one(group),
+                resources: one(resource),
+                names: names.clone(),
+                urls: Vec::new(),
+            };
+            let pieces = self.verbs.iter().flat_map(|verb| names.iter().map(move |names| piece(verb, names)));
+            pieces.collect::<Vec<_>>()
+        });
+        let of_urls = self.urls.iter().flat_map(move |url| {
+            self.verbs.iter().map(move |verb| Rule { verbs: one(verb), urls: one(url), ..Rule::default() })
+        });
+        of_things.chain(of_urls)
     }
 }
 
@@ -130,33 +129,66 @@ fn names_resource(entry: &str, resource: &str, subresource: &str) -> bool {
 
 /// The pieces of `wanted` that none of `owned` covers.
 pub(crate) fn missing(owned: &[Rule], wanted: &[Rule]) -> Vec<Rule> {
-    let pieces = wanted.iter().flat_map(Rule::pieces);
-    pieces.filter(|piece| !owned.iter().any(|rule| rule.covers(piece))).collect()
+    pieces_besides(owned, wanted).filter(|piece| !owned.iter().any(|rule| rule.covers(piece))).collect()
+}
+
+/// The pieces of what no single one of `owned` covers whole.
+fn pieces_besides<'a>(owned: &'a [Rule], wanted: &'a [Rule]) -> impl Iterator<Item = Rule> + 'a {
+    wanted.iter().filter(|rule| !owned.iter().any(|own| own.covers(rule))).flat_map(Rule::pieces)
+}
+
+/// What somebody lacks to have all of some rules.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Lacking {
+    pub(crate) rules: Vec<Rule>,
+    /// There may be more, which nobody has looked for.
+    pub(crate) and_more: bool,
+}
+
+/// So much of what is lacking is told, and so many pieces are looked at for it: a rule of some thousand
+/// bytes can stand for millions.
+const TOLD_MAX: usize = 500;
+const PIECES_MAX: usize = 50_000;
+
+/// [`missing`] for rules that anybody may write: what takes too long to compare counts as lacking.
+pub(crate) fn lacking(owned: &[Rule], wanted: &[Rule]) -> Lacking {
+    let mut lacking = Lacking::default();
+    for (looked_at, piece) in pieces_besides(owned, wanted).enumerate() {
+        if looked_at == PIECES_MAX || lacking.rules.len() == TOLD_MAX {
+            lacking.and_more = true;
+            break;
+        }
+        if !owned.iter().any(|rule| rule.covers(&piece)) {
+            lacking.rules.push(piece);
+        }
+    }
+    lacking
 }
 
 /// Rules of one resource (and at most one name) put together, in the order in which they first come.
 fn compact(rules: Vec<Rule>) -> Vec<Rule> {
     let mut compact: Vec<Rule> = Vec::new();
+    let mut by_thing: HashMap<(String, String, Option<String>), usize> = HashMap::new();
     for rule in rules {
-        let simple = |rule: &Rule| {
-            rule.groups.len() == 1
-                && rule.resources.len() == 1
-                && rule.names.len() <= 1
-                && rule.urls.is_empty()
-        };
-        let same = |other: &&mut Rule| {
-            simple(other)
-                && (&other.groups, &other.resources, &other.names)
-                    == (&rule.groups, &rule.resources, &rule.names)
-        };
-        match compact.iter_mut().find(same).filter(|_| simple(&rule)) {
-            Some(other) => {
-                let new: Vec<String> =
-                    rule.verbs.into_iter().filter(|verb| !other.verbs.contains(verb)).collect();
-                other.verbs.extend(new);
+        let thing = match (rule.groups.as_slice(), rule.resources.as_slice(), rule.names.as_slice()) {
+            ([group], [resource], names) if names.len() <= 1 && rule.urls.is_empty() => {
+                Some((group.clone(), resource.clone(), names.first().cloned()))
             }
-            None => compact.push(rule),
+            _ => None,
+        };
+        if let Some(at) = thing.as_ref().and_then(|thing| by_thing.get(thing)) {
+            let verbs = &mut compact[*at].verbs;
+            rule.verbs.into_iter().for_each(|verb| {
+                if !verbs.contains(&verb) {
+                    verbs.push(verb);
+                }
+            });
+            continue;
         }
+        if let Some(thing) = thing {
+            by_thing.insert(thing, compact.len());
+        }
+        compact.push(rule);
     }
     compact
 }
@@ -289,6 +321,23 @@ mod tests {
             "{NonResourceURLs:[\"/y\"], Verbs:[\"get\"]}"
         );
         assert_eq!(lacks(&["get '' *"], "* '' *"), "{APIGroups:[\"\"], Resources:[\"*\"], Verbs:[\"*\"]}");
+    }
+
+    #[test]
+    fn what_a_short_rule_stands_for_is_not_looked_at_without_bound() {
+        let many = |prefix: &str| (0..150).map(|n| format!("{prefix}{n}")).collect::<Vec<_>>();
+        let cube = Rule { verbs: many("v"), groups: many("g"), resources: many("r"), ..Rule::default() };
+        let told = lacking(&[], std::slice::from_ref(&cube));
+        assert_eq!((told.rules.len(), told.and_more), (TOLD_MAX, true));
+        // One that has it whole is found without looking at its pieces.
+        assert_eq!(lacking(&[rule("* * *")], std::slice::from_ref(&cube)), Lacking::default());
+        // Had in parts, but for the last verb, which nobody gets to: too much to compare is not granted.
+        let parts: Vec<Rule> =
+            cube.verbs[..149].iter().map(|verb| Rule { verbs: vec![verb.clone()], ..cube.clone() }).collect();
+        let told = lacking(&parts, std::slice::from_ref(&cube));
+        assert!(told.and_more, "{}", told.rules.len());
+        let little = lacking(&[rule("get '' pods")], &[rule("get,list '' pods")]);
+        assert_eq!((little.rules, little.and_more), (vec![rule("list '' pods")], false));
     }
 
     #[test]

@@ -41,11 +41,7 @@ impl Strategy for CertificateSigningRequests {
         match cx.subresource {
             "approval" => {
                 keep_certificate(new, old);
-                let decided =
-                    |object: &Value| ["Approved", "Denied"].map(|type_| condition(object, type_).cloned());
-                if decided(new) != decided(old) {
-                    may(cx, new, "approve")?;
-                }
+                may(cx, new, "approve")?;
             }
             "status"
                 if new["status"]["certificate"] != old["status"]["certificate"]

@@ -26,9 +26,9 @@ impl Strategy for Nodes {
         let view = cx.server.caches.of(nodes).view(0);
         let mut faults = Vec::new();
         for other in view.objects.values().filter(|o| *o.key != *cx.key) {
-            let theirs = other.value(nodes);
+            let theirs = stored_ranges(&other.body);
             for (i, range) in ranges.iter().enumerate() {
-                if let Some(taken) = self::ranges(&theirs).iter().find(|t| overlap(t, range)) {
+                if let Some(taken) = theirs.iter().find(|t| overlap(t, range)) {
                     let detail = format!("overlaps the pod range {taken} of node {:?}", other.name());
                     faults.push(Cause::invalid(format!("spec.podCIDRs[{i}]"), range.as_str(), detail));
                 }
@@ -100,6 +100,27 @@ pub(crate) fn ranges(node: &Value) -> Vec<String> {
     ranges
 }
 
+/// The ranges of a stored node, of which nothing else is read: each new node asks all others.
+fn stored_ranges(body: &[u8]) -> Vec<String> {
+    #[derive(Default, serde::Deserialize)]
+    #[serde(default)]
+    struct Stored {
+        spec: Spec,
+    }
+    #[derive(Default, serde::Deserialize)]
+    #[serde(default)]
+    struct Spec {
+        #[serde(rename = "podCIDR")]
+        one: Option<String>,
+        #[serde(rename = "podCIDRs")]
+        all: Option<Vec<String>>,
+    }
+    let Spec { one, all } = serde_json::from_slice::<Stored>(body).unwrap_or_default().spec;
+    let mut ranges = all.unwrap_or_default();
+    ranges.extend(one.filter(|one| !one.is_empty() && !ranges.contains(one)));
+    ranges
+}
+
 fn without_heartbeats(node: &Value) -> Value {
     let mut node = node.clone();
     if let Some(conditions) = node["status"]["conditions"].as_array_mut() {
@@ -129,6 +150,19 @@ fn overlap(a: &str, b: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_stored_nodes_ranges_are_those_of_the_whole_node() {
+        let nodes = [
+            serde_json::json!({"metadata": {"name": "a"}, "spec": {"podCIDR": "10.0.0.0/24", "podCIDRs": ["10.0.0.0/24"]}}),
+            serde_json::json!({"metadata": {"name": "a"}, "spec": {"podCIDR": "10.0.0.0/24"}, "status": {"x": [1]}}),
+            serde_json::json!({"metadata": {}, "spec": {"podCIDR": "", "podCIDRs": null}}),
+            serde_json::json!({"metadata": {}}),
+        ];
+        for node in nodes {
+            assert_eq!(stored_ranges(node.to_string().as_bytes()), ranges(&node), "{node}");
+        }
+    }
 
     #[test]
     fn ranges_overlap_when_they_share_an_address() {

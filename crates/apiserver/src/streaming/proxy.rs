@@ -12,12 +12,13 @@ use tracing::debug;
 
 use super::agent::Agent;
 use super::{backend, spawn};
+use crate::authn::bearer;
 use crate::http_body::{Request, Response, empty};
 use crate::resources::Resource;
 use crate::server::{Call, Inner};
 
 /// Headers of one connection, and what only this server may see.
-const KEPT_BACK: [HeaderName; 8] = [
+const KEPT_BACK: [HeaderName; 7] = [
     header::CONNECTION,
     header::HOST,
     header::PROXY_AUTHENTICATE,
@@ -25,8 +26,9 @@ const KEPT_BACK: [HeaderName; 8] = [
     header::TE,
     header::TRANSFER_ENCODING,
     header::UPGRADE,
-    header::AUTHORIZATION,
 ];
+/// How headers begin that say as whom a caller acts, which is judged here alone.
+const IMPERSONATE: &str = "impersonate-";
 
 pub(super) async fn answer(
     server: &Arc<Inner>,
@@ -113,6 +115,12 @@ fn kept(headers: &HeaderMap, upgrades: bool) -> HeaderMap {
             kept.remove(name);
         }
     }
+    bearer::hide(&mut kept);
+    let impersonating: Vec<HeaderName> =
+        kept.keys().filter(|name| name.as_str().starts_with(IMPERSONATE)).cloned().collect();
+    impersonating.iter().for_each(|name| {
+        kept.remove(name);
+    });
     kept
 }
 
