@@ -9,6 +9,7 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 use std::{fs, io};
 
+use skiff_sys::cgroup::Group;
 use tokio::io::AsyncReadExt;
 use tracing::{info, warn};
 
