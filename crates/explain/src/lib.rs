@@ -35,9 +35,12 @@ pub const API_VERSION: &str = "explain.skiff.dev/v1";
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Metadata {
+    /// The object's name.
     pub name: String,
+    /// The object's namespace; empty for a node.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub namespace: String,
+    /// The object's UID, where it is known.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub uid: String,
 }
@@ -45,7 +48,9 @@ pub struct Metadata {
 /// Something that the answer lacks.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Missing {
+    /// What is missing.
     pub what: String,
+    /// Why it is missing.
     pub why: String,
 }
 

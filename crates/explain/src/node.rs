@@ -10,12 +10,16 @@ use crate::{API_VERSION, Metadata, Missing, counted};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct NodeExplanation {
+    /// The kind of this answer.
     pub kind: String,
+    /// The group and version of this answer.
     pub api_version: String,
+    /// The node's name.
     pub metadata: Metadata,
     /// Everything that the node's PID namespace shows; absent where that is not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub processes: Option<usize>,
+    /// How many pods have processes on the node.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pods: Option<usize>,
     /// The node's own, in the order in which they are told; each with the pods that are in it.
@@ -23,6 +27,7 @@ pub struct NodeExplanation {
     /// Namespaces of pods that others are in too.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub shared: Vec<NodeNamespace>,
+    /// What is left out of the answer, and why.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub missing: Vec<Missing>,
 }
@@ -43,11 +48,15 @@ pub struct ListMetadata {}
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct NodeNamespace {
+    /// The kind of namespace, as in /proc/PID/ns.
     pub namespace: Kind,
+    /// Whose it is, in one word.
     pub word: Word,
+    /// The kernel's number for it.
     pub inode: u64,
     /// `NAMESPACE/NAME`.
     pub pods: Vec<String>,
+    /// What sharing it means.
     pub sentence: String,
 }
 

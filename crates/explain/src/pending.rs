@@ -9,8 +9,11 @@ use crate::{API_VERSION, Metadata, Missing};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PendingExplanation {
+    /// The kind of this answer.
     pub kind: String,
+    /// The group and version of this answer.
     pub api_version: String,
+    /// Name, namespace and UID of the pod.
     pub metadata: Metadata,
     /// `scheduled`, `waiting for a node`, `waiting on its node`, `running`, …
     pub state: String,
@@ -22,15 +25,19 @@ pub struct PendingExplanation {
     /// The scheduler's message, as the pod's events have it.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub message: String,
+    /// What each filter says of each node, for a pod that is on none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub nodes: Vec<NodeVerdict>,
+    /// The smallest single change that would let the pod onto a node, checked with the scheduler's filters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub smallest_change: Option<Change>,
+    /// Whether other pods would be removed for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub preemption: Option<Preemption>,
     /// Of a pod that has a node.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub waits: Vec<Wait>,
+    /// What is left out of the answer, and why.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub missing: Vec<Missing>,
 }
@@ -58,8 +65,11 @@ impl PendingExplanation {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct NodeVerdict {
+    /// The node's name.
     pub node: String,
+    /// Whether every filter lets the pod onto the node.
     pub fits: bool,
+    /// What each filter says.
     pub filters: Vec<FilterVerdict>,
     /// What would let the pod in here; checked by the filters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -74,7 +84,9 @@ pub struct NodeVerdict {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct FilterVerdict {
+    /// The filter's name.
     pub filter: String,
+    /// Whether the filter lets the pod onto the node.
     pub passes: bool,
     /// In upstream's words; empty where it passes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -92,6 +104,7 @@ pub struct FilterVerdict {
 pub struct Use {
     /// `NAMESPACE/NAME`.
     pub pod: String,
+    /// How much it takes.
     pub amount: String,
 }
 
@@ -115,10 +128,15 @@ pub struct Change {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PortHolder {
+    /// The address that the port is bound to.
     pub address: String,
+    /// The port.
     pub port: u16,
+    /// `TCP` or `UDP`.
     pub protocol: String,
+    /// The process, by the node's numbers.
     pub pid: u32,
+    /// The process's command line, shortened.
     pub command: String,
     /// The pod whose process it is, if it is one's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -129,8 +147,11 @@ pub struct PortHolder {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Preemption {
+    /// Whether it was looked into.
     pub considered: bool,
+    /// Why, or why not.
     pub why: String,
+    /// The pods that would make room.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub victims: Vec<String>,
 }

@@ -10,13 +10,19 @@ use crate::{API_VERSION, Metadata, Missing};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PodExplanation {
+    /// The kind of this answer.
     pub kind: String,
+    /// The group and version of this answer.
     pub api_version: String,
+    /// Name, namespace and UID of the pod.
     pub metadata: Metadata,
+    /// The node that the pod is on; empty where it is on none.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub node: String,
+    /// The node's address.
     #[serde(rename = "nodeIP", default, skip_serializing_if = "String::is_empty")]
     pub node_ip: String,
+    /// The pod's address, once it has one.
     #[serde(rename = "podIP", default, skip_serializing_if = "Option::is_none")]
     pub pod_ip: Option<String>,
     /// The pod as its containers see it: one entry for each namespace that one of them is in.
@@ -24,24 +30,32 @@ pub struct PodExplanation {
     /// The process that holds the sandbox's namespaces.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sandbox: Option<Member>,
+    /// The pod's containers.
     pub containers: Vec<Container>,
+    /// The interfaces of the pod's network namespace.
     pub interfaces: Vec<Interface>,
+    /// The IPv4 routes of the pod's network namespace.
     pub routes: Vec<Route>,
+    /// Sockets of the pod that wait for peers.
     pub listeners: Vec<Listener>,
     /// Listening sockets of others in the same network namespace.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub other_listeners: Vec<Listener>,
+    /// Ports of the node that lead to the pod.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub host_ports: Vec<HostPort>,
+    /// Ports of Services whose selectors match the pod.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub services: Vec<ServicePort>,
     /// Network policies that select the pod for what comes in.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub policies: Vec<String>,
+    /// The strictest Pod Security level that the pod meets.
     pub pod_security: PodSecurity,
     /// What is shown is how it was: the pod ended while it was being looked at.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub past: Option<String>,
+    /// What is left out of the answer, and why.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub missing: Vec<Missing>,
 }
@@ -77,10 +91,15 @@ impl PodExplanation {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PodExplanationList {
+    /// The kind of this answer.
     pub kind: String,
+    /// The group and version of this answer.
     pub api_version: String,
+    /// Nothing yet: lists are told whole.
     pub metadata: crate::node::ListMetadata,
+    /// One explanation for each pod.
     pub items: Vec<PodExplanation>,
+    /// What is left out of the answer, and why.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub missing: Vec<Missing>,
 }
@@ -89,8 +108,11 @@ pub struct PodExplanationList {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Namespace {
+    /// The kind of namespace, as in /proc/PID/ns.
     pub namespace: Kind,
+    /// Whose it is, in one word.
     pub word: Word,
+    /// The kernel's number for it.
     pub inode: u64,
     /// Who holds it, who shares it, and what a shared one exposes.
     pub sentence: String,
@@ -108,12 +130,15 @@ pub struct Namespace {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Process {
+    /// The process, by the node's numbers; absent where it may not be told.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pid: Option<u32>,
+    /// Its command line, shortened.
     pub command: String,
     /// `NAMESPACE/NAME`; absent for a process of the node.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod: Option<String>,
+    /// The container of that pod.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub container: Option<String>,
 }
@@ -122,22 +147,29 @@ pub struct Process {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Member {
+    /// `pause`, or the container's name.
     pub name: String,
     /// In the node's PID namespace.
     pub pid: u32,
+    /// The namespaces that it is in.
     pub namespaces: Vec<Namespace>,
 }
 
+/// A container of the pod, and what its first process may do.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Container {
+    /// The container's name.
     pub name: String,
+    /// `running`, or why it isn't.
     pub state: String,
     /// Absent where it doesn't run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub process: Option<Member>,
+    /// What the first process runs as and may do; absent where it could not be read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub security: Option<Security>,
+    /// Paths of the node that the container may write.
     pub writable_host_paths: Vec<WritablePath>,
     /// Absent where there are none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -148,7 +180,9 @@ pub struct Container {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Security {
+    /// The effective user ID.
     pub effective_user: u32,
+    /// The effective group ID.
     pub effective_group: u32,
     /// Effective ones, without `CAP_`.
     pub capabilities: Vec<String>,
@@ -156,6 +190,7 @@ pub struct Security {
     pub beyond_default: Vec<String>,
     /// `disabled`, `strict` or `filter`.
     pub seccomp: String,
+    /// Whether no program that it executes can gain privileges.
     pub no_new_privileges: bool,
 }
 
@@ -169,11 +204,15 @@ pub struct WritablePath {
     pub path: String,
 }
 
+/// A network interface of the pod's network namespace.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Interface {
+    /// The interface's name.
     pub name: String,
+    /// Whether it is up.
     pub up: bool,
+    /// The largest packet that it sends, in bytes.
     pub mtu: u32,
     /// `veth`, `bridge`, `loopback`, …; empty for a device of the machine.
     #[serde(default, skip_serializing_if = "String::is_empty")]
@@ -182,13 +221,16 @@ pub struct Interface {
     pub addresses: Vec<String>,
 }
 
+/// An IPv4 route.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Route {
     /// `default` or a range.
     pub destination: String,
+    /// The router; absent where the destination is on the link.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub via: Option<String>,
+    /// The interface that it leads over.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub device: String,
 }
@@ -197,10 +239,14 @@ pub struct Route {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct HostPort {
+    /// The address that it is opened on; 0.0.0.0 is every address.
     #[serde(rename = "hostIP")]
     pub host_ip: String,
+    /// The port of the node.
     pub host_port: u16,
+    /// `TCP`, `UDP` or `SCTP`.
     pub protocol: String,
+    /// The pod's port that it leads to.
     pub container_port: u16,
 }
 
@@ -210,9 +256,12 @@ pub struct HostPort {
 pub struct ServicePort {
     /// `NAMESPACE/NAME`.
     pub service: String,
+    /// The service's own address; `None` for a headless one.
     #[serde(rename = "clusterIP")]
     pub cluster_ip: String,
+    /// The service's port.
     pub port: u16,
+    /// `TCP`, `UDP` or `SCTP`.
     pub protocol: String,
     /// The pod's port.
     pub target_port: u16,
@@ -222,6 +271,10 @@ pub struct ServicePort {
     /// `Local`, where the service says so; else every node leads to every endpoint.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub external_traffic_policy: String,
+    /// `Local`, where what comes to the service's own address from a node, or from pods there, is led to
+    /// endpoints of that node alone; else every node leads to every endpoint.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub internal_traffic_policy: String,
     /// What the service's endpoint slices say of the pod; absent where that is not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub endpoint: Option<Endpoint>,
@@ -250,11 +303,16 @@ pub enum Endpoint {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Listener {
+    /// `TCP` or `UDP`.
     pub protocol: String,
+    /// The address that it is bound to.
     pub address: String,
+    /// The port that it is bound to.
     pub port: u16,
+    /// Who holds the socket; absent where no process could be looked into.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub process: Option<Process>,
+    /// From where it can be reached, and why: the pod network, the node, other nodes, outside.
     pub reachable: Vec<Reach>,
 }
 
@@ -264,7 +322,9 @@ pub struct Listener {
 pub struct Reach {
     /// `pod network`, `node`, `other nodes` or `outside`.
     pub from: String,
+    /// Whether it is reached from there: all, none, or some of those there.
     pub answer: Answer,
+    /// Why, in a sentence.
     pub reason: String,
 }
 
@@ -296,6 +356,7 @@ pub struct PodSecurity {
     /// The next stricter level, and the fields that keep the pod from it.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub next: String,
+    /// The fields that keep the pod from the next level.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub kept_from_it_by: Vec<String>,
 }

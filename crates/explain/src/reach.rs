@@ -289,6 +289,7 @@ mod tests {
             target_port: 8080,
             node_port: Some(30080),
             external_traffic_policy: String::new(),
+            internal_traffic_policy: String::new(),
             endpoint: Some(Endpoint::Ready),
         });
         assert!(!reach(&pod, &socket("0.0.0.0"))[3].reason.contains("30080"), "another protocol");
@@ -305,6 +306,7 @@ mod tests {
                 target_port: 8080,
                 node_port: Some(30080),
                 external_traffic_policy: policy.into(),
+                internal_traffic_policy: String::new(),
                 endpoint: None,
             };
             let mut facts = pod(7);
@@ -388,6 +390,7 @@ mod tests {
             target_port,
             node_port,
             external_traffic_policy: String::new(),
+            internal_traffic_policy: String::new(),
             endpoint: Some(Endpoint::Ready),
         };
         let outside = |ports: Vec<HostPort>, services: Vec<ServicePort>| {

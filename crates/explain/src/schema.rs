@@ -41,10 +41,21 @@ pub struct Field {
     pub name: &'static str,
     pub shape: Shape,
     pub required: bool,
+    /// What it is for.
+    pub description: &'static str,
 }
 
 /// The fields of types, by the types' names.
 pub type Types = BTreeMap<&'static str, Vec<Field>>;
+
+/// Type, field and what it is for, from the comments of the types; a type itself has no field's name.
+static DESCRIPTIONS: &[(&str, &str, &str)] = include!(concat!(env!("OUT_DIR"), "/descriptions.rs"));
+
+/// What a type is for, or a field of it. Nothing where that is not written down.
+pub fn description(of: &str, field: &str) -> &'static str {
+    let found = DESCRIPTIONS.iter().find(|(name, own, _)| (*name, *own) == (of, field));
+    found.map_or("", |(.., text)| text)
+}
 
 /// Every type that an answer of the group is, or is made of.
 pub fn types() -> Types {
@@ -281,7 +292,8 @@ impl<'de> MapAccess<'de> for Fields<'_> {
         let mut notes = self.source.notes.borrow_mut();
         let fields = notes.entry(self.name).or_default();
         if fields.iter().all(|field| field.name != name) {
-            fields.push(Field { name, shape, required: true });
+            let description = description(self.name, name);
+            fields.push(Field { name, shape, required: true, description });
         }
         Ok(value)
     }
@@ -378,5 +390,20 @@ mod tests {
                 named(&field.shape).is_none_or(|name| name == "ListMetadata" || types.contains_key(name));
             assert!(there, "{field:?}");
         }
+    }
+    #[test]
+    fn every_field_says_what_it_is_for() {
+        let types = types();
+        let mut silent: Vec<String> = Vec::new();
+        for (name, fields) in &types {
+            silent.extend(description(name, "").is_empty().then(|| (*name).to_owned()));
+            let without = fields.iter().filter(|field| field.description.is_empty());
+            silent.extend(without.map(|field| format!("{name}.{}", field.name)));
+        }
+        assert_eq!(silent, Vec::<String>::new(), "{} without a comment", silent.len());
+        assert_eq!(
+            description("HostPort", "hostIP"),
+            "The address that it is opened on; 0.0.0.0 is every address."
+        );
     }
 }

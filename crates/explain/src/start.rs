@@ -234,14 +234,20 @@ impl Histogram {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct StartExplanation {
+    /// The kind of this answer.
     pub kind: String,
+    /// The group and version of this answer.
     pub api_version: String,
+    /// Name, namespace and UID of the pod.
     pub metadata: Metadata,
+    /// The node that the pod is on.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub node: String,
+    /// The steps of the start, in their order.
     pub phases: Vec<PhaseTime>,
     /// From the first beginning to the last end that is known; to now where the start is not over.
     pub total_ms: f64,
+    /// How long a start may take by upstream's objective, in milliseconds.
     pub objective_ms: f64,
     /// The pod was ready within the objective; absent while that is open, or where it is not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -249,19 +255,24 @@ pub struct StartExplanation {
     /// Absent where it is not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finished: Option<bool>,
+    /// What is left out of the answer, and why.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub missing: Vec<Missing>,
 }
 
+/// How long one step of a start took.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PhaseTime {
+    /// The step.
     pub phase: Phase,
+    /// The step's name.
     pub name: String,
     /// After the beginning of the first phase.
     pub began_ms: f64,
     /// Until now, where it is not over.
     pub took_ms: f64,
+    /// Whether no other step took longer.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub slowest: bool,
     /// It is not over.

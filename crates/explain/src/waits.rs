@@ -16,6 +16,7 @@ pub struct Wait {
     /// RFC 3339.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<String>,
+    /// What went wrong last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_error: Option<String>,
     /// When it is tried again, RFC 3339; `never`, and what would be, where nothing but another pod helps.

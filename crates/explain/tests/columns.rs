@@ -191,6 +191,7 @@ impl Dice {
                 target_port: dice.port(),
                 node_port: dice.coin().then(|| dice.port()),
                 external_traffic_policy: "Local".into(),
+                internal_traffic_policy: if dice.coin() { String::new() } else { "Local".into() },
                 internal_traffic_policy: "Local".into(),
                 endpoint: [
                     None,

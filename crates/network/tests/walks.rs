@@ -321,7 +321,7 @@ fn filters_of_bridges_devices_and_neighbours_are_carried_out() {
         ("bridge", "input priority 0", "ip ttl 64 drop", "dropped"),
         ("bridge", "input priority 0", "ip length 40-100 drop", "dropped"),
         ("arp", "input priority 0", "arp operation request drop", "may drop the question who has"),
-        ("arp", "output priority 0", "drop", "may drop the question who has"),
+        ("arp", "output priority 0", "drop", "may drop the "),
     ] {
         let nft = |text: &str| node.netns.command("nft", &[text]);
         nft(&format!("add table {family} alien"));

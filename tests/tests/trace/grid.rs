@@ -1,6 +1,7 @@
-//! The trace grid: who × whither × {no policy, allowing, denying}. In each cell the verdict is that of a real
-//! connection, the sender is the one that the receiver saw, and the packet passed just the devices that were
-//! told, as captures there show.
+//! The trace grid: who × whither × {no policy, allowing, denying, by address, out of pods}. In each cell the
+//! verdict is that of a real connection, the sender is the one that the receiver saw, the packet and its answer
+//! passed just the devices and met just the rules that were told, as captures and the kernel's traces there show,
+//! and the policy that decides is named.
 
 use std::process::Command;
 use std::sync::Mutex;
@@ -15,7 +16,7 @@ const HOST_PORT: u16 = 18_951;
 const NODE_NETWORK_PORT: u16 = 18_952;
 /// Cells wait more than they compute.
 const THREADS: usize = 12;
-const CELLS_MIN: usize = 150;
+const CELLS_MIN: usize = 450;
 
 fn manifests(cluster: &Cluster) -> String {
     let (one, two) = (cluster.worker(1), cluster.worker(2));
@@ -43,6 +44,12 @@ spec: {{type: {kind}, selector: {{{selector}}}, ports: [{{port: 80, targetPort: 
         service("both", "role: server", "NodePort", "TCP"),
         service("none", "app: nobody", "ClusterIP", "TCP"),
         service("datagrams", "app: u2", "ClusterIP", "UDP"),
+        // A sender's own service, one without an address, and those that keep to a node.
+        service("own", "app: c1", "ClusterIP", "TCP"),
+        service("headless", "app: s2", "ClusterIP, clusterIP: None", "TCP")
+            .replace("port: 80, targetPort", "port: 7000, targetPort"),
+        service("inside", "app: s2", "ClusterIP, internalTrafficPolicy: Local", "TCP"),
+        service("outside", "app: s2", "NodePort, externalTrafficPolicy: Local", "TCP"),
     ]
     .concat()
     // The service of both is for the two that have addresses of their own.
@@ -69,6 +76,34 @@ metadata: {name: servers}
 spec:
   podSelector: {matchLabels: {role: server}}
   policyTypes: [Ingress]
+";
+
+/// Only from the machine itself, which is all that is outside; or from all but it.
+fn by_address(block: &str) -> String {
+    format!(
+        "
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {{name: servers}}
+spec:
+  podSelector: {{matchLabels: {{role: server}}}}
+  ingress:
+  - from: [{{ipBlock: {block}}}]
+"
+    )
+}
+
+/// The one client may go to the one server alone.
+const LEAVING: &str = "
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: clients}
+spec:
+  podSelector: {matchLabels: {role: client}}
+  policyTypes: [Egress]
+  egress:
+  - to: [{podSelector: {matchLabels: {app: s2}}}]
+    ports: [{port: 7000}]
 ";
 
 /// Runs the program `peer` with these arguments where a connection begins.
@@ -120,7 +155,7 @@ fn tos(namespace: &Namespace) -> Vec<To> {
     let (one, two) = (cluster.worker(1), cluster.worker(2));
     let service = |name: &str| cluster.object(&["-n", &namespace.name, "service", name]);
     let cluster_ip = |name: &str| service(name)["spec"]["clusterIP"].as_str().expect("an address").to_owned();
-    let node_port = service("both")["spec"]["ports"][0]["nodePort"].as_u64().expect("a port");
+    let node_port = |name: &str| service(name)["spec"]["ports"][0]["nodePort"].as_u64().expect("a port");
     let to = |name: &str, address: String| To { name: name.into(), address, udp: false, inside: false };
     let node = |node: &str, port: u64| {
         to(&format!("node/{node}:{port}"), format!("{}:{port}", cluster.node_ip(node)))
@@ -137,8 +172,13 @@ fn tos(namespace: &Namespace) -> Vec<To> {
         inside(to("svc/both", format!("{}:80", cluster_ip("both")))),
         inside(to("none", format!("{}:80", cluster_ip("none")))),
         inside(to("svc/one:81", format!("{}:81", cluster_ip("one")))),
-        node(&one, node_port),
-        node(&two, node_port),
+        node(&one, node_port("both")),
+        node(&two, node_port("both")),
+        node(&one, node_port("outside")),
+        node(&two, node_port("outside")),
+        inside(to("svc/own", format!("{}:80", cluster_ip("own")))),
+        inside(to("svc/inside", format!("{}:80", cluster_ip("inside")))),
+        to("svc/headless", format!("{}:7000", namespace.pod_ip("s2"))),
         node(&one, HOST_PORT.into()),
         node(&two, HOST_PORT.into()),
         node(&two, NODE_NETWORK_PORT.into()),
@@ -164,8 +204,11 @@ fn every_cell_is_as_a_real_connection_finds_it() {
             ways.iter().all(|way| way["verdict"] == verdict)
         });
     };
-    settled("c1", "svc/both", "Delivered");
-    settled("c1", "svc/datagrams/udp", "Delivered");
+    for service in ["svc/both", "svc/datagrams/udp", "svc/own", "svc/headless"] {
+        settled("c1", service, "Delivered");
+    }
+    settled("c2", "svc/inside", "Delivered");
+    settled("c2", "svc/outside", "Delivered");
     let mut cells = grid(&namespace, "no policy", &froms, &tos);
     namespace.apply(ALLOW).ok();
     // A node always reaches its own pods, so the one is asked from elsewhere.
@@ -176,6 +219,23 @@ fn every_cell_is_as_a_real_connection_finds_it() {
     namespace.apply(DENY).ok();
     ["s1", "s2", "u2/udp"].iter().for_each(|server| settled("c2", server, "Dropped"));
     cells += grid(&namespace, "denying", &froms, &tos);
+    let machine = outside_address(&format!("{}:9", cluster.node_ip(&cluster.worker(1))));
+    namespace.apply(&by_address(&format!("{{cidr: {machine}/32}}"))).ok();
+    ["s1", "s2"].iter().for_each(|server| settled("external", server, "Delivered"));
+    cells += grid(&namespace, "from the machine alone", &froms, &tos);
+    let others = format!("{{cidr: 0.0.0.0/0, except: [{machine}/32]}}");
+    namespace.apply(&by_address(&others)).ok();
+    ["s1", "s2"].iter().for_each(|server| settled("external", server, "Dropped"));
+    settled("c2", "u2/udp", "Delivered");
+    cells += grid(&namespace, "from all but the machine", &froms, &tos);
+    namespace.delete("networkpolicy", "servers");
+    namespace.apply(LEAVING).ok();
+    for client in ["c1", "c2"] {
+        settled(client, "s1", "Dropped");
+        settled(client, "s2", "Delivered");
+    }
+    ["s1", "s2"].iter().for_each(|server| settled("external", server, "Delivered"));
+    cells += grid(&namespace, "out of clients", &froms, &tos);
     assert!(cells >= CELLS_MIN, "{cells} cells");
 }
 
@@ -191,7 +251,7 @@ fn grid(namespace: &Namespace, policy: &str, froms: &[From], tos: &[To]) -> usiz
         for _ in 0..THREADS {
             scope.spawn(|| {
                 while let Some((from, to)) = cells.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let found = cell(namespace, from, to);
+                    let found = cell(namespace, policy, from, to);
                     let tell = |fault: String| format!("{policy}: {} to {}: {fault}", from.name, to.name);
                     wrong.lock().expect("no panic holds it").extend(found.into_iter().map(tell));
                 }
@@ -211,7 +271,7 @@ fn outside_address(to: &str) -> String {
 }
 
 /// What is wrong about one cell.
-fn cell(namespace: &Namespace, from: &From, to: &To) -> Vec<String> {
+fn cell(namespace: &Namespace, policy: &str, from: &From, to: &To) -> Vec<String> {
     let mut args = vec![from.name.as_str(), to.name.as_str(), "-o", "json"];
     if !from.outside {
         args.push("--live");
@@ -263,12 +323,52 @@ fn cell(namespace: &Namespace, from: &From, to: &To) -> Vec<String> {
         }
     }
     if !from.outside {
-        match told["live"]["differences"].as_array() {
-            Some(differences) if differences.is_empty() => {}
-            _ => {
-                faults.push(format!("live: {:#}, missing {}, ways {ways:#?}", told["live"], told["missing"]))
-            }
+        let live = &told["live"];
+        let whole = |name: &str| live[name].as_array().is_some_and(Vec::is_empty);
+        let unseen =
+            live["seen"].as_array().into_iter().flatten().filter(|sighting| sighting["seen"] != true);
+        if !whole("differences") || live["unseen"].is_array() && !to.udp || unseen.count() > 0 {
+            faults.push(format!("live: {live:#}, missing {}, ways {ways:#?}", told["missing"]));
         }
     }
+    faults.extend(ways.iter().filter_map(|way| unnamed(namespace, policy, from, way)));
     faults
+}
+
+/// Whom the policy of the phase concerns is told by its name, and by its rule where one allows; nobody else is.
+fn unnamed(namespace: &Namespace, policy: &str, from: &From, way: &Value) -> Option<String> {
+    let summary = way["summary"].as_str().unwrap_or_default();
+    let of = |name: &str| format!("NetworkPolicy {}/{name}", namespace.name);
+    let (policy, rule) = match policy {
+        "no policy" => return summary.contains("NetworkPolicy").then(|| format!("there is none: {summary}")),
+        "out of clients" => (of("clients"), "egress[0]"),
+        _ => (of("servers"), "ingress[0]"),
+    };
+    let named = match way["verdict"].as_str() {
+        // The node's own, nothing of which is dropped elsewhere than by the traffic policy of a service.
+        Some("Dropped") => summary.contains(&policy) || summary.contains("TrafficPolicy Local"),
+        Some("Delivered") => {
+            let receiver = way["receiver"].as_str().unwrap_or_default();
+            let receiver = receiver.strip_prefix(&format!("pod {}/", namespace.name)).unwrap_or_default();
+            let isolated = match rule {
+                "egress[0]" => matches!(from.name.as_str(), "pod/c1" | "pod/c2"),
+                // A node always reaches its own pods, if the way is not over another one.
+                _ => {
+                    let hops = way["hops"].as_array().into_iter().flatten();
+                    let mut nodes: Vec<&str> =
+                        hops.filter_map(|hop| hop["place"].as_str()?.strip_prefix("node ")).collect();
+                    nodes.sort_unstable();
+                    nodes.dedup();
+                    let own = from.name == "pod/cn" && nodes.len() == 1;
+                    matches!(receiver, "s1" | "s2" | "u2") && !own
+                }
+            };
+            // Nor is anybody kept from itself.
+            let itself = from.name == format!("pod/{receiver}");
+            let allowed = format!("as {policy} {rule} allows");
+            if isolated && !itself { summary.contains(&allowed) } else { !summary.contains(&policy) }
+        }
+        _ => true,
+    };
+    (!named).then(|| format!("{policy} {rule} should be told, or not: {summary}"))
 }

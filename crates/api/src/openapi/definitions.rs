@@ -63,7 +63,15 @@ fn turned(schema: &Value, spec: Spec) -> Value {
                     None => (key.clone(), turned(value, spec)),
                 }
             };
-            map.iter().map(turn).collect::<Map<_, _>>().into()
+            let mut out: Map<String, Value> = map.iter().map(turn).collect();
+            // In v3 nothing stands beside a `$ref`.
+            if spec == Spec::V3
+                && out.len() > 1
+                && let Some(reference) = out.remove("$ref")
+            {
+                out.insert("allOf".into(), json!([{"$ref": reference}]));
+            }
+            out.into()
         }
         Value::Array(items) => items.iter().map(|item| turned(item, spec)).collect(),
         other => other.clone(),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 use skiff_api::openapi::Own;
-use skiff_explain::schema::{Field, Shape, types};
+use skiff_explain::schema::{Field, Shape, description, types};
 use skiff_explain::{GROUP, VERSION};
 
 /// The parameters of a trace, as [`super::traces`] reads them.
@@ -39,17 +39,23 @@ fn is_kind(fields: &[Field]) -> bool {
 
 fn schema(name: &str, fields: &[Field]) -> Value {
     let properties: Map<String, Value> =
-        fields.iter().map(|field| (field.name.to_owned(), value(&field.shape))).collect();
+        fields.iter().map(|field| (field.name.to_owned(), described(field))).collect();
     let mut required: Vec<&str> =
         fields.iter().filter(|field| field.required).map(|field| field.name).collect();
     required.sort_unstable();
-    let mut out = json!({"type": "object", "properties": properties});
+    let mut out = json!({"type": "object", "description": description(name, ""), "properties": properties});
     if !required.is_empty() {
         out["required"] = required.into();
     }
     if is_kind(fields) {
         out["x-kubernetes-group-version-kind"] = json!([{"group": GROUP, "version": VERSION, "kind": name}]);
     }
+    out
+}
+
+fn described(field: &Field) -> Value {
+    let mut out = value(&field.shape);
+    out["description"] = field.description.into();
     out
 }
 
@@ -84,9 +90,19 @@ mod tests {
             }
         }
         let pod = &own.definitions["dev.skiff.explain.v1.PodExplanation"];
+        let mut namespaces = pod["properties"]["namespaces"].clone();
+        assert!(namespaces["description"].take().is_string());
         assert_eq!(
-            pod["properties"]["namespaces"],
-            json!({"type": "array", "items": {"$ref": "#/definitions/dev.skiff.explain.v1.Namespace"}})
+            namespaces,
+            json!({"type": "array", "description": null,
+                "items": {"$ref": "#/definitions/dev.skiff.explain.v1.Namespace"}})
         );
+        for (name, schema) in own.definitions.iter().filter(|(name, _)| !name.ends_with("ListMetadata")) {
+            let properties = schema["properties"].as_object().expect("it has fields");
+            for (field, property) in properties.iter().chain([(name, schema)]) {
+                let text = property["description"].as_str().unwrap_or_default();
+                assert!(!text.is_empty(), "{name} {field}");
+            }
+        }
     }
 }

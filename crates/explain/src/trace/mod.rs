@@ -29,14 +29,19 @@ pub const OWN_ADDRESS: &str = "the sender's own address";
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct TraceExplanation {
+    /// The group and version of this answer.
     pub api_version: String,
+    /// The kind of this answer.
     pub kind: String,
     /// Who begins the connection, in words.
     pub from: String,
     /// Where it is meant to go, in words.
     pub to: String,
+    /// `TCP` or `UDP`.
     pub protocol: String,
+    /// The ways that the connection may go, the likeliest first.
     pub ways: Vec<Way>,
+    /// What is left out of the answer, and why.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub missing: Vec<Missing>,
     /// What became of a real connection.
@@ -61,11 +66,13 @@ pub enum Verdict {
     Unknown,
 }
 
+/// One way that a connection may go, to its end.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Way {
     /// From 0 to 1.
     pub chance: f64,
+    /// What becomes of it.
     pub verdict: Verdict,
     /// One sentence.
     pub summary: String,
@@ -81,6 +88,7 @@ pub struct Way {
     /// The address that the receiver sees as the sender's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source_seen: Option<String>,
+    /// What happens on it, in order.
     pub hops: Vec<Hop>,
     /// The way of the answer.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -107,12 +115,15 @@ pub struct Live {
     pub unseen: Vec<String>,
 }
 
+/// Something that a real connection passed, or should have.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Sighting {
+    /// `node NAME` or `pod NAMESPACE/NAME`.
     pub place: String,
     /// `device`, `rule` or `translation`.
     pub kind: String,
+    /// Of a device: its name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub device: Option<String>,
     /// Of a rule.
@@ -120,6 +131,7 @@ pub struct Sighting {
     pub chain: Option<String>,
     /// On the answer's way.
     pub answer: bool,
+    /// Whether it was seen there.
     pub seen: bool,
     /// Source and destination, as seen.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -133,13 +145,19 @@ pub struct Sighting {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct TraceComparison {
+    /// The group and version of this answer.
     pub api_version: String,
+    /// The kind of this answer.
     pub kind: String,
+    /// The pod, in words.
     pub pod: String,
+    /// Who begins the connections, in words.
     pub from: String,
+    /// The ways to the pod.
     pub rows: Vec<ComparedWay>,
 }
 
+/// One way to the pod, traced.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ComparedWay {
@@ -149,6 +167,7 @@ pub struct ComparedWay {
     pub address: String,
     /// On which nodes that address leads to the pod.
     pub opens_on: String,
+    /// What becomes of a connection that goes this way.
     pub trace: TraceExplanation,
 }
 

@@ -159,8 +159,13 @@ impl Target {
                 _ => format!("pod {namespace}/{name}"),
             },
             Self::Service { namespace, name } => {
-                match world.service(namespace, name).and_then(|service| service.cluster_ip) {
-                    Some(ip) => format!("service {namespace}/{name} ({ip})"),
+                let service = world.service(namespace, name);
+                let local = match service.is_some_and(|service| service.internal_local) {
+                    true => "; internalTrafficPolicy Local: endpoints of the sender's node alone",
+                    false => "",
+                };
+                match service.and_then(|service| service.cluster_ip) {
+                    Some(ip) => format!("service {namespace}/{name} ({ip}{local})"),
                     None => format!("service {namespace}/{name} (headless)"),
                 }
             }

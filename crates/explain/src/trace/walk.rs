@@ -72,21 +72,29 @@ pub struct Hop {
     pub place: String,
     /// `device`, `veth`, `bridge`, `route`, `neighbour`, `filter`, `conntrack` or `socket`.
     pub kind: String,
+    /// The device, where the hop is at one or a route leads over one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub device: Option<String>,
+    /// What happens here, in a sentence.
     pub text: String,
+    /// The table of the packet filter that the rule is in, with its family where that is not IPv4's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub table: Option<String>,
+    /// The chain that the rule is in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub chain: Option<String>,
+    /// The rule's number in its table; zero for the policy of a chain.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub handle: Option<u64>,
     /// Of a policy's rules: the policy, the direction and the rule's index.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub comment: Option<String>,
+    /// The rule as `nft` would print it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rule: Option<String>,
+    /// The packet's source address afterwards.
     pub source: String,
+    /// The packet's destination address and port afterwards.
     pub destination: String,
     /// The rule asks for something that is not known here.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]

@@ -16,6 +16,7 @@ pub(super) fn services<'a>(pod: &Pod, all: impl Iterator<Item = &'a Service>) ->
         if !selects || spec.type_.as_deref() == Some("ExternalName") {
             continue;
         }
+        let local = |policy: &Option<String>| policy.clone().filter(|own| own == "Local").unwrap_or_default();
         for port in spec.ports.iter().flatten() {
             let Some(target_port) = target(pod, port) else { continue };
             let number = |number: i32| u16::try_from(number).ok().filter(|number| *number != 0);
@@ -30,11 +31,8 @@ pub(super) fn services<'a>(pod: &Pod, all: impl Iterator<Item = &'a Service>) ->
                 protocol: port.protocol.clone().unwrap_or_else(|| "TCP".into()),
                 target_port,
                 node_port: port.node_port.and_then(number),
-                external_traffic_policy: spec
-                    .external_traffic_policy
-                    .clone()
-                    .filter(|policy| policy == "Local")
-                    .unwrap_or_default(),
+                external_traffic_policy: local(&spec.external_traffic_policy),
+                internal_traffic_policy: local(&spec.internal_traffic_policy),
                 // The node need not know the endpoints of all; the API server does.
                 endpoint: None,
             });
@@ -77,6 +75,7 @@ mod tests {
                 "metadata": {"name": name, "namespace": namespace},
                 "spec": {"selector": selector, "clusterIP": "10.96.0.9",
                     "externalTrafficPolicy": if name == "mine" { "Local" } else { "Cluster" },
+                    "internalTrafficPolicy": "Cluster",
                     "ports": [{"port": 80, "targetPort": "http", "nodePort": 30080}, {"port": 9, "protocol": "UDP"}]},
             }))
             .unwrap()
@@ -96,5 +95,10 @@ mod tests {
         // That a selector matches does not say that the service leads there.
         assert!(found.iter().all(|port| port.endpoint.is_none()));
         assert!(found.iter().all(|port| port.external_traffic_policy == "Local"));
+        assert!(found.iter().all(|port| port.internal_traffic_policy.is_empty()));
+        let mut inside = service("mine", "n", json!({"app": "a"}));
+        inside.spec.as_mut().unwrap().internal_traffic_policy = Some("Local".into());
+        let found = services(&pod, [inside].iter());
+        assert!(found.iter().all(|port| port.internal_traffic_policy == "Local"), "{found:?}");
     }
 }

@@ -321,3 +321,18 @@ fn a_route_that_a_node_lacks_is_named() {
         "passes it on to node n2; n1 has no route of its own to pod default/web"
     );
 }
+
+#[test]
+fn a_service_that_keeps_to_the_node_says_so() {
+    let mut world = world();
+    let words = |world: &World| {
+        let request = Request::read("client", "svc/svc", "default", world).unwrap();
+        request.to.words(world)
+    };
+    assert_eq!(words(&world), "service default/svc (10.96.0.9)");
+    world.services[0].internal_local = true;
+    assert_eq!(
+        words(&world),
+        "service default/svc (10.96.0.9; internalTrafficPolicy Local: endpoints of the sender's node alone)"
+    );
+}
