@@ -6,6 +6,8 @@
 //! the rows it buries. SQLite fills their pages again, which bounds the file.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::fs::{self, OpenOptions};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -38,6 +40,12 @@ pub enum OpenError {
         path: PathBuf,
         #[source]
         source: rusqlite::Error,
+    },
+    #[error("cannot keep the store {path} from others' eyes")]
+    Private {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
     },
     #[error("cannot read the store {path}")]
     Read {
@@ -86,6 +94,7 @@ pub(crate) struct Disk {
 
 impl Disk {
     pub(crate) fn open(path: &Path) -> Result<(Self, Recovered), OpenError> {
+        keep_private(path).map_err(|source| OpenError::Private { path: path.to_owned(), source })?;
         let connection =
             Connection::open(path).map_err(|source| OpenError::Open { path: path.to_owned(), source })?;
         let found = prepare(&connection).map_err(|source| match source.sqlite_error_code() {
@@ -233,15 +242,6 @@ impl Disk {
     }
 }
 
-/// Sets the connection up, makes the tables in an empty file, and tells the file's format.
-fn prepare(connection: &Connection) -> rusqlite::Result<i64> {
-    // A predecessor may be about to end.
-    connection.busy_timeout(Duration::from_millis(500))?;
-    // Exclusive before WAL: no other process can open the log, and no shared memory file is needed.
-    connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
-    connection.pragma_update(None, "journal_mode", "WAL")?;
-    connection.pragma_update(None, "synchronous", "FULL")?;
-    connection.pragma_update(None, "wal_autocheckpoint", LOG_PAGES)?;
 /// Makes the file, or tightens it and its log: what is stored is nobody else's to read, and the logs that
 /// SQLite makes get the mode of the file.
 pub(super) fn keep_private(path: &Path) -> std::io::Result<()> {
@@ -274,6 +274,15 @@ impl Disk {
     }
 }
 
+/// Sets the connection up, makes the tables in an empty file, and tells the file's format.
+fn prepare(connection: &Connection) -> rusqlite::Result<i64> {
+    // A predecessor may be about to end.
+    connection.busy_timeout(Duration::from_millis(500))?;
+    // Exclusive before WAL: no other process can open the log, and no shared memory file is needed.
+    connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    connection.pragma_update(None, "wal_autocheckpoint", LOG_PAGES)?;
     connection.pragma_update(None, "journal_size_limit", 32 << 20)?;
     connection.pragma_update(None, "cache_size", -2048)?;
     let version = |connection: &Connection| connection.pragma_query_value(None, "user_version", |r| r.get(0));
