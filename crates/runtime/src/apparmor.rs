@@ -16,6 +16,8 @@ const DEFAULT_TEXT: &str = include_str!("apparmor.profile");
 
 const ENABLED: &str = "/sys/module/apparmor/parameters/enabled";
 const LOADED: &str = "/sys/kernel/security/apparmor/profiles";
+/// Takes a profile's name out.
+const REMOVE: &str = "/sys/kernel/security/apparmor/.remove";
 /// The program that turns a profile's text into what the kernel takes.
 const PARSERS: [&str; 3] = ["/sbin/apparmor_parser", "/usr/sbin/apparmor_parser", "/usr/bin/apparmor_parser"];
 
@@ -53,6 +55,49 @@ pub(crate) fn profile(wanted: &AppArmor, privileged: bool, dir: &Path) -> Result
             Ok(Some(DEFAULT.to_owned()))
         }
     }
+}
+
+/// Takes the runtime's own profile out of the kernel, if the runtime with this data directory put it there and
+/// no process is under it any more.
+pub fn unload(data_dir: &Path) -> io::Result<()> {
+    let file = data_dir.join("apparmor").join(DEFAULT);
+    if !file.exists() {
+        return Ok(());
+    }
+    match left(&fs::read_to_string(LOADED).unwrap_or_default(), confined()) {
+        Left::Used => return Ok(()),
+        Left::Idle => fs::write(REMOVE, DEFAULT)?,
+        Left::Gone => {}
+    }
+    fs::remove_file(file)
+}
+
+/// What there is left of the runtime's own profile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Left {
+    Gone,
+    Idle,
+    /// Processes are under it, of another runtime.
+    Used,
+}
+
+fn left(loaded: &str, mut confined: impl Iterator<Item = String>) -> Left {
+    let has = |list: &str| names(list).iter().any(|name| name == DEFAULT);
+    match has(loaded) {
+        false => Left::Gone,
+        true if confined.any(|label| has(&label)) => Left::Used,
+        true => Left::Idle,
+    }
+}
+
+/// What each process is under, in the form of the kernel's list.
+fn confined() -> impl Iterator<Item = String> {
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    processes.filter_map(|process| {
+        let read = |file| fs::read_to_string(process.path().join(file));
+        // Kernels before 5.8 have it where all security modules share one file.
+        read("attr/apparmor/current").or_else(|_| read("attr/current")).ok()
+    })
 }
 
 fn decide(facts: &Facts, wanted: &AppArmor, privileged: bool) -> Result<Decision, String> {
@@ -110,6 +155,28 @@ fn load(parser: &Path, dir: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_profile_goes_when_nobody_is_under_it() {
+        let check = |loaded: &str, confined: &[&str], expected: Left| {
+            assert_eq!(
+                left(loaded, confined.iter().map(|label| (*label).to_owned())),
+                expected,
+                "{loaded:?}"
+            );
+        };
+        let loaded = "/usr/bin/man (enforce)\nskiff-default (enforce)\n";
+        check(loaded, &["unconfined\n", "/usr/bin/man (enforce)\n"], Left::Idle);
+        check(loaded, &["unconfined\n", "skiff-default (enforce)\n"], Left::Used);
+        check("skiff-default-2 (enforce)\n", &["skiff-default (enforce)\n"], Left::Gone);
+        check("", &[], Left::Gone);
+    }
+
+    #[test]
+    fn a_profile_that_another_runtime_loaded_is_left_alone() {
+        let dir = std::env::temp_dir().join(format!("skiff-apparmor-{}", std::process::id()));
+        unload(&dir).expect("this one has loaded none");
+    }
 
     #[test]
     fn a_kernel_and_a_field_decide() {

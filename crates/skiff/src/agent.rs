@@ -193,6 +193,11 @@ pub(crate) struct AgentConfig {
     pub(crate) first_user: u32,
 }
 
+/// Where the runtime of an agent with this data directory has its own.
+pub(crate) fn runtime_dir(data_dir: &std::path::Path) -> PathBuf {
+    data_dir.join("runtime")
+}
+
 pub(crate) fn first_user() -> u32 {
     skiff_kubelet::FIRST_USER
 }
@@ -247,7 +252,7 @@ pub(crate) async fn serve(config: AgentConfig) -> anyhow::Result<()> {
     });
     let images =
         ImageStore::open(images::Config::new(&config.images_dir)).context("cannot open the image store")?;
-    let mut runtime_config = skiff_runtime::Config::new(config.data_dir.join("runtime"), &config.run_dir);
+    let mut runtime_config = skiff_runtime::Config::new(runtime_dir(&config.data_dir), &config.run_dir);
     runtime_config.cgroup_root = CGROUP_ROOT.into();
     let runtime = LocalRuntime::open(runtime_config, images).context("cannot open the container runtime")?;
     let ruleset = Ruleset::open().context("cannot use nftables")?;

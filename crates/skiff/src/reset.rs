@@ -15,7 +15,7 @@ use anyhow::{Context, bail};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::agent::{AgentConfig, BRIDGE, CGROUP_ROOT};
+use crate::agent::{AgentConfig, BRIDGE, CGROUP_ROOT, runtime_dir};
 use crate::machine::{self, Note};
 use crate::membership;
 use crate::up::cgroups;
@@ -84,6 +84,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         down::unmount_below(&agent.run_dir)?;
         down::remove_tree(&agent.run_dir)?;
         down::unmount_below(&agent.data_dir)?;
+        skiff_runtime::apparmor::unload(&runtime_dir(&agent.data_dir))
+            .context("cannot take the AppArmor profile out of the kernel")?;
     }
     if !args.keep_data {
         part.data_dirs.iter().try_for_each(|dir| down::remove_data(dir))?;
@@ -126,7 +128,7 @@ impl Part {
             // Damaged, it tells nothing, and must not keep the rest from being removed.
             let bytes = fs::read(dir.join("agent.json")).unwrap_or_default();
             let Ok(agent) = serde_json::from_slice::<AgentConfig>(&bytes) else { continue };
-            part.sandboxes.extend(skiff_runtime::recorded_sandboxes(&agent.data_dir.join("runtime")));
+            part.sandboxes.extend(skiff_runtime::recorded_sandboxes(&runtime_dir(&agent.data_dir)));
             if let Some(cluster) = membership::kept_cluster(&agent.data_dir) {
                 part.addresses.extend(cluster.cluster_dns.parse::<Ipv4Addr>().ok());
                 part.ranges.extend(

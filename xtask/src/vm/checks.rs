@@ -422,6 +422,7 @@ said=$(skiff down --prove)
 echo "$said"
 has "$said" "Nothing of ours is left."
 refuses test -e /sys/fs/cgroup/skiff-skiff
+refuses grep skiff-default /sys/kernel/security/apparmor/profiles
 ip -o link > /tmp/links.after
 is "$(cut -d: -f2 /tmp/links.after)" "$(cut -d: -f2 /tmp/links.before)"
 "#,
@@ -445,6 +446,7 @@ said=$(skiff reset --prove)
 echo "$said"
 has "$said" "Nothing of ours is left."
 refuses test -e /sys/fs/cgroup/kubepods
+refuses grep skiff-default /sys/kernel/security/apparmor/profiles
 ip link delete lan0
 "#,
     ),
@@ -492,6 +494,7 @@ said=$(skiff reset --prove)
 echo "$said"
 has "$said" "Nothing of ours is left."
 refuses test -e /sys/fs/cgroup/kubepods
+refuses grep skiff-default /sys/kernel/security/apparmor/profiles
 refuses pgrep -xf 'peer tcp 7000'
 ip link delete lan0
 "#,

@@ -11,6 +11,7 @@ use std::process::ExitCode;
 use anyhow::{Context, bail};
 use nix::mount::{MntFlags, umount2};
 use skiff_client::kubeconfig::Kubeconfig;
+use skiff_runtime::apparmor;
 use tracing::warn;
 
 use super::cgroups;
@@ -19,6 +20,7 @@ use super::prove::{self, Ours};
 use super::record::{Record, cluster_name, lock, write_private};
 use super::stock::Stock;
 use super::topology;
+use crate::agent::runtime_dir;
 use crate::{in_use, tell};
 
 /// Stop a cluster and remove everything it made
@@ -91,6 +93,12 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
 /// Removes all but the data.
 pub(crate) fn remove(name: &str, record: Option<&Record>) -> anyhow::Result<()> {
     cgroups::destroy(Path::new(&Record::cgroup(name)))?;
+    if let Some(record) = record {
+        for node in &record.nodes {
+            apparmor::unload(&runtime_dir(&record.node_data_dir(&node.name)))
+                .context("cannot take the AppArmor profile out of the kernel")?;
+        }
+    }
     topology::remove(name)?;
     let dir = Record::dir(name);
     for netns in entries(&dir.join("netns"))? {
