@@ -25,15 +25,15 @@ use crate::types::{ContainerId, Error, Event, SandboxId};
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 const ADOPT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The sandboxes that a runtime with this data directory made and has not removed, each of which may have a
-/// shim called [`SHIM`] with the sandbox as its argument. Reads the directory, and needs no runtime.
-pub fn recorded_sandboxes(data_dir: &Path) -> Vec<String> {
 /// How often a shim is asked whether it is there: one that is dying may take a connection and close it.
 const LOOKS: usize = 3;
 
 /// What was killed is gone in milliseconds, unless it hangs in the kernel.
 const DEATH_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// The sandboxes that a runtime with this data directory made and has not removed, each of which may have a
+/// shim called [`SHIM`] with the sandbox as its argument. Reads the directory, and needs no runtime.
+pub fn recorded_sandboxes(data_dir: &Path) -> Vec<String> {
     let entries = fs::read_dir(data_dir.join("sandboxes")).into_iter().flatten().flatten();
     entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
 }
@@ -118,9 +118,6 @@ impl Inner {
         Ok(())
     }
 
-    fn recorded(&self, kind: &str) -> Result<Vec<String>, Error> {
-        let dir = self.config.data_dir.join(kind);
-        let entries = fs::read_dir(&dir).map_err(doing(format_args!("read {}", dir.display())))?;
     /// Listens to a shim that isn't listened to, if there is one. What a dead one left is killed before
     /// anybody hears of its death: it may write and listen where its replacement will.
     fn resume(self: &Arc<Self>, sandbox: &str) -> bool {
@@ -160,6 +157,9 @@ impl Inner {
         }
     }
 
+    fn recorded(&self, kind: &str) -> Result<Vec<String>, Error> {
+        let dir = self.config.data_dir.join(kind);
+        let entries = fs::read_dir(&dir).map_err(doing(format_args!("read {}", dir.display())))?;
         Ok(entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect())
     }
 
@@ -244,9 +244,6 @@ impl Inner {
     }
 }
 
-/// What is to be told about a container's progress.
-fn changes(id: &str, sandbox: &str, before: &Progress, after: &Progress) -> Option<Event> {
-    let (id, sandbox) = (ContainerId(id.to_owned()), SandboxId(sandbox.to_owned()));
 /// What became of a shim that doesn't tell.
 #[derive(Debug, PartialEq, Eq)]
 enum Fate {
@@ -272,6 +269,9 @@ fn fate(error: &Error) -> Fate {
     }
 }
 
+/// What is to be told about a container's progress.
+fn changes(id: &str, sandbox: &str, before: &Progress, after: &Progress) -> Option<Event> {
+    let (id, sandbox) = (ContainerId(id.to_owned()), SandboxId(sandbox.to_owned()));
     if before.finished_at.is_none() && after.finished_at.is_some() {
         return Some(Event::ContainerExited(id, sandbox));
     }
