@@ -238,8 +238,8 @@ fn commands_about_a_running_cluster() {
     assert_eq!(cluster.on_node(worker, &["sh", "-c", "exit 7"]).code, 7);
 }
 
-/// Runs the binary where no record of this machine's clusters is seen, as on any other machine.
-fn from_afar(kubeconfig: &str, args: &[&str]) -> Output {
+/// The binary where no record of this machine's clusters is seen, as on any other machine; not started yet.
+fn afar(kubeconfig: &str, args: &[&str]) -> Command {
     let mut command = Command::new("unshare");
     // A mount namespace of its own, gone with the command; what is unmounted outside is so here, too.
     command.args([
@@ -251,7 +251,12 @@ fn from_afar(kubeconfig: &str, args: &[&str]) -> Output {
         "mount -t tmpfs none /run/skiff && exec \"$@\"",
         "sh",
     ]);
-    run(command.arg(skiff_path()).args(args).env("KUBECONFIG", kubeconfig))
+    command.arg(skiff_path()).args(args).env("KUBECONFIG", kubeconfig);
+    command
+}
+
+fn from_afar(kubeconfig: &str, args: &[&str]) -> Output {
+    run(&mut afar(kubeconfig, args))
 }
 
 #[test]
@@ -288,17 +293,7 @@ fn the_platform_is_seen_from_afar_and_from_its_machine() {
     assert!(one_sentence(&refusal).contains("on the machine that it is on"), "{refusal}");
 
     // Followed logs go on.
-    let mut command = Command::new("unshare");
-    command.args([
-        "--mount",
-        "--propagation",
-        "slave",
-        "sh",
-        "-c",
-        "mount -t tmpfs none /run/skiff && exec \"$@\"",
-        "sh",
-    ]);
-    command.arg(skiff_path()).args(["logs", "--follow", first]).env("KUBECONFIG", copy);
+    let mut command = afar(copy, &["logs", "--follow", first]);
     let path = cluster.data_dir().join("followed");
     let file = fs::File::create(&path).expect("a file");
     let _follower = Background(command.stdout(file).spawn().expect("it starts"));

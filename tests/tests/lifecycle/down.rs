@@ -5,10 +5,10 @@ use std::io::Write;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use skiff_tests::{Cluster, run, skiff, skiff_path, wait_until};
 
+use super::random::Random;
 use super::stock::{members, traces};
 
 /// Somebody's kubeconfig, with things in it that Skiff has no notion of.
@@ -88,29 +88,13 @@ fn down_leaves_nothing_and_the_user_s_kubeconfig_as_it_was() {
     assert!(output.stderr.contains("was not up"), "{output:?}");
 }
 
-/// A small generator, so that a failing run can be repeated: xorshift64.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % bound
-    }
-}
-
 #[test]
 fn down_clears_up_after_an_up_that_was_killed_at_any_moment() {
-    let seed = std::env::var("SKIFF_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(|| {
-        SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_nanos() as u64 | 1
-    });
-    println!("SKIFF_SEED={seed}");
-    let mut random = Random(seed);
+    let mut random = Random::seeded();
     let name = "lc-killed";
     let data_dir: PathBuf = std::env::temp_dir().join(format!("skiff-test-{name}-{}", std::process::id()));
     for _ in 0..8 {
-        let moment = Duration::from_micros(random.below(900_000));
+        let moment = random.moment();
         let mut up = Command::new(skiff_path());
         up.args(["up", "--detach", "--uplink", "--port", "0", "--nodes", "2", "--name", name, "--data-dir"]);
         let mut up =

@@ -79,7 +79,7 @@ impl Machine {
         });
     }
 
-    fn text(&self, log: &str) -> String {
+    pub(crate) fn text(&self, log: &str) -> String {
         fs::read_to_string(self.dir.join(log)).unwrap_or_default()
     }
 }

@@ -5,8 +5,13 @@
 mod again;
 mod cli;
 mod down;
+mod in_use;
+mod interrupted;
 mod machines;
+mod network;
 mod preemption;
+mod prove;
+mod random;
 mod reset;
 mod restart;
 mod stats;

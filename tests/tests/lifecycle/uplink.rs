@@ -1,11 +1,12 @@
 //! `skiff up --uplink`: pods reach what the machine reaches, under the machine's address; and not without.
 
 use std::fs::File;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::path::PathBuf;
 
 use serde_json::Value;
-use skiff_tests::{Background, Output, peer_path, run, skiff, skiff_path, wait_for, wait_until};
+use skiff_tests::{Background, Output, peer_path, run, skiff, wait_for, wait_until};
+
+use super::network::Network;
 
 /// The outside's address and the machine's on the link to it, from the range kept for documentation.
 const OUTSIDE: &str = "192.0.2.2";
@@ -18,40 +19,6 @@ spec:
   containers:
   - {name: main, image: skiff/peer:v1, command: [peer, tcp, '7000']}
 ";
-
-/// A network namespace, which ends with the value.
-struct Network(Background);
-
-impl Network {
-    fn start() -> Self {
-        let mut command = Command::new("unshare");
-        command.args(["--net", "sleep", "infinity"]).stdin(Stdio::null());
-        let network = Self(Background(command.spawn().expect("it starts")));
-        let own = std::fs::read_link("/proc/self/ns/net").expect("a namespace");
-        let path = format!("/proc/{}/ns/net", network.pid());
-        wait_until("a namespace of its own", || std::fs::read_link(&path).is_ok_and(|other| other != own));
-        network.run(&["ip", "link", "set", "lo", "up"]).ok();
-        network
-    }
-
-    fn pid(&self) -> String {
-        self.0.0.id().to_string()
-    }
-
-    fn command(&self, program: &Path) -> Command {
-        let mut command = Command::new("nsenter");
-        command.args(["--target", &self.pid(), "--net", "--"]).arg(program).env_remove("KUBECONFIG");
-        command
-    }
-
-    fn run(&self, command: &[&str]) -> Output {
-        run(self.command(Path::new(command[0])).args(&command[1..]))
-    }
-
-    fn skiff(&self, args: &[&str]) -> Output {
-        run(self.command(&skiff_path()).args(args))
-    }
-}
 
 /// A cluster inside a network of the test's, taken down when the value ends.
 struct Inside<'a> {
