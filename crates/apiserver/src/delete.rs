@@ -54,7 +54,17 @@ impl DeleteOptions {
         if let Some(orphan) = call.query.given("orphanDependents") {
             options.orphan_dependents = Some(orphan == "true");
         }
-        let policy = options.propagation_policy.as_deref();
+        options.check()?;
+        Ok(options)
+    }
+
+    /// Refuses what nobody can mean, before anything is done.
+    pub(crate) fn check(&self) -> Result<(), StatusError> {
+        if let Some(other) = self.dry_run.iter().find(|one| *one != "All") {
+            let fault = skiff_api::status::Cause::not_supported("dryRun", other.as_str(), &["All"]);
+            return Err(StatusError::invalid("meta.k8s.io", "DeleteOptions", "", &[fault]));
+        }
+        let policy = self.propagation_policy.as_deref();
         if let Some(policy) = policy
             && !matches!(policy, "Orphan" | "Background" | "Foreground")
         {
@@ -65,7 +75,7 @@ impl DeleteOptions {
             );
             return Err(StatusError::invalid("meta.k8s.io", "DeleteOptions", "", &[fault]));
         }
-        if policy.is_some() && options.orphan_dependents.is_some() {
+        if policy.is_some() && self.orphan_dependents.is_some() {
             let fault = skiff_api::status::Cause::invalid(
                 "propagationPolicy",
                 policy.unwrap_or_default(),
@@ -73,7 +83,7 @@ impl DeleteOptions {
             );
             return Err(StatusError::invalid("meta.k8s.io", "DeleteOptions", "", &[fault]));
         }
-        Ok(options)
+        Ok(())
     }
 
     fn is_dry_run(&self, call: &Call) -> bool {

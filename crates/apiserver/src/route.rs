@@ -112,7 +112,9 @@ async fn resource(
     }
     authorize(&inner, &who, &attributes)?;
     // A stream may be asked for by GET, and does something to the pod all the same.
-    if subresources::is_stream(&address) && verb == "get" {
+    let is_stream = subresources::is_stream(&address)
+        || (subresources::is_node_proxy(&address) && skiff_streams::upgrade::is_upgrade(request.headers()));
+    if is_stream && verb == "get" {
         authorize(&inner, &who, &Attributes { verb: "create", ..attributes })?;
     }
     let request = audit::keep_body(request, &address, verb).await?;

@@ -4,8 +4,9 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use http::header::CONTENT_LENGTH;
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
@@ -17,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tower_service::Service as _;
 use tracing::{debug, warn};
 
+use crate::http_body::{Response, empty};
 use crate::limits::Place;
 use crate::limits::activity::{Activity, PARTING, Verdict};
 use crate::limits::guarded::{Answer, Guarded, Timed};
@@ -28,6 +30,17 @@ use crate::server::{ApiServer, Router, is_lasting};
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often a client on HTTP/2 is asked whether it is still there.
 const PING_EVERY: Duration = Duration::from_secs(30);
+
+/// The answer to a HEAD: its headers alone. On HTTP/1.1 hyper leaves the body away itself, on HTTP/2 it
+/// would send it.
+fn bodyless(mut response: Response) -> Response {
+    let length = response.body().size_hint().exact();
+    *response.body_mut() = empty();
+    if let Some(length) = length {
+        response.headers_mut().entry(CONTENT_LENGTH).or_insert(length.into());
+    }
+    response
+}
 
 /// The address of a client, as a request extension.
 #[derive(Debug, Clone, Copy)]
@@ -124,6 +137,7 @@ async fn connection(
             if response.status() == http::StatusCode::SWITCHING_PROTOCOLS {
                 activity.upgraded();
             }
+            let response = if head && is_http2 { bodyless(response) } else { response };
             Ok::<_, Infallible>(response.map(|body| Answer::new(body, underway, head)))
         }
     });

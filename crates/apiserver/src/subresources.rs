@@ -24,6 +24,11 @@ pub(crate) fn is_stream(address: &Address) -> bool {
         && matches!(address.subresource.as_str(), "exec" | "attach" | "portforward")
 }
 
+/// Where an upgrade is a stream into whichever pod of the node its path names.
+pub(crate) fn is_node_proxy(address: &Address) -> bool {
+    address.group.is_empty() && address.resource == "nodes" && address.subresource == "proxy"
+}
+
 pub(crate) async fn answer(
     server: Arc<Inner>,
     call: Call,
@@ -227,6 +232,7 @@ async fn evict(
             serde_json::from_value(options.clone()).map_err(|e| StatusError::bad_request(e.to_string()))?
         }
     };
+    options.check()?;
     if let Some(pod) = server.caches.of(row).get(&row.key(&call.address.namespace, name)) {
         let pod = pod.value(row);
         let write = Written { row, subresource: "eviction", old: Some(&pod), new: None };

@@ -149,7 +149,7 @@ pub(crate) async fn watch(
         watcher.initial.push_back(Item::Error(error));
         watcher.ended = true;
     }
-    Ok(respond(watcher.stream(), renderer, call.wanted))
+    Ok(respond(watcher.stream(), renderer, call.wanted, crate::clock::now))
 }
 
 /// When a watch of so many seconds ends, which may be more than a clock can count.
@@ -267,8 +267,9 @@ impl Watcher {
 
 fn respond(
     stream: impl Stream<Item = Vec<Item>> + Send + 'static,
-    renderer: Renderer,
+    mut renderer: Renderer,
     wanted: bool,
+    now: impl Fn() -> i64 + Send + 'static,
 ) -> Response {
     if wanted && renderer.is_plain() {
         let events = stream.flat_map(move |batch| {
@@ -282,6 +283,8 @@ fn respond(
     let mut columns = true;
     let frames = stream.map(move |batch| {
         let mut out = Frames::default();
+        // Ages are told as of now, not as of the watch's beginning.
+        renderer.now = now();
         for item in batch {
             out.push(frame(&renderer, item, &mut columns));
         }
@@ -389,7 +392,33 @@ fn typed_event(item: Item, stored: &'static Resource) -> Option<typed::Event> {
 
 #[cfg(test)]
 mod tests {
+    use http_body_util::BodyExt as _;
+
     use super::*;
+    use crate::render::{Accepted, Include};
+    use crate::resources::find;
+
+    #[tokio::test]
+    async fn ages_are_told_as_of_each_event() {
+        let maps = find("", "configmaps").expect("config maps are served");
+        let body = br#"{"metadata":{"name":"m","creationTimestamp":"2026-01-01T00:00:10Z"}}"#;
+        let object = Object::from_stored(maps, "/configmaps/n/m".into(), 1, Bytes::from_static(body));
+        let object = Arc::new(object.expect("an object"));
+        let accepted = Accepted { shape: Shape::Table("v1"), yaml: false };
+        let begin = 1_767_225_600;
+        let renderer = Renderer { row: maps, stored: maps, accepted, include: Include::Metadata, now: begin };
+        let event = |kind| vec![Item::Change { kind, object: Arc::clone(&object), event: None }];
+        let events = vec![event(EventType::Added), event(EventType::Modified)];
+        let times = std::sync::Mutex::new(vec![begin + 70, begin + 12]);
+        let now = move || times.lock().expect("not poisoned").pop().expect("a time for each batch");
+        let answer = respond(futures_util::stream::iter(events), renderer, false, now);
+        let text = answer.into_body().collect().await.expect("frames").to_bytes();
+        let ages = text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).map(|line| {
+            let event: serde_json::Value = serde_json::from_slice(line).expect("an event");
+            event["object"]["rows"][0]["cells"][2].clone()
+        });
+        assert_eq!(ages.collect::<Vec<_>>(), ["2s", "60s"]);
+    }
 
     #[test]
     fn where_a_watch_starts() {

@@ -142,6 +142,10 @@ async fn bodies_are_kept_as_far_as_the_rule_goes() {
     audited.send(Method::POST, secrets, &secret).await;
     audited.send(Method::GET, &format!("{secrets}/s"), &Value::Null).await;
     audited.send(Method::GET, secrets, &Value::Null).await;
+    // What is wrong with it is told by quoting it.
+    let broken = json!({"metadata": {"name": "s"}, "data": {"password": "bm90LWZvci10aGUtbG9n", "x": "!"}});
+    let answer = audited.send(Method::PUT, &format!("{secrets}/s"), &broken).await;
+    assert!(answer.status().is_client_error());
     let maps = "/api/v1/namespaces/default/configmaps";
     audited.send(Method::POST, maps, &json!({"metadata": {"name": "m"}, "data": {"a": "asked"}})).await;
     audited.send(Method::GET, &format!("{maps}/m"), &Value::Null).await;
@@ -161,7 +165,10 @@ async fn bodies_are_kept_as_far_as_the_rule_goes() {
         (&json!("RequestResponse"), &json!("asked"))
     );
     assert_eq!(maps[1]["responseObject"]["kind"], "ConfigMap");
-    assert_eq!(events.len(), 2 * 3 + 2, "nothing of paths");
+    assert_eq!(events.len(), 2 * 4 + 2, "nothing of paths");
+    let refused = events.iter().find(|event| event["responseStatus"]["code"].as_u64() >= Some(400));
+    let told = &refused.expect("one was refused")["responseStatus"];
+    assert!(told["reason"].is_string() && told["message"].is_null(), "{told}");
 }
 
 #[tokio::test]

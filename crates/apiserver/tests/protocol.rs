@@ -63,6 +63,14 @@ async fn a_dry_run_changes_nothing() {
     api.ok(Method::POST, MAPS, json!({"metadata": {"name": "m"}})).await;
     api.ok(Method::DELETE, &format!("{MAPS}/m?dryRun=All"), Value::Null).await;
     api.ok(Method::GET, &format!("{MAPS}/m"), Value::Null).await;
+    let wrong = json!({"kind": "DeleteOptions", "apiVersion": "v1", "dryRun": ["all"]});
+    assert_eq!(
+        api.refused(Method::DELETE, &format!("{MAPS}/m"), wrong.clone(), 422).await,
+        "DeleteOptions.meta.k8s.io \"\" is invalid: dryRun: Unsupported value: \"all\": supported values: \"All\""
+    );
+    let eviction = json!({"kind": "Eviction", "apiVersion": "policy/v1", "deleteOptions": wrong});
+    api.refused(Method::POST, "/api/v1/namespaces/default/pods/none/eviction", eviction, 422).await;
+    api.ok(Method::GET, &format!("{MAPS}/m"), Value::Null).await;
     api.refused(Method::POST, &format!("{MAPS}?dryRun=Some"), json!({"metadata": {"name": "n"}}), 400).await;
 }
 

@@ -99,6 +99,31 @@ async fn a_replacement_that_creates_needs_the_right_to_create() {
 }
 
 #[tokio::test]
+async fn to_look_at_a_node_is_not_to_run_commands_in_its_pods() {
+    let api = Api::new().await;
+    let looks = role("looks", json!([rule(&["get"], &["nodes/proxy"])]));
+    api.ok(Method::POST, &cluster("clusterroles"), looks).await;
+    let bound = binding("b", "ClusterRole", "looks", &named("jane"));
+    api.ok(Method::POST, &cluster("clusterrolebindings"), bound).await;
+    for path in ["exec/default/web/app?command=id&output=1", "%65xec/default/web/app?command=id", "/attach/x"]
+    {
+        let path = format!("/api/v1/nodes/n/proxy/{path}");
+        // Without an upgrade it is a question like others, to a node that isn't there.
+        assert_eq!(
+            refused(&api, "jane", Method::GET, &path, Value::Null, 404).await,
+            "nodes \"n\" not found"
+        );
+        let mut request = api.request(Method::GET, &path, &Value::Null);
+        request.extensions_mut().insert(user("jane"));
+        let headers = [("connection", "Upgrade"), ("upgrade", "websocket"), ("sec-websocket-version", "13")];
+        for (name, value) in headers {
+            request.headers_mut().insert(name, http::HeaderValue::from_static(value));
+        }
+        assert_eq!(api.send(request).await.status(), 403, "{path}");
+    }
+}
+
+#[tokio::test]
 async fn a_binding_to_a_missing_role_is_named_in_the_denial() {
     let api = Api::new().await;
     api.ok(

@@ -258,6 +258,18 @@ impl Record {
         self.emit(Stage::Panic, Some(response_status(500, Some(&status))))
     }
 
+    /// A failure as far as the level goes: the faults of a body quote it.
+    fn told(&self, failure: &Status) -> Status {
+        let mut told = failure.clone();
+        let quotes = matches!(failure.code, Some(400 | 422));
+        if quotes && self.judgement.level < Level::Request {
+            told.message = None;
+            let causes = told.details.iter_mut().flat_map(|details| details.causes.iter_mut().flatten());
+            causes.for_each(|cause| cause.message = None);
+        }
+        told
+    }
+
     async fn emit(&self, stage: Stage, status: Option<Value>) {
         if let Some(event) = self.event(stage, status) {
             self.log.write(event).await;
@@ -299,7 +311,8 @@ impl Begun {
     pub(crate) async fn finish(self, response: Response, failure: Option<&Status>) -> Response {
         let Self { record, held } = self;
         let code = response.status().as_u16();
-        record.known.lock().status = Some(response_status(code, failure));
+        let told = failure.map(|failure| record.told(failure));
+        record.known.lock().status = Some(response_status(code, told.as_ref()));
         let mut response = match held {
             Some(held) => {
                 if failure.is_none() {

@@ -183,6 +183,15 @@ async fn an_answer_that_nobody_reads_is_given_up() {
 }
 
 #[tokio::test]
+async fn who_asks_for_headers_by_http2_gets_headers() {
+    let served = Served::start(Limits::default()).await;
+    assert_eq!(served.head_by_http2(&served.admin(), "/healthz").await, (200, "2".to_owned(), 0));
+    let (status, length, came) = served.head_by_http2(&served.admin(), "/api/v1/namespaces/default").await;
+    assert_eq!((status, came), (200, 0));
+    assert!(length.parse::<usize>().is_ok_and(|length| length > 100), "{length}");
+}
+
+#[tokio::test]
 async fn requests_taken_back_again_and_again_end_the_connection() {
     let served = Served::start(Limits { cancelled_max: 20, ..Limits::default() }).await;
     assert!(served.reset_streams(&served.user("jane"), 10).await, "some are forgiven");

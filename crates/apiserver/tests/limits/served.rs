@@ -124,6 +124,24 @@ impl Served {
         tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, stream).await
     }
 
+    /// Asks for the headers alone on HTTP/2: the status, the length that is told, and how many bytes came.
+    pub(crate) async fn head_by_http2(&self, client: &Option<Issued>, path: &str) -> (u16, String, usize) {
+        let stream = self.tls([127, 0, 0, 1], client, b"h2").await.expect("connects");
+        let (mut sender, connection) =
+            hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
+                .await
+                .expect("HTTP/2");
+        tokio::spawn(connection);
+        let request = http::Request::head(format!("https://localhost{path}"));
+        let request = request.body(http_body_util::Empty::<bytes::Bytes>::new()).expect("a request");
+        let answer = sender.send_request(request).await.expect("an answer");
+        let length =
+            answer.headers().get("content-length").map(|value| value.to_str().expect("text").to_owned());
+        let status = answer.status().as_u16();
+        let body = answer.into_body().collect().await.expect("an end").to_bytes();
+        (status, length.unwrap_or_default(), body.len())
+    }
+
     /// Begins that many requests on one HTTP/2 connection and takes each back before it is answered. Says
     /// whether the connection is still of use then.
     pub(crate) async fn reset_streams(&self, client: &Option<Issued>, count: usize) -> bool {
