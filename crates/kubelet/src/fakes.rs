@@ -22,6 +22,11 @@ pub(crate) use self::gate::Gate;
 use crate::config::{Config, Serving};
 use crate::labels;
 
+/// Whom private images are given to.
+fn owner() -> RegistryAuth {
+    RegistryAuth { username: "u".into(), password: "right".into() }
+}
+
 pub(crate) fn config() -> Config {
     Config {
         node_name: "node".into(),
@@ -400,7 +405,7 @@ impl Runtime for FakeRuntime {
         Ok(usage::DiskUsage::default())
     }
 
-    /// `private` images are given to `u:right` alone.
+    /// `private` images are given to [`owner`] alone.
     async fn pull_image(&self, reference: &str, auth: Option<RegistryAuth>) -> Result<Pulled, ImageError> {
         if reference.starts_with("absent") {
             return Err(ImageError::Pull { reference: reference.into(), reason: "not found".into() });
@@ -409,7 +414,7 @@ impl Runtime for FakeRuntime {
         if reference.starts_with("private") {
             let who = auth.as_ref().map_or("nobody", |auth| auth.username.as_str());
             state.calls.push(format!("ask for {reference} as {who}"));
-            if auth != Some(RegistryAuth { username: "u".into(), password: "right".into() }) {
+            if auth != Some(owner()) {
                 let reason = format!("denied to {who}");
                 return Err(ImageError::Pull { reference: reference.into(), reason });
             }
@@ -423,6 +428,15 @@ impl Runtime for FakeRuntime {
     async fn image(&self, reference: &str) -> Result<Option<Image>, ImageError> {
         let name = format!("docker.io/library/{reference}");
         Ok(self.state.lock().images.iter().find(|image| image.tags.contains(&name)).cloned())
+    }
+
+    async fn is_image_given_to(
+        &self,
+        reference: &str,
+        credentials: &[RegistryAuth],
+    ) -> Result<bool, ImageError> {
+        let given = !reference.starts_with("private") || credentials.contains(&owner());
+        Ok(given && self.image(reference).await?.is_some())
     }
 
     async fn list_images(&self) -> Result<Vec<Image>, ImageError> {

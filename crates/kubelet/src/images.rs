@@ -61,7 +61,7 @@ pub(crate) fn policy(container: &Container) -> Policy {
     }
 }
 
-/// What is known without a registry: ready, failed, or that it takes a pull.
+/// What is known without a registry and without secrets: ready, failed, or that it takes either.
 pub(crate) enum Local {
     Ready,
     Failed(ImageFailure),
@@ -92,40 +92,66 @@ impl Puller {
         };
         match policy(container) {
             Policy::Always => Local::Pull,
-            Policy::IfNotPresent | Policy::Never if present => {
-                let message = format!(
-                    "Container image \"{image}\" already present on machine and can be accessed by the pod"
-                );
-                self.events.pod(pod, Some(name), Kind::Normal, "Pulled", message);
-                Local::Ready
-            }
+            Policy::IfNotPresent | Policy::Never if present => match self.is_given(image, &[]).await {
+                true => {
+                    self.tell_present(pod, container);
+                    Local::Ready
+                }
+                // The pod's secrets may show that it is.
+                false => Local::Pull,
+            },
             Policy::IfNotPresent => Local::Pull,
-            Policy::Never => {
-                let message = format!("Container image \"{image}\" is not present with pull policy of Never");
-                self.events.pod(pod, Some(name), Kind::Warning, "ErrImageNeverPull", message.clone());
-                self.events.pod(pod, Some(name), Kind::Warning, "Failed", "Error: ErrImageNeverPull".into());
-                Local::Failed(self.failure(pod, image, "ErrImageNeverPull", message))
-            }
+            Policy::Never => Local::Failed(self.never(pod, container)),
         }
     }
 
-    /// Pulls; whoever wants the same image with the same credentials meanwhile waits for the same pull.
+    /// Where that can't be told the registry is asked.
+    async fn is_given(&self, image: &str, credentials: &[RegistryAuth]) -> bool {
+        self.runtime.is_image_given_to(image, credentials).await.unwrap_or(false)
+    }
+
+    fn tell_present(&self, pod: &Pod, container: &Container) {
+        let image = container.image.as_deref().unwrap_or_default();
+        let message =
+            format!("Container image \"{image}\" already present on machine and can be accessed by the pod");
+        self.events.pod(pod, Some(&container.name), Kind::Normal, "Pulled", message);
+    }
+
+    fn never(&self, pod: &Pod, container: &Container) -> ImageFailure {
+        let (image, name) = (container.image.as_deref().unwrap_or_default(), Some(container.name.as_str()));
+        let message = format!("Container image \"{image}\" is not present with pull policy of Never");
+        self.events.pod(pod, name, Kind::Warning, "ErrImageNeverPull", message.clone());
+        self.events.pod(pod, name, Kind::Warning, "Failed", "Error: ErrImageNeverPull".into());
+        self.failure(pod, image, "ErrImageNeverPull", message)
+    }
+
+    /// Pulls, unless the pod's secrets show that what is there may be used; whoever wants the same image with the
+    /// same credentials meanwhile waits for the same pull.
     pub(crate) async fn pull(
         &self,
         pod: &Pod,
         container: &Container,
         secrets: &[Arc<Secret>],
-    ) -> Result<Pulled, ImageFailure> {
+    ) -> Result<Option<Pulled>, ImageFailure> {
         let image = container.image.clone().unwrap_or_default();
         let name = container.name.as_str();
+        let repository = skiff_runtime::images::repository(&image).unwrap_or_default();
+        let credentials = Keyring::of(secrets.iter().map(|secret| &**secret));
+        let credentials = credentials.map(|keyring| keyring.of_repository(&repository));
+        let own = credentials.as_deref().unwrap_or_default();
+        match policy(container) {
+            Policy::Always => {}
+            _ if self.is_given(&image, own).await => {
+                self.tell_present(pod, container);
+                return Ok(None);
+            }
+            Policy::IfNotPresent => {}
+            Policy::Never => return Err(self.never(pod, container)),
+        }
         self.events.pod(pod, Some(name), Kind::Normal, "Pulling", format!("Pulling image \"{image}\""));
         let asked = Instant::now();
-        let result = match Keyring::of(secrets.iter().map(|secret| &**secret)) {
-            Ok(keyring) => {
-                let repository = skiff_runtime::images::repository(&image).unwrap_or_default();
-                let credentials = keyring.of_repository(&repository);
-                self.joined(Wanted { image: image.clone(), credentials }).await
-            }
+        let result = match credentials {
+            Ok(credentials) => self.joined(Wanted { image: image.clone(), credentials }).await,
             Err(malformed) => Err(("ErrImagePull", malformed.to_string())),
         };
         match result {
@@ -137,7 +163,7 @@ impl Puller {
                 );
                 self.events.pod(pod, Some(name), Kind::Normal, "Pulled", message);
                 self.backoffs.lock().remove(&backoff_key(pod, &image));
-                Ok(pulled)
+                Ok(Some(pulled))
             }
             Err((reason, message)) => {
                 let text = format!("Failed to pull image \"{image}\": {message}");

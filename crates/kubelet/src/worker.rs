@@ -2,14 +2,18 @@
 //!
 //! It looks when something rings (the API, the runtime, a probe, a pull, a clock) and never polls.
 
+mod observe;
+mod tell;
+mod wait;
+
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use k8s_openapi::api::core::v1::{Container as Spec, Node, Pod, PodStatus};
+use k8s_openapi::api::core::v1::{Node, Pod, PodStatus};
 use skiff_client::ObjectKey;
 use skiff_explain::start::Phase;
-use skiff_runtime::{Container, ContainerId, ContainerState};
+use skiff_runtime::ContainerId;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::Instant;
@@ -20,15 +24,14 @@ use crate::events::Kind;
 use crate::given::Given;
 use crate::local_storage::{self, Due, Survey};
 use crate::node_context::Context;
-use crate::observed::{Failure, ImageFailure, ImageState, Observed, Probed, TokenState, is_over};
-use crate::plan::{self, Plan, Step, Waiting};
-use crate::prober::{Prober, Verdict, is_probed};
+use crate::observed::{Failure, ImageFailure, Observed, TokenState};
+use crate::plan::{self, Step, Waiting};
+use crate::prober::Verdict;
 use crate::references::Objects;
 use crate::security::admission::Host;
-use crate::status::{OWN_CONDITIONS, container_id, status};
 use crate::status_writer::StatusWriter;
-use crate::told::{Pace, Standing, standing};
-use crate::{labels, tokens};
+use crate::tokens;
+use crate::told::Pace;
 
 /// After a step failed, the worker waits this long, doubling.
 const RETRY_MIN: Duration = Duration::from_millis(500);
@@ -37,9 +40,6 @@ const RETRY_MAX: Duration = Duration::from_secs(20);
 const POD_RETRY_MAX: Duration = Duration::from_secs(122);
 /// How long a new pod waits for the copy of the node's own object.
 const NODE_KNOWN_TIMEOUT: Duration = Duration::from_secs(5);
-const MESSAGE_BYTES_MAX: usize = 4_096;
-const MESSAGE_LOG_BYTES_MAX: usize = 2_048;
-const MESSAGE_LOG_LINES_MAX: usize = 80;
 
 /// What background work of a pod came to.
 pub(crate) enum Done {
@@ -263,328 +263,6 @@ impl Worker {
         debug!(pod = %self.key, error, what, "a step failed, retrying");
     }
 
-    /// The pod, with the status that was told last in place of one that the copy may have from before.
-    fn pod_as_told(&self) -> Pod {
-        let mut pod = Pod::clone(&self.pod);
-        if let Some(sent) = &self.sent {
-            let mut status = sent.clone();
-            let own = OWN_CONDITIONS;
-            let foreign = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
-            let foreign: Vec<_> =
-                foreign.filter(|condition| !own.contains(&condition.type_.as_str())).cloned().collect();
-            let conditions = status.conditions.get_or_insert_default();
-            conditions.retain(|condition| own.contains(&condition.type_.as_str()));
-            conditions.extend(foreign);
-            pod.status = Some(status);
-        }
-        pod
-    }
-
-    /// The control plane says of a node that was silent that its pods are not ready. Once such a node
-    /// speaks again, what it said before has to be said anew, as after any write over it.
-    fn notice_foreign_status(&mut self) -> Look {
-        if self.sent.is_none() || self.seen.removed {
-            return Look::WhenRung;
-        }
-        match standing(&self.writer.told(), &self.pod) {
-            Standing::Holds => Look::WhenRung,
-            Standing::Open => Look::WhenAnswered,
-            Standing::Overwritten => match self.pace.take(Instant::now()) {
-                Some(left) => Look::After(left),
-                None => {
-                    debug!(pod = %self.key, "somebody else wrote the pod's status, telling it anew");
-                    self.sent = None;
-                    Look::WhenRung
-                }
-            },
-        }
-    }
-
-    /// Brings `self.seen` up to date.
-    async fn observe(&mut self) -> Result<(), skiff_runtime::Error> {
-        match self.context.pods.get(&self.key) {
-            Some(pod) if pod.metadata.uid.as_deref() == Some(self.uid.as_str()) => self.pod = pod,
-            _ => self.seen.removed = true,
-        }
-        let runtime = &self.context.runtime;
-        let mut sandboxes = runtime.list_sandboxes().await?;
-        sandboxes.retain(|sandbox| labels::uid(&sandbox.config.labels) == self.uid);
-        sandboxes.sort_by_key(|sandbox| {
-            std::cmp::Reverse((labels::attempt(&sandbox.config.labels), sandbox.created_at))
-        });
-        let mut containers = runtime.list_containers().await?;
-        containers.retain(|container| labels::uid(&container.labels) == self.uid);
-        containers.sort_by_key(|container| {
-            std::cmp::Reverse((container.created_at, labels::attempt(&container.labels)))
-        });
-        for container in &mut containers {
-            if is_over(container) && container.message.is_none() {
-                container.message = self.message(container);
-            }
-        }
-        for sandbox in &sandboxes {
-            self.context.bells.learn(&sandbox.id, &self.uid);
-        }
-        if !sandboxes.first().is_some_and(|sandbox| sandbox.ready) {
-            self.seen.ip = None;
-        }
-        self.seen
-            .stopping
-            .retain(|id| containers.iter().any(|container| container.id == *id && !is_over(container)));
-        self.seen.probes.retain(|id, _| containers.iter().any(|container| container.id == *id));
-        self.messages.retain(|id, _| containers.iter().any(|container| container.id == *id));
-        self.seen.sandboxes = sandboxes;
-        self.seen.containers = containers;
-        self.keep_probing();
-        Ok(())
-    }
-
-    /// The termination message: its file, or the end of its log where the pod says so.
-    fn message(&mut self, container: &Container) -> Option<String> {
-        if let Some(message) = self.messages.get(&container.id) {
-            return message.clone();
-        }
-        let path = container.labels.get(labels::MESSAGE_PATH);
-        let mut message = path.and_then(|path| read_start(path.as_ref(), MESSAGE_BYTES_MAX));
-        let from_logs = container.labels.contains_key(labels::MESSAGE_FROM_LOGS);
-        if message.is_none() && from_logs && container.exit_code != Some(0) {
-            message = container
-                .log_path
-                .as_ref()
-                .and_then(|path| crate::logs::tail(path, MESSAGE_LOG_LINES_MAX, MESSAGE_LOG_BYTES_MAX));
-        }
-        self.messages.insert(container.id.clone(), message.clone());
-        message
-    }
-
-    /// Starts and ends probe tasks as containers come and go.
-    fn keep_probing(&mut self) {
-        let ends = self.seen.removed || self.pod.metadata.deletion_timestamp.is_some();
-        let seen = &self.seen;
-        self.probers.retain(|id, task| {
-            let keep = !ends
-                && !seen.stopping.contains(id)
-                && seen
-                    .containers
-                    .iter()
-                    .any(|container| container.id == *id && container.state == ContainerState::Running);
-            if !keep {
-                task.abort();
-            }
-            keep
-        });
-        let Some(spec) = self.pod.spec.as_ref().filter(|_| !ends) else { return };
-        let ip = match spec.host_network {
-            Some(true) => Some(self.context.config.node_ip()),
-            _ => self.seen.ip,
-        };
-        let Some(ip) = ip else { return };
-        for container in spec.containers.iter().filter(|container| is_probed(container)) {
-            let Some(running) = self.seen.latest(&container.name) else { continue };
-            if running.state != ContainerState::Running
-                || self.probers.contains_key(&running.id)
-                || self.seen.stopping.contains(&running.id)
-            {
-                continue;
-            }
-            let prober = Prober {
-                runtime: self.context.runtime.clone(),
-                events: self.context.events.clone(),
-                memory: self.context.memory.clone(),
-                pod: self.pod.clone(),
-                container: container.clone(),
-                id: running.id.clone(),
-                ip: ip.into(),
-                started_at: running.started_at.unwrap_or(running.created_at),
-                initial: self.probed_before(container, running),
-                tell: self.verdicts.0.clone(),
-            };
-            let (id, initial) = (running.id.clone(), prober.initial.clone());
-            self.probers.insert(id.clone(), tokio::spawn(prober.run()).abort_handle());
-            self.seen.probes.entry(id).or_insert(initial);
-        }
-    }
-
-    /// After a restart of the agent, what the API was told of this very container holds until probes
-    /// say otherwise: an agent's restart must not make a pod unready.
-    fn probed_before(&self, container: &Spec, running: &Container) -> Probed {
-        let id = container_id(running);
-        let mut told = self.pod.status.iter().flat_map(|status| status.container_statuses.iter().flatten());
-        let told =
-            told.find(|status| status.name == container.name && status.container_id.as_ref() == Some(&id));
-        Probed {
-            started: told.is_some_and(|told| told.started == Some(true)),
-            ready: told.is_some_and(|told| told.ready),
-            ..Probed::default()
-        }
-    }
-
-    /// Its sandbox runs and its address is not known yet, mostly since the agent was restarted: what the
-    /// API was told before holds until it is. A restart must not make a pod look unready.
-    fn is_being_adopted(&self) -> bool {
-        let spec = self.pod.spec.as_ref();
-        let node_network = spec.and_then(|spec| spec.host_network).unwrap_or(false);
-        let ends = self.pod.metadata.deletion_timestamp.is_some();
-        !ends
-            && !node_network
-            && self.seen.ip.is_none()
-            && self.seen.sandbox().is_some_and(|sandbox| sandbox.ready)
-    }
-
-    /// Writes the status if it changed, and events for new back-offs.
-    fn tell(&mut self, pod: &Pod, plan: &Plan, now: SystemTime) {
-        if self.seen.removed || self.is_being_adopted() {
-            return;
-        }
-        self.context.memory.publish(&self.uid, crate::explain::waits(pod, &self.seen, plan), now);
-        let status = status(pod, &self.seen, plan, self.context.config.node_ip(), now);
-        if readiness(Some(&status)) == Some("True") {
-            self.context.memory.mark_ready(&self.uid);
-        }
-        let known = self.sent.as_ref().or(self.pod.status.as_ref());
-        if known != Some(&status) {
-            self.writer.write(status.clone());
-            self.sent = Some(status);
-        }
-        let events = &self.context.events;
-        if let Some(verdict) = &plan.verdict {
-            let message = verdict.message.clone().unwrap_or_default();
-            // A pod that has ended is told of once, also by an agent that was restarted since.
-            let ended =
-                self.pod.status.as_ref().is_some_and(|status| status.phase.as_deref() == Some("Failed"));
-            if self.told.insert(String::new(), message.clone()).is_none() && !ended {
-                let message = message.trim_start_matches("Pod was rejected: ").to_owned();
-                // As upstream has it: the deadline is what the pod asked for.
-                let kind = if verdict.reason == "DeadlineExceeded" { Kind::Normal } else { Kind::Warning };
-                events.pod(pod, None, kind, &verdict.reason, message);
-            }
-        }
-        for (container, waiting) in &plan.waiting {
-            let text = format!("{} {}", waiting.reason, waiting.message.as_deref().unwrap_or_default());
-            if self.told.insert(container.clone(), text.clone()).as_deref() == Some(text.as_str()) {
-                continue;
-            }
-            let image = || {
-                let containers = pod
-                    .spec
-                    .iter()
-                    .flat_map(|spec| spec.containers.iter().chain(spec.init_containers.iter().flatten()));
-                let mut containers = containers.filter(|each| each.name == *container);
-                containers.next().and_then(|each| each.image.clone()).unwrap_or_default()
-            };
-            match waiting.reason.as_str() {
-                "CrashLoopBackOff" => {
-                    let message = format!(
-                        "Back-off restarting failed container {container} in pod {}",
-                        plan::full_name(pod)
-                    );
-                    events.pod(pod, Some(container), Kind::Warning, "BackOff", message);
-                }
-                "ImagePullBackOff" => {
-                    events.pod(
-                        pod,
-                        Some(container),
-                        Kind::Normal,
-                        "BackOff",
-                        format!("Back-off pulling image \"{}\"", image()),
-                    );
-                    events.pod(
-                        pod,
-                        Some(container),
-                        Kind::Warning,
-                        "Failed",
-                        "Error: ImagePullBackOff".into(),
-                    );
-                }
-                "CreateContainerConfigError" => {
-                    let message = format!("Error: {}", waiting.message.as_deref().unwrap_or_default());
-                    events.pod(pod, Some(container), Kind::Warning, "Failed", message);
-                }
-                _ => {}
-            }
-        }
-        // The pod's own verdict, which has no container's name, is told once.
-        self.told.retain(|container, _| container.is_empty() || plan.waiting.contains_key(container));
-    }
-
-    /// Until something rings, reports, or the time comes.
-    async fn wait(&mut self, wake_at: Option<SystemTime>, look: Look, failed: bool) {
-        let mut limit = wake_at.map(|at| at.duration_since(crate::time::now()).unwrap_or_default());
-        if let Look::After(left) = look {
-            limit = Some(limit.map_or(left, |limit| limit.min(left)));
-        }
-        if failed {
-            limit = Some(limit.map_or(self.retry, |limit| limit.min(self.retry)));
-            self.retry = (self.retry * 2).min(RETRY_MAX);
-        }
-        let sleep = async move {
-            match limit {
-                // The clock of the plan is the system's; a millisecond more than needed does no harm.
-                Some(limit) => tokio::time::sleep(limit + Duration::from_millis(1)).await,
-                None => std::future::pending().await,
-            }
-        };
-        // All of these are cancel-safe.
-        tokio::select! {
-            () = self.bell.notified(), if !failed => {}
-            Some(verdict) = self.verdicts.1.recv() => {
-                self.seen.probes.insert(verdict.0, verdict.1);
-            }
-            Some(done) = self.background.join_next() => self.done(done),
-            () = self.writer.answered(), if look == Look::WhenAnswered => {}
-            () = sleep => {}
-        }
-        while let Ok((id, probed)) = self.verdicts.1.try_recv() {
-            self.seen.probes.insert(id, probed);
-        }
-        while let Some(done) = self.background.try_join_next() {
-            self.done(done);
-        }
-    }
-
-    fn done(&mut self, done: Result<Done, tokio::task::JoinError>) {
-        match done {
-            Ok(Done::Pulled { container, result }) => {
-                let state = match result {
-                    Ok(()) => ImageState::Ready,
-                    Err(failure) => ImageState::Failed(failure),
-                };
-                self.seen.images.insert(container, state);
-            }
-            Ok(Done::Stopped { id }) => {
-                self.seen.stopping.remove(&id);
-            }
-            Ok(Done::Tokens(result)) => self.have_tokens(result),
-            Ok(Done::Measured(verdict)) => {
-                self.storage.iter_mut().for_each(local_storage::Pace::measured);
-                if verdict.is_some() {
-                    self.seen.evicted = verdict;
-                }
-            }
-            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-            Err(_) => {}
-        }
-    }
-
-    fn have_tokens(&mut self, result: Result<(), String>) {
-        self.replacing_tokens = false;
-        let first = self.seen.tokens == TokenState::Fetching;
-        match result {
-            Ok(()) if first => self.seen.tokens = TokenState::Fetched,
-            Ok(()) => {}
-            Err(message) => {
-                if first {
-                    self.seen.tokens = TokenState::Wanted;
-                }
-                let volumes = self.pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
-                let mut volumes = volumes.filter(|volume| tokens::of_volume(volume).next().is_some());
-                let volume = volumes.next().map(|volume| volume.name.clone()).unwrap_or_default();
-                let message = format!("MountVolume.SetUp failed for volume \"{volume}\" : {message}");
-                self.pod_failure("FailedMount", message);
-            }
-        }
-    }
-
     /// A failed step of the pod as a whole, shown by an event and tried again.
     pub(crate) fn pod_failure(&mut self, reason: &str, message: String) {
         self.context.events.pod(&self.pod, None, Kind::Warning, reason, message.clone());
@@ -604,17 +282,4 @@ impl Worker {
             self.writer.flush().await;
         }
     }
-}
-
-fn read_start(path: &std::path::Path, max: usize) -> Option<String> {
-    use std::io::Read;
-    let mut text = Vec::new();
-    crate::log_place::open(path).ok()?.take(max as u64).read_to_end(&mut text).ok()?;
-    (!text.is_empty()).then(|| String::from_utf8_lossy(&text).into_owned())
-}
-
-/// The status of the pod's condition Ready.
-fn readiness(status: Option<&PodStatus>) -> Option<&str> {
-    let mut conditions = status?.conditions.as_ref()?.iter();
-    conditions.find(|condition| condition.type_ == "Ready").map(|condition| condition.status.as_str())
 }

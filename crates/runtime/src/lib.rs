@@ -89,6 +89,12 @@ pub trait Runtime: Send + Sync + 'static {
     /// The image, if present and unpackable; never asks a registry.
     async fn image(&self, reference: &str) -> Result<Option<Image>, ImageError>;
     async fn list_images(&self) -> Result<Vec<Image>, ImageError>;
+    /// Whether a present image may be used by who has these credentials without the registry's being asked.
+    async fn is_image_given_to(
+        &self,
+        reference: &str,
+        credentials: &[RegistryAuth],
+    ) -> Result<bool, ImageError>;
     async fn remove_image(&self, reference: &str, removal: Removal) -> Result<(), ImageError>;
     /// All images, with who uses them: also other runtimes that share their place.
     async fn image_uses(&self) -> Result<Vec<ImageUse>, ImageError>;

@@ -81,3 +81,43 @@ async fn who_asks_for_nothing_waits_for_no_secret() {
     agent.delete(1);
     agent.until_gone().await;
 }
+
+/// A pod of the same image that is on the node, as `policy` says.
+async fn beside_a_private_image(policy: &str, secrets: &[&str]) -> Agent {
+    let agent = Agent::new();
+    put_secret(&agent, "right", "u", "right");
+    agent.apply(spec(&["right"]));
+    agent.until_running().await;
+    agent.delete(1);
+    agent.until_gone().await;
+    let mut spec = spec(secrets);
+    spec["containers"][0]["imagePullPolicy"] = json!(policy);
+    agent.apply(spec);
+    agent
+}
+
+#[tokio::test]
+async fn that_an_image_is_there_opens_it_to_nobody() {
+    for (policy, reason) in [("IfNotPresent", "ErrImagePull"), ("Never", "ErrImageNeverPull")] {
+        let agent = beside_a_private_image(policy, &[]).await;
+        agent
+            .until("is refused", |status| {
+                status["containerStatuses"][0]["state"]["waiting"]["reason"] == reason
+            })
+            .await;
+        agent.delete(1);
+        agent.until_gone().await;
+    }
+}
+
+#[tokio::test]
+async fn whose_secret_opened_it_needs_no_registry() {
+    for policy in ["IfNotPresent", "Never"] {
+        let agent = beside_a_private_image(policy, &["right"]).await;
+        agent.until_running().await;
+        let asked = agent.runtime.calls().into_iter().filter(|call| call.starts_with("ask for")).count();
+        assert_eq!(asked, 1, "{policy}");
+        agent.delete(1);
+        agent.until_gone().await;
+    }
+}

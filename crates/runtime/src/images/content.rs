@@ -23,6 +23,7 @@ use rustix::io::Errno;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::access::Access;
 use super::digest::{Digest, HashingWriter};
 use crate::types::ImageError;
 
@@ -42,6 +43,8 @@ pub(crate) struct NameRecord {
     pub size_bytes: u64,
     /// From an archive, not from a registry.
     pub loaded: bool,
+    #[serde(default)]
+    pub access: Access,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -12,6 +12,7 @@
 //! What was *loaded* from an archive is the first mirror of every registry: [`ImageStore::pull`] finds it
 //! there and asks nobody. What was pulled is looked up anew, as the registry may have moved the tag.
 
+mod access;
 mod archive;
 pub mod build;
 mod collect;
@@ -37,6 +38,7 @@ use std::time::{Duration, SystemTime};
 
 use futures_util::{StreamExt as _, TryStreamExt as _};
 
+use self::access::Access;
 use self::content::{Content, LayerRecord, NameRecord, Temporary, failed};
 use self::digest::{Digest, HashingReader};
 use self::manifest::{Descriptor, ImageConfig, Manifest};
@@ -140,6 +142,20 @@ impl ImageStore {
         }
     }
 
+    /// Whether an image that is present may be used by who has these credentials without the registry's being
+    /// asked again. An ID is as open as the most open of its image's names.
+    pub fn is_given_to(
+        &self,
+        reference_or_id: &str,
+        credentials: &[RegistryAuth],
+    ) -> Result<bool, ImageError> {
+        let records = self.content.records()?;
+        let Some(record) = find(&records, reference_or_id)? else { return Ok(false) };
+        let by_id = Reference::parse(reference_or_id).is_err();
+        let same = records.iter().filter(|other| by_id && other.config == record.config);
+        Ok(same.chain([record]).any(|record| record.access.is_given_to(credentials)))
+    }
+
     /// All images, ordered by ID. One whose configuration can't be read is left out, with a warning.
     pub fn list(&self) -> Result<Vec<Image>, ImageError> {
         let records = self.content.records()?;
@@ -216,7 +232,7 @@ impl ImageStore {
     ) -> Result<Pulled, String> {
         let said = |error: ImageError| chain(&error);
         tracing::debug!(image = %name, "resolving");
-        let found = registry::resolve(&self.config, name, auth).await?;
+        let found = registry::resolve(&self.config, name, auth.clone()).await?;
         let lock = self.blocking(|store| store.content.lock_shared()).await.map_err(said)?;
         // Until a name points at them, the fetched parts are garbage.
         self.content.mark_garbage().map_err(said)?;
@@ -233,7 +249,8 @@ impl ImageStore {
             let record = store.install(&found.manifest_bytes, &found.manifest, &found.target)?;
             let unpacking = Some((began, SystemTime::now()));
             store.content.sync()?;
-            Ok(Pulled { image: store.name(&record, &[name], false)?, unpacking })
+            let record = NameRecord { access: Access::of(auth.as_ref()), ..record };
+            Ok(Pulled { image: store.name(&record, &[name], Origin::Registry(auth))?, unpacking })
         };
         let pulled = self.blocking(install).await.map_err(said)?;
         let image = &pulled.image;
@@ -278,7 +295,7 @@ impl ImageStore {
             installed.push((record, &image.names));
         }
         self.content.sync()?;
-        installed.iter().map(|(record, names)| self.name(record, names, true)).collect()
+        installed.iter().map(|(record, names)| self.name(record, names, Origin::Archive)).collect()
     }
 
     /// Checks an image whose blobs are there, and unpacks its layers. The record has no name yet.
@@ -302,6 +319,7 @@ impl ImageStore {
                 .collect(),
             size_bytes: manifest.size() + manifest_bytes.len() as u64,
             loaded: false,
+            access: Access::Everybody,
         };
         for layer in &record.layers {
             self.unpack(layer)?;
@@ -343,16 +361,25 @@ impl ImageStore {
 
     /// Points names, and the digest in each of their repositories, at an installed image, and tells it as
     /// it then is.
-    fn name(&self, record: &NameRecord, names: &[Reference], loaded: bool) -> Result<Image, ImageError> {
+    fn name(&self, record: &NameRecord, names: &[Reference], origin: Origin) -> Result<Image, ImageError> {
         let _lock = self.content.lock_names()?;
         for name in names {
             for name in [name.at(&record.target), name.clone()] {
                 // A digest that was loaded stays so; a tag now means what the registry said.
                 let is_digest = matches!(name.version, Version::Digest(_));
                 let name = name.to_string();
-                let loaded =
-                    loaded || is_digest && self.content.record(&name)?.is_some_and(|former| former.loaded);
-                self.content.put_record(&NameRecord { name, loaded, ..record.clone() })?;
+                let former = self.content.record(&name)?.filter(|former| former.config == record.config);
+                let loaded = match &origin {
+                    Origin::Archive => true,
+                    Origin::Registry(_) => is_digest && former.as_ref().is_some_and(|former| former.loaded),
+                };
+                let access = match (&origin, former) {
+                    (Origin::Registry(auth), Some(former)) => {
+                        former.access.with(record.access.clone(), auth.as_ref())
+                    }
+                    _ => record.access.clone(),
+                };
+                self.content.put_record(&NameRecord { name, loaded, access, ..record.clone() })?;
             }
         }
         self.image(record, &self.content.records()?)
@@ -383,6 +410,12 @@ impl ImageStore {
             Err(error) => Err(failed("finish work on images".into())(std::io::Error::other(error))),
         }
     }
+}
+
+/// Where an image came from.
+enum Origin {
+    Archive,
+    Registry(Option<RegistryAuth>),
 }
 
 /// The record that a name or ID means.

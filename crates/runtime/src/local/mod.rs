@@ -298,6 +298,14 @@ impl Runtime for LocalRuntime {
 
     async fn image(&self, reference: &str) -> Result<Option<Image>, ImageError> {
         self.inner.images.get(reference)
+    async fn is_image_given_to(
+        &self,
+        reference: &str,
+        credentials: &[RegistryAuth],
+    ) -> Result<bool, ImageError> {
+        self.inner.images.is_given_to(reference, credentials)
+    }
+
     }
 
     async fn list_images(&self) -> Result<Vec<Image>, ImageError> {

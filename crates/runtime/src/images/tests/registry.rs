@@ -116,6 +116,7 @@ async fn a_pull_brings_the_image_and_a_second_one_sees_a_moved_tag() {
     images.dedup();
     assert_eq!(images.len(), 1);
     assert_eq!(images[0].tags, std::slice::from_ref(&name));
+    assert!(fixture.store.is_given_to(&name, &[]).unwrap());
     assert!(images[0].digests[0].starts_with(&format!("{}/a/app@sha256:", registry.host)));
     check_two_layers(&fixture.store, &name).await;
     assert_eq!((fixture.count("layers"), fixture.count("blobs"), fixture.count("tmp")), (2, 4, 0));
@@ -178,7 +179,20 @@ async fn a_private_image_needs_its_password() {
     assert!(said.contains("401") || said.contains("authoriz"), "{said}");
     let said = fixture.store.pull(&name, Some(auth("wrong"))).await.unwrap_err().to_string();
     assert!(!said.contains("wrong"), "a password is in {said}");
-    assert_eq!(fixture.store.pull(&name, Some(auth("pass1"))).await.unwrap().image.tags, [name]);
+    let image = fixture.store.pull(&name, Some(auth("pass1"))).await.unwrap().image;
+    assert_eq!(image.tags, [name.as_str()]);
+    // It is there, and the registry's to give all the same.
+    for reference in [&name, &image.digests[0], &image.id] {
+        let given = |credentials: &[RegistryAuth]| fixture.store.is_given_to(reference, credentials).unwrap();
+        assert!(given(&[auth("wrong"), auth("pass1")]), "{reference}");
+        assert!(!given(&[]) && !given(&[auth("wrong")]), "{reference}");
+    }
+    assert!(!fixture.store.is_given_to("absent", &[]).unwrap());
+    // Whoever has the archive needs no registry.
+    let archive = fixture.dir.path().join("saved");
+    fixture.store.save(&name, &archive).await.unwrap();
+    fixture.store.load(&archive).await.unwrap();
+    assert!(fixture.store.is_given_to(&name, &[]).unwrap());
 }
 
 #[tokio::test]
