@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use grid::probe::{Listeners, Probe, probe};
 use grid::{Grid, address};
-use lab::Netns;
+use lab::{Netns, Server};
 use serde_json::{Value, json};
 use skiff_network::Network;
 use world::Service;
@@ -237,6 +237,21 @@ fn small() -> Grid {
     grid
 }
 
+/// The same, where a/x answers at 8080.
+fn served() -> (Grid, Server) {
+    let grid = small();
+    let server = grid.pod("a", "x").netns.serve_tcp("0.0.0.0:8080", "a-x");
+    (grid, server)
+}
+
+/// The same, with a/x behind a service.
+fn behind(service: &Service) -> (Grid, Server) {
+    let (mut grid, server) = served();
+    let target = grid.pod("a", "x").pod.ip;
+    grid.world.set(service, &[(0, target, true)], 8080);
+    (grid, server)
+}
+
 fn from_namespace(name: &str) -> Value {
     json!({"podSelector": {}, "ingress": [{"from": [{"namespaceSelector": {"matchLabels": {"ns": name}}}]}]})
 }
@@ -255,10 +270,7 @@ fn deny() -> Value {
 
 #[test]
 fn a_service_is_judged_by_who_really_answers() {
-    let mut grid = small();
-    let server = grid.pod("a", "x").netns.serve_tcp("0.0.0.0:8080", "a-x");
-    let target = grid.pod("a", "x").pod.ip;
-    grid.world.set(&Service::new("web", "10.96.0.5").port(80), &[(0, target, true)], 8080);
+    let (mut grid, _server) = behind(&Service::new("web", "10.96.0.5").port(80));
     let at = "10.96.0.5:80";
     grid.set(&[("a", "in", from_namespace("b"))]);
     assert_eq!(grid.pod("b", "y").netns.tcp(at), format!("a-x {}", grid.pod("b", "y").pod.ip));
@@ -275,16 +287,11 @@ fn a_service_is_judged_by_who_really_answers() {
     grid.set(&[("a", "deny", deny())]);
     assert_eq!(grid.pod("a", "x").netns.tcp(at), "a-x 10.244.1.1");
     grid.pod("b", "y").netns.silent(at);
-    drop(server);
 }
 
 #[test]
 fn a_node_port_shows_the_policy_the_sender_that_the_pod_sees() {
-    let mut grid = small();
-    let _server = grid.pod("a", "x").netns.serve_tcp("0.0.0.0:8080", "a-x");
-    let target = grid.pod("a", "x").pod.ip;
-    let service = Service::new("web", "10.96.0.5").port(80).node_port(30080);
-    grid.world.set(&service, &[(0, target, true)], 8080);
+    let (mut grid, _server) = behind(&Service::new("web", "10.96.0.5").port(80).node_port(30080));
     let (own, other) = ("10.100.0.2:30080", "10.100.0.3:30080");
     grid.set(&[("a", "in", from_block("10.100.0.1/32"))]);
     assert_eq!(grid.world.lab.router.tcp(own), "a-x 10.100.0.1", "by its own node, the true sender");
@@ -304,8 +311,7 @@ fn a_node_port_shows_the_policy_the_sender_that_the_pod_sees() {
 
 #[test]
 fn a_host_port_is_judged_like_the_pods_own() {
-    let mut grid = small();
-    let _server = grid.pod("a", "x").netns.serve_tcp("0.0.0.0:8080", "a-x");
+    let (mut grid, _server) = served();
     let node = &grid.world.lab.nodes[0];
     let port = skiff_network::HostPort {
         host_ip: lab::ip("0.0.0.0"),

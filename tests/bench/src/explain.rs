@@ -101,6 +101,21 @@ async fn silent(cluster: &Cluster, wire: &mut Wire) -> anyhow::Result<Figure> {
     Ok(Figure::times("explain pod with one of the nodes silent, the pod's own", times, None, Some(3_000.0)))
 }
 
+/// The way from one pod to another, as the kernels of their nodes have it.
+async fn traced(wire: &mut Wire) -> anyhow::Result<Figure> {
+    const PATH: &str =
+        "/apis/explain.skiff.dev/v1/namespaces/default/traces?from=pod/many-0&to=pod/many-1:80";
+    let mut times = Vec::new();
+    for _ in 0..30 {
+        let begin = Instant::now();
+        let told: Value = serde_json::from_slice(wire.call("GET", PATH, "", "").await?)?;
+        times.push(begin.elapsed());
+        let verdict = told["ways"][0]["verdict"].as_str().unwrap_or_default();
+        anyhow::ensure!(!matches!(verdict, "" | "Unknown"), "no way is known: {told}");
+    }
+    Ok(Figure::times(&format!("trace from pod to pod, {MANY} pods on 3 nodes"), times, None, None))
+}
+
 /// What explaining many pods costs, and what is left of it and of them in memory.
 pub(crate) async fn many(cluster: &Cluster) -> anyhow::Result<Vec<Figure>> {
     let target = cluster.target()?;
@@ -124,6 +139,7 @@ pub(crate) async fn many(cluster: &Cluster) -> anyhow::Result<Vec<Figure>> {
     }
     let crowded =
         Figure::times(&format!("explain one pod, {MANY} pods on 3 nodes"), crowded, Some(30.0), None);
+    let traced = traced(&mut wire).await?;
     let mut all = Vec::new();
     for _ in 0..10 {
         let begin = Instant::now();
@@ -150,5 +166,5 @@ pub(crate) async fn many(cluster: &Cluster) -> anyhow::Result<Vec<Figure>> {
         explained - before,
         explained - running
     ));
-    Ok(vec![crowded, all, kept])
+    Ok(vec![crowded, traced, all, kept])
 }
