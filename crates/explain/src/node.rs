@@ -20,6 +20,7 @@ pub struct NodeExplanation {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub processes: Option<usize>,
     /// How many pods have processes on the node.
+    /// Those of which something runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pods: Option<usize>,
     /// The node's own, in the order in which they are told; each with the pods that are in it.
@@ -63,12 +64,14 @@ pub struct NodeNamespace {
 /// Turns the pods of a node round: from pods with namespaces to namespaces with pods.
 pub fn node(name: &str, inodes: Inodes, processes: usize, pods: &[PodExplanation]) -> NodeExplanation {
     let full = |pod: &PodExplanation| format!("{}/{}", pod.metadata.namespace, pod.metadata.name);
+    // Of those that have ended, or have not begun, nothing is in any namespace.
+    let pods: Vec<&PodExplanation> = pods.iter().filter(|pod| !pod.namespaces.is_empty()).collect();
     // What pods all share by nature would drown what matters, so those are counted only.
     let namespaces = Kind::ALL.into_iter().filter(|kind| inodes.of(*kind) != 0).map(|kind| {
         let inside = pods
             .iter()
             .filter(|pod| pod.namespaces.iter().any(|own| own.namespace == kind && own.word == Word::Host));
-        let inside: Vec<String> = inside.map(full).collect();
+        let inside: Vec<String> = inside.map(|pod| full(pod)).collect();
         let sentence = match (inside.len(), pods.len()) {
             (0, _) => "no pod is in it".to_owned(),
             (some, all) if some == all => format!("all {} are in it", counted(all, "pod", "pods")),
@@ -77,7 +80,7 @@ pub fn node(name: &str, inodes: Inodes, processes: usize, pods: &[PodExplanation
         NodeNamespace { namespace: kind, word: Word::Host, inode: inodes.of(kind), pods: inside, sentence }
     });
     let mut shared: Vec<NodeNamespace> = Vec::new();
-    for pod in pods {
+    for pod in &pods {
         for own in pod.namespaces.iter().filter(|own| own.word == Word::Shared) {
             shared.push(NodeNamespace {
                 namespace: own.namespace,

@@ -23,3 +23,14 @@ pub struct Wait {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_try: Option<String>,
 }
+
+impl Wait {
+    /// `container main`, `image of container main`, `volume`.
+    pub fn subject(&self) -> String {
+        match (self.what.as_str(), &self.container) {
+            ("container", Some(name)) => format!("container {name}"),
+            (what, Some(name)) => format!("{what} of container {name}"),
+            (what, None) => what.to_owned(),
+        }
+    }
+}

@@ -192,7 +192,6 @@ impl Dice {
                 node_port: dice.coin().then(|| dice.port()),
                 external_traffic_policy: "Local".into(),
                 internal_traffic_policy: if dice.coin() { String::new() } else { "Local".into() },
-                internal_traffic_policy: "Local".into(),
                 endpoint: [
                     None,
                     Some(Endpoint::Ready),

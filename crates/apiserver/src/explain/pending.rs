@@ -66,6 +66,12 @@ fn ended(pod: &Value) -> Option<(&'static str, String)> {
 
 async fn on_node(question: &Question<'_>, pod: &Value, node: &str) -> PendingExplanation {
     let own = metadata(pod);
+    if question.node_exists(node).is_err() {
+        let summary = format!("it is bound to node {node}, which does not exist");
+        let mut told = PendingExplanation::new(own, "waiting for its node", summary);
+        told.node = node.to_owned();
+        return told;
+    }
     let path = format!("waits/{}/{}", own.namespace, own.name);
     let conditions = pod["status"]["conditions"].as_array();
     let ready = conditions.into_iter().flatten().any(|own| own["type"] == "Ready" && own["status"] == "True");
@@ -78,9 +84,9 @@ async fn on_node(question: &Question<'_>, pod: &Value, node: &str) -> PendingExp
         (None, false, None) => ("running", format!("it is on {node}, which waits for nothing of it")),
         (None, false, Some(_)) => ("unknown", format!("it is on {node}, and what it waits for is not known")),
         (Some(first), _, _) => {
-            let of = first.container.as_ref().map(|name| format!(" of container {name}")).unwrap_or_default();
-            let what = &first.what;
-            ("waiting on its node", format!("it is on {node} and waits for the {what}{of}: {}", first.reason))
+            let subject = first.subject();
+            let the = if subject.starts_with("container ") { "" } else { "the " };
+            ("waiting on its node", format!("it is on {node} and waits for {the}{subject}: {}", first.reason))
         }
     };
     let mut waits = waits;

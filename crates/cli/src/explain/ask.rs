@@ -21,6 +21,9 @@ pub(super) async fn pod<T: DeserializeOwned>(
 ) -> anyhow::Result<T> {
     let client = of.connection.client(clusters)?;
     let namespace = namespace(of.namespace.as_deref(), &of.connection, clusters)?;
+    if of.pod.is_empty() || namespace.is_empty() {
+        bail!("the name of a {} is empty", if of.pod.is_empty() { "pod" } else { "namespace" });
+    }
     let mut path = format!("namespaces/{}/pods/{}", encoded(&namespace), encoded(&of.pod));
     if !part.is_empty() {
         path = format!("{path}/{part}");
@@ -28,11 +31,35 @@ pub(super) async fn pod<T: DeserializeOwned>(
     match get(&client, &path).await? {
         Answer::Told(told) => Ok(told),
         Answer::Unknown => {
+            namespace_exists(&client, &namespace).await?;
             let list = format!("/api/v1/namespaces/{}/pods", encoded(&namespace));
             let what = format!("pod {:?} does not exist in namespace {namespace:?}", of.pod);
-            unknown(&client, &list, &of.pod, &what).await
+            match namesakes(&client, &of.pod).await.as_slice() {
+                [] => unknown(&client, &list, &of.pod, &what).await,
+                [only] => bail!("{what}, but in {only:?}: -n {only}"),
+                some => bail!("{what}, but in {}: name one with -n", some.join(", ")),
+            }
         }
     }
+}
+
+/// An error where the namespace is not there; who may not see namespaces is told of the pod alone.
+async fn namespace_exists(client: &Client, name: &str) -> anyhow::Result<()> {
+    let (status, _) = fetch(client, &format!("/api/v1/namespaces/{}", encoded(name))).await?;
+    match status {
+        StatusCode::NOT_FOUND => {
+            unknown(client, "/api/v1/namespaces", name, &format!("namespace {name:?} does not exist")).await
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The namespaces that have a pod of this name, as far as one may know.
+async fn namesakes(client: &Client, pod: &str) -> Vec<String> {
+    let list = format!("/api/v1/pods?fieldSelector=metadata.name%3D{}", encoded(pod));
+    let found = fetch(client, &list).await.map(|(_, value)| value).unwrap_or_default();
+    let found = found["items"].as_array().into_iter().flatten();
+    found.filter_map(|item| item["metadata"]["namespace"].as_str()).map(str::to_owned).collect()
 }
 
 /// The one given, else that of the kubeconfig's context.
@@ -50,6 +77,9 @@ pub(super) fn namespace(
 
 /// A node's explanation.
 pub(super) async fn node<T: DeserializeOwned>(client: &Client, name: &str) -> anyhow::Result<T> {
+    if name.is_empty() {
+        bail!("the name of a node is empty");
+    }
     match get(client, &format!("nodes/{}", encoded(name))).await? {
         Answer::Told(told) => Ok(told),
         Answer::Unknown => {

@@ -73,8 +73,7 @@ fn change(out: &mut String, change: &Change) {
 }
 
 fn wait(out: &mut String, wait: &Wait) {
-    let of = wait.container.as_ref().map(|name| format!(" of container {name}")).unwrap_or_default();
-    wrapped(out, "  waits for ", &format!("{}{of}: {}", wait.what, wait.reason));
+    wrapped(out, "  waits for ", &format!("{}: {}", wait.subject(), wait.reason));
     for (label, text) in
         [("since", &wait.since), ("last error", &wait.last_error), ("next try", &wait.next_try)]
     {

@@ -100,9 +100,13 @@ fn listeners(out: &mut String, told: &PodExplanation, paint: Paint) {
     heading(out, paint, "Listening sockets, and from where each is reachable");
     if told.listeners.is_empty() {
         // Every network that was looked at has an interface, its loopback.
+        let nothing_runs = !told.containers.is_empty()
+            && told.sandbox.is_none()
+            && told.containers.iter().all(|own| own.process.is_none());
         out.push_str(match (told.interfaces.is_empty(), told.node.is_empty()) {
             (false, _) => "  none of this pod's\n",
             (true, true) => "  none: the pod is on no node\n",
+            (true, false) if nothing_runs => "  none: nothing of the pod runs\n",
             (true, false) => "  not known\n",
         });
     }
@@ -363,6 +367,11 @@ mod tests {
             addresses: Vec::new(),
         });
         assert_eq!(sockets(&own), "none of this pod's");
+        own.interfaces.clear();
+        own.sandbox = None;
+        assert_eq!(sockets(&own), "none: nothing of the pod runs", "of which its node told");
+        own.containers.clear();
+        assert_eq!(sockets(&own), "not known", "its node told nothing");
         let nowhere = PodExplanation::empty(Metadata::default());
         assert_eq!(sockets(&nowhere), "none: the pod is on no node");
     }

@@ -1,7 +1,7 @@
 //! Reads the facts about pods off the kernel, and has them judged.
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Pod, Service};
@@ -227,6 +227,12 @@ impl<'a> Reader<'a> {
             holder.as_ref().is_some_and(|own| own.inodes.of(Kind::Ipc) != self.node.inodes.of(Kind::Ipc));
         let paths = paths.unwrap_or_default().into_iter();
         let paths = paths.filter(|(mount, _)| !(own_shm && mount.as_os_str() == "/dev/shm"));
+        // The kernel's settings are files of the node's root, whatever capabilities others have.
+        let is_root = holder.as_ref().zip(privileges.as_ref()).is_some_and(|(own, privileges)| {
+            own.inodes.of(Kind::User) == self.node.inodes.of(Kind::User) && privileges.effective_user == 0
+        });
+        let wished = |mount: &Path| asked.host_paths.iter().any(|target| mount.starts_with(target));
+        let paths = paths.filter(|(mount, _)| is_root || !mount.starts_with("/sys") || wished(mount));
         // The control group of any other container keeps it from them.
         let seen = holder.as_ref().zip(privileges.as_ref()).filter(|_| asked.devices);
         let devices = seen.map(|(own, privileges)| self.devices(own, privileges)).unwrap_or_default();
