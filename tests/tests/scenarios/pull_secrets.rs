@@ -103,12 +103,12 @@ fn fill(data: &Path) {
     }
 }
 
-fn pod(registry: &Registry, node: &str, name: &str, more: &str) -> String {
+fn pod(registry: &Registry, node: &str, name: &str, policy: &str, more: &str) -> String {
     let image = format!("{}/app:v1", registry.host);
     format!(
         "{{apiVersion: v1, kind: Pod, metadata: {{name: {name}}}, spec: {{nodeName: {node}, \
          terminationGracePeriodSeconds: 1, {more} containers: [{{name: main, image: '{image}', \
-         imagePullPolicy: Always, command: [sleep, '999999']}}]}}}}"
+         imagePullPolicy: {policy}, command: [sleep, '999999']}}]}}}}"
     )
 }
 
@@ -138,7 +138,10 @@ fn private_images_are_pulled_with_the_secrets_of_pod_and_account() {
             ["create", "secret", "docker-registry", name, &server, "--docker-username=user1", &password];
         namespace.kubectl(&args).ok();
     }
-    let apply = |name: &str, more: &str| namespace.apply(&pod(&registry, &node, name, more)).ok();
+    let apply_as = |name: &str, policy: &str, more: &str| {
+        namespace.apply(&pod(&registry, &node, name, policy, more)).ok()
+    };
+    let apply = |name: &str, more: &str| apply_as(name, "Always", more);
 
     apply("without", "");
     stays_shut(&namespace, "without");
@@ -155,6 +158,11 @@ fn private_images_are_pulled_with_the_secrets_of_pod_and_account() {
     // It is on the node now, and still nobody else's.
     apply("later", "");
     stays_shut(&namespace, "later");
+    apply_as("present", "IfNotPresent", "");
+    stays_shut(&namespace, "present");
+    apply_as("own", "Never", "imagePullSecrets: [{name: right}],");
+    namespace.ready("own");
+    namespace.event("own", "Pulled", "already present on machine and can be accessed by the pod");
 
     namespace.kubectl(&["create", "serviceaccount", "robot"]).ok();
     let patch = "{\"imagePullSecrets\": [{\"name\": \"right\"}]}";
