@@ -141,7 +141,7 @@ impl Pki {
 
     /// As [`Pki::open`], by another clock than the system's.
     pub fn open_by(dir: &Path, clock: Clock) -> Result<Self, PkiError> {
-        fs::create_dir_all(dir).map_err(|source| PkiError::Write { path: dir.into(), source })?;
+        private_file::make_dir(dir).map_err(|source| PkiError::Write { path: dir.into(), source })?;
         let (cert_path, key_path) = (dir.join("ca.crt"), dir.join("ca.key"));
         let (ca, key) = match read(&cert_path).and_then(|c| Ok((c, read(&key_path)?))) {
             Ok(found) => found,

@@ -3,13 +3,14 @@
 
 use std::fs;
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
-/// Writes a file of mode 0600 in the place of whatever has its name; makes the directory if there is none.
+/// Writes a file of mode 0600 in the place of whatever has its name; makes the directory, for its owner alone, if
+/// there is none.
 pub fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     if let Some(dir) = path.parent() {
-        fs::create_dir_all(dir)?;
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
     }
     let temporary = path.with_extension(format!("tmp{}", std::process::id()));
     let mut file =
@@ -17,6 +18,12 @@ pub fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     file.write_all(bytes)?;
     file.sync_all()?;
     fs::rename(&temporary, path)
+}
+
+/// Makes a directory of mode 0700; one that is there is given that mode.
+pub(crate) fn make_dir(dir: &Path) -> io::Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+    fs::set_permissions(dir, fs::Permissions::from_mode(0o700))
 }
 
 /// Whether [`write`] could write there, as far as that can be told: nothing is changed.
@@ -39,8 +46,6 @@ pub fn write_durably(path: &Path, bytes: &[u8]) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
-
     use super::*;
 
     #[test]
@@ -52,6 +57,12 @@ mod tests {
             assert_eq!(fs::read_to_string(&path).expect("it is there"), text);
         }
         assert_eq!(fs::metadata(&path).expect("it is there").permissions().mode() & 0o777, 0o600);
+        let deep = dir.path().join("deep");
+        let mode = || fs::metadata(&deep).expect("it is there").permissions().mode() & 0o777;
+        assert_eq!(mode(), 0o700);
+        fs::set_permissions(&deep, fs::Permissions::from_mode(0o755)).expect("it is ours");
+        make_dir(&deep).expect("it is there");
+        assert_eq!(mode(), 0o700);
         let left = fs::read_dir(dir.path().join("deep")).expect("it is there").count();
         assert_eq!(left, 1, "nothing else is left");
         let blocked = path.join("below-a-file");

@@ -116,7 +116,7 @@ pub async fn run(
     shutdown: CancellationToken,
 ) -> Result<(), Error> {
     for dir in ["pods", "pods-log", security::SECCOMP_DIR] {
-        std::fs::create_dir_all(config.data_dir.join(dir)).map_err(Error::DataDir)?;
+        skiff_runtime::private::make_dir(&config.data_dir.join(dir)).map_err(Error::DataDir)?;
     }
     let users = UserRanges::read(config.data_dir.join("pods"), config.first_user, config.pods_max)
         .map_err(Error::DataDir)?;

@@ -17,6 +17,7 @@ use skiff_sys::netlink::conntrack::{self, Flow};
 use skiff_sys::netlink::route::{Connection, ORIGIN, VethEnd};
 use skiff_sys::netlink::{self, route};
 use skiff_sys::nft::{self, Contents, Ruleset};
+use skiff_sys::private;
 
 use crate::schema::{self, Ranges};
 use crate::state::{PortKey, State, key};
@@ -163,7 +164,7 @@ fn start(config: Config, ruleset: Arc<Ruleset>) -> Result<LocalNetwork, Error> {
         config.pod_cidr.nth(1).filter(|_| config.pod_cidr.prefix <= 30).ok_or_else(|| {
             Error::Invalid(format!("{} is too small for a node's sandboxes", config.pod_cidr))
         })?;
-    fs::create_dir_all(&config.state_dir)
+    private::make_dir(&config.state_dir)
         .map_err(|e| failure(format!("create {}", config.state_dir.display()), e))?;
     let state_file = config.state_dir.join("network.json");
     let links = Connection::open()?;

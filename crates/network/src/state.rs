@@ -4,12 +4,13 @@
 //! others remember it. Written before the kernel is touched: a link without an entry can't come about.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, Write};
 use std::net::Ipv4Addr;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
+use skiff_sys::private;
 
 use crate::{Cidr, Error, HostPort, Protocol};
 
@@ -56,7 +57,7 @@ impl State {
         let bytes = serde_json::to_vec(self).expect("plain data can be written as JSON");
         let temporary = path.with_extension("new");
         let write = || {
-            let mut file = File::create(&temporary)?;
+            let mut file = private::create(&temporary)?;
             file.write_all(&bytes)?;
             fs::rename(&temporary, path)
         };

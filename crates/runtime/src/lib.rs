@@ -27,6 +27,7 @@ use async_trait::async_trait;
 
 pub use dispatch::{SHIM, dispatch_internal};
 pub use local::{Config, LocalRuntime, recorded_sandboxes};
+pub use skiff_sys::private;
 pub use types::*;
 
 /// Sandboxes, containers and images of one node.
@@ -88,13 +89,13 @@ pub trait Runtime: Send + Sync + 'static {
     async fn pull_image(&self, reference: &str, auth: Option<RegistryAuth>) -> Result<Pulled, ImageError>;
     /// The image, if present and unpackable; never asks a registry.
     async fn image(&self, reference: &str) -> Result<Option<Image>, ImageError>;
-    async fn list_images(&self) -> Result<Vec<Image>, ImageError>;
     /// Whether a present image may be used by who has these credentials without the registry's being asked.
     async fn is_image_given_to(
         &self,
         reference: &str,
         credentials: &[RegistryAuth],
     ) -> Result<bool, ImageError>;
+    async fn list_images(&self) -> Result<Vec<Image>, ImageError>;
     async fn remove_image(&self, reference: &str, removal: Removal) -> Result<(), ImageError>;
     /// All images, with who uses them: also other runtimes that share their place.
     async fn image_uses(&self) -> Result<Vec<ImageUse>, ImageError>;

@@ -15,6 +15,7 @@ use skiff_kubelet::ImageGc;
 use skiff_network::{Cidr, LocalNetwork};
 use skiff_runtime::LocalRuntime;
 use skiff_runtime::images::{self, ImageStore};
+use skiff_runtime::{LocalRuntime, private};
 use skiff_sys::netlink::route::Connection;
 use skiff_sys::nft::Ruleset;
 use tokio::task::JoinSet;
@@ -245,6 +246,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
 /// The agent's process.
 pub(crate) async fn serve(config: AgentConfig) -> anyhow::Result<()> {
     let shutdown = CancellationToken::new();
+    private::make_dir(&config.data_dir).context("cannot keep the data from others' eyes")?;
     // The server may take a while to answer, and what else there is to open doesn't need it.
     let joining = tokio::spawn({
         let config = config.clone();

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
-use skiff_runtime::facts;
+use skiff_runtime::{facts, private};
 
 use crate::lockfile;
 
@@ -23,9 +23,9 @@ pub(crate) struct InUse {
     _lock: File,
 }
 
-/// Takes a data directory, making it where it is not there yet, or says who has it.
+/// Takes a data directory, making it where it is not there yet, for root alone, or says who has it.
 pub(crate) fn take(data_dir: &Path) -> anyhow::Result<InUse> {
-    fs::create_dir_all(data_dir).with_context(|| format!("cannot create {}", data_dir.display()))?;
+    private::make_dir(data_dir).with_context(|| format!("cannot create {}", data_dir.display()))?;
     let Some(lock) = lockfile::try_lock(&lock_path(data_dir))? else { return Err(refusal(data_dir)) };
     fcntl(&lock, FcntlArg::F_SETFD(FdFlag::empty())).context("cannot hand the lock on")?;
     Ok(InUse { _lock: lock })
@@ -103,6 +103,8 @@ mod tests {
         check(&data).expect("nobody has it");
         assert!(!data.exists(), "to look makes nothing");
         let own = take(&data).expect("nobody has it");
+        let mode = fs::metadata(&data).expect("it is there").mode();
+        assert_eq!(mode & 0o7777, 0o700);
         let mut heir = Command::new("sleep").arg("infinity").stdin(Stdio::null()).spawn().expect("it starts");
         drop(own);
         let refused = take(&data).err().expect("it is taken").to_string();

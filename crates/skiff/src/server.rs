@@ -16,6 +16,7 @@ use skiff_apiserver::{ApiServer, Config, Identity, Range};
 use skiff_client::kubeconfig::{Entries, Kubeconfig};
 use skiff_client::{Client, InProcess};
 use skiff_network::Cidr;
+use skiff_runtime::private;
 use skiff_store::{Limits, SqliteStore};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -258,6 +259,7 @@ fn inherited() -> Option<std::net::TcpListener> {
 pub(crate) async fn serve(config: ServerConfig) -> anyhow::Result<()> {
     let shutdown = CancellationToken::new();
     let listeners = listeners(&config).await?;
+    private::make_dir(&config.data_dir).context("cannot keep the data from others' eyes")?;
     let store_path = config.data_dir.join("store.db");
     let store = tokio::task::spawn_blocking(move || SqliteStore::open(&store_path, Limits::default()))
         .await

@@ -18,6 +18,7 @@ use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
+use skiff_runtime::private;
 use tracing::{info, warn};
 
 /// A log is renamed to `.1` when a process starts and finds it larger.
@@ -105,7 +106,7 @@ pub(crate) fn run(children: Vec<Child>) -> anyhow::Result<()> {
 
 fn start(child: &Child) -> anyhow::Result<Pid> {
     if let Some(dir) = child.log.parent() {
-        fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
+        private::make_dir(dir).with_context(|| format!("cannot create {}", dir.display()))?;
     }
     if fs::metadata(&child.log).is_ok_and(|metadata| metadata.len() > LOG_BYTES_MAX) {
         fs::rename(&child.log, child.log.with_extension("log.1")).context("cannot rotate the log")?;
@@ -123,10 +124,7 @@ fn start(child: &Child) -> anyhow::Result<Pid> {
 }
 
 fn open_log(path: &PathBuf) -> anyhow::Result<File> {
-    OpenOptions::new()
-        .create(true)
-        .append(true)
-        .open(path)
+    private::open(OpenOptions::new().create(true).append(true), path)
         .with_context(|| format!("cannot open {}", path.display()))
 }
 

@@ -13,5 +13,6 @@ mod h2_pod_security;
 mod h3_policies;
 mod h_at_rest;
 mod h_loopback;
+mod h_private;
 mod pod_ends;
 mod pull_secrets;

@@ -113,7 +113,7 @@ impl Archive {
     fn new(context: &Context) -> Result<Self, Refusal> {
         static SERIAL: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
         let dir = context.config.data_dir.join("archives");
-        std::fs::create_dir_all(&dir).map_err(internal)?;
+        skiff_runtime::private::make_dir(&dir).map_err(internal)?;
         let serial = SERIAL.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         Ok(Self(dir.join(format!("{}-{serial}.tar", std::process::id()))))
     }
@@ -128,7 +128,8 @@ impl Drop for Archive {
 
 async fn load(context: &Arc<Context>, mut body: Incoming) -> Answer {
     let archive = Archive::new(context)?;
-    let mut file = tokio::fs::File::create(&archive.0).await.map_err(internal)?;
+    let file = skiff_runtime::private::create(&archive.0).map_err(internal)?;
+    let mut file = tokio::fs::File::from_std(file);
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| Refusal(StatusCode::BAD_REQUEST, crate::images::chain(&error)))?;
         if let Ok(data) = frame.into_data() {

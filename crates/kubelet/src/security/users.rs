@@ -5,12 +5,12 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
-use skiff_runtime::UserRange;
+use skiff_runtime::{UserRange, private};
 use tracing::warn;
 
 /// Every pod's share: what ordinary images use.
@@ -111,10 +111,11 @@ fn recorded(pod_dir: &Path) -> io::Result<Option<u32>> {
 fn record(pod_dir: &Path, first: u32) -> io::Result<()> {
     let mapping = Mapping { host_id: first, container_id: 0, length: LENGTH };
     let record = Record { uid_mappings: vec![mapping], gid_mappings: vec![mapping] };
-    fs::create_dir_all(pod_dir)?;
+    private::make_dir(pod_dir)?;
     let beside = pod_dir.join(format!("{FILE}.new"));
-    fs::write(&beside, serde_json::to_vec(&record)?)?;
-    fs::File::open(&beside)?.sync_all()?;
+    let mut file = private::create(&beside)?;
+    file.write_all(&serde_json::to_vec(&record)?)?;
+    file.sync_all()?;
     fs::rename(&beside, pod_dir.join(FILE))
 }
 

@@ -13,7 +13,7 @@ use std::path::Path;
 use nix::fcntl::OFlag;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
-use nix::sys::stat::Mode;
+use nix::sys::stat::{Mode, SFlag, fstat};
 use nix::unistd::{chdir, fchdir, pivot_root};
 use skiff_sys::mount::{
     NO_DEV, NO_EXEC, NO_SUID, READ_ONLY, map_ids, move_mount, new_filesystem, open_tree, set_attributes,
@@ -110,7 +110,9 @@ pub(super) fn enter(spec: &Spec, parts: Parts) -> Result<Kept, Failure> {
     devices::make(&root, spec, given)?;
     let null = Null::of(&root, spec.weakness.trusts_volumes)?;
     for (wanted, tree) in spec.mounts.iter().zip(mounts) {
-        let is_dir = wanted.source.as_os_str().is_empty() || wanted.source.is_dir();
+        // Not by its path, which leads through directories that are the node's root's alone.
+        let kind = fstat(&tree).map_err(failed(format_args!("look at {}", wanted.source.display())))?.st_mode;
+        let is_dir = SFlag::from_bits_truncate(kind) & SFlag::S_IFMT == SFlag::S_IFDIR;
         let target = inside.mount_point(wanted, tree.as_fd(), is_dir)?;
         move_mount(tree.as_fd(), target.as_fd()).map_err(doing("mount on", &wanted.target))?;
     }

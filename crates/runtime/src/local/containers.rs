@@ -1,11 +1,13 @@
 //! Containers: made, started, stopped and removed.
 
 use std::fs;
+use std::io::Write;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use skiff_sys::private;
 use tracing::warn;
 
 use super::cleanup::remove_dir;
@@ -94,6 +96,7 @@ impl Inner {
             stdin: config.stdin,
             cgroup: cgroup.clone(),
         };
+        make_dir(&dir)?;
         for name in ["upper", "work", "rootfs"] {
             make_dir(&dir.join(name))?;
         }
@@ -107,7 +110,9 @@ impl Inner {
             if config.security.privileged { None } else { seccomp::filter(&config.security.seccomp, caps)? };
         let seccomp = filter.map(|filter| (dir.join("seccomp"), filter.to_bytes()));
         if let Some((path, bytes)) = &seccomp {
-            fs::write(path, bytes).map_err(doing("keep the system call filter"))?;
+            private::create(path)
+                .and_then(|mut file| file.write_all(bytes))
+                .map_err(doing("keep the system call filter"))?;
         }
         let security = &config.security;
         let apparmor = apparmor::profile(

@@ -22,6 +22,7 @@ use std::{fs, io};
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use skiff_sys::cgroup::Hierarchy;
+use skiff_sys::private;
 use tokio::sync::{broadcast, watch};
 use tokio::task::JoinSet;
 
@@ -123,6 +124,7 @@ impl LocalRuntime {
         for dir in ["sandboxes", "containers", "pause"] {
             make_dir(&config.data_dir.join(dir))?;
         }
+        make_dir(&config.data_dir)?;
         make_dir(&config.run_dir)?;
         write_pause(&config.data_dir.join("pause/pause"))?;
         let hierarchy = Hierarchy::open(&config.cgroup_mount).map_err(cgroup_error)?;
@@ -296,8 +298,6 @@ impl Runtime for LocalRuntime {
         self.inner.images.pull(reference, auth).await
     }
 
-    async fn image(&self, reference: &str) -> Result<Option<Image>, ImageError> {
-        self.inner.images.get(reference)
     async fn is_image_given_to(
         &self,
         reference: &str,
@@ -306,6 +306,8 @@ impl Runtime for LocalRuntime {
         self.inner.images.is_given_to(reference, credentials)
     }
 
+    async fn image(&self, reference: &str) -> Result<Option<Image>, ImageError> {
+        self.inner.images.get(reference)
     }
 
     async fn list_images(&self) -> Result<Vec<Image>, ImageError> {
@@ -333,21 +335,25 @@ impl Runtime for LocalRuntime {
     }
 }
 
-/// In place only if it differs: running sandboxes execute it.
+/// In place only if it differs: running sandboxes execute it, as nobody, who sees its directory alone.
 fn write_pause(path: &Path) -> Result<(), Error> {
     use std::os::unix::fs::PermissionsExt;
+    let everybodys = fs::Permissions::from_mode(0o755);
+    path.parent()
+        .map_or(Ok(()), |dir| fs::set_permissions(dir, everybodys.clone()))
+        .map_err(doing("set the mode of pause's directory"))?;
     if fs::read(path).is_ok_and(|there| there == PAUSE) {
         return Ok(());
     }
     let beside = path.with_extension(format!("new{}", std::process::id()));
     fs::write(&beside, PAUSE)
-        .and_then(|()| fs::set_permissions(&beside, fs::Permissions::from_mode(0o755)))
+        .and_then(|()| fs::set_permissions(&beside, everybodys))
         .and_then(|()| fs::rename(&beside, path))
         .map_err(doing("write pause"))
 }
 
 fn make_dir(dir: &Path) -> Result<(), Error> {
-    fs::create_dir_all(dir).map_err(doing(format_args!("make {}", dir.display())))
+    private::make_dir(dir).map_err(doing(format_args!("make {}", dir.display())))
 }
 
 fn doing(action: impl std::fmt::Display) -> impl FnOnce(io::Error) -> Error {

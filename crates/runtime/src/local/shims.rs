@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use std::{fs, io};
 
 use skiff_sys::cgroup::Group;
+use skiff_sys::private;
 use tokio::io::AsyncReadExt;
 use tracing::{info, warn};
 
@@ -42,7 +43,7 @@ impl Inner {
     /// Starts a sandbox's shim and answers the PID of its `pause`.
     pub(super) fn boot(&self, boot: Boot) -> Result<u32, Error> {
         let (ours, theirs) = UnixStream::pair().map_err(doing("make a socket pair"))?;
-        let log = fs::File::create(boot.dir.join("shim.log")).map_err(doing("open the shim's log"))?;
+        let log = private::create(&boot.dir.join("shim.log")).map_err(doing("open the shim's log"))?;
         let mut command = Command::new(format!("/proc/self/fd/{}", self.shim.as_raw_fd()));
         command.arg0(SHIM).arg(&boot.id).env_clear().current_dir("/");
         command.stdin(Stdio::from(OwnedFd::from(theirs))).stdout(Stdio::null()).stderr(log);

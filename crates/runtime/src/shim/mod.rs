@@ -25,6 +25,7 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, setsid};
 use skiff_sys::cgroup::Hierarchy;
 use skiff_sys::namespaces::new_users;
+use skiff_sys::private;
 use skiff_sys::process::{
     Fork, close_others, dup_onto, exit_now, fork, inherited_fd, pidfd_open, set_child_subreaper, set_name,
 };
@@ -161,12 +162,12 @@ impl Shim {
         let _ = fs::remove_file(&socket);
         let listener = UnixListener::bind(&socket)
             .map_err(Failure::doing(format_args!("listen on {}", socket.display())))?;
-        listener.set_nonblocking(true).map_err(Failure::doing("configure the socket"))?;
         let owners = fs::Permissions::from_mode(0o600);
         fs::set_permissions(&socket, owners).map_err(Failure::doing("protect the socket"))?;
+        listener.set_nonblocking(true).map_err(Failure::doing("configure the socket"))?;
         if boot.own_ipc {
             let shm = boot.run.join(SHM);
-            fs::create_dir_all(&shm).map_err(Failure::doing("make the directory of /dev/shm"))?;
+            private::make_dir(&shm).map_err(Failure::doing("make the directory of /dev/shm"))?;
             let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
             mount(Some("shm"), &shm, Some("tmpfs"), flags, Some(SHM_OPTIONS))
                 .map_err(|e| Failure::new(128, format!("cannot mount the sandbox's /dev/shm: {e}")))?;
@@ -571,7 +572,7 @@ impl Shim {
 
 /// Keeps a namespace by a bind mount.
 fn pin(namespace: &Path, at: &Path) -> io::Result<()> {
-    fs::File::create(at)?;
+    private::create(at)?;
     mount(Some(namespace), at, None::<&str>, MsFlags::MS_BIND, None::<&str>)?;
     Ok(())
 }

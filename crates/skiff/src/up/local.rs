@@ -69,7 +69,7 @@ pub(crate) struct LogsArgs {
 /// The clusters of this machine, for client commands.
 pub(crate) fn clusters() -> anyhow::Result<Vec<skiff_cli::LocalCluster>> {
     let local = |record: Record| skiff_cli::LocalCluster { name: record.name, kubeconfig: record.kubeconfig };
-    Ok(Record::all()?.into_iter().map(local).collect())
+    Ok(Record::visible()?.into_iter().map(local).collect())
 }
 
 #[derive(Debug, Serialize)]

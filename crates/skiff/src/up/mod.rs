@@ -30,6 +30,7 @@ use anyhow::{Context, bail};
 use skiff_apiserver::private_file;
 use skiff_client::kubeconfig::{Entries, Kubeconfig};
 use skiff_network::Cidr;
+use skiff_runtime::private;
 
 use self::interrupt::{Interrupted, Interrupts};
 use self::node::NodeConfig;
@@ -339,6 +340,10 @@ fn make(
     interrupts: &Interrupts,
 ) -> anyhow::Result<()> {
     write_private(&record.data_dir.join(MARKER), b"")?;
+    let nodes = record.nodes.iter().map(|node| record.node_data_dir(&node.name));
+    for dir in [Record::dir(&record.name), record.data_dir.join("nodes")].into_iter().chain(nodes) {
+        private::make_dir(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
+    }
     config::write(&record.data_dir.join("stock.json"), stock)?;
     kept::write(record)?;
     interrupts.check()?;

@@ -51,11 +51,9 @@ pub(crate) fn start(
     config::write(config_path, config)?;
     private::make_dir(&config.log_dir)
         .with_context(|| format!("cannot create {}", config.log_dir.display()))?;
-    let log = private::open(
-        fs::OpenOptions::new().create(true).append(true),
-        &config.log_dir.join("init.log"),
-    )
-    .context("cannot open the node's log")?;
+    let log =
+        private::open(fs::OpenOptions::new().create(true).append(true), &config.log_dir.join("init.log"))
+            .context("cannot open the node's log")?;
     let mut command = Command::new("/proc/self/exe");
     command.arg0("skiff-enter").args(["component", "enter", "--config"]).arg(config_path);
     // Standard input carries the listener: the one descriptor that std passes on by itself.

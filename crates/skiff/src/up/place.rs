@@ -26,7 +26,7 @@ pub(crate) fn find(connection: &Connection) -> anyhow::Result<Place> {
         Choice::Unsaid => Ok(Place::Here(Record::all()?)),
         Choice::Kubeconfig(path) => {
             let meant = authorities(&path)?;
-            let known = Record::all()?.into_iter().map(|record| {
+            let known = Record::visible()?.into_iter().map(|record| {
                 // A cluster half up or half down may have none yet or no more.
                 let own = authorities(&record.kubeconfig).unwrap_or_default();
                 (record, own)

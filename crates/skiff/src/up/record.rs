@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 use serde::{Deserialize, Serialize};
 use skiff_apiserver::private_file;
+use skiff_runtime::private;
 
 use super::ranges::Ranges;
 use crate::{config, lockfile, tell};
@@ -98,6 +99,20 @@ impl Record {
         }
         records.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(records)
+    }
+
+    /// As [`Record::all`]; who may not look finds none.
+    pub(crate) fn visible() -> anyhow::Result<Vec<Self>> {
+        let denied = |error: &io::Error| error.kind() == io::ErrorKind::PermissionDenied;
+        match fs::read_dir(RUN_DIR) {
+            Err(error) if denied(&error) => Ok(Vec::new()),
+            _ => Self::all(),
+        }
+    }
+
+    /// Whether both hang on the same network.
+    pub(crate) fn shares_network(&self, network: u64) -> bool {
+        [0, network].contains(&self.network)
     }
 
     /// Writes the record, whole or not at all.
@@ -191,7 +206,7 @@ impl Lock {
 
 /// Takes the lock of a cluster or says that another command has it.
 pub(crate) fn lock(name: &str) -> anyhow::Result<Lock> {
-    fs::create_dir_all(RUN_DIR).with_context(|| format!("cannot create {RUN_DIR}"))?;
+    private::make_dir(Path::new(RUN_DIR)).with_context(|| format!("cannot create {RUN_DIR}"))?;
     let path = Path::new(RUN_DIR).join(format!("{name}.lock"));
     match lockfile::try_lock(&path)? {
         Some(file) => Ok(Lock { path, file }),
@@ -205,7 +220,7 @@ const RANGES_LOCK: &str = ".ranges.lock";
 /// Held from looking which ranges are taken until the record that takes some is written: of two commands
 /// at once, the second sees what the first took. Waits for others, who hold it for milliseconds.
 pub(crate) fn lock_ranges() -> anyhow::Result<fs::File> {
-    fs::create_dir_all(RUN_DIR).with_context(|| format!("cannot create {RUN_DIR}"))?;
+    private::make_dir(Path::new(RUN_DIR)).with_context(|| format!("cannot create {RUN_DIR}"))?;
     lockfile::wait(&Path::new(RUN_DIR).join(RANGES_LOCK))
 }
 

@@ -13,6 +13,8 @@ use anyhow::Context;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use skiff_network::Cidr;
+use skiff_runtime::private;
+use skiff_sys::netlink::in_netns;
 use skiff_sys::netlink::route::{Connection, ORIGIN, Route, VethEnd};
 use skiff_sys::netlink::{self, in_netns};
 
@@ -28,7 +30,7 @@ const MACHINE_ORIGIN: u8 = ORIGIN + 1;
 fn make_netns(path: &Path) -> anyhow::Result<File> {
     let context = || format!("cannot make the network namespace {}", path.display());
     if let Some(dir) = path.parent() {
-        fs::create_dir_all(dir).with_context(context)?;
+        private::make_dir(dir).with_context(context)?;
     }
     File::create(path).with_context(context)?;
     // A thread of its own, since a thread that unshared does not come back.
