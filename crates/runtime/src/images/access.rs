@@ -95,7 +95,7 @@ mod tests {
         let again = pulled.clone().with(Access::of(Some(&own)), Some(&own));
         assert_eq!(again, pulled, "nobody is kept twice");
         let both = pulled.clone().with(Access::of(Some(&other)), Some(&other));
-        assert!(both.is_given_to(&[own]) && both.is_given_to(&[other.clone()]));
+        assert!(both.is_given_to(&[own]) && both.is_given_to(std::slice::from_ref(&other)));
         for public in
             [pulled.clone().with(Access::of(None), None), Access::Everybody.with(pulled, Some(&other))]
         {

@@ -101,7 +101,7 @@ async fn a_token_is_asked_for_where_the_registry_says_so() {
         let said = fixture.store.pull(&name, shut).await.unwrap_err().to_string();
         assert!(!said.contains("hunter2"), "a password is in {said}");
     }
-    assert_eq!(fixture.store.pull(&name, Some(auth("pass1"))).await.unwrap().image.tags, [name.clone()]);
+    assert_eq!(fixture.store.pull(&name, Some(auth("pass1"))).await.unwrap().image.tags, [name.as_str()]);
     check_two_layers(&fixture.store, &name).await;
     let asked = registry.asked.lock().unwrap().clone();
     assert_eq!(asked.iter().filter(|(_, right)| *right).count(), 1, "{asked:?}");
