@@ -21,7 +21,7 @@ use crate::membership;
 use crate::up::cgroups;
 use crate::up::down;
 use crate::up::prove::{self, Ours};
-use crate::up::record::Record;
+use crate::up::record::{Record, own_network};
 use crate::up::stock::{self, Stock};
 use crate::up::sysctls::{self, FORWARDING};
 
@@ -93,8 +93,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     let was = notes.iter().map(|note| note.role.as_str()).collect::<Vec<_>>().join(" and ");
     down::remove_tree(Path::new(machine::NOTES))?;
     match was.as_str() {
-        "" => eprintln!("This machine was neither server nor agent; nothing of it is left."),
-        was => eprintln!("This machine is no {was} any more."),
+        "" => crate::tell("This machine was neither server nor agent; nothing of it is left."),
+        was => crate::tell(format_args!("This machine is no {was} any more.")),
     }
     match proof {
         Some((before, ours)) => Ok(prove::print(&before, &Stock::take(&part.data_dirs), &ours)),
@@ -251,7 +251,9 @@ fn network_state(agent: &AgentConfig) -> PathBuf {
 
 /// The parameters that are this machine's to put back: not what a cluster of `skiff up` still needs.
 fn settings() -> impl Iterator<Item = &'static str> {
-    let needed = Record::all().unwrap_or_default().iter().any(|cluster| cluster.uplink);
+    let network = own_network();
+    let needs_it = |cluster: &Record| cluster.uplink && cluster.shares_network(network);
+    let needed = Record::all().unwrap_or_default().iter().any(needs_it);
     skiff_network::SETTINGS.into_iter().filter(move |name| *name != FORWARDING || !needed)
 }
 

@@ -322,6 +322,7 @@ fn plan(args: &Args, data_dir: PathBuf) -> anyhow::Result<Record> {
         data_dir,
         merged_kubeconfig,
         previous_context,
+        network: record::own_network(),
         forwarded_before: uplink::forwards(&others),
         // The one that is bound.
         port: args.port,

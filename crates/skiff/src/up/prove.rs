@@ -23,13 +23,17 @@ use super::uplink;
 /// How much of what others changed is shown of each kind.
 const SHOWN_MAX: usize = 5;
 
+/// Paths of pods' choice, which no name tells from anybody's.
+const NOT_LOOKED_AT: &str = "Not looked at: paths of this machine that hostPath volumes name, what pods wrote \
+                             there, and what DirectoryOrCreate, FileOrCreate and a subPath made there.\n";
+
 /// By what a fact is known to be of a cluster, or of a server or agent.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Ours {
     /// Links of the machine.
     pub(crate) links: Vec<String>,
     pub(crate) ranges: Vec<Cidr>,
-    /// nftables tables.
+    /// nftables tables of the family `ip`.
     pub(crate) tables: Vec<String>,
     /// Names of control groups below a hierarchy's root.
     pub(crate) cgroups: Vec<String>,
@@ -113,7 +117,10 @@ impl Ours {
                 let destination = destination.map(|word| Ipv4Addr::from(word.to_ne_bytes()));
                 self.links.iter().any(|own| own == first) || destination.is_some_and(|ip| self.covers(ip))
             }
-            "nftables" => self.tables.iter().any(|own| own == fact),
+            "nftables" => {
+                let table = subject(kind, fact).and_then(|table| table.strip_prefix("ip "));
+                self.tables.iter().any(|own| Some(own.as_str()) == table)
+            }
             "mounts" | "files" => below(first.trim_end_matches('/')),
             // A hierarchy is mounted at /sys/fs/cgroup, or each at a directory of it.
             "cgroups" => Path::new(fact.trim_start_matches("/sys/fs/cgroup/"))
@@ -147,6 +154,16 @@ pub(crate) struct Difference {
     /// It is there now.
     pub(crate) added: bool,
     pub(crate) ours: bool,
+}
+
+/// What a fact is of, where it also says how that is: the name of a parameter or of a table.
+fn subject<'a>(kind: &str, fact: &'a str) -> Option<&'a str> {
+    let between = match kind {
+        "sysctls" => " = ",
+        "nftables" => ": ",
+        _ => return None,
+    };
+    fact.split_once(between).map(|(subject, _)| subject)
 }
 
 /// Every difference, in the order of the kinds.
@@ -190,22 +207,42 @@ pub(crate) fn text(before: &Stock, after: &Stock, differences: &[Difference]) ->
     for kind in kinds {
         let others: Vec<&Difference> =
             differences.iter().filter(|one| one.kind == kind && !one.ours).collect();
-        for one in others.iter().take(SHOWN_MAX) {
-            let what = if one.added { "made" } else { "removed" };
-            let _ = writeln!(out, "{what} by others meanwhile: {kind}: {}", one.fact);
-        }
-        if others.len() > SHOWN_MAX {
-            let _ =
-                writeln!(out, "and {} more {kind}, changed by others meanwhile", others.len() - SHOWN_MAX);
+        let told = by_others(&others);
+        told.iter().take(SHOWN_MAX).for_each(|line| out.push_str(line));
+        if told.len() > SHOWN_MAX {
+            let _ = writeln!(out, "and {} more {kind}, changed by others meanwhile", told.len() - SHOWN_MAX);
         }
     }
     let left = differences.iter().filter(|one| one.ours).count();
-    out.push_str("Not looked at: what pods wrote to paths of this machine by hostPath volumes.\n");
+    out.push_str(NOT_LOOKED_AT);
     out.push_str(&match left {
         0 => "Nothing of ours is left.\n".to_owned(),
         some => format!("{some} of ours differ.\n"),
     });
     out
+}
+
+/// What others did to one kind, a line each: what was and is there in another way is one change.
+fn by_others(differences: &[&Difference]) -> Vec<String> {
+    let counterpart = |one: &Difference| {
+        let of = subject(one.kind, &one.fact)?;
+        let is_it =
+            |other: &&&Difference| other.added != one.added && subject(other.kind, &other.fact) == Some(of);
+        differences.iter().find(is_it).copied()
+    };
+    let line = |one: &&Difference| {
+        let Difference { kind, fact, added, .. } = one;
+        Some(match (counterpart(one), added) {
+            // Told with what it is now.
+            (Some(_), false) => return None,
+            (Some(before), true) => {
+                format!("changed by others meanwhile: {kind}: {fact} (before: {})\n", before.fact)
+            }
+            (None, true) => format!("made by others meanwhile: {kind}: {fact}\n"),
+            (None, false) => format!("removed by others meanwhile: {kind}: {fact}\n"),
+        })
+    };
+    differences.iter().filter_map(line).collect()
 }
 
 /// Prints the comparison; the exit status says whether anything of ours differs.
@@ -290,6 +327,27 @@ mod tests {
     }
 
     #[test]
+    fn what_others_changed_is_one_change() {
+        let tables = |all: &[&str]| Stock {
+            nftables: all.iter().map(|fact| (*fact).to_owned()).collect(),
+            ..Stock::default()
+        };
+        let before = tables(&["inet a: 3 rules", "ip b: 1 rules", "ip c: 1 rules"]);
+        let after = tables(&["inet a: 4 rules", "ip6 b: 1 rules", "ip c: 1 rules"]);
+        let text = text(&before, &after, &compare(&before, &after, &ours()));
+        let others: Vec<&str> = text.lines().filter(|line| line.contains("by others")).collect();
+        assert_eq!(
+            others,
+            [
+                "removed by others meanwhile: nftables: ip b: 1 rules",
+                "changed by others meanwhile: nftables: inet a: 4 rules (before: inet a: 3 rules)",
+                "made by others meanwhile: nftables: ip6 b: 1 rules",
+            ]
+        );
+        assert!(text.ends_with("Nothing of ours is left.\n"), "{text}");
+    }
+
+    #[test]
     fn of_every_kind_ours_is_told_from_others() {
         let ours = Ours {
             tables: vec!["skiff".into()],
@@ -303,7 +361,7 @@ mod tests {
             ("links", "skf-a", "eth7"),
             ("addresses", "eth0 10.244.0.1/24", "eth0 192.0.2.1/24"),
             ("routes", "skf-a 00000000 0 00000000", "eth0 00000000 0 00000000"),
-            ("nftables", "skiff", "filter"),
+            ("nftables", "ip skiff: 1 chains, 2 rules, 0 sets, digest 00", "inet skiff: 1 chains"),
             ("mounts", "/data/v tmpfs tmpfs", "/database tmpfs tmpfs"),
             ("cgroups", "/sys/fs/cgroup/skiff-a/node", "/sys/fs/cgroup/user"),
             ("namespaces", "net:[7]", "net:[8]"),
@@ -330,7 +388,9 @@ mod tests {
         let told = text(&same, &same, &[]);
         assert!(told.ends_with("Nothing of ours is left.\n"));
         assert!(
-            told.contains("\nNot looked at: what pods wrote to paths of this machine by hostPath"),
+            told.contains(
+                "\nNot looked at: paths of this machine that hostPath volumes name, what pods wrote "
+            ),
             "{told}"
         );
     }

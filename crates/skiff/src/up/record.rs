@@ -5,6 +5,7 @@
 use std::fs;
 use std::io;
 use std::net::Ipv4Addr;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
@@ -32,6 +33,10 @@ pub(crate) struct Record {
     /// On the machine's 127.0.0.1.
     pub(crate) port: u16,
     pub(crate) uplink: bool,
+    /// The network namespace that `up` was run in, by its inode: that of the machine, unless somebody gave the
+    /// command another. 0 in what an earlier version wrote.
+    #[serde(default)]
+    pub(crate) network: u64,
     /// Whether the machine forwarded packets before any cluster made it.
     #[serde(default)]
     pub(crate) forwarded_before: bool,
@@ -153,6 +158,11 @@ impl Record {
     pub(crate) fn server_dir(&self) -> PathBuf {
         self.data_dir.join("server")
     }
+}
+
+/// The network namespace that this command is run in, by its inode.
+pub(crate) fn own_network() -> u64 {
+    fs::metadata("/proc/self/ns/net").map(|found| found.ino()).unwrap_or(0)
 }
 
 /// A link's name of a prefix and as much of a cluster's name as fits, made unique by a hash where it does not.

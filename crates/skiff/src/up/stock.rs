@@ -9,11 +9,16 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 use skiff_runtime::facts;
 use skiff_sys::netlink;
 use skiff_sys::netlink::route::Connection;
+use skiff_sys::nft::tables::{self, Table};
 
 use super::cgroups;
+
+/// How much of a digest is written down: nobody forges what it is there to tell.
+const DIGEST_BYTES: usize = 8;
 
 /// One kind of facts.
 pub(crate) type Facts = BTreeSet<String>;
@@ -27,7 +32,7 @@ pub(crate) struct Stock {
     pub(crate) routes: Facts,
     /// Routing policy.
     pub(crate) rules: Facts,
-    /// Tables, by name.
+    /// Tables: family and name, and in short what is in them.
     pub(crate) nftables: Facts,
     pub(crate) mounts: Facts,
     pub(crate) cgroups: Facts,
@@ -69,7 +74,7 @@ impl Stock {
                 .collect(),
             // Linux knows IPv4 as 2 and IPv6 as 10.
             rules: [2, 10].into_iter().flat_map(|family| rules(family).unwrap_or_default()).collect(),
-            nftables: super::topology::nftables().unwrap_or_default().into_iter().collect(),
+            nftables: tables::read().unwrap_or_default().iter().map(table).collect(),
             mounts: read("/proc/self/mountinfo").lines().filter_map(mount).collect(),
             cgroups: directories,
             namespaces,
@@ -154,6 +159,14 @@ fn rules(family: u8) -> std::io::Result<Facts> {
         found.insert(format!("IPv{version} priority {priority} table {table}"));
     })?;
     Ok(found)
+}
+
+/// What a table is called and holds; the digest differs whenever a rule was changed, put elsewhere or made anew.
+fn table(table: &Table) -> String {
+    let Table { family, name, chains, rules, sets, content } = table;
+    let digest: String =
+        Sha256::digest(content).iter().take(DIGEST_BYTES).map(|byte| format!("{byte:02x}")).collect();
+    format!("{family} {name}: {chains} chains, {rules} rules, {sets} sets, digest {digest}")
 }
 
 /// Mount point, type and source; IDs change with each boot.
@@ -271,5 +284,15 @@ mod tests {
         let zero = "0".repeat(32);
         assert_eq!(route_six(six), Some(format!("eth0 fe800000000000000000000000000000/40 {zero}")));
         assert_eq!(route("eth0\t0\t1\t3\t0\t7\t0\tFF"), "eth0 0 1 FF");
+    }
+
+    #[test]
+    fn a_table_is_told_by_what_it_holds() {
+        let of = |content: &[u8]| {
+            let (family, name) = ("ip6".to_owned(), "filter".to_owned());
+            super::table(&Table { family, name, chains: 2, rules: 7, sets: 1, content: content.to_vec() })
+        };
+        assert_eq!(of(b"abc"), "ip6 filter: 2 chains, 7 rules, 1 sets, digest ba7816bf8f01cfea");
+        assert_ne!(of(b"abd"), of(b"abc"));
     }
 }

@@ -16,7 +16,6 @@ use skiff_network::Cidr;
 use skiff_runtime::private;
 use skiff_sys::netlink::in_netns;
 use skiff_sys::netlink::route::{Connection, ORIGIN, Route, VethEnd};
-use skiff_sys::netlink::{self, in_netns};
 
 use super::record::Record;
 
@@ -119,20 +118,4 @@ fn hardware_address(ip: Ipv4Addr) -> [u8; 6] {
 pub(crate) fn set(parameter: &str, value: &str) -> anyhow::Result<()> {
     let path = PathBuf::from("/proc/sys").join(parameter);
     fs::write(&path, value).with_context(|| format!("cannot set {} to {value}", path.display()))
-}
-
-/// The names of the nftables tables in the calling thread's network namespace.
-pub(crate) fn nftables() -> std::io::Result<Vec<String>> {
-    // linux/netfilter/nf_tables.h: subsystem 10, NFT_MSG_GETTABLE 1; attribute NFTA_TABLE_NAME 1.
-    const GET_TABLE: u16 = (10 << 8) | 1;
-    const TABLE_NAME: u16 = 1;
-    const HEADER_BYTES: usize = 4;
-    let mut request = netlink::Writer::new();
-    request.message(GET_TABLE, netlink::DUMP, 1, &[0; HEADER_BYTES]).end();
-    let mut names = Vec::new();
-    netlink::Socket::open(netlink::Family::Netfilter, 0)?.dump(request.as_bytes(), |message| {
-        let attributes = message.body.get(HEADER_BYTES..).unwrap_or_default();
-        names.extend(netlink::attribute(attributes, TABLE_NAME).map(netlink::text));
-    })?;
-    Ok(names)
 }

@@ -4,8 +4,9 @@
 
 use anyhow::Context;
 use skiff_sys::netlink::{ACK, APPEND, CREATE, Family, Socket, Writer};
+use skiff_sys::nft::tables::{self, Table};
 
-use super::record::Record;
+use super::record::{Record, own_network};
 use super::sysctls::{self, FORWARDING};
 use super::topology::set;
 
@@ -23,7 +24,8 @@ const REGISTER: u32 = 1;
 
 /// Whether the machine forwards packets, apart from what other clusters made it do.
 pub(crate) fn forwards(others: &[Record]) -> bool {
-    match others.iter().find(|other| other.uplink) {
+    let network = own_network();
+    match others.iter().find(|other| other.uplink && other.shares_network(network)) {
         Some(other) => other.forwarded_before,
         None => {
             std::fs::read_to_string(format!("/proc/sys/{FORWARDING}")).is_ok_and(|text| text.trim() == "1")
@@ -86,7 +88,8 @@ pub(crate) fn open(record: &Record) -> anyhow::Result<()> {
 /// Takes the way out away. Succeeds where there is none.
 pub(crate) fn close(name: &str) -> anyhow::Result<()> {
     let table = table(name);
-    if !super::topology::nftables().unwrap_or_default().contains(&table) {
+    let is_it = |other: &Table| other.family == "ip" && other.name == table;
+    if !tables::read().context("cannot tell which nftables tables there are")?.iter().any(is_it) {
         return Ok(());
     }
     let mut batch = Batch::default();
@@ -113,7 +116,9 @@ pub(crate) fn restore(record: &Record) -> anyhow::Result<()> {
 /// Whether this cluster has a way out and no other does: whether the machine forwards is its to undo then.
 pub(crate) fn is_last(record: &Record) -> bool {
     let others = Record::all().unwrap_or_default();
-    record.uplink && !others.iter().any(|other| other.uplink && other.name != record.name)
+    let needs_it =
+        |other: &Record| other.uplink && other.name != record.name && other.shares_network(record.network);
+    record.uplink && !others.iter().any(needs_it)
 }
 
 fn table(name: &str) -> String {
