@@ -35,6 +35,9 @@ fn label_selectors_match() {
         ("a>5", "a=6", true),
         ("a>5", "a=5", false),
         ("a<5", "a=4", true),
+        ("a<5", "a=5", false),
+        ("a>5", "", false),
+        ("a<5", "", false),
         ("a<5", "a=no", false),
         ("in in (notin)", "in=notin", true),
         ("app.kubernetes.io/name=web,tier notin (db),!gone", "app.kubernetes.io/name=web,tier=front", true),
@@ -63,6 +66,31 @@ fn label_selector_text_is_refused() {
     for selector in ["-a=b", "a=-b", "a>x", "a/b/c", "/a", "é=1"] {
         let error = Selector::parse(selector).unwrap_err().to_string();
         assert!(error.contains("Invalid value"), "{selector}: {error}");
+    }
+}
+
+#[test]
+fn keys_and_values_have_their_lengths_and_letters() {
+    let key = |text: &str| label_key_faults(text).len();
+    let a = |count: usize| "a".repeat(count);
+    for text in ["a", "A-b_c.d", "1", "x.y/a", &a(63), &format!("{}/a", a(253))] {
+        assert_eq!(key(text), 0, "{text}");
+    }
+    for text in
+        [&a(64), &format!("{}/a", a(254)), "-a", "a-", "a b", "/a", "X.y/a", "x./a", "x-.y/a", "a/b/c"]
+    {
+        assert_eq!(key(text), 1, "{text}: {:?}", label_key_faults(text));
+    }
+    assert_eq!(label_key_faults(&format!("{}/a", a(254))), ["prefix part must be no more than 253 bytes"]);
+    assert_eq!(label_key_faults(&a(64)), ["name part must be no more than 63 bytes"]);
+    assert_eq!(label_key_faults("/a"), ["prefix part must be non-empty"]);
+    assert_eq!(key(""), 2, "there is none, and it has no form");
+    let value = |text: &str| label_value_faults(text).len();
+    for text in ["", "a", "A-b_c.d", &a(63)] {
+        assert_eq!(value(text), 0, "{text}");
+    }
+    for text in [&*a(64), "-a", "a.", "a b"] {
+        assert_eq!(value(text), 1, "{text}");
     }
 }
 
@@ -130,6 +158,10 @@ fn node_selectors_match() {
         (vec!["cpus Gt 7"], vec![], true),
         (vec!["cpus Gt 8"], vec![], false),
         (vec!["cpus Lt 9"], vec![], true),
+        (vec!["cpus Lt 8"], vec![], false),
+        (vec!["rack In a"], vec![], false),
+        (vec!["rack Gt 1"], vec![], false),
+        (vec!["rack Lt 1"], vec![], false),
         (vec!["cpus Lt 1 9"], vec![], false),
         (vec!["zone Gt 1"], vec![], false),
         (vec!["zone Like a"], vec![], false),
@@ -177,6 +209,13 @@ fn field_selectors() {
     );
     assert_eq!(FieldSelector::parse("a=1,b!=2").unwrap().exact("a"), Some("1"));
     assert_eq!(FieldSelector::parse("a=1,b!=2").unwrap().exact("b"), None);
+    assert_eq!(FieldSelector::parse("a=1,b!=2").unwrap().exact("c"), None);
+    assert!(FieldSelector::parse("").unwrap().is_everything());
+    assert!(!FieldSelector::parse("a=1").unwrap().is_everything());
+    let said = |text: &str| FieldSelector::parse(text).unwrap_err().to_string();
+    assert_eq!(said(r"a=\x"), r"invalid field selector: invalid escape sequence: \x");
+    assert_eq!(said(r"a=\"), r"invalid field selector: invalid escape sequence: \");
+    assert_eq!(said("a=b=c"), "invalid field selector: unescaped character in value: =");
 }
 
 #[test]
