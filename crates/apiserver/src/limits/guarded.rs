@@ -222,3 +222,43 @@ impl HttpBody for Answer {
         self.body.size_hint()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::{IpAddr, Ipv4Addr};
+
+    use tokio::io::{AsyncWriteExt, DuplexStream, duplex};
+
+    use super::*;
+    use crate::limits::{Connections, Limits};
+
+    fn guarded() -> (DuplexStream, Guarded<DuplexStream>, Activity) {
+        let (client, server) = duplex(16);
+        let activity = Activity::new(&Limits::default());
+        let place = Connections::default().enter(IpAddr::V4(Ipv4Addr::LOCALHOST), 1, 1).expect("room");
+        let guarded = Guarded::new(server, activity.clone(), Duration::from_secs(60), place);
+        (client, guarded, activity)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_nobody_wants_is_read_before_the_connection_ends() {
+        let (mut client, mut server, activity) = guarded();
+        activity.left_unread();
+        let ending = tokio::spawn(async move { server.shutdown().await });
+        client.write_all(&[0; 1000]).await.expect("it is taken");
+        drop(client);
+        ending.await.expect("no panic").expect("ends");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_goes_on_sending_is_not_waited_for_long() {
+        let begun = Instant::now();
+        let (client, mut server, activity) = guarded();
+        server.shutdown().await.expect("ends");
+        assert_eq!(begun.elapsed(), Duration::ZERO, "all was read");
+        activity.left_unread();
+        server.shutdown().await.expect("ends");
+        assert!((PARTING..PARTING * 2).contains(&begun.elapsed()));
+        drop(client);
+    }
+}

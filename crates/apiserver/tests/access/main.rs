@@ -230,6 +230,8 @@ const PATHS: &[&str] = &[
     "/",
     "/.well-known/openid-configuration",
     "/api",
+    "/api/v1",
+    "/apis",
     "/apis/apps/v1",
     "/healthz",
     "/livez",
@@ -241,6 +243,7 @@ const PATHS: &[&str] = &[
     "/readyz",
     "/skiff/v1/certificates",
     "/skiff/v1/cluster",
+    "/skiff/v1/nothing",
     "/version",
 ];
 
