@@ -262,9 +262,11 @@ fn initrd(dir: &Path, tree: &Tree) -> anyhow::Result<PathBuf> {
     fs::copy(BUSYBOX, place.join("bin/busybox"))
         .context("cannot read /bin/busybox: run `cargo xtask setup`")?;
     let modules = tree.modules()?;
-    let index = fs::read_to_string(modules.join("modules.dep")).context("cannot read modules.dep")?;
+    let list =
+        |name: &str| fs::read_to_string(modules.join(name)).with_context(|| format!("cannot read {name}"));
+    let (index, builtin) = (list("modules.dep")?, list("modules.builtin")?);
     let mut load = String::new();
-    for (number, path) in load_order(&index, &BOOT_MODULES)?.iter().enumerate() {
+    for (number, path) in load_order(&index, &builtin, &BOOT_MODULES)?.iter().enumerate() {
         let name = format!("{number:02}.ko");
         unpacked(&modules.join(path), &place.join("modules").join(&name))?;
         load += &format!("insmod /modules/{name}\n");
@@ -287,8 +289,8 @@ fn initrd(dir: &Path, tree: &Tree) -> anyhow::Result<PathBuf> {
 }
 
 /// The files of these modules and of all that they need, each after what it needs itself. `modules_dep` is as
-/// depmod(8) writes it.
-fn load_order(modules_dep: &str, wanted: &[&str]) -> anyhow::Result<Vec<String>> {
+/// depmod(8) writes it; what the kernel has built in, one a line, needs no loading.
+fn load_order(modules_dep: &str, builtin: &str, wanted: &[&str]) -> anyhow::Result<Vec<String>> {
     let index: BTreeMap<&str, Vec<&str>> = modules_dep
         .lines()
         .filter_map(|line| line.split_once(':'))
@@ -303,6 +305,9 @@ fn load_order(modules_dep: &str, wanted: &[&str]) -> anyhow::Result<Vec<String>>
     }
     let mut order = Vec::new();
     for name in wanted {
+        if builtin.lines().any(|file| module_name(file) == *name) {
+            continue;
+        }
         let Some(file) = index.keys().find(|file| module_name(file) == *name) else {
             bail!("the kernel has no module {name}");
         };
@@ -332,11 +337,13 @@ mod tests {
     fn a_module_is_loaded_after_what_it_needs() {
         let index = "kernel/a/ext4.ko.xz: kernel/a/jbd2.ko.xz kernel/a/crc16.ko.xz\n\
                      kernel/a/jbd2.ko.xz: kernel/a/crc16.ko.xz\nkernel/a/crc16.ko.xz:\nkernel/b/virtio-pci.ko:\n";
-        let order = load_order(index, &["ext4", "virtio_pci"]).expect("all are there");
+        let order =
+            load_order(index, "kernel/c/crc32c_generic.ko\n", &["crc32c_generic", "ext4", "virtio_pci"])
+                .expect("all are there");
         let expected =
             ["kernel/a/crc16.ko.xz", "kernel/a/jbd2.ko.xz", "kernel/a/ext4.ko.xz", "kernel/b/virtio-pci.ko"];
         assert_eq!(order, expected);
-        let error = load_order(index, &["nvme"]).expect_err("it is not there");
+        let error = load_order(index, "", &["nvme"]).expect_err("it is not there");
         assert_eq!(error.to_string(), "the kernel has no module nvme");
     }
 }
