@@ -3,6 +3,7 @@
 //! A pod is pinned to its node by a required affinity to the node's name, so that the scheduler binds it
 //! like any other and says why where it can't.
 
+mod backoff;
 mod plan;
 mod revisions;
 
@@ -15,7 +16,9 @@ use skiff_api::selector::Selector;
 use skiff_client::{
     Change, DeleteOptions, Error, EventType, ObjectKey, Requeue, WorkQueue, now, reference, work,
 };
+use tokio::time::Instant;
 
+use self::backoff::Backoff;
 use crate::context::{Context, feed, feed_own};
 use crate::expectations::Expectations;
 use crate::owners::{self, controller_key, uid};
@@ -24,6 +27,7 @@ use crate::replica_sets::{claim_pods, delete};
 pub(crate) async fn run(context: Context) {
     let queue = WorkQueue::<ObjectKey>::default();
     let expectations = Arc::new(Expectations::default());
+    let backoff = Arc::new(Backoff::default());
     let of_revision =
         |revision: &ControllerRevision| controller_key::<DaemonSet>(&revision.metadata).into_iter().collect();
     let (reconciler, seen) = (context.clone(), expectations.clone());
@@ -34,8 +38,8 @@ pub(crate) async fn run(context: Context) {
         feed_nodes(&context, queue.clone()),
         feed_pods(&context, queue.clone(), &expectations),
         work("daemonset", queue, context.config.workers, move |key| {
-            let (context, expectations) = (reconciler.clone(), seen.clone());
-            async move { reconcile(&context, &expectations, &key).await }
+            let (context, expectations, backoff) = (reconciler.clone(), seen.clone(), backoff.clone());
+            async move { reconcile(&context, &expectations, &backoff, &key).await }
         }),
     );
 }
@@ -110,6 +114,7 @@ fn selector(set: &DaemonSet) -> Option<Selector> {
 async fn reconcile(
     context: &Context,
     expectations: &Expectations,
+    backoff: &Backoff,
     key: &ObjectKey,
 ) -> Result<Requeue, Error> {
     let Some(set) = context.caches.daemon_sets.get(key) else {
@@ -124,10 +129,26 @@ async fn reconcile(
     let own = claim_pods(&context.client, &*set, &selector, &all).await?;
     let nodes = context.caches.nodes.list();
     let mut hash = None;
+    let mut failed_pods_end = None;
     let mut result = Ok(());
     if !owners::is_deleting(&set.metadata) {
         let current = current_revision(context, &set).await?;
-        let plan = plan::plan(&set, &current, &nodes, &own, now());
+        let at = Instant::now();
+        let plan = plan::plan(&set, &current, &nodes, &own, |node| backoff.left(&set, node, at), now());
+        for (node, pod) in &plan.ended {
+            let pod_key = ObjectKey::of(&**pod);
+            if crate::pods::phase(pod) == "Failed" {
+                backoff.failed(&set, node, at);
+                let message =
+                    format!("Found failed daemon pod {pod_key} on node {node}, will try to kill it");
+                context.events.record(reference(&*set), EventType::Warning, "FailedDaemonPod", message);
+            } else {
+                let message =
+                    format!("Found succeeded daemon pod {pod_key} on node {node}, will try to delete it");
+                context.events.record(reference(&*set), EventType::Normal, "SucceededDaemonPod", message);
+            }
+        }
+        failed_pods_end = plan.look_again;
         result = execute(context, expectations, key, &set, &current, &plan).await;
         clean_history(context, &set, &current, &own).await?;
         hash = Some(current);
@@ -142,7 +163,7 @@ async fn reconcile(
         }
     }
     result?;
-    Ok(look_again.map_or(Requeue::Never, Requeue::After))
+    Ok(look_again.into_iter().chain(failed_pods_end).min().map_or(Requeue::Never, Requeue::After))
 }
 
 /// The hash of the revision that holds the set's template, which is made or made the newest if need be.

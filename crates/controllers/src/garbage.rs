@@ -2,7 +2,8 @@
 //!
 //! A graph of owners and dependents is kept from the local copies; each object is looked at when it, an
 //! owner or a dependent changes. Before an owner counts as absent, the server itself is asked. An owner is
-//! who has the reference's UID: a new object of the same name is not.
+//! who has the reference's UID where the reference says: a new object of the same name is not, nor is one of
+//! another name, or in another namespace than its dependent.
 
 mod graph;
 pub(crate) mod kinds;
@@ -13,11 +14,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use futures_util::future::join_all;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Preconditions};
 use serde_json::json;
-use skiff_client::{DeleteOptions, Error, ObjectKey, Patch, Requeue, WorkQueue, work};
+use skiff_client::{DeleteOptions, Error, EventRecorder, EventType, Patch, Requeue, WorkQueue, work};
 use tracing::{debug, info};
 
 use crate::context::Context;
-use crate::owners::{is_deleting, name, namespace, uid};
+use crate::owners::{is_deleting, name, uid};
 use graph::{Graph, Place};
 use kinds::Kind;
 use plan::{Owner, Plan};
@@ -29,13 +30,18 @@ pub(crate) struct Collector {
     graph: Mutex<Graph>,
     queue: WorkQueue<String>,
     kinds: Vec<Arc<dyn Kind>>,
+    events: EventRecorder,
 }
 
 pub(crate) async fn run(context: Context) {
     let queue = WorkQueue::<String>::default();
     let kinds = context.caches.kinds(&context.client);
-    let collector =
-        Arc::new(Collector { graph: Mutex::default(), queue: queue.clone(), kinds: kinds.clone() });
+    let collector = Arc::new(Collector {
+        graph: Mutex::default(),
+        queue: queue.clone(),
+        kinds: kinds.clone(),
+        events: context.events.clone(),
+    });
     let feeds = kinds.into_iter().enumerate().map(|(index, kind)| kind.feed(index, collector.clone()));
     tokio::join!(
         join_all(feeds),
@@ -103,6 +109,7 @@ impl Collector {
         let dependents: Vec<ObjectMeta> =
             dependents.iter().filter_map(|uid| self.find(uid)).map(|(_, metadata)| metadata).collect();
         let plan = plan::plan(&metadata, &owners, &dependents);
+        self.tell_of_foreign_owners(&place, &metadata);
         match self.execute(&place, &metadata, plan).await {
             Err(error) if error.is_not_found() => Ok(Requeue::Never),
             Err(error) => Err(error),
@@ -111,26 +118,34 @@ impl Collector {
     }
 
     async fn owner(&self, reference: &OwnerReference, dependent: &ObjectMeta) -> Result<Owner, Error> {
-        if let Some((place, metadata)) = self.find(&reference.uid) {
-            // A namespaced owner in another namespace is none, as upstream has it; it is left alone.
-            let reachable = place.key.namespace.is_empty() || place.key.namespace == namespace(dependent);
-            return Ok(match reachable {
-                false => Owner::Unknown,
-                true if plan::waits_for_dependents(&metadata) => Owner::Waiting,
-                true => Owner::Present,
-            });
-        }
+        let present = |owner: &ObjectMeta| match plan::waits_for_dependents(owner) {
+            true => Owner::Waiting,
+            false => Owner::Present,
+        };
         let Some(kind) = self.kinds.iter().find(|kind| kind.is_named_by(reference)) else {
             return Ok(Owner::Unknown);
         };
-        let key = ObjectKey::new(namespace(dependent), reference.name.clone());
+        let key = match plan::owner_key(reference, kind.is_namespaced(), dependent) {
+            Some(key) => key,
+            // Nobody can tell in which namespace it would be.
+            None => return Ok(Owner::Unknown),
+        };
+        let is_meant = |owner: &ObjectMeta| owner.uid.as_deref() == Some(&reference.uid);
+        if let Some(known) = kind.get(&key).filter(is_meant) {
+            return Ok(present(&known));
+        }
         let live = kind.fetch(&key).await?;
-        Ok(match live {
-            Some(live) if live.uid.as_deref() == Some(&reference.uid) => {
-                if plan::waits_for_dependents(&live) { Owner::Waiting } else { Owner::Present }
-            }
-            _ => Owner::Absent,
-        })
+        Ok(live.filter(is_meant).map_or(Owner::Absent, |live| present(&live)))
+    }
+
+    /// Tells of owners that an object names, and that are in a namespace where it can have none.
+    fn tell_of_foreign_owners(&self, place: &Place, metadata: &ObjectMeta) {
+        for reference in metadata.owner_references.iter().flatten() {
+            let Some((owner, _)) = self.find(&reference.uid) else { continue };
+            let Some(message) = plan::foreign(reference, &owner.key, metadata) else { continue };
+            let about = self.kinds[place.kind].reference(metadata);
+            self.events.record(about, EventType::Warning, "OwnerRefInvalidNamespace", message);
+        }
     }
 
     async fn execute(&self, place: &Place, metadata: &ObjectMeta, plan: Plan) -> Result<(), Error> {

@@ -3,8 +3,9 @@
 //! Being silent is judged by this controller's own clock: a node is heard whenever its lease or its Ready
 //! condition changes, so that nodes' clocks don't matter.
 
-use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicBool, Ordering};
+mod zones;
+
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -22,6 +23,7 @@ use tracing::{info, warn};
 use crate::context::{Context, feed};
 use crate::owners::{is_deleting, name, uid};
 use crate::pods;
+use zones::{Turn, Zones};
 
 const NOT_READY: &str = "node.kubernetes.io/not-ready";
 const UNREACHABLE: &str = "node.kubernetes.io/unreachable";
@@ -39,9 +41,20 @@ const OWN_TAINTS: [&str; 6] = [
 /// When each node was heard last, and what it said.
 type Heard = Arc<Mutex<HashMap<String, (String, Instant)>>>;
 
+/// Since when each taint is seen on a node, for those that don't say when they were put: key and value.
+type Seen = HashMap<(String, Option<String>), Timestamp>;
+
+/// What the controller knows beside the objects.
+#[derive(Clone, Default)]
+struct Memory {
+    heard: Heard,
+    seen: Arc<Mutex<HashMap<String, Seen>>>,
+    zones: Arc<Mutex<Zones>>,
+}
+
 pub(crate) async fn run(context: Context) {
     let queue = WorkQueue::<ObjectKey>::default();
-    let heard = Heard::default();
+    let memory = Memory::default();
     // A pod matters where its node is in trouble; everywhere else nothing would come of it.
     let nodes = context.caches.nodes.clone();
     let of_pod = move |pod: &Pod| {
@@ -51,56 +64,55 @@ pub(crate) async fn run(context: Context) {
         if matters { vec![key] } else { Vec::new() }
     };
     let all = context.caches.nodes.clone();
-    let outage = Arc::new(AtomicBool::new(false));
-    let (reconciler, silence, out) = (context.clone(), heard.clone(), outage.clone());
+    let (reconciler, known) = (context.clone(), memory.clone());
     tokio::join!(
-        feed_nodes(&context, queue.clone(), &outage),
+        feed_nodes(&context, queue.clone(), &memory),
         feed(context.caches.pods.clone(), queue.clone(), of_pod, move || all.keys()),
         hear_leases(context.clone(), queue.clone()),
         work("node-lifecycle", queue, context.config.workers, move |key| {
-            let (context, heard, outage) = (reconciler.clone(), silence.clone(), out.clone());
-            async move { reconcile(&context, &heard, outage.load(Ordering::Relaxed), &key).await }
+            let (context, memory) = (reconciler.clone(), known.clone());
+            async move { reconcile(&context, &memory, &key).await }
         }),
     );
 }
 
-/// Queues nodes, and keeps `outage`: when no node at all is ready, it is rather the network or this very
-/// machine that fails, and nothing is evicted.
-async fn feed_nodes(context: &Context, queue: WorkQueue<ObjectKey>, outage: &AtomicBool) {
+/// Queues nodes, and keeps count of the zones.
+async fn feed_nodes(context: &Context, queue: WorkQueue<ObjectKey>, memory: &Memory) {
     let nodes = &context.caches.nodes;
     let mut changes = nodes.subscribe();
-    let names = || {
-        let all = nodes.list();
-        let ready = all.iter().filter(|node| is_ready(node));
-        ready.map(|node| name(&node.metadata).to_owned()).collect::<HashSet<String>>()
+    let mut known: HashMap<String, (String, bool)> = HashMap::new();
+    let all = |known: &mut HashMap<String, (String, bool)>| {
+        let nodes = nodes.list();
+        *known = nodes.iter().map(|node| (name(&node.metadata).to_owned(), in_zone(node))).collect();
+        nodes.iter().for_each(|node| queue.add(ObjectKey::of(&**node)));
     };
-    let mut ready = names();
-    outage.store(ready.is_empty(), Ordering::Relaxed);
-    nodes.keys().into_iter().for_each(|key| queue.add(key));
+    all(&mut known);
     loop {
+        let changed = lock(&memory.zones).set(zones::paces(known.values().cloned()));
+        if changed {
+            nodes.keys().into_iter().for_each(|key| queue.add(key));
+        }
         match changes.next().await {
             Change::Applied { new, .. } => {
-                let name = name(&new.metadata);
-                if is_ready(&new) {
-                    ready.insert(name.to_owned());
-                } else {
-                    ready.remove(name);
-                }
+                known.insert(name(&new.metadata).to_owned(), in_zone(&new));
                 queue.add(ObjectKey::of(&*new));
             }
             Change::Deleted(node) => {
-                ready.remove(name(&node.metadata));
+                known.remove(name(&node.metadata));
                 queue.add(ObjectKey::of(&*node));
             }
-            Change::Resync => {
-                ready = names();
-                nodes.keys().into_iter().for_each(|key| queue.add(key));
-            }
-        }
-        if outage.swap(ready.is_empty(), Ordering::Relaxed) != ready.is_empty() {
-            nodes.keys().into_iter().for_each(|key| queue.add(key));
+            Change::Resync => all(&mut known),
         }
     }
+}
+
+/// The node's zone, and whether it is ready.
+fn in_zone(node: &Node) -> (String, bool) {
+    (zones::of(node), is_ready(node))
+}
+
+fn lock<T>(shared: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A renewed lease matters at once only where its node was unknown; otherwise the next look sees it.
@@ -120,18 +132,14 @@ async fn hear_leases(context: Context, queue: WorkQueue<ObjectKey>) {
     }
 }
 
-async fn reconcile(
-    context: &Context,
-    heard: &Heard,
-    outage: bool,
-    key: &ObjectKey,
-) -> Result<Requeue, Error> {
+async fn reconcile(context: &Context, memory: &Memory, key: &ObjectKey) -> Result<Requeue, Error> {
     let Some(node) = context.caches.nodes.get(key) else {
-        heard.lock().unwrap_or_else(PoisonError::into_inner).remove(&key.name);
+        lock(&memory.heard).remove(&key.name);
+        lock(&memory.seen).remove(&key.name);
         return Ok(Requeue::Never);
     };
     let lease = context.caches.leases.get(&ObjectKey::new("kube-node-lease", &*key.name));
-    let silent_for = silence(heard, &node, lease.as_deref());
+    let silent_for = silence(&memory.heard, &node, lease.as_deref());
     let grace = context.config.node_grace;
     let at = now();
     if silent_for >= grace && has_unheard_condition(&node) {
@@ -144,22 +152,51 @@ async fn reconcile(
         // The change comes back as the node's next state, whose taints are decided then.
         return Ok(Requeue::Never);
     }
-    let taints = wanted_taints(&node, outage, at);
     let present = node.spec.as_ref().and_then(|spec| spec.taints.clone()).unwrap_or_default();
+    let zone = zones::of(&node);
+    let turn = lock(&memory.zones).turn(&zone, Instant::now());
+    let (taints, gives_up) = wanted_taints(&node, &turn, at);
     if !same_taints(&taints, &present) {
         let patch = json!({
             "metadata": {"resourceVersion": node.metadata.resource_version},
             "spec": {"taints": taints},
         });
+        if gives_up {
+            lock(&memory.zones).took(&zone, Instant::now());
+        }
         context.client.patch::<Node>("", &key.name, None, &Patch::Merge(patch)).await?;
         info!(node = %key.name, taints = taints.len(), "node's taints changed");
         return Ok(Requeue::Never);
     }
+    let present = dated(lock(&memory.seen).entry(key.name.clone()).or_default(), &present, at);
     let next_eviction = evict(context, &key.name, &present, is_ready(&node), at).await?;
     let look_again = grace.saturating_sub(silent_for).max(Duration::from_secs(1));
-    // A silent node is looked at again when it speaks.
+    // A silent node is looked at again when it speaks, or when its turn has come.
     let look_again = (silent_for < grace).then_some(look_again);
-    Ok(look_again.into_iter().chain(next_eviction).min().map_or(Requeue::Never, Requeue::After))
+    let turn = match turn {
+        Turn::In(left) if !is_ready(&node) && !is_given_up(&present) => Some(left),
+        _ => None,
+    };
+    Ok(look_again.into_iter().chain(turn).chain(next_eviction).min().map_or(Requeue::Never, Requeue::After))
+}
+
+/// The taints that evict, each with the time from which on it does: who puts one may not say it, as kubectl
+/// doesn't, and then it is when it was seen first.
+fn dated(seen: &mut Seen, taints: &[Taint], at: Timestamp) -> Vec<Taint> {
+    let evicting = || taints.iter().filter(|taint| taint.effect == "NoExecute");
+    let same = |taint: &Taint| (taint.key.clone(), taint.value.clone());
+    seen.retain(|known, _| evicting().any(|taint| same(taint) == *known));
+    let dated = evicting().map(|taint| {
+        let first = *seen.entry(same(taint)).or_insert(at);
+        Taint { time_added: Some(taint.time_added.clone().unwrap_or(Time(first))), ..taint.clone() }
+    });
+    dated.collect()
+}
+
+fn is_given_up(taints: &[Taint]) -> bool {
+    taints
+        .iter()
+        .any(|taint| taint.effect == "NoExecute" && [NOT_READY, UNREACHABLE].contains(&taint.key.as_str()))
 }
 
 /// For how long nothing was heard of a node.
@@ -226,9 +263,10 @@ fn mark_unknown(node: &mut Node, at: Timestamp) {
     }
 }
 
-/// The node's taints as its conditions ask for: others' are kept, own ones keep their time. In an outage
-/// of all nodes, none evicts.
-fn wanted_taints(node: &Node, outage: bool, at: Timestamp) -> Vec<Taint> {
+/// The node's taints as its conditions ask for: others' are kept, own ones keep their time. In an outage of
+/// all nodes none evicts, and otherwise only of nodes whose turn it is or has been. Also tells whether this is
+/// the node's turn.
+fn wanted_taints(node: &Node, turn: &Turn, at: Timestamp) -> (Vec<Taint>, bool) {
     let spec = node.spec.as_ref();
     let present = spec.and_then(|spec| spec.taints.as_deref()).unwrap_or_default();
     let ready = condition(node, "Ready").map_or("Unknown", |ready| ready.status.as_str());
@@ -238,9 +276,12 @@ fn wanted_taints(node: &Node, outage: bool, at: Timestamp) -> Vec<Taint> {
         "False" => wanted.extend([(NOT_READY, "NoSchedule"), (NOT_READY, "NoExecute")]),
         _ => wanted.extend([(UNREACHABLE, "NoSchedule"), (UNREACHABLE, "NoExecute")]),
     }
-    if outage {
-        wanted.retain(|(_, effect)| *effect != "NoExecute");
+    let evicts = |(_, effect): &(&str, &str)| *effect == "NoExecute";
+    let is_new = wanted.iter().any(evicts) && !is_given_up(present);
+    if *turn == Turn::Outage || is_new && *turn != Turn::Now {
+        wanted.retain(|taint| !evicts(taint));
     }
+    let gives_up = is_new && wanted.iter().any(evicts);
     if spec.and_then(|spec| spec.unschedulable) == Some(true) {
         wanted.push((UNSCHEDULABLE, "NoSchedule"));
     }
@@ -264,14 +305,14 @@ fn wanted_taints(node: &Node, outage: bool, at: Timestamp) -> Vec<Taint> {
             time_added: Some(Time(Timestamp::from_second(at.as_second()).unwrap_or(at))),
         }));
     }
-    taints
+    (taints, gives_up)
 }
 
 fn same_taints(a: &[Taint], b: &[Taint]) -> bool {
     a.len() == b.len() && a.iter().all(|taint| b.contains(taint))
 }
 
-/// Deletes the node's pods whose time is up, marks the others of a node that isn't ready, and tells when
+/// `taints` are those that evict. Deletes the node's pods whose time is up, marks the others of a node that isn't ready, and tells when
 /// the next one's time is up.
 async fn evict(
     context: &Context,
@@ -280,7 +321,7 @@ async fn evict(
     ready: bool,
     at: Timestamp,
 ) -> Result<Option<Duration>, Error> {
-    let executing: Vec<&Taint> = taints.iter().filter(|taint| taint.effect == "NoExecute").collect();
+    let executing: Vec<&Taint> = taints.iter().collect();
     if executing.is_empty() && ready {
         return Ok(None);
     }
@@ -298,14 +339,26 @@ async fn evict(
             Tolerated::For(left) if left > Duration::ZERO => {
                 next = Some(next.map_or(left, |next| next.min(left)));
             }
-            Tolerated::For(_) => delete(context, &pod).await?,
+            Tolerated::For(_) => delete(context, &pod, at).await?,
         }
     }
     Ok(next)
 }
 
-async fn delete(context: &Context, pod: &Pod) -> Result<(), Error> {
+/// Says in the pod's status why it goes, and deletes it.
+async fn delete(context: &Context, pod: &Pod, at: Timestamp) -> Result<(), Error> {
     let key = ObjectKey::of(pod);
+    let patch = Patch::Strategic(pods::disrupted(
+        pod,
+        "DeletionByTaintManager",
+        "Taint manager: deleting due to NoExecute taint",
+        at,
+    ));
+    match context.client.patch::<Pod>(&key.namespace, &key.name, Some("status"), &patch).await {
+        Ok(_) => {}
+        Err(error) if error.is_not_found() || error.is_conflict() => return Ok(()),
+        Err(error) => return Err(error),
+    }
     let options = DeleteOptions {
         preconditions: Some(Preconditions { uid: pod.metadata.uid.clone(), resource_version: None }),
         ..DeleteOptions::default()
@@ -347,6 +400,7 @@ enum Tolerated {
 
 fn tolerated_for(pod: &Pod, taints: &[&Taint], at: Timestamp) -> Tolerated {
     let tolerations = pod.spec.as_ref().and_then(|spec| spec.tolerations.as_deref()).unwrap_or_default();
+    let came = pods::bound_at(pod).unwrap_or(Timestamp::MIN);
     let mut least: Option<i64> = None;
     for taint in taints {
         let matching = tolerations.iter().filter(|toleration| {
@@ -367,7 +421,8 @@ fn tolerated_for(pod: &Pod, taints: &[&Taint], at: Timestamp) -> Tolerated {
             matching.iter().filter_map(|toleration| toleration.toleration_seconds).collect();
         // The shortest of its tolerations counts; without any bound the taint is tolerated for good.
         let Some(seconds) = bounded.into_iter().min() else { continue };
-        let since = taint.time_added.as_ref().map_or(at, |time| time.0);
+        // Who came later tolerates it from then on.
+        let since = taint.time_added.as_ref().map_or(at, |time| time.0).max(came);
         let left = seconds.max(0) - (at.as_second() - since.as_second());
         least = Some(least.map_or(left, |least| least.min(left)));
     }
@@ -386,8 +441,12 @@ mod tests {
     }
 
     fn taints(value: serde_json::Value, outage: bool) -> String {
+        taints_at(value, if outage { &Turn::Outage } else { &Turn::Now })
+    }
+
+    fn taints_at(value: serde_json::Value, turn: &Turn) -> String {
         let at = Timestamp::from_second(50).unwrap();
-        let taints = wanted_taints(&node(value), outage, at);
+        let (taints, _) = wanted_taints(&node(value), turn, at);
         let text: Vec<_> = taints
             .iter()
             .map(|taint| {
@@ -424,6 +483,66 @@ mod tests {
             "mine:NoExecute@0 node.kubernetes.io/unreachable:NoSchedule@50 \
              node.kubernetes.io/unreachable:NoExecute@7 node.kubernetes.io/unschedulable:NoSchedule@50"
         );
+    }
+
+    #[test]
+    fn a_node_is_given_up_when_it_is_its_turn() {
+        let failed = json!({"metadata": {}});
+        let waits = "node.kubernetes.io/unreachable:NoSchedule@50";
+        for turn in [Turn::Held, Turn::In(Duration::from_secs(1)), Turn::Outage] {
+            assert_eq!(taints_at(failed.clone(), &turn), waits, "{turn:?}");
+            assert!(!wanted_taints(&node(failed.clone()), &turn, Timestamp::UNIX_EPOCH).1);
+        }
+        assert!(wanted_taints(&node(failed), &Turn::Now, Timestamp::UNIX_EPOCH).1);
+        // Whose turn has been keeps its taint, also as another one.
+        let given_up = json!({"metadata": {}, "spec": {"taints": [
+            {"key": NOT_READY, "effect": "NoExecute", "timeAdded": "1970-01-01T00:00:07Z"}]}});
+        let stays =
+            "node.kubernetes.io/unreachable:NoSchedule@50 node.kubernetes.io/unreachable:NoExecute@50";
+        assert_eq!(taints_at(given_up.clone(), &Turn::Held), stays);
+        assert_eq!(taints_at(given_up.clone(), &Turn::Outage), waits);
+        assert!(!wanted_taints(&node(given_up), &Turn::Now, Timestamp::UNIX_EPOCH).1, "it takes no turn");
+    }
+
+    #[test]
+    fn a_taint_that_does_not_say_when_it_was_put_evicts_all_the_same() {
+        let at = |second| Timestamp::from_second(second).unwrap();
+        let taint = |value: &str, effect: &str| -> Taint {
+            serde_json::from_value(json!({"key": "dedicated", "value": value, "effect": effect})).unwrap()
+        };
+        let pod: Pod =
+            serde_json::from_value(json!({"metadata": {}, "spec": {"containers": [], "tolerations": [
+            {"key": "dedicated", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 5}]}}))
+            .unwrap();
+        let mut seen = Seen::default();
+        let mut look = |taints: &[Taint], second| {
+            let dated = dated(&mut seen, taints, at(second));
+            tolerated_for(&pod, &dated.iter().collect::<Vec<_>>(), at(second))
+        };
+        let x = [taint("x", "NoExecute"), taint("x", "NoSchedule")];
+        assert_eq!(look(&x, 100), Tolerated::For(Duration::from_secs(5)));
+        assert_eq!(look(&x, 103), Tolerated::For(Duration::from_secs(2)));
+        assert_eq!(look(&x, 105), Tolerated::For(Duration::ZERO));
+        // Taken off and put again, or another one: from the beginning.
+        assert_eq!(look(&[taint("y", "NoExecute")], 106), Tolerated::For(Duration::from_secs(5)));
+        assert_eq!(look(&[], 107), Tolerated::Always);
+        assert_eq!(look(&[taint("y", "NoExecute")], 108), Tolerated::For(Duration::from_secs(5)));
+    }
+
+    #[test]
+    fn a_pod_tolerates_from_its_own_start_on() {
+        let pod: Pod = serde_json::from_value(json!({
+            "metadata": {"creationTimestamp": "1970-01-01T00:00:10Z"},
+            "spec": {"containers": [], "tolerations": [{"operator": "Exists", "tolerationSeconds": 30}]},
+            "status": {"conditions": [{"type": "PodScheduled", "status": "True",
+                "lastTransitionTime": "1970-01-01T00:01:30Z"}]}}))
+        .unwrap();
+        let taint: Taint = serde_json::from_value(
+            json!({"key": UNREACHABLE, "effect": "NoExecute", "timeAdded": "1970-01-01T00:00:00Z"}),
+        )
+        .unwrap();
+        let left = tolerated_for(&pod, &[&taint], Timestamp::from_second(100).unwrap());
+        assert_eq!(left, Tolerated::For(Duration::from_secs(20)));
     }
 
     #[test]

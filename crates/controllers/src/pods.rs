@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::{Pod, PodCondition, PodTemplateSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use k8s_openapi::jiff::Timestamp;
+use serde_json::{Value, json};
 
 use crate::owners::is_deleting;
 
@@ -21,9 +22,32 @@ pub(crate) fn is_active(pod: &Pod) -> bool {
     !has_ended(pod) && !is_deleting(&pod.metadata)
 }
 
-fn ready_condition(pod: &Pod) -> Option<&PodCondition> {
+fn condition<'a>(pod: &'a Pod, type_: &str) -> Option<&'a PodCondition> {
     let conditions = pod.status.as_ref()?.conditions.as_ref()?;
-    conditions.iter().find(|condition| condition.type_ == "Ready")
+    conditions.iter().find(|condition| condition.type_ == type_)
+}
+
+fn ready_condition(pod: &Pod) -> Option<&PodCondition> {
+    condition(pod, "Ready")
+}
+
+/// When it was given its node, by the server's clock.
+pub(crate) fn bound_at(pod: &Pod) -> Option<Timestamp> {
+    let bound = condition(pod, "PodScheduled").filter(|condition| condition.status == "True");
+    let bound = bound.and_then(|condition| condition.last_transition_time.as_ref());
+    bound.or(pod.metadata.creation_timestamp.as_ref()).map(|time| time.0)
+}
+
+/// The patch of a pod's status that tells why it is about to be deleted.
+pub(crate) fn disrupted(pod: &Pod, reason: &str, message: &str, at: Timestamp) -> Value {
+    let at = Timestamp::from_second(at.as_second()).unwrap_or(at);
+    json!({"metadata": {"uid": pod.metadata.uid}, "status": {"conditions": [{
+        "type": "DisruptionTarget",
+        "status": "True",
+        "reason": reason,
+        "message": message,
+        "lastTransitionTime": at.to_string(),
+    }]}})
 }
 
 pub(crate) fn is_ready(pod: &Pod) -> bool {

@@ -23,6 +23,10 @@ pub(super) struct Plan {
     /// Nodes that need a pod.
     pub(super) create: Vec<String>,
     pub(super) delete: Vec<Arc<Pod>>,
+    /// Those of `delete` that have ended, with their nodes.
+    pub(super) ended: Vec<(String, Arc<Pod>)>,
+    /// Failed pods stay until then, so that those after them don't fail as fast as they are made.
+    pub(super) look_again: Option<Duration>,
 }
 
 /// What every daemon tolerates, so that it runs on nodes in trouble too.
@@ -143,11 +147,13 @@ fn min_ready(set: &DaemonSet) -> i32 {
     set.spec.as_ref().and_then(|spec| spec.min_ready_seconds).unwrap_or(0)
 }
 
+/// `waits` tells for how long a failed pod of a node stays there yet.
 pub(super) fn plan(
     set: &DaemonSet,
     hash: &str,
     nodes: &[Arc<Node>],
     pods: &[Arc<Pod>],
+    waits: impl Fn(&str) -> Duration,
     now: Timestamp,
 ) -> Plan {
     let mut plan = Plan::default();
@@ -168,7 +174,15 @@ pub(super) fn plan(
         }
         // A failed pod gives its place to a new one; while it ends, none is made.
         let (ended, mut active): (Vec<_>, Vec<_>) = alive.into_iter().partition(|pod| has_ended(pod));
-        plan.delete.extend(ended.iter().map(|pod| (*pod).clone()));
+        for pod in ended {
+            let wait = if phase(pod) == "Failed" { waits(node) } else { Duration::ZERO };
+            if wait.is_zero() {
+                plan.delete.push(pod.clone());
+                plan.ended.push((node.to_owned(), pod.clone()));
+            } else {
+                plan.look_again = Some(plan.look_again.map_or(wait, |before| before.min(wait)));
+            }
+        }
         if here.is_empty() {
             plan.create.push(node.to_owned());
             continue;

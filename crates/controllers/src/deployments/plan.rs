@@ -201,7 +201,11 @@ fn in_proportion(
     let mut active: Vec<&ReplicaSet> =
         current.into_iter().chain(old.iter().map(|set| &**set)).filter(|set| replicas(set) > 0).collect();
     match active.as_slice() {
-        [] => return current.map(|set| size(set, wanted)).into_iter().collect(),
+        // Without a set of the present template, as while it is paused, the newest stands in.
+        [] => {
+            let newest = old.iter().map(|set| &**set).max_by_key(|set| created(set));
+            return current.or(newest).map(|set| size(set, wanted)).into_iter().collect();
+        }
         [only] => return vec![size(only, wanted)],
         _ => {}
     }

@@ -4,6 +4,8 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use k8s_openapi::ClusterResourceScope;
+use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use skiff_client::{Cache, Change, Client, DeleteOptions, Error, Object, ObjectKey, Patch};
 
@@ -15,6 +17,9 @@ type Pending<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 pub(crate) trait Kind: Send + Sync {
     /// Whether an owner reference means this kind, in any of its versions.
     fn is_named_by(&self, owner: &OwnerReference) -> bool;
+    fn is_namespaced(&self) -> bool;
+    /// What events about an object of this kind name it by.
+    fn reference(&self, metadata: &ObjectMeta) -> ObjectReference;
     fn get(&self, key: &ObjectKey) -> Option<ObjectMeta>;
     /// The object as the server has it now.
     fn fetch<'a>(&'a self, key: &'a ObjectKey) -> Pending<'a, Result<Option<ObjectMeta>, Error>>;
@@ -34,6 +39,21 @@ impl<K: Object> Kind for Kept<K> {
     fn is_named_by(&self, owner: &OwnerReference) -> bool {
         let group = owner.api_version.split_once('/').map_or("", |(group, _)| group);
         owner.kind == K::KIND && group == K::GROUP
+    }
+
+    fn is_namespaced(&self) -> bool {
+        std::any::TypeId::of::<K::Scope>() != std::any::TypeId::of::<ClusterResourceScope>()
+    }
+
+    fn reference(&self, metadata: &ObjectMeta) -> ObjectReference {
+        ObjectReference {
+            api_version: Some(K::API_VERSION.to_owned()),
+            kind: Some(K::KIND.to_owned()),
+            name: metadata.name.clone(),
+            namespace: metadata.namespace.clone(),
+            uid: metadata.uid.clone(),
+            ..ObjectReference::default()
+        }
     }
 
     fn get(&self, key: &ObjectKey) -> Option<ObjectMeta> {

@@ -1,8 +1,9 @@
 //! Decides about one object from its owners' and dependents' state.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use skiff_client::ObjectKey;
 
-use crate::owners::{is_deleting, uid};
+use crate::owners::{is_deleting, namespace, uid};
 
 pub(super) const ORPHAN: &str = "orphan";
 pub(super) const FOREGROUND: &str = "foregroundDeletion";
@@ -78,6 +79,37 @@ pub(super) fn plan(metadata: &ObjectMeta, owners: &[Owner], dependents: &[Object
     })
 }
 
+/// Where the owner is that a reference means: beside its dependent, if it is of a namespaced kind. `None`
+/// where that is nowhere, as for a dependent that is in no namespace.
+pub(super) fn owner_key(
+    reference: &OwnerReference,
+    is_namespaced: bool,
+    dependent: &ObjectMeta,
+) -> Option<ObjectKey> {
+    let own = namespace(dependent);
+    match is_namespaced {
+        true if own.is_empty() => None,
+        true => Some(ObjectKey::new(own, reference.name.clone())),
+        false => Some(ObjectKey::new("", reference.name.clone())),
+    }
+}
+
+/// What is said of a reference to who is in another namespace; `None` if its owner isn't.
+pub(super) fn foreign(
+    reference: &OwnerReference,
+    owner: &ObjectKey,
+    dependent: &ObjectMeta,
+) -> Option<String> {
+    let own = namespace(dependent);
+    (!owner.namespace.is_empty() && owner.namespace != own).then(|| {
+        let OwnerReference { api_version, kind, name, uid, .. } = reference;
+        format!(
+            "ownerRef [{api_version}/{kind}, namespace: {own}, name: {name}, uid: {uid}] does not exist in \
+             namespace {own:?}"
+        )
+    })
+}
+
 /// Whether a dependent keeps its owner until it is gone itself.
 fn blocks(dependent: &ObjectMeta, owner: &str) -> bool {
     dependent
@@ -131,6 +163,26 @@ mod tests {
         assert_eq!(plan(&two, &[Absent, Absent], &[owned("y", &[("x", true)])]), Plan::Delete("Background"));
         assert_eq!(plan(&meta(json!({"uid": "x"})), &[], &[]), Plan::Nothing);
         assert_eq!(plan(&deleted(two, &[]), &[Absent, Absent], &[]), Plan::Nothing, "it goes already");
+    }
+
+    #[test]
+    fn an_owner_is_where_its_reference_says() {
+        let reference: OwnerReference =
+            serde_json::from_value(json!({"apiVersion": "v1", "kind": "X", "name": "o", "uid": "u"}))
+                .unwrap();
+        let dependent = |namespace: Option<&str>| meta(json!({"name": "d", "namespace": namespace}));
+        let key = |is_namespaced, namespace| owner_key(&reference, is_namespaced, &dependent(namespace));
+        assert_eq!(key(true, Some("b")), Some(ObjectKey::new("b", "o")));
+        assert_eq!(key(false, Some("b")), Some(ObjectKey::new("", "o")));
+        assert_eq!(key(false, None), Some(ObjectKey::new("", "o")));
+        assert_eq!(key(true, None), None, "nobody can tell where it would be");
+        let said = |owner: &str| foreign(&reference, &ObjectKey::new(owner, "o"), &dependent(Some("b2")));
+        assert_eq!(said("b2"), None);
+        assert_eq!(said(""), None);
+        assert_eq!(
+            said("b").as_deref(),
+            Some("ownerRef [v1/X, namespace: b2, name: o, uid: u] does not exist in namespace \"b2\"")
+        );
     }
 
     #[test]

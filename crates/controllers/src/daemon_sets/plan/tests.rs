@@ -44,7 +44,7 @@ fn at() -> Timestamp {
 }
 
 fn show(set: &DaemonSet, nodes: &[Arc<Node>], pods: &[Arc<Pod>]) -> String {
-    let plan = plan(set, "new", nodes, pods, at());
+    let plan = plan(set, "new", nodes, pods, |_| Duration::ZERO, at());
     let gone: Vec<_> = plan.delete.iter().map(|pod| name(&pod.metadata)).collect();
     format!("+[{}] -[{}]", plan.create.join(" "), gone.join(" "))
 }
@@ -167,4 +167,16 @@ fn revisions_follow_the_template() {
         names(&[testing::pod("p", json!({"metadata": {"labels": {HASH: revisions::hash_of(&all[1])}}}))]),
         0
     );
+}
+
+#[test]
+fn a_failed_pod_stays_while_its_node_is_backed_off_from() {
+    let (set, nodes) = (set(json!({}), json!({})), nodes(2));
+    let pods = [pod("p1", "n1", "new", "failed"), pod("p2", "n2", "new", "failed")];
+    let waits = |node: &str| Duration::from_secs(if node == "n1" { 8 } else { 0 });
+    let plan = plan(&set, "new", &nodes, &pods, waits, at());
+    let gone = |pods: &[Arc<Pod>]| pods.iter().map(|pod| name(&pod.metadata).to_owned()).collect::<Vec<_>>();
+    assert_eq!((plan.create.len(), gone(&plan.delete)), (0, vec!["p2".to_owned()]));
+    assert_eq!(plan.ended.iter().map(|(node, _)| node.as_str()).collect::<Vec<_>>(), ["n2"]);
+    assert_eq!(plan.look_again, Some(Duration::from_secs(8)));
 }

@@ -269,6 +269,22 @@ fn a_paused_deployment_is_scaled_only() {
 }
 
 #[test]
+fn a_paused_deployment_is_scaled_up_from_nothing_though_its_template_has_changed() {
+    let mut world = World::new(deployment(0, json!({}), "one"));
+    world.settle();
+    world.set_image("two");
+    world.settle();
+    world.deployment.spec.as_mut().unwrap().paused = Some(true);
+    world.set_image("three");
+    world.set_replicas(2);
+    world.settle();
+    assert_eq!(world.show(), "0 2", "the newest there is");
+    world.deployment.spec.as_mut().unwrap().paused = None;
+    world.settle();
+    assert_eq!(world.show(), "0 0 2");
+}
+
+#[test]
 fn history_is_bounded() {
     let mut world = World::new(deployment(1, json!({}), "one"));
     world.deployment.spec.as_mut().unwrap().revision_history_limit = Some(2);
