@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use lab::{Lab, Netns, Node, PATIENCE};
 use skiff_network::probe::{self, Ear, Heard, Observed, Outcome};
 use skiff_network::{HostPort, Network, Protocol};
+use skiff_sys::nft::tracer::{Signature, Tracer};
 
 /// A sandbox as it is asked for: where it is, its address, and the node's end of its link.
 struct Pod {
@@ -69,11 +70,14 @@ fn devices_rules_translation_and_answer_are_observed_and_nothing_stays_behind() 
         let heard = Heard { protocol, token };
         let pods = [("pod a", &a), ("pod b", &b)];
         let other = || {
-            // Another connection to the same place, at the same time, is not told.
-            match protocol {
-                Protocol::Udp => drop(lab::try_udp(&a.netns.udp_socket(), &to.to_string()).unwrap()),
-                _ => drop(a.netns.tcp(&to.to_string())),
-            }
+            // Another connection to the same place, traced at the same time by somebody else, is not told.
+            let signature = match protocol {
+                Protocol::Udp => Signature::Udp(99u64.to_be_bytes()),
+                _ => Signature::Tcp(99),
+            };
+            let _tracer = node.netns.run(|| Tracer::start(signature).unwrap());
+            let outcome = probe::connect(Some(&a.netns.path()), to, Heard { protocol, token: 99 }, PATIENCE);
+            assert_eq!(outcome.outcome, "answered");
         };
         let (outcome, observed) = observe(node, &pods, &a.netns, to, heard, other);
         assert_eq!(outcome.outcome, "answered");
@@ -152,7 +156,6 @@ fn who_drops_it_is_observed_and_what_is_sent_again_is_told_once() {
 
 #[test]
 fn what_it_put_there_goes_with_whoever_put_it() {
-    use skiff_sys::nft::tracer::{Signature, Tracer};
     let netns = Netns::new();
     let tracer = netns.run(|| Tracer::start(Signature::Udp([7; 8])).unwrap());
     assert!(netns.nft().contains("table ip skiff-trace-0707070707070707"), "{}", netns.nft());

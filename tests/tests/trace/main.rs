@@ -2,6 +2,7 @@
 
 mod damage;
 mod grid;
+mod hidden;
 mod tour;
 mod words;
 

@@ -61,8 +61,10 @@ pub struct Tracer {
 /// What has come so far.
 #[derive(Debug, Default)]
 struct Seen {
-    /// Packets by the kernel's number for them.
+    /// Packets of the connection by the kernel's number for them.
     packets: HashMap<u32, Packet>,
+    /// The ends that its first packet had here, before and after translation.
+    ends: Vec<(SocketAddrV4, SocketAddrV4)>,
     /// Where packets of the connection came in: answer or not, our chain, device.
     entered: Vec<(bool, String, u32)>,
     /// Whether the packet that came in last was there before, of first packets and of answers.
@@ -183,9 +185,17 @@ impl Seen {
         let id = number(6)?;
         // The headers are told with the first rule of a base chain alone.
         if let (Some(network), Some(transport)) = (attribute(body, 8), attribute(body, 9)) {
-            self.packets.insert(id, read_headers(network, transport, signature)?);
+            // Everybody who listens in the namespace is told of every packet that is traced.
+            match read_headers(network, transport, signature, &self.ends) {
+                Some(packet) => drop(self.packets.insert(id, packet)),
+                None => drop(self.packets.remove(&id)),
+            }
         }
         let packet = *self.packets.get(&id)?;
+        let ends = (packet.source, packet.destination);
+        if !packet.answer && !self.ends.contains(&ends) {
+            self.ends.push(ends);
+        }
         if table.starts_with(TABLES) {
             if matches!(chain.as_str(), "came" | "made") && attribute(body, 3).is_some() {
                 let entered = (packet.answer, chain, number(10).unwrap_or(0));
@@ -213,16 +223,28 @@ impl Seen {
     }
 }
 
-/// Whose packet it is, if it is one of the connection's.
-fn read_headers(network: &[u8], transport: &[u8], signature: Signature) -> Option<Packet> {
+/// The packet, if it is the connection's first one or answers it. `first` are the ends of the first one so far.
+fn read_headers(
+    network: &[u8],
+    transport: &[u8],
+    signature: Signature,
+    first: &[(SocketAddrV4, SocketAddrV4)],
+) -> Option<Packet> {
     let word = |header: &[u8], at: usize| <[u8; 4]>::try_from(header.get(at..at + 4)?).ok();
     let port = |at: usize| Some(u16::from_be_bytes(transport.get(at..at + 2)?.try_into().ok()?));
-    let answer = match signature {
-        Signature::Tcp(sequence) => word(transport, 4)? != sequence.to_be_bytes(),
-        Signature::Udp(token) => transport.get(8..16) != Some(token.as_slice()),
-    };
     let end = |ip: usize, at: usize| Some(SocketAddrV4::new(Ipv4Addr::from(word(network, ip)?), port(at)?));
-    Some(Packet { answer, source: end(12, 0)?, destination: end(16, 2)? })
+    let (source, destination) = (end(12, 0)?, end(16, 2)?);
+    let (protocol, answer) = match signature {
+        Signature::Tcp(sequence) => {
+            let (sent, answered) = (word(transport, 4)?, word(transport, 8)?);
+            let answers = answered == sequence.wrapping_add(1).to_be_bytes();
+            (TCP, if sent == sequence.to_be_bytes() { Some(false) } else { answers.then_some(true) })
+        }
+        Signature::Udp(token) if transport.get(8..16) == Some(token.as_slice()) => (UDP, Some(false)),
+        Signature::Udp(_) => (UDP, first.contains(&(destination, source)).then_some(true)),
+    };
+    let answer = answer.filter(|_| network.get(9) == Some(&protocol))?;
+    Some(Packet { answer, source, destination })
 }
 
 #[cfg(test)]
@@ -239,5 +261,31 @@ mod tests {
                 messages(writer.as_bytes()).for_each(|message| drop(seen.read(message, signature)));
             }
         });
+    }
+    #[test]
+    fn packets_of_other_connections_are_not_its_own() {
+        let mut network = [0u8; 20];
+        (network[9], network[12], network[16]) = (TCP, 10, 11);
+        let mut transport = [0u8; 20];
+        (transport[1], transport[3]) = (1, 2);
+        transport[4..8].copy_from_slice(&7u32.to_be_bytes());
+        let tcp = |network: &[u8], transport: &[u8]| {
+            read_headers(network, transport, Signature::Tcp(7), &[]).map(|packet| packet.answer)
+        };
+        assert_eq!(tcp(&network, &transport), Some(false));
+        transport[7] = 9;
+        assert_eq!(tcp(&network, &transport), None);
+        transport[11] = 8;
+        assert_eq!(tcp(&network, &transport), Some(true));
+        network[9] = UDP;
+        assert_eq!(tcp(&network, &transport), None);
+        let signature = Signature::Udp(*b"0123456\0");
+        transport[8..16].copy_from_slice(b"0123456\0");
+        let first = read_headers(&network, &transport, signature, &[]).unwrap();
+        assert!(!first.answer);
+        transport[8] = 0;
+        assert!(read_headers(&network, &transport, signature, &[]).is_none());
+        let turned = [(first.destination, first.source)];
+        assert!(read_headers(&network, &transport, signature, &turned).unwrap().answer);
     }
 }
