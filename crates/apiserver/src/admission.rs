@@ -11,7 +11,7 @@ use crate::metadata;
 use crate::node_access::restriction::{self, Written};
 use crate::resources::{Cx, Resource, find};
 use crate::server::Inner;
-use crate::{host_ports, pod_security};
+use crate::{external_ips, host_ports, pod_security};
 
 /// How long pods stay on a node that is not ready or not reachable.
 const TOLERATION_SECONDS: i64 = 300;
@@ -71,7 +71,28 @@ pub(crate) fn validate(
 ) -> Result<(), StatusError> {
     pod_security::validate(cx, row, object, old)?;
     host_ports::warn(cx, row, object, old);
-    Ok(())
+    external_ips::warn(cx, row, object, old);
+    one_default_priority(cx, row, object)
+}
+
+/// Of all priority classes one may be the default.
+fn one_default_priority(cx: &Cx<'_>, row: &Resource, object: &Value) -> Result<(), StatusError> {
+    if row.storage != "priorityclasses" || object["globalDefault"] != json!(true) {
+        return Ok(());
+    }
+    let name = metadata::text(object, "name");
+    let view = cx.server.caches.of(row).view(0);
+    let others = view.objects.values().filter(|other| *other.key != *cx.key).map(|other| other.value(row));
+    let taken = others.into_iter().find(|other| other["globalDefault"] == json!(true));
+    match taken {
+        None => Ok(()),
+        Some(other) => {
+            let other = metadata::text(&other, "name");
+            let why =
+                format!("PriorityClass {other} is already marked as default. Only one default can exist");
+            Err(StatusError::forbidden(row.group_resource(), name, &why))
+        }
+    }
 }
 
 /// Before a deletion: some namespaces stay, and nodes delete only what is theirs.

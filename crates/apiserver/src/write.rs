@@ -190,12 +190,6 @@ pub(crate) async fn create(
         let key: Arc<str> = stored.key(namespace, &name).into();
         let cx = Cx { server, who: &call.who, subresource: "", key: &key, notes: &call.notes };
         admission::create(&cx, stored, row, namespace, &mut value).await?;
-        if !name.is_empty() && server.caches.of(stored).get(&key).is_some() {
-            if generated && attempt < GENERATED_NAME_ATTEMPTS {
-                continue;
-            }
-            return Err(StatusError::already_exists(row.group_resource(), &name));
-        }
         strategy.prepare_create(&cx, &mut value)?;
         let mut faults = metadata::validate_create(stored, strategy, &value);
         faults.extend(validation::create(stored, &value));
@@ -205,6 +199,12 @@ pub(crate) async fn create(
         }
         validation::warn(&cx, stored, &value);
         admission::validate(&cx, row, &value, None)?;
+        if !name.is_empty() && server.caches.of(stored).get(&key).is_some() {
+            if generated && attempt < GENERATED_NAME_ATTEMPTS {
+                continue;
+            }
+            return Err(StatusError::already_exists(row.group_resource(), &name));
+        }
         let taken = strategy.allocate(&cx, &mut value, None)?;
         let object = made(stored, &key, 0, &value)?;
         if call.dry_run {

@@ -56,6 +56,34 @@ async fn discovery_comes_in_both_forms() {
 }
 
 #[tokio::test]
+async fn of_priority_classes_one_is_the_default() {
+    let api = Api::new().await;
+    let path = "/apis/scheduling.k8s.io/v1/priorityclasses";
+    let class =
+        |name: &str, default: bool| json!({"metadata": {"name": name}, "value": 1, "globalDefault": default});
+    api.ok(Method::POST, path, class("a", true)).await;
+    api.ok(Method::POST, path, class("b", false)).await;
+    assert_eq!(
+        api.refused(Method::POST, path, class("c", true), 403).await,
+        "priorityclasses.scheduling.k8s.io \"c\" is forbidden: PriorityClass a is already marked as default. Only \
+         one default can exist"
+    );
+    let mut own = api.ok(Method::GET, &format!("{path}/a"), Value::Null).await;
+    own["description"] = "still the default".into();
+    api.ok(Method::PUT, &format!("{path}/a"), own).await;
+}
+
+#[tokio::test]
+async fn what_is_wrong_is_told_before_that_its_name_is_taken() {
+    let api = Api::new().await;
+    api.ok(Method::POST, MAPS, json!({"metadata": {"name": "m"}})).await;
+    let wrong = json!({"metadata": {"name": "m"}, "data": {"bad key!": "x"}});
+    let refusal = api.refused(Method::POST, MAPS, wrong, 422).await;
+    assert!(refusal.starts_with("ConfigMap \"m\" is invalid: data[bad key!]: Invalid value"), "{refusal}");
+    api.refused(Method::POST, MAPS, json!({"metadata": {"name": "m"}}), 409).await;
+}
+
+#[tokio::test]
 async fn a_dry_run_changes_nothing() {
     let api = Api::new().await;
     api.ok(Method::POST, &format!("{MAPS}?dryRun=All"), json!({"metadata": {"name": "m"}})).await;
