@@ -22,7 +22,7 @@ pub(super) fn pod(spec: &At<'_>, faults: &mut Vec<Cause>) {
     choice(&context.get("fsGroupChangePolicy"), &["Always", "OnRootMismatch"], faults);
     choice(&context.get("supplementalGroupsPolicy"), &["Merge", "Strict"], faults);
     choice(&context.get("seLinuxChangePolicy"), &["MountOption", "Recursive"], faults);
-    sysctls(&context.get("sysctls"), faults);
+    sysctls(&context.get("sysctls"), spec, faults);
     seccomp(&context.get("seccompProfile"), faults);
     apparmor(&context.get("appArmorProfile"), faults);
     windows(spec, &context, faults);
@@ -77,7 +77,7 @@ fn id(place: &At<'_>, faults: &mut Vec<Cause>) {
     }
 }
 
-fn sysctls(sysctls: &At<'_>, faults: &mut Vec<Cause>) {
+fn sysctls(sysctls: &At<'_>, spec: &At<'_>, faults: &mut Vec<Cause>) {
     let mut seen = BTreeSet::new();
     for sysctl in sysctls.items() {
         let name = sysctl.get("name");
@@ -90,6 +90,24 @@ fn sysctls(sysctls: &At<'_>, faults: &mut Vec<Cause>) {
         } else if !seen.insert(name.text()) {
             faults.push(Cause::duplicate(name.path.clone(), name.text()));
         }
+        // The node's own would be set for all its pods.
+        if let Some(shared) = namespace_field(name.text()).filter(|field| spec.get(field).is_true()) {
+            let detail = format!("may not be specified when '{shared}' is true");
+            faults.push(Cause::invalid(name.path.clone(), name.text(), detail));
+        }
+    }
+}
+
+/// The field by which a pod shares with its node what a sysctl belongs to.
+fn namespace_field(sysctl: &str) -> Option<&'static str> {
+    const OF_IPC: [&str; 3] = ["kernel.shm", "kernel.msg", "fs.mqueue."];
+    let name = sysctl.replace('/', ".");
+    if name.starts_with("net.") {
+        Some("hostNetwork")
+    } else if name == "kernel.sem" || OF_IPC.iter().any(|prefix| name.starts_with(prefix)) {
+        Some("hostIPC")
+    } else {
+        None
     }
 }
 

@@ -64,27 +64,74 @@ fn source(source: &At<'_>, kind: &str, faults: &mut Vec<Cause>) {
         "secret" => keyed(source, "secretName", faults),
         "downwardAPI" => {
             mode(&source.get("defaultMode"), faults);
-            for item in source.get("items").items() {
-                relative(&item.get("path"), faults);
-                mode(&item.get("mode"), faults);
-                let count =
-                    ["fieldRef", "resourceFieldRef"].iter().filter(|kind| item.get(kind).is_there()).count();
-                if count == 0 {
-                    faults.push(Cause::required(
-                        item.path.clone(),
-                        "one of fieldRef and resourceFieldRef is required",
-                    ));
-                } else if count == 2 {
-                    faults.push(Cause::invalid(
-                        item.path.clone(),
-                        "resource",
-                        "fieldRef and resourceFieldRef can not be specified simultaneously",
-                    ));
+            downward(source, faults);
+        }
+        "projected" => projected(source, faults),
+        _ => {}
+    }
+}
+
+fn downward(source: &At<'_>, faults: &mut Vec<Cause>) {
+    for item in source.get("items").items() {
+        relative(&item.get("path"), faults);
+        mode(&item.get("mode"), faults);
+        let count = ["fieldRef", "resourceFieldRef"].iter().filter(|kind| item.get(kind).is_there()).count();
+        if count == 0 {
+            faults
+                .push(Cause::required(item.path.clone(), "one of fieldRef and resourceFieldRef is required"));
+        } else if count == 2 {
+            faults.push(Cause::invalid(
+                item.path.clone(),
+                "resource",
+                "fieldRef and resourceFieldRef can not be specified simultaneously",
+            ));
+        }
+    }
+}
+
+/// Several sources in one directory, where each path is one source's.
+fn projected(volume: &At<'_>, faults: &mut Vec<Cause>) {
+    mode(&volume.get("defaultMode"), faults);
+    let mut paths = BTreeSet::new();
+    for source in volume.get("sources").items() {
+        let kinds = ["secret", "configMap", "downwardAPI", "serviceAccountToken", "clusterTrustBundle"];
+        let given: Vec<&str> = kinds.into_iter().filter(|kind| source.get(kind).is_there()).collect();
+        if given.len() > 1 {
+            faults.push(Cause::forbidden(source.path.clone(), "may not specify more than 1 volume type"));
+        }
+        for kind in given {
+            let part = source.get(kind);
+            match kind {
+                "secret" | "configMap" => keyed(&part, "name", faults),
+                "downwardAPI" => downward(&part, faults),
+                "serviceAccountToken" => token(&part, faults),
+                _ => {}
+            }
+            let own = part.get("path");
+            let own = (!own.is_empty()).then_some(own);
+            for path in own.into_iter().chain(part.get("items").items().map(|item| item.get("path"))) {
+                if !path.is_empty() && !paths.insert(path.text().to_owned()) {
+                    let detail = "conflicting duplicate paths";
+                    faults.push(Cause::invalid(part.path.clone(), path.text(), detail));
                 }
             }
         }
-        _ => {}
     }
+}
+
+fn token(token: &At<'_>, faults: &mut Vec<Cause>) {
+    const SECONDS_MIN: i64 = 600;
+    let seconds = token.get("expirationSeconds");
+    if let Some(number) = seconds.number() {
+        if number < SECONDS_MIN {
+            let detail = "may not specify a duration less than 10 minutes";
+            faults.push(Cause::invalid(seconds.path, number, detail));
+        } else if number > 1 << 32 {
+            let detail = "may not specify a duration larger than 2^32 seconds";
+            faults.push(Cause::invalid(seconds.path, number, detail));
+        }
+    }
+    relative(&token.get("path"), faults);
 }
 
 fn keyed(source: &At<'_>, name: &str, faults: &mut Vec<Cause>) {

@@ -549,6 +549,70 @@ fn mounts_are_of_volumes_that_are_there() {
 }
 
 #[test]
+fn projected_volumes_are_judged_source_by_source() {
+    let volume = |sources: Value| json!({"volumes": [{"name": "v", "projected": {"sources": sources}}]});
+    let token = |token: Value| volume(json!([{"serviceAccountToken": token}]));
+    let at = "spec.volumes[0].projected.sources[0]";
+    spec(&[
+        (token(json!({"path": "t", "expirationSeconds": 600})), ""),
+        (
+            token(json!({"path": "t", "expirationSeconds": 599})),
+            &format!(
+                "{at}.serviceAccountToken.expirationSeconds: Invalid value: 599: may not specify a duration less \
+                 than 10 minutes"
+            ),
+        ),
+        (
+            token(json!({"path": "t", "expirationSeconds": 4_294_967_297_i64})),
+            &format!(
+                "{at}.serviceAccountToken.expirationSeconds: Invalid value: 4294967297: may not specify a duration \
+                 larger than 2^32 seconds"
+            ),
+        ),
+        (
+            token(json!({"path": "../t"})),
+            &format!("{at}.serviceAccountToken.path: Invalid value: \"../t\": must not contain '..'"),
+        ),
+        (token(json!({})), &format!("{at}.serviceAccountToken.path: Required value")),
+        (volume(json!([{"secret": {}}])), &format!("{at}.secret.name: Required value")),
+        (
+            volume(json!([{"secret": {"name": "s"}, "configMap": {"name": "c"}}])),
+            &format!("{at}: Forbidden: may not specify more than 1 volume type"),
+        ),
+        (
+            volume(json!([{"serviceAccountToken": {"path": "a"}},
+                {"configMap": {"name": "c", "items": [{"key": "k", "path": "a"}]}}])),
+            "spec.volumes[0].projected.sources[1].configMap: Invalid value: \"a\": conflicting duplicate paths",
+        ),
+    ]);
+}
+
+#[test]
+fn sysctls_of_what_is_the_nodes_are_refused() {
+    let sysctl = |name: &str, shared: &str| json!({shared: true, "securityContext": {"sysctls": [{"name": name, "value": "1"}]}});
+    let refused = |name: &str, field: &str| {
+        format!(
+            "spec.securityContext.sysctls[0].name: Invalid value: \"{name}\": may not be specified when '{field}' \
+             is true"
+        )
+    };
+    spec(&[
+        (
+            sysctl("net.ipv4.tcp_syncookies", "hostNetwork"),
+            &refused("net.ipv4.tcp_syncookies", "hostNetwork"),
+        ),
+        (
+            sysctl("net/ipv4/tcp_syncookies", "hostNetwork"),
+            &refused("net/ipv4/tcp_syncookies", "hostNetwork"),
+        ),
+        (sysctl("kernel.shm_rmid_forced", "hostIPC"), &refused("kernel.shm_rmid_forced", "hostIPC")),
+        (sysctl("kernel.sem", "hostIPC"), &refused("kernel.sem", "hostIPC")),
+        (sysctl("kernel.shm_rmid_forced", "hostNetwork"), ""),
+        (sysctl("net.ipv4.tcp_syncookies", "hostIPC"), ""),
+    ]);
+}
+
+#[test]
 fn volumes_have_one_source() {
     let volume = |volume: Value| json!({"volumes": [volume]});
     let item = |path: &str| json!({"key": "k", "path": path});
