@@ -96,8 +96,23 @@ mod tests {
 
     use super::*;
 
+    const ALONE: &str = "SKIFF_TEST_HANDS_A_LOCK_ON";
+
+    /// Runs itself once more, alone: what other tests start meanwhile would be handed the lock as well.
     #[test]
     fn a_directory_is_taken_until_the_last_that_it_was_handed_on_to_has_ended() {
+        if std::env::var_os(ALONE).is_some() {
+            return until_the_last_has_ended();
+        }
+        let test = "in_use::tests::a_directory_is_taken_until_the_last_that_it_was_handed_on_to_has_ended";
+        let mut alone = Command::new(std::env::current_exe().expect("this program"));
+        alone.args([test, "--exact", "--nocapture"]).env(ALONE, "1").stdin(Stdio::null());
+        let output = alone.output().expect("it starts");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        assert!(String::from_utf8_lossy(&output.stdout).contains("1 passed"), "{output:?}");
+    }
+
+    fn until_the_last_has_ended() {
         let dir = tempfile::tempdir().expect("a directory");
         let data = dir.path().join("data");
         check(&data).expect("nobody has it");
