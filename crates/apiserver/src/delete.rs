@@ -180,7 +180,11 @@ async fn delete_one(
     .await
 }
 
-fn check_preconditions(current: &Object, row: &Resource, options: &DeleteOptions) -> Result<(), StatusError> {
+pub(crate) fn check_preconditions(
+    current: &Object,
+    row: &Resource,
+    options: &DeleteOptions,
+) -> Result<(), StatusError> {
     let Some(wanted) = &options.preconditions else { return Ok(()) };
     if let Some(uid) = &wanted.uid
         && **uid != *current.uid

@@ -13,8 +13,8 @@ use crate::stats::{Bar, Figure};
 
 const OVER: Duration = Duration::from_secs(60);
 
-/// Time for what a start leaves behind to settle: leases, first heartbeats, the allocator.
-pub(crate) const SETTLE: Duration = Duration::from_secs(15);
+/// Time for what a start leaves behind to settle: leases, first heartbeats, memory that is given back.
+pub(crate) const SETTLE: Duration = Duration::from_secs(35);
 
 pub(crate) async fn measure(cluster: &Cluster) -> anyhow::Result<Vec<Figure>> {
     let target = cluster.target()?;
