@@ -10,6 +10,7 @@ mod answer;
 mod forward;
 mod records;
 mod server;
+mod sources;
 #[cfg(test)]
 mod tests;
 

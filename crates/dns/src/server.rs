@@ -1,7 +1,7 @@
 //! The sockets: UDP and TCP on one address, everything bounded.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -11,21 +11,22 @@ use hickory_proto::rr::RecordType;
 use parking_lot::RwLock;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
-use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tracing::debug;
 
 use crate::answer::{Answer, UDP_BYTES_MAX, Zone, encode, refuse, response_to};
 use crate::forward::{PATIENCE, Servers, Transport, ask};
 use crate::records::Records;
+use crate::sources::Sources;
 
-/// Questions that wait for other servers.
+/// Questions that wait for other servers, in all and of one client.
 const FORWARDS_MAX: usize = 512;
-const CONNECTIONS_MAX: usize = 128;
+const FORWARDS_PER_SOURCE_MAX: usize = 64;
+const CONNECTIONS_MAX: usize = 512;
+const CONNECTIONS_PER_SOURCE_MAX: usize = 16;
 /// A question has one name; this leaves room for options.
 const REQUEST_BYTES_MAX: usize = 4096;
 const HEADER_BYTES: usize = 12;
-/// A silent connection is closed after this.
 const CONNECTION_IDLE: Duration = Duration::from_secs(10);
 
 /// What all requests share.
@@ -34,10 +35,13 @@ pub(crate) struct Shared {
     pub forwarders: Servers,
     /// With each of them.
     pub patience: Duration,
+    /// A silent connection is closed after this.
+    pub idle: Duration,
     pub records: RwLock<Records>,
     /// The records have been complete once. Before that a name may exist that isn't known yet.
     pub ready: std::sync::atomic::AtomicBool,
-    forwards: Semaphore,
+    forwards: Sources,
+    connections: Sources,
     turn: AtomicUsize,
 }
 
@@ -47,9 +51,11 @@ impl Shared {
             zone,
             forwarders,
             patience: PATIENCE,
+            idle: CONNECTION_IDLE,
             records: RwLock::new(records),
             ready: false.into(),
-            forwards: Semaphore::new(FORWARDS_MAX),
+            forwards: Sources::new(FORWARDS_MAX, FORWARDS_PER_SOURCE_MAX),
+            connections: Sources::new(CONNECTIONS_MAX, CONNECTIONS_PER_SOURCE_MAX),
             turn: AtomicUsize::new(0),
         }
     }
@@ -71,10 +77,15 @@ impl Shared {
     }
 
     /// Asks the forwarders where need be.
-    async fn finish(&self, request: &Message, answer: Answer, transport: Transport) -> Message {
+    async fn finish(
+        &self,
+        request: &Message,
+        answer: Answer,
+        (client, transport): (IpAddr, Transport),
+    ) -> Message {
         match answer {
             Answer::Done(response) => response,
-            Answer::Elsewhere { without } => match self.ask(request, transport).await {
+            Answer::Elsewhere { without } => match self.ask(request, client, transport).await {
                 Some(mut response) => {
                     response.metadata.recursion_available = true;
                     response
@@ -87,7 +98,7 @@ impl Shared {
                 inner.metadata.recursion_desired = true;
                 inner.add_query(Query::query(target, query.query_type()));
                 // The alias alone is still an answer, which the client may follow by itself.
-                if let Some(found) = self.ask(&inner, Transport::Tcp).await {
+                if let Some(found) = self.ask(&inner, client, Transport::Tcp).await {
                     begun.metadata.response_code = found.metadata.response_code;
                     begun.add_answers(found.answers);
                     begun.metadata.authoritative = false;
@@ -97,9 +108,9 @@ impl Shared {
         }
     }
 
-    async fn ask(&self, request: &Message, transport: Transport) -> Option<Message> {
+    async fn ask(&self, request: &Message, client: IpAddr, transport: Transport) -> Option<Message> {
         // Too many wait already: a refusal now is better than an answer too late.
-        let _permit = self.forwards.try_acquire().ok()?;
+        let _place = self.forwards.enter(client)?;
         ask(&self.forwarders.now(), self.patience, request, transport).await
     }
 
@@ -176,7 +187,7 @@ async fn serve_udp(shared: &Arc<Shared>, socket: Arc<UdpSocket>) -> io::Error {
         if shared.needs_others(&answer) && waiting.len() < FORWARDS_MAX {
             let (shared, socket) = (shared.clone(), socket.clone());
             waiting.spawn(async move {
-                let response = shared.finish(&request, answer, Transport::Udp).await;
+                let response = shared.finish(&request, answer, (client.ip(), Transport::Udp)).await;
                 send(&socket, response, bytes_max, client).await;
             });
             continue;
@@ -199,14 +210,14 @@ async fn send(socket: &UdpSocket, response: Message, bytes_max: usize, client: S
 async fn serve_tcp(shared: &Arc<Shared>, listener: TcpListener) -> io::Error {
     let mut connections = JoinSet::new();
     loop {
-        while connections.len() >= CONNECTIONS_MAX {
-            connections.join_next().await;
-        }
         match listener.accept().await {
             Ok((stream, client)) => {
+                // One too many is closed at once: others are not to wait behind it.
+                let Some(place) = shared.connections.enter(client.ip()) else { continue };
                 let shared = shared.clone();
                 connections.spawn(async move {
-                    if let Err(error) = serve_connection(&shared, stream).await {
+                    let _place = place;
+                    if let Err(error) = serve_connection(&shared, stream, client.ip()).await {
                         debug!(%client, %error, "connection ended");
                     }
                 });
@@ -225,7 +236,7 @@ async fn serve_tcp(shared: &Arc<Shared>, listener: TcpListener) -> io::Error {
     }
 }
 
-async fn serve_connection(shared: &Shared, mut stream: TcpStream) -> io::Result<()> {
+async fn serve_connection(shared: &Shared, mut stream: TcpStream, client: IpAddr) -> io::Result<()> {
     let silent = |_| io::Error::from(io::ErrorKind::TimedOut);
     loop {
         let request = async {
@@ -242,15 +253,15 @@ async fn serve_connection(shared: &Shared, mut stream: TcpStream) -> io::Result<
             stream.read_exact(&mut packet).await?;
             io::Result::Ok(Some(packet))
         };
-        let Some(packet) = tokio::time::timeout(CONNECTION_IDLE, request).await.map_err(silent)?? else {
+        let Some(packet) = tokio::time::timeout(shared.idle, request).await.map_err(silent)?? else {
             return Ok(());
         };
         let Some((request, answer)) = shared.begin(&packet) else { return Ok(()) };
-        let response = shared.finish(&request, answer, Transport::Tcp).await;
+        let response = shared.finish(&request, answer, (client, Transport::Tcp)).await;
         let bytes = encode(shared.rotated(response), usize::from(u16::MAX)).unwrap_or_default();
         let length = u16::try_from(bytes.len()).map_err(io::Error::other)?;
         let reply = [&length.to_be_bytes()[..], &bytes].concat();
-        tokio::time::timeout(CONNECTION_IDLE, stream.write_all(&reply)).await.map_err(silent)??;
+        tokio::time::timeout(shared.idle, stream.write_all(&reply)).await.map_err(silent)??;
     }
 }
 

@@ -66,7 +66,9 @@ impl Running {
         let forwarders = Forwarders::These(forwarders);
         let config = Config { listen: ([127, 0, 0, 1], 0).into(), zone: zone.into(), forwarders };
         let mut server = Server::bind(config, caches.clone()).await.unwrap();
-        Arc::get_mut(&mut server.shared).expect("nobody shares it yet").patience = patience;
+        let shared = Arc::get_mut(&mut server.shared).expect("nobody shares it yet");
+        // No test is to pass because a connection was ended by its time.
+        (shared.patience, shared.idle) = (patience, FOR_EVER);
         let address = server.address();
         let (stop, stopped) = oneshot::channel();
         let task = tokio::spawn(server.run(async {
@@ -248,5 +250,33 @@ async fn an_address_in_use_is_named() {
     };
     let said = Server::bind(config, server.caches.clone()).await.err().unwrap().to_string();
     assert_eq!(said, format!("cannot listen on {} (TCP)", server.address));
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn who_holds_connections_without_a_word_stops_nobody_else() {
+    let server = Running::start("cluster.local", vec![], vec![("web", "10.96.0.7")]).await;
+    let question = request(WEB, RecordType::A);
+    server.until(&question, is_ok).await;
+    let mut silent = Vec::new();
+    // More than there is room for; those beyond the client's share are closed.
+    for _ in 0..600 {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind(([127, 0, 0, 2], 0).into()).unwrap();
+        silent.extend(socket.connect(server.address).await);
+    }
+    let asking = async {
+        let mut stream = TcpStream::connect(server.address).await.unwrap();
+        let bytes = question.to_vec().unwrap();
+        let length = u16::try_from(bytes.len()).unwrap().to_be_bytes();
+        stream.write_all(&[&length[..], &bytes].concat()).await.unwrap();
+        let length = stream.read_u16().await.unwrap();
+        let mut answer = vec![0; usize::from(length)];
+        stream.read_exact(&mut answer).await.unwrap();
+        Message::from_vec(&answer).unwrap()
+    };
+    let answer = tokio::time::timeout(HANGS, asking).await.expect("an answer");
+    assert_eq!(first(&answer), "10.96.0.7");
+    drop(silent);
     server.stop().await;
 }
