@@ -20,7 +20,7 @@ use skiff_sys::nft::{self, Contents, Ruleset};
 use skiff_sys::private;
 
 use crate::schema::{self, Ranges};
-use crate::state::{PortKey, State, key};
+use crate::state::{PortKey, State, Targets, key};
 use crate::walk::{self, Asked, SandboxAt, Walk, Way};
 use crate::{Attachment, Cidr, Error, HostPort, HostPortConflict, Network, Protocol, Route, listeners};
 
@@ -45,6 +45,19 @@ pub struct Config {
     pub mtu: u32,
     /// A directory, created if need be, for what survives a restart.
     pub state_dir: PathBuf,
+    /// What the node itself serves on its addresses: no host port takes these.
+    pub own_ports: Vec<(Protocol, u16)>,
+}
+
+impl Config {
+    /// The ports of sandboxes that lead there: all but the node's own, and none of a service's address.
+    fn targets(&self, state: &State) -> Targets {
+        let mut targets = state.port_targets();
+        targets.retain(|(address, protocol, port), _| {
+            !self.service_cidr.contains(*address) && !self.own_ports.contains(&(*protocol, *port))
+        });
+        targets
+    }
 }
 
 /// The network of this node. Calls for different sandboxes may be made side by side; those for one sandbox
@@ -187,7 +200,7 @@ fn start(config: Config, ruleset: Arc<Ruleset>) -> Result<LocalNetwork, Error> {
         services: config.service_cidr,
     });
     // The guard first: the bridge is about to route 127/8.
-    let elements = schema::elements(&state);
+    let elements = schema::elements(&state, &config.targets(&state));
     ruleset.define(schema::PART, rules, Contents { elements, ..Contents::default() })?;
     set_up_bridge(&links, &config, gateway, mtu)?;
     let inner = Inner {
@@ -312,7 +325,10 @@ impl Inner {
             state.allocate(sandbox, self.config.pod_cidr)?;
             state.write(&self.state_file)?;
             kernel.state = state;
-            self.ruleset.replace(schema::PART, schema::elements(&kernel.state))?;
+            self.ruleset.replace(
+                schema::PART,
+                schema::elements(&kernel.state, &self.config.targets(&kernel.state)),
+            )?;
         }
         attachment(&kernel.state, sandbox).ok_or_else(|| Error::NotAttached(sandbox.into()))
     }
@@ -328,7 +344,9 @@ impl Inner {
         state.sandboxes.remove(sandbox);
         state.write(&self.state_file)?;
         kernel.state = state;
-        Ok(self.ruleset.replace(schema::PART, schema::elements(&kernel.state))?)
+        Ok(self
+            .ruleset
+            .replace(schema::PART, schema::elements(&kernel.state, &self.config.targets(&kernel.state)))?)
     }
 
     fn set_host_ports(&self, sandbox: &str, ports: &[HostPort]) -> Result<Vec<HostPortConflict>, Error> {
@@ -347,7 +365,8 @@ impl Inner {
         state.set_ports(sandbox, ports)?;
         state.write(&self.state_file)?;
         kernel.state = state;
-        self.ruleset.replace(schema::PART, schema::elements(&kernel.state))?;
+        self.ruleset
+            .replace(schema::PART, schema::elements(&kernel.state, &self.config.targets(&kernel.state)))?;
         self.forget_flows(&kernel, &kernel.state, before.iter().chain(ports).map(key).collect())
     }
 
@@ -360,7 +379,7 @@ impl Inner {
             return Ok(());
         }
         let own: BTreeSet<Ipv4Addr> = kernel.links.addresses()?.into_iter().map(|this| this.ip).collect();
-        let targets = state.port_targets();
+        let targets = self.config.targets(state);
         let stale = |flow: &Flow| {
             let concerned = changed.iter().any(|(address, protocol, port)| {
                 protocol.number() == flow.protocol

@@ -2,7 +2,7 @@
 //!
 //! Rules are fixed for as long as the node's ranges are; host ports, sandboxes and nodes are elements.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::net::Ipv4Addr;
 
 use skiff_sys::nft::{
@@ -11,7 +11,7 @@ use skiff_sys::nft::{
 };
 
 use crate::Cidr;
-use crate::state::{PortKey, State};
+use crate::state::{PortKey, State, Targets};
 
 /// The name of this part of the ruleset.
 pub const PART: &str = "network";
@@ -148,17 +148,17 @@ fn leaving(ranges: &Ranges<'_>) -> Vec<Rule> {
 }
 
 /// The elements that follow from what is attached.
-pub(crate) fn elements(state: &State) -> Elements {
+pub(crate) fn elements(state: &State, targets: &Targets) -> Elements {
     let hairpin =
         state.sandboxes.values().map(|this| (Key::EMPTY.address(this.ip).address(this.ip), Datum::Member));
-    vec![(HOST_PORTS, host_port_elements(&state.port_targets())), (HAIRPIN, hairpin.collect())]
+    vec![(HOST_PORTS, host_port_elements(targets)), (HAIRPIN, hairpin.collect())]
 }
 
 pub(crate) fn node_elements(nodes: impl Iterator<Item = Ipv4Addr>) -> Elements {
     vec![(NODES, nodes.map(|ip| (Key::EMPTY.address(ip), Datum::Member)).collect())]
 }
 
-fn host_port_elements(targets: &BTreeMap<PortKey, (Ipv4Addr, u16)>) -> HashMap<Key, Datum> {
+fn host_port_elements(targets: &Targets) -> HashMap<Key, Datum> {
     let element = |((address, protocol, port), target): (&PortKey, &(Ipv4Addr, u16))| {
         let key = Key::EMPTY.address(*address).protocol(protocol.number()).port(*port);
         (key, Datum::Data(Key::EMPTY.address(target.0).port(target.1)))

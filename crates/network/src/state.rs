@@ -100,14 +100,17 @@ impl State {
         Ok(())
     }
 
-    /// Where each port of the node leads.
-    pub(crate) fn port_targets(&self) -> BTreeMap<PortKey, (Ipv4Addr, u16)> {
+    /// Where each port of the node would lead.
+    pub(crate) fn port_targets(&self) -> Targets {
         let mut sandboxes: Vec<&Sandbox> = self.sandboxes.values().collect();
         sandboxes.sort_by_key(|this| this.turn);
         let ports = sandboxes.iter().flat_map(|this| this.ports.iter().map(|port| (this.ip, port)));
         ports.map(|(ip, port)| (key(port), (ip, port.container_port))).collect()
     }
 }
+
+/// Where ports of a node lead.
+pub(crate) type Targets = BTreeMap<PortKey, (Ipv4Addr, u16)>;
 
 pub(crate) fn key(port: &HostPort) -> PortKey {
     (port.host_ip, port.protocol, port.host_port)

@@ -62,6 +62,31 @@ fn a_host_port_that_is_gone_refuses_and_leaves_no_rule() {
     assert_eq!(node.netns.rules(), before);
 }
 
+/// 10250 is the agent's: whatever a sandbox is given, its connections stay where they were, and so do those to
+/// the cluster's DNS.
+#[test]
+fn no_host_port_takes_what_the_node_itself_serves() {
+    let lab = Lab::new(1);
+    let node = &lab.nodes[0];
+    node.block_on(node.network.add_local_address(ip("10.96.0.10"))).unwrap();
+    let (a, _) = node.sandbox("a");
+    let (b, _) = node.sandbox("b");
+    let _servers = [
+        node.netns.serve_tcp("10.100.0.2:10250", "the agent"),
+        node.netns.serve_tcp("10.96.0.10:53", "the DNS"),
+        a.serve_tcp("0.0.0.0:80", "a"),
+    ];
+    let dns = HostPort { host_ip: ip("10.96.0.10"), ..port(53, 80) };
+    let own = HostPort { host_ip: node.ip, ..port(10250, 80) };
+    set(node, "a", &[port(10250, 80), own, dns, port(9000, 80)]);
+    for from in [&lab.router, &node.netns] {
+        assert!(from.tcp("10.100.0.2:10250").starts_with("the agent "));
+        assert!(from.tcp("10.100.0.2:9000").starts_with("a "), "others lead there");
+    }
+    assert!(b.tcp("10.100.0.2:10250").starts_with("the agent "));
+    assert!(b.tcp("10.96.0.10:53").starts_with("the DNS "));
+}
+
 #[test]
 fn the_address_of_a_host_port_is_honoured() {
     let lab = Lab::new(1);

@@ -5,7 +5,7 @@ mod lab;
 use std::time::Instant;
 
 use lab::{Lab, Netns, cidr};
-use skiff_network::{Config, Error, LocalNetwork, Network};
+use skiff_network::{Config, Error, LocalNetwork, Network, Protocol};
 
 #[test]
 fn a_hundred_sandboxes_come_and_go() {
@@ -39,6 +39,7 @@ fn a_full_range_is_an_error_that_names_it() {
         bridge: "small".into(),
         pod_cidr: cidr("10.244.9.0/29"),
         state_dir: state.path().to_owned(),
+        own_ports: vec![(Protocol::Tcp, 10250)],
         ..node.config.clone()
     };
     let network = node.block_on(LocalNetwork::start(config, node.ruleset.clone())).unwrap();

@@ -123,7 +123,7 @@ pub async fn follow(
     services.synced().await;
     slices.synced().await;
     let local_addresses: BTreeSet<Ipv4Addr> = config.local_addresses.iter().copied().collect();
-    let node = Node { name: config.node_name, local_addresses };
+    let node = Node { name: config.node_name, local_addresses, services: config.service_cidr };
     let mut state = State::new(services.list(), slices.list());
     let mut table = Table::default();
     let first = table.step(state.services().cloned().collect(), |service| state.plan(service, &node));
@@ -173,7 +173,12 @@ impl Batch {
 
     fn slice(&mut self, state: &mut State, change: Change<EndpointSlice>) {
         self.resync |= matches!(change, Change::Resync);
-        self.dirty.extend(state.observe_slice(change));
+        let changed = state.observe_slice(change);
+        // Where the API is concerns all who would have its place.
+        if changed.iter().any(plan::is_api) {
+            self.dirty.extend(state.services().cloned());
+        }
+        self.dirty.extend(changed);
     }
 
     /// Takes in all that is there already, without waiting for more. (Unconstrained, as a task that

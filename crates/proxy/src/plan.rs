@@ -12,6 +12,8 @@ use k8s_openapi::api::core::v1::{Service, ServicePort};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointPort, EndpointSlice};
 use skiff_client::{Change, ObjectKey};
 
+use crate::Range;
+
 /// Slices carry the name of their service in this label.
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
 /// Services that carry this label are another proxy's.
@@ -61,6 +63,16 @@ pub struct Node {
     pub name: String,
     /// Service addresses that the node answers itself.
     pub local_addresses: BTreeSet<Ipv4Addr>,
+    /// The range of services' own addresses.
+    pub services: Range,
+}
+
+/// Upstream's port of a node's agent.
+const AGENT_PORT: u16 = 10250;
+
+/// The API's own service.
+pub(crate) fn is_api(service: &ObjectKey) -> bool {
+    service.namespace == "default" && service.name == "kubernetes"
 }
 
 /// What is known of the cluster.
@@ -125,7 +137,23 @@ impl State {
         let Some(service) = self.services.get(key) else { return Services::new() };
         let slices: Vec<&EndpointSlice> =
             self.slices.get(key).into_iter().flat_map(BTreeMap::values).map(|slice| &**slice).collect();
-        plan_service(service, &slices, node)
+        plan_service(service, &slices, node, &|place| self.is_platforms(place, node))
+    }
+
+    /// Whether an address outside of the cluster's ranges is the platform's own at this port, and nobody's to
+    /// take: an agent's, whichever node has the address, or the API's. Services' addresses are given to them.
+    fn is_platforms(&self, place: &Frontend, node: &Node) -> bool {
+        let is_api = || {
+            let of_api = self.slices.iter().filter(|(service, _)| is_api(service));
+            of_api.flat_map(|(_, slices)| slices.values()).any(|slice| {
+                let mut ports = slice.ports.iter().flatten().filter_map(|port| number(port.port?));
+                let mut addresses = slice.endpoints.iter().flatten().flat_map(|each| &each.addresses);
+                ports.any(|port| port == place.port)
+                    && addresses.any(|address| address.parse() == Ok(place.address))
+            })
+        };
+        node.services.contains(place.address)
+            || (place.protocol == Protocol::Tcp && (place.port == AGENT_PORT || is_api()))
     }
 
     fn insert_slice(&mut self, slice: Arc<EndpointSlice>) -> Option<ObjectKey> {
@@ -150,7 +178,12 @@ fn service_of(slice: &EndpointSlice) -> Option<ObjectKey> {
     Some(ObjectKey::new(slice.metadata.namespace.clone()?, name.clone()))
 }
 
-fn plan_service(service: &Service, slices: &[&EndpointSlice], node: &Node) -> Services {
+fn plan_service(
+    service: &Service,
+    slices: &[&EndpointSlice],
+    node: &Node,
+    is_platforms: &dyn Fn(&Frontend) -> bool,
+) -> Services {
     let mut plan = Services::new();
     let Some(spec) = &service.spec else { return plan };
     let foreign = service.metadata.labels.as_ref().is_some_and(|labels| labels.contains_key(PROXY_NAME));
@@ -184,8 +217,9 @@ fn plan_service(service: &Service, slices: &[&EndpointSlice], node: &Node) -> Se
         let ways = Ways { inside: anywhere.clone(), outside: external_local.then(here) };
         let external_ips = spec.external_ips.iter().flatten().filter_map(|ip| ip.parse::<Ipv4Addr>().ok());
         let external_ips = external_ips.filter(|ip| is_one_place(*ip));
-        for address in external_ips {
-            plan.insert(Frontend { address, protocol, port: number }, ways.clone());
+        let places = external_ips.map(|address| Frontend { address, protocol, port: number });
+        for place in places.filter(|place| !is_platforms(place)) {
+            plan.insert(place, ways.clone());
         }
         let node_port = port.node_port.and_then(self::number).filter(|_| kind != "ClusterIP");
         if let Some(port) = node_port {

@@ -9,7 +9,11 @@ use skiff_client::{Change, ObjectKey};
 use skiff_proxy::plan::{Node, Services, State, Target};
 
 fn node() -> Node {
-    Node { name: "here".into(), local_addresses: BTreeSet::from(["10.96.0.10".parse().unwrap()]) }
+    Node {
+        name: "here".into(),
+        local_addresses: BTreeSet::from(["10.96.0.10".parse().unwrap()]),
+        services: "10.96.0.0/16".parse().unwrap(),
+    }
 }
 
 /// Endpoints as `address node condition…`, all in one slice of port 8080 named `p`.
@@ -69,6 +73,42 @@ fn text(plan: &Services) -> String {
 fn state(service: Value, slices: &[Value]) -> State {
     let object = Arc::new(serde_json::from_value(service).unwrap());
     State::new([object], slices.iter().map(|slice| Arc::new(serde_json::from_value(slice.clone()).unwrap())))
+}
+
+/// CVE-2020-8554, as far as it would take the platform from the nodes: neither a service's address, nor the
+/// API's or an agent's port, whoever asks.
+#[test]
+fn no_external_address_takes_the_platforms_place() {
+    let api: Value = serde_json::from_value(json!({
+        "metadata": {"namespace": "default", "name": "api", "labels": {"kubernetes.io/service-name": "kubernetes"}},
+        "addressType": "IPv4",
+        "ports": [{"name": "https", "port": 6443, "protocol": "TCP"}],
+        "endpoints": [{"addresses": ["10.100.1.2"]}],
+    }))
+    .unwrap();
+    let addresses = ["10.100.1.2", "10.100.1.3", "10.96.0.1"];
+    let plan = |port: u16, protocol: &str| {
+        let ports = json!([{"name": "p", "port": port, "protocol": protocol}]);
+        let service = service(json!({"externalIPs": addresses, "ports": ports}));
+        let plan =
+            state(service, std::slice::from_ref(&api)).plan(&ObjectKey::new("default", "web"), &node());
+        text(&plan)
+    };
+    expect![[r"
+        Tcp 10.96.0.5:6443 -> Reject
+        Tcp 10.100.1.3:6443 -> Reject
+    "]]
+    .assert_eq(&plan(6443, "TCP"));
+    expect![[r"
+        Tcp 10.96.0.5:10250 -> Reject
+    "]]
+    .assert_eq(&plan(10250, "TCP"));
+    expect![[r"
+        Udp 10.96.0.5:10250 -> Reject
+        Udp 10.100.1.2:10250 -> Reject
+        Udp 10.100.1.3:10250 -> Reject
+    "]]
+    .assert_eq(&plan(10250, "UDP"));
 }
 
 #[track_caller]

@@ -34,6 +34,9 @@ const API_SERVER: &str = "kube-apiserver-kubelet-client";
 /// Upstream's name for the cgroup that all pods are in.
 pub(crate) const CGROUP_ROOT: &str = "kubepods";
 
+/// Upstream's port of a node's agent.
+const AGENT_PORT: u16 = 10250;
+
 /// The link that all pods of a node hang on.
 pub(crate) const BRIDGE: &str = "cbr0";
 
@@ -277,6 +280,7 @@ pub(crate) async fn serve(config: AgentConfig) -> anyhow::Result<()> {
         node_ip: config.node_ip,
         mtu: 0,
         state_dir: config.data_dir.join("network"),
+        own_ports: own_ports(&config),
     };
     let rules = ruleset.clone();
     let make_network: skiff_kubelet::NetworkFactory = Box::new(move |pod_cidr: String| {
@@ -343,6 +347,14 @@ async fn ended(part: &'static str, work: impl Future<Output = ()>) -> &'static s
     part
 }
 
+/// What this node serves on its addresses: the agent, and the API where the server is this machine.
+fn own_ports(config: &AgentConfig) -> Vec<(skiff_network::Protocol, u16)> {
+    let server = config.server.parse::<SocketAddr>().ok();
+    let api = server.filter(|server| server.ip() == IpAddr::V4(config.node_ip)).map(|server| server.port());
+    let ports = [Some(AGENT_PORT), api].into_iter().flatten();
+    ports.map(|port| (skiff_network::Protocol::Tcp, port)).collect()
+}
+
 fn kubelet_config(config: &AgentConfig, membership: &Membership) -> anyhow::Result<skiff_kubelet::Config> {
     let cluster = &membership.cluster;
     let mut taints = Vec::new();
@@ -368,7 +380,7 @@ fn kubelet_config(config: &AgentConfig, membership: &Membership) -> anyhow::Resu
         pods_max: 110,
         cgroup_root: CGROUP_ROOT.to_owned(),
         resolv_conf: resolver::resolv_conf(),
-        listen: SocketAddr::from((config.node_ip, 10250)),
+        listen: SocketAddr::from((config.node_ip, AGENT_PORT)),
         serving: skiff_kubelet::Serving {
             tls: Some(membership.serving_tls()?),
             ready: Some(membership.can_serve()),

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nix::sched::{CloneFlags, unshare};
-use skiff_network::{Cidr, Config, LocalNetwork, Network};
+use skiff_network::{Cidr, Config, LocalNetwork, Network, Protocol};
 use skiff_sys::netlink::in_netns;
 use skiff_sys::netlink::route::{Connection, VethEnd};
 use skiff_sys::nft::Ruleset;
@@ -257,6 +257,7 @@ impl Node {
             node_ip: ip,
             mtu: 0,
             state_dir: state.path().to_owned(),
+            own_ports: vec![(Protocol::Tcp, 10250)],
         };
         let runtime = netns.runtime();
         let (network, ruleset) = start(&netns, &runtime, &config, &[]);
