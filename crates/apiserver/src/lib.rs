@@ -24,6 +24,7 @@ mod discovery;
 mod encoding;
 mod explain;
 mod health;
+mod external_ips;
 mod host_ports;
 pub mod http_body;
 mod impersonation;
