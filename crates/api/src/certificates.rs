@@ -125,6 +125,10 @@ pub const CLIENT_SIGNER: &str = "kubernetes.io/kube-apiserver-client";
 pub const KUBELET_CLIENT_SIGNER: &str = "kubernetes.io/kube-apiserver-client-kubelet";
 pub const KUBELET_SERVING_SIGNER: &str = "kubernetes.io/kubelet-serving";
 
+/// In a request's `spec.extra`: the one node that its requestor's join token is for. Only the server that
+/// knows the requestor writes it.
+pub const BOOTSTRAP_NODE: &str = "skiff.dev/bootstrap-node";
+
 const NODES: &str = "system:nodes";
 const NODE_PREFIX: &str = "system:node:";
 

@@ -61,6 +61,11 @@ impl Identity {
     }
 }
 
+/// Nodes and administrators, who have to get in for the cluster to be looked after.
+pub(crate) fn is_privileged(who: &Identity) -> bool {
+    who.in_group("system:masters") || who.in_group("system:nodes")
+}
+
 /// What is asked for. For a path that is no resource, `resource` is empty and `path` says it.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Attributes<'a> {

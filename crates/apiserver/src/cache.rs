@@ -24,11 +24,15 @@ use crate::resources::{self, RESOURCES, Resource};
 
 pub(crate) type Objects = RedBlackTreeMapSync<Arc<str>, Arc<Object>>;
 
-/// Events kept per storage.
+/// Events kept per storage: so many, of so many bytes of objects, and for so long.
 const RING_MAX: usize = 8192;
-/// Beyond this many, events older than [`RING_AGE`] are dropped too.
+const RING_BYTES_MAX: usize = 64 << 20;
+/// As many stay for longer, if they are small.
 const RING_MIN: usize = 256;
+const RING_BYTES_MIN: usize = 1 << 20;
 const RING_AGE: Duration = Duration::from_secs(90);
+/// How often it is looked for events that are too old, while nothing is written.
+const TRIM_EVERY: Duration = Duration::from_secs(30);
 /// Snapshots kept for continue tokens, per storage, and for how long.
 const PAGES_MAX: usize = 64;
 const PAGES_AGE: Duration = Duration::from_secs(300);
@@ -94,6 +98,16 @@ impl Event {
         }
     }
 
+    /// What it keeps in memory, about: the state that it replaced, and as much again for frames of its own.
+    fn bytes(&self) -> usize {
+        const OVERHEAD: usize = 512;
+        let (now, before) = match &self.change {
+            Change::Put { object, previous } => (object, previous.as_ref()),
+            Change::Delete { last, previous } => (last, Some(previous)),
+        };
+        OVERHEAD + now.body.len() + before.map_or(0, |before| before.body.len())
+    }
+
     /// The frame of this type, rendered once for all watchers.
     pub(crate) fn frame(&self, kind: EventType, render: impl FnOnce() -> Bytes) -> Bytes {
         self.frames[kind as usize].get_or_init(render).clone()
@@ -116,10 +130,35 @@ struct State {
     /// The revision of the last event here.
     revision: u64,
     ring: VecDeque<(Instant, Arc<Event>)>,
+    /// What the states in the ring come to.
+    ring_bytes: usize,
     /// The sequence number of the ring's first event.
     first: u64,
     /// All events after this revision are in the ring.
     floor: u64,
+}
+
+impl State {
+    fn has_too_much(&self, now: Instant) -> bool {
+        let is_old = || self.ring.front().is_some_and(|(at, _)| now - *at > RING_AGE);
+        self.ring.len() > RING_MAX
+            // The last one stays, whatever its size: it is what watchers wait for.
+            || (self.ring_bytes > RING_BYTES_MAX && self.ring.len() > 1)
+            || ((self.ring.len() > RING_MIN || self.ring_bytes > RING_BYTES_MIN) && is_old())
+    }
+
+    fn trim(&mut self, now: Instant) {
+        while self.has_too_much(now) {
+            let Some((_, gone)) = self.ring.pop_front() else { return };
+            self.ring_bytes -= gone.bytes();
+            self.first += 1;
+            self.floor = gone.revision;
+        }
+        // A burst's memory is not kept for the next one.
+        if self.ring.capacity() > 4 * self.ring.len().max(RING_MIN) {
+            self.ring.shrink_to(2 * self.ring.len().max(RING_MIN));
+        }
+    }
 }
 
 /// A consistent state with the revision that names it.
@@ -144,6 +183,7 @@ impl StorageCache {
                 objects: Objects::new_sync(),
                 revision: 0,
                 ring: VecDeque::new(),
+                ring_bytes: 0,
                 first: 0,
                 floor: revision,
             }),
@@ -288,16 +328,21 @@ impl StorageCache {
         };
         let now = Instant::now();
         state.revision = revision;
-        state.ring.push_back((now, Arc::new(Event::new(revision, change))));
-        while state.ring.len() > RING_MAX
-            || (state.ring.len() > RING_MIN && state.ring.front().is_some_and(|(at, _)| now - *at > RING_AGE))
-        {
-            if let Some((_, gone)) = state.ring.pop_front() {
-                state.first += 1;
-                state.floor = gone.revision;
-            }
-        }
+        let event = Event::new(revision, change);
+        state.ring_bytes += event.bytes();
+        state.ring.push_back((now, Arc::new(event)));
+        state.trim(now);
         Ok(())
+    }
+
+    /// Drops what is too old to be asked for, also where nothing is written any more.
+    fn trim(&self) {
+        let now = Instant::now();
+        // Most have nothing old, and a look disturbs nobody.
+        if self.state.read().has_too_much(now) {
+            self.state.write().trim(now);
+        }
+        self.pages.lock().retain(|(_, at, _)| now - *at <= PAGES_AGE);
     }
 
     fn announce(&self) {
@@ -421,7 +466,18 @@ impl Caches {
     /// Applies changes in order until the store ends. Returns why it can't go on.
     pub(crate) async fn follow(&self, events: skiff_store::EventStream) -> CacheError {
         let mut batches = events.ready_chunks(512);
-        while let Some(batch) = batches.next().await {
+        let mut trim = tokio::time::interval(TRIM_EVERY);
+        trim.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            // Both are cancel-safe: a batch that has not come is asked for again.
+            let batch = tokio::select! {
+                batch = batches.next() => batch,
+                _ = trim.tick() => {
+                    self.by_storage.values().for_each(|cache| cache.trim());
+                    continue;
+                }
+            };
+            let Some(batch) = batch else { return CacheError::Ended };
             let mut touched: Vec<&Arc<StorageCache>> = Vec::new();
             let mut last = 0;
             for event in batch {
@@ -443,7 +499,6 @@ impl Caches {
                 cache.announce();
             }
         }
-        CacheError::Ended
     }
 }
 
@@ -490,6 +545,48 @@ mod tests {
         assert_eq!(state(&cache, 11), own(&[("a", 11)]));
         assert_eq!(state(&cache, 10), own(&[]));
         assert_eq!(state(&cache, 9), None);
+    }
+
+    fn put(cache: &StorageCache, revision: u64, bytes: usize) {
+        let key: Arc<str> = "/configmaps/n/a".into();
+        cache.apply(revision, &key, Some(entry(&key, revision, &"x".repeat(bytes)))).expect("readable");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_ring_is_bounded_by_bytes_and_who_is_behind_is_told_so() {
+        let cache = cache();
+        let position = cache.position_after(14).expect("in the ring");
+        let bytes = 1 << 20;
+        for revision in 15..115 {
+            put(&cache, revision, bytes);
+        }
+        let held = cache.state.read().ring_bytes;
+        assert!((RING_BYTES_MAX / 2..=RING_BYTES_MAX).contains(&held), "{held}");
+        assert!(matches!(cache.events_from(position, 10), Err(Behind { oldest }) if oldest > 80));
+        // The last event is there, however large it is.
+        put(&cache, 115, RING_BYTES_MAX);
+        let position = cache.position_after(114).expect("in the ring");
+        assert_eq!(cache.events_from(position, 10).expect("in the ring").len(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_a_burst_took_is_given_back_while_nothing_is_written() {
+        let cache = cache();
+        for revision in 15..65 {
+            put(&cache, revision, 900_000);
+        }
+        for revision in 65..8000 {
+            put(&cache, revision, 1);
+        }
+        cache.trim();
+        assert!(cache.state.read().ring.len() > 7000, "they may be asked for yet");
+        tokio::time::advance(RING_AGE + Duration::from_secs(1)).await;
+        cache.trim();
+        let state = cache.state.read();
+        assert!(state.ring.len() <= RING_MIN && state.ring_bytes <= RING_BYTES_MIN, "{}", state.ring_bytes);
+        assert!(state.ring.capacity() <= 4 * RING_MIN);
+        drop(state);
+        assert_eq!(cache.position_after(15), Err(Behind { oldest: 7999 - RING_MIN as u64 }));
     }
 
     #[test]

@@ -6,6 +6,7 @@
 
 mod clients;
 mod live;
+mod nodes;
 mod signing;
 
 use std::fs;
@@ -32,6 +33,7 @@ pub(crate) use clients::Presented;
 pub use clients::ServerTls;
 use clients::{AnyClient, Clients};
 use live::LiveCertificate;
+use nodes::Nodes;
 pub use signing::Grant;
 
 const DAY_S: i64 = 86_400;
@@ -94,6 +96,7 @@ pub struct Pki {
     ca_der: CertificateDer<'static>,
     ca_hash: String,
     join_token: String,
+    nodes: Nodes,
 }
 
 /// From when until when a certificate is good, in Unix seconds.
@@ -159,7 +162,8 @@ impl Pki {
         let ca_hash: String = Sha256::digest(&ca_der).iter().map(|byte| format!("{byte:02x}")).collect();
         let join_token = join_token(&dir.join("join-token"), &ca_hash)?;
         let lives = Mutex::new(Life::of("ca", &ca).into_iter().collect());
-        Ok(Self { dir: dir.into(), clock, lives, issuer, ca, ca_der, ca_hash, join_token })
+        let nodes = Nodes::open(&dir.join("nodes.json"))?;
+        Ok(Self { dir: dir.into(), clock, lives, issuer, ca, ca_der, ca_hash, join_token, nodes })
     }
 
     /// The authority's certificate, PEM.
@@ -180,6 +184,42 @@ impl Pki {
     /// `SHA256_OF_CA.ID.SECRET`: pins the authority, and buys an agent its certificates.
     pub fn join_token(&self) -> &str {
         &self.join_token
+    }
+
+    /// Join tokens as [`Pki::join_token`], each for one of these nodes and for one use within a day. They
+    /// replace all of an earlier time, and a server that runs already does not know them.
+    pub fn node_tokens(&self, nodes: &[&str]) -> Result<Vec<String>, PkiError> {
+        let tokens = self.nodes.make_tokens(nodes, self.clock.now())?;
+        Ok(tokens.into_iter().map(|token| format!("{}.{token}", self.ca_hash)).collect())
+    }
+
+    /// The node that such a token is for, while it is good.
+    pub(crate) fn node_of_token(
+        &self,
+        id: &str,
+        secret: &str,
+        is_same: impl Fn(&[u8], &[u8]) -> bool,
+    ) -> Option<String> {
+        self.nodes.of_token(id, secret, self.clock.now(), is_same)
+    }
+
+    /// Keeps in mind that a connection with a node's certificate came from there.
+    pub(crate) fn saw_node(&self, node: &str, from: IpAddr) {
+        if let Err(error) = self.nodes.saw(node, from) {
+            let error = &error as &dyn std::error::Error;
+            tracing::error!(node, error, "a join token that was used can't be removed");
+        }
+    }
+
+    /// Where the connections with a node's certificate have come from since the start.
+    pub fn node_addresses(&self, node: &str) -> Vec<IpAddr> {
+        self.nodes.addresses(node)
+    }
+
+    /// Whether the last client certificate that was signed for a node has ended. Of one that this authority
+    /// has no memory of it is taken that it has not.
+    pub fn node_has_ended(&self, node: &str) -> bool {
+        self.nodes.end(node).is_some_and(|end| end <= self.clock.now())
     }
 
     /// A client certificate: user `name` in groups `organizations`.
@@ -204,7 +244,14 @@ impl Pki {
         let end = certificate.validity().not_after.timestamp();
         let grant = Grant { not_after: grant.not_after.min(end), ..grant.clone() };
         let authority = signing::Authority { certificate: &certificate, key: self.issuer.key() };
-        Ok(to_pem(&signing::sign(&authority, &der, &grant)?))
+        let signed = to_pem(&signing::sign(&authority, &der, &grant)?);
+        if grant.usages.iter().any(|usage| usage == "client auth")
+            && let Ok(asked) = skiff_api::certificates::Request::parse(request.as_bytes())
+            && let Some(node) = asked.common_name.strip_prefix("system:node:")
+        {
+            self.nodes.signed(node, grant.not_after)?;
+        }
+        Ok(signed)
     }
 
     /// The lives of the authority's certificate, of those that this process shows, of the administrator's,
@@ -390,13 +437,15 @@ fn join_token(path: &Path, ca_hash: &str) -> Result<String, PkiError> {
         Err(PkiError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(error),
     }
-    let mut rng = rand::rng();
-    let mut random = |length: usize| -> String {
-        (0..length).map(|_| char::from(TOKEN_ALPHABET[rng.random_range(0..TOKEN_ALPHABET.len())])).collect()
-    };
     let token = format!("{ca_hash}.{}.{}", random(6), random(16));
     write_private(path, &token)?;
     Ok(token)
+}
+
+/// A part of a bootstrap token.
+fn random(length: usize) -> String {
+    let mut rng = rand::rng();
+    (0..length).map(|_| char::from(TOKEN_ALPHABET[rng.random_range(0..TOKEN_ALPHABET.len())])).collect()
 }
 
 fn to_pem(der: &[u8]) -> String {

@@ -7,12 +7,14 @@ use http::StatusCode;
 use skiff_api::status::StatusError;
 use skiff_api::typed;
 use skiff_explain::start::Phase;
+use skiff_streams::places::Place;
 use tokio::time::Instant;
 use tracing::warn;
 
-use crate::auth::Attributes;
+use crate::auth::{Attributes, Identity, is_privileged};
 use crate::delete::DeleteOptions;
 use crate::http_body::{Body, Request, Response};
+use crate::limits::guarded::InFlight;
 use crate::request::{Address, Query, verb};
 use crate::resources::Resource;
 use crate::serve::Peer;
@@ -21,6 +23,11 @@ use crate::{
     audit, authn, decode, delete, discovery, encoding, explain, impersonation, metrics, paths, read, render,
     subresources, watch, write,
 };
+
+/// Whoever shows no credential is in it.
+const NOBODYS: &str = "system:unauthenticated";
+/// After which who found no room may try again.
+const RETRY_AFTER_S: i32 = 1;
 
 pub(crate) async fn answer(inner: Arc<Inner>, request: Request) -> Response {
     let begun = Instant::now();
@@ -47,7 +54,10 @@ async fn dispatch(
     query: Query,
     mut request: Request,
 ) -> Response {
-    let who = authn::identity(&inner, &request);
+    let who = authn::identity(&inner, &request).and_then(|who| {
+        known(&request, &who)?;
+        Ok(who)
+    });
     let recorded = match &inner.audit {
         Some(audit) => audit.begin(&mut request, who.as_ref().ok()).await,
         None => None,
@@ -82,6 +92,16 @@ async fn dispatch(
     }
 }
 
+/// The connection is no stranger's from the first good credential on.
+fn known(request: &Request, who: &Identity) -> Result<(), StatusError> {
+    let Some(place) = request.extensions().get::<Place>().filter(|_| !who.in_group(NOBODYS)) else {
+        return Ok(());
+    };
+    place.known(is_privileged(who)).map_err(|_| {
+        StatusError::too_many_requests("Too many connections, please try again later.", RETRY_AFTER_S)
+    })
+}
+
 async fn resource(
     inner: Arc<Inner>,
     address: Address,
@@ -102,9 +122,16 @@ async fn resource(
         field_selector,
         path: "",
     };
+    // That of a request from the network is held until its answer has been taken.
     let _slot = match is_lasting(&address, verb) {
         true => None,
-        false => Some(enter(&inner, &request, &who)?),
+        false => {
+            let slot = enter(&inner, &request, &who)?;
+            match request.extensions().get::<InFlight>() {
+                Some(held) => held.set(slot).err(),
+                None => Some(slot),
+            }
+        }
     };
     audit::note_decision(&inner, &request, &who, &attributes);
     if explain::serves(&address) {

@@ -11,6 +11,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use skiff_streams::Opening;
+use skiff_streams::places::Place;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
@@ -18,11 +19,11 @@ use tokio_util::sync::CancellationToken;
 use tower_service::Service as _;
 use tracing::{debug, warn};
 
+use crate::auth::is_privileged;
 use crate::http_body::{Response, empty};
-use crate::limits::Place;
 use crate::limits::activity::{Activity, PARTING, Verdict};
-use crate::limits::guarded::{Answer, Guarded, Timed};
-use crate::pki::ServerTls;
+use crate::limits::guarded::{Answer, Guarded, InFlight, Timed};
+use crate::pki::{Presented, ServerTls};
 use crate::request::{Address, Query, verb};
 use crate::server::{ApiServer, Router, is_lasting};
 
@@ -72,14 +73,18 @@ async fn accept(listener: TcpListener, tls: ServerTls, router: Router, shutdown:
             () = shutdown.cancelled() => break,
         };
         match accepted {
-            Ok((stream, peer)) => match router.admit(peer.ip()) {
-                Ok(place) => {
-                    let (tls, router, shutdown) = (tls.clone(), router.clone(), shutdown.clone());
-                    connections.spawn(connection(stream, peer, place, tls, router, shutdown));
-                }
-                // Said at debug: a client can make it happen as often as it likes.
-                Err(full) => debug!(%peer, ?full, "too many connections; one was closed"),
-            },
+            Ok((stream, peer)) => {
+                let place = router.admit(peer.ip());
+                let (tls, router, shutdown) = (tls.clone(), router.clone(), shutdown.clone());
+                connections.spawn(async move {
+                    let own = place.clone();
+                    tokio::select! {
+                        () = connection(stream, peer, place, tls, router, shutdown) => {}
+                        // Said at debug: a client can make it happen as often as it likes.
+                        () = own.ended() => debug!(%peer, "too many strangers; the oldest was closed"),
+                    }
+                });
+            }
             Err(error) => {
                 // Out of descriptors, most likely: what is open may end meanwhile.
                 warn!(%error, "cannot accept a connection");
@@ -114,9 +119,15 @@ async fn connection(
         Err(_) => return debug!(%peer, "a TLS handshake took too long"),
     };
     let presented = tls.clients.judge(stream.get_ref().1.peer_certificates());
+    tls.clients.note_address(presented.as_ref(), peer.ip());
+    if let Some(Presented::Good { identity, .. }) = &presented
+        && place.known(is_privileged(identity)).is_err()
+    {
+        return debug!(%peer, user = &*identity.user, "too many connections; one was closed");
+    }
     let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
     let activity = Activity::new(&limits);
-    let stream = Guarded::new(stream, activity.clone(), limits.stall_timeout, place);
+    let stream = Guarded::new(stream, activity.clone(), limits.stall_timeout, place.clone());
     let of_requests = activity.clone();
     let service = service_fn(move |request: http::Request<Incoming>| {
         let mut router = router.clone();
@@ -132,13 +143,16 @@ async fn connection(
             request.extensions_mut().insert(presented.clone());
         }
         request.extensions_mut().insert(Peer(peer));
+        request.extensions_mut().insert(place.clone());
+        let in_flight = InFlight::default();
+        request.extensions_mut().insert(InFlight::clone(&in_flight));
         async move {
             let response = router.call(request).await?;
             if response.status() == http::StatusCode::SWITCHING_PROTOCOLS {
                 activity.upgraded();
             }
             let response = if head && is_http2 { bodyless(response) } else { response };
-            Ok::<_, Infallible>(response.map(|body| Answer::new(body, underway, head)))
+            Ok::<_, Infallible>(response.map(|body| Answer::new(body, underway, in_flight, head, is_http2)))
         }
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());

@@ -28,7 +28,7 @@ use crate::claims::Claims;
 use crate::config::Config;
 use crate::http_body::{Body, Request, Response, lazy};
 use crate::limits::guarded::BodyTimeout;
-use crate::limits::{Connections, Full, Gate, Limits, Place, Slot};
+use crate::limits::{Gate, Limits, Slot};
 use crate::notes::Notes;
 use crate::object::Object;
 use crate::render::{Include, Renderer};
@@ -37,6 +37,7 @@ use crate::resources::{Resource, of_storage};
 use crate::serve::Peer;
 use crate::tokens::{Keys, KeysError, Tokens};
 use crate::{at_rest, authn, clock, limits, metrics, rbac, render, route, seed};
+use skiff_streams::places::{Place, Places};
 
 /// The largest request body, as upstream has it.
 pub(crate) const BODY_MAX: usize = 3 * 1024 * 1024;
@@ -55,7 +56,7 @@ pub(crate) struct Inner {
     pub(crate) agents: crate::agents::Agents,
     pub(crate) gate: Gate,
     pub(crate) requests: metrics::Requests,
-    pub(crate) connections: Connections,
+    pub(crate) connections: Places,
     pub(crate) tokens: Tokens,
     pub(crate) stopping: CancellationToken,
 }
@@ -173,7 +174,7 @@ impl ApiServer {
             agents: crate::agents::Agents::new(config.agent_tls.clone()),
             gate: Gate::new(&config.limits),
             requests: metrics::Requests::default(),
-            connections: Connections::default(),
+            connections: Places::new(config.limits.places()),
             tokens: Tokens::new(keys, &issuer),
             config,
             store,
@@ -249,10 +250,9 @@ impl Router {
         self.inner.config.limits
     }
 
-    /// Lets a connection in, or says which bound it exceeds.
-    pub(crate) fn admit(&self, source: IpAddr) -> Result<Place, Full> {
-        let limits = &self.inner.config.limits;
-        self.inner.connections.enter(source, limits.connections_max, limits.connections_per_source_max)
+    /// A place for a new connection, whose owner is not known yet.
+    pub(crate) fn admit(&self, source: IpAddr) -> Place {
+        self.inner.connections.enter(source)
     }
 }
 

@@ -17,7 +17,8 @@
 //! });
 //! ```
 //!
-//! [`Opening`] is what both servers have below their TLS, for clients that speak none.
+//! [`Opening`] is what both servers have below their TLS, for clients that speak none, and [`places`] is how
+//! both count their connections.
 //!
 //! Knows no Kubernetes objects, no server framework, no TLS and no authorization.
 
@@ -27,6 +28,7 @@ pub mod command;
 pub mod forward;
 mod mux;
 mod opening;
+pub mod places;
 mod session;
 pub mod spdy;
 mod tunnel;

@@ -2,11 +2,13 @@
 //! getting better credentials, and not much else.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
+use skiff_api::certificates::BOOTSTRAP_NODE;
 
-use crate::auth::Identity;
+use crate::auth::{Extra, Identity};
 use crate::clock;
 use crate::resources::find;
 use crate::server::Inner;
@@ -19,6 +21,9 @@ const GROUP_TAIL_MAX: usize = 256;
 /// Whose token it is, if it is one of these and good.
 pub(super) fn identity(server: &Inner, token: &str) -> Option<Identity> {
     let (id, secret) = parts(token)?;
+    if let Some(node) = server.config.pki.as_ref().and_then(|pki| pki.node_of_token(id, secret, same)) {
+        return Some(of_node(id, node));
+    }
     let secrets = find("", "secrets").expect("secrets are in the table");
     let key = secrets.key(NAMESPACE, &format!("bootstrap-token-{id}"));
     let object = server.caches.of(secrets).get(&key)?;
@@ -30,6 +35,15 @@ pub(super) fn identity(server: &Inner, token: &str) -> Option<Identity> {
         return None;
     }
     judged(kept.data.as_ref()?, id, secret, server.config.clock.now())
+}
+
+/// The user of a token that the authority made for one node: its requests are for that one alone.
+fn of_node(id: &str, node: String) -> Identity {
+    let extra = Extra::from([(BOOTSTRAP_NODE.to_owned(), vec![node])]);
+    Identity {
+        extra: Arc::new(extra),
+        ..Identity::new(&format!("system:bootstrap:{id}"), &[GROUP, super::own_token::JOINING])
+    }
 }
 
 /// Six characters, a dot, and sixteen.

@@ -14,7 +14,7 @@ const NAMESPACE: &str = "kube-system";
 const DAY_S: i64 = 86_400;
 
 /// The group whose members may ask for a node's certificate, and have it approved.
-const JOINING: &str = "system:bootstrappers:skiff:default-node-token";
+pub(super) const JOINING: &str = "system:bootstrappers:skiff:default-node-token";
 
 /// Makes the Secret of the authority's own token good for another day.
 pub(crate) async fn keep(server: &Inner) -> Result<(), StatusError> {

@@ -1,5 +1,6 @@
 //! Whether a connection does anything: the requests on it, and since when there are none.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,6 +31,9 @@ struct State {
     header_since: Option<Instant>,
     /// Requests taken back before their answer's end, less those that were not.
     cancelled: usize,
+    /// When each answer that has an end was last asked for more of it.
+    answers: BTreeMap<u64, Instant>,
+    next: u64,
     /// A request was answered before all of its body was read.
     unread: bool,
 }
@@ -44,6 +48,7 @@ pub(crate) enum Verdict {
 /// One request on the connection, until its answer's last byte is handed over.
 pub(crate) struct Underway {
     activity: Activity,
+    number: u64,
     lasting: bool,
     answered: bool,
 }
@@ -56,6 +61,8 @@ impl Activity {
             idle_since: Instant::now(),
             header_since: None,
             cancelled: 0,
+            answers: BTreeMap::new(),
+            next: 0,
             unread: false,
         };
         let shared =
@@ -77,8 +84,10 @@ impl Activity {
         state.active += 1;
         state.lasting += usize::from(lasting);
         state.header_since = None;
+        let number = state.next;
+        state.next += 1;
         drop(state);
-        Underway { activity: self.clone(), lasting, answered: false }
+        Underway { activity: self.clone(), number, lasting, answered: false }
     }
 
     /// Whether a watch or stream runs, whose client may stop reading for as long as it likes.
@@ -111,11 +120,15 @@ impl Activity {
         let state = self.0.state.lock();
         let now = Instant::now();
         if state.active > 0 {
-            return Verdict::LookAgain(now + limits.idle_timeout);
+            // Each answer by itself: on HTTP/2 nothing need be written for one that nobody reads.
+            let oldest = state.answers.values().min();
+            let stalled = oldest.is_some_and(|since| *since + limits.stall_timeout <= now);
+            let look = now + limits.idle_timeout.min(limits.stall_timeout);
+            return if stalled { Verdict::TooLong } else { Verdict::LookAgain(look) };
         }
         let until = until(state.idle_since, state.header_since.filter(|_| whole), limits);
         // Bytes may begin to come meanwhile, which then have less time than this connection has.
-        let look = until.min(now + limits.header_timeout);
+        let look = until.min(now + limits.header_timeout.min(limits.stall_timeout));
         if until <= now { Verdict::TooLong } else { Verdict::LookAgain(look) }
     }
 }
@@ -128,6 +141,13 @@ fn until(idle_since: Instant, header_since: Option<Instant>, limits: &Limits) ->
 }
 
 impl Underway {
+    /// The client takes more of the answer.
+    pub(crate) fn progressed(&mut self) {
+        if !self.lasting {
+            self.activity.0.state.lock().answers.insert(self.number, Instant::now());
+        }
+    }
+
     pub(crate) fn answered(&mut self) {
         self.answered = true;
     }
@@ -136,6 +156,7 @@ impl Underway {
 impl Drop for Underway {
     fn drop(&mut self) {
         let mut state = self.activity.0.state.lock();
+        state.answers.remove(&self.number);
         state.active -= 1;
         state.lasting -= usize::from(self.lasting);
         // To end a watch is no abuse: it has no other end.
@@ -191,6 +212,31 @@ mod tests {
         assert!(matches!(verdict(), Verdict::LookAgain(_)), "a request runs");
         drop(watch);
         assert!(matches!(verdict(), Verdict::LookAgain(_)), "it ended just now");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn each_answer_is_clocked_from_when_more_of_it_was_taken() {
+        let limits = Limits { stall_timeout: Duration::from_secs(60), ..LIMITS() };
+        let activity = Activity::new(&limits);
+        let verdict = || activity.verdict(&limits, false);
+        let later = |seconds| tokio::time::advance(Duration::from_secs(seconds));
+        let (mut unread, mut read) = (activity.begin(false), activity.begin(false));
+        let mut watch = activity.begin(true);
+        later(3600).await;
+        assert!(matches!(verdict(), Verdict::LookAgain(_)), "they are not answered yet");
+        for answer in [&mut unread, &mut read, &mut watch] {
+            answer.progressed();
+        }
+        later(59).await;
+        read.progressed();
+        assert!(matches!(verdict(), Verdict::LookAgain(_)));
+        later(1).await;
+        assert_eq!(verdict(), Verdict::TooLong, "one of them, whatever becomes of the other");
+        drop(unread);
+        assert!(matches!(verdict(), Verdict::LookAgain(_)));
+        drop(read);
+        later(3600).await;
+        assert!(matches!(verdict(), Verdict::LookAgain(_)), "a watch may stay silent");
     }
 
     #[test]

@@ -2,17 +2,19 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
+use skiff_streams::places::Place;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
-use super::Place;
 use super::activity::{Activity, PARTING, Underway};
 use crate::http_body::{Body, BoxError};
+use crate::limits::Slot;
 
 /// A client's stream: notes that the client says something, and ends when it takes nothing for too long.
 pub(crate) struct Guarded<IO> {
@@ -179,23 +181,46 @@ where
     }
 }
 
+/// What is handed over of an answer at a time on HTTP/2, where what was handed over is no longer clocked.
+const PIECE_BYTES: usize = 64 << 10;
+
+/// A request's place among those in flight, once it has one, until its answer's last byte is handed over: what
+/// a client does not take lies in memory meanwhile. Travels as a request extension.
+pub(crate) type InFlight = Arc<OnceLock<Slot>>;
+
 /// An answer's body, with the request that it ends.
 pub(crate) struct Answer {
     body: Body,
+    /// Of a frame, what was not asked for yet.
+    rest: Bytes,
+    in_pieces: bool,
     underway: Underway,
     ended: bool,
+    _in_flight: InFlight,
 }
 
 impl Answer {
     /// `head` asks for no body, so that none will be read.
-    pub(crate) fn new(body: Body, underway: Underway, head: bool) -> Self {
-        Self { body, underway, ended: head }
+    pub(crate) fn new(
+        body: Body,
+        mut underway: Underway,
+        in_flight: InFlight,
+        head: bool,
+        in_pieces: bool,
+    ) -> Self {
+        underway.progressed();
+        Self { body, rest: Bytes::new(), in_pieces, underway, ended: head, _in_flight: in_flight }
+    }
+
+    fn piece(&mut self) -> Bytes {
+        let length = if self.in_pieces { self.rest.len().min(PIECE_BYTES) } else { self.rest.len() };
+        self.rest.split_to(length)
     }
 }
 
 impl Drop for Answer {
     fn drop(&mut self) {
-        if self.ended || self.body.is_end_stream() {
+        if self.ended || self.is_end_stream() {
             self.underway.answered();
         }
     }
@@ -209,17 +234,41 @@ impl HttpBody for Answer {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        if !self.rest.is_empty() {
+            self.underway.progressed();
+            let piece = self.piece();
+            return Poll::Ready(Some(Ok(Frame::data(piece))));
+        }
         let frame = Pin::new(&mut self.body).poll_frame(cx);
         self.ended |= matches!(frame, Poll::Ready(None));
-        frame
+        if frame.is_ready() {
+            self.underway.progressed();
+        }
+        match frame {
+            Poll::Ready(Some(Ok(frame))) if self.in_pieces => match frame.into_data() {
+                Ok(data) => {
+                    self.rest = data;
+                    let piece = self.piece();
+                    Poll::Ready(Some(Ok(Frame::data(piece))))
+                }
+                Err(trailers) => Poll::Ready(Some(Ok(trailers))),
+            },
+            frame => frame,
+        }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.rest.is_empty() && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        let (hint, rest) = (self.body.size_hint(), self.rest.len() as u64);
+        let mut whole = SizeHint::new();
+        if let Some(upper) = hint.upper() {
+            whole.set_upper(upper + rest);
+        }
+        whole.set_lower(hint.lower() + rest);
+        whole
     }
 }
 
@@ -227,15 +276,16 @@ impl HttpBody for Answer {
 mod tests {
     use std::net::{IpAddr, Ipv4Addr};
 
+    use skiff_streams::places::Places;
     use tokio::io::{AsyncWriteExt, DuplexStream, duplex};
 
     use super::*;
-    use crate::limits::{Connections, Limits};
+    use crate::limits::Limits;
 
     fn guarded() -> (DuplexStream, Guarded<DuplexStream>, Activity) {
         let (client, server) = duplex(16);
         let activity = Activity::new(&Limits::default());
-        let place = Connections::default().enter(IpAddr::V4(Ipv4Addr::LOCALHOST), 1, 1).expect("room");
+        let place = Places::new(Limits::default().places()).enter(IpAddr::V4(Ipv4Addr::LOCALHOST));
         let guarded = Guarded::new(server, activity.clone(), Duration::from_secs(60), place);
         (client, guarded, activity)
     }

@@ -1,16 +1,17 @@
 //! What one client may take of the server, so that the others still get their share.
 //!
-//! A connection is counted where it comes from ([`Connections`]), has to say something within a time
+//! A connection is counted where it comes from and by whether it is known whose it is
+//! ([`skiff_streams::places`]), has to say something within a time
 //! ([`activity`]), and its requests are counted by user ([`Gate`]). Sizes are bounded where bytes are read.
 
 pub(crate) mod activity;
-mod connections;
 mod gate;
 pub(crate) mod guarded;
 
 use std::time::Duration;
 
-pub(crate) use connections::{Connections, Full, Place};
+use skiff_streams::places::Bounds;
+
 pub(crate) use gate::{Gate, Kind, Slot};
 
 /// The bounds. The defaults are upstream's where it has such a bound.
@@ -20,8 +21,9 @@ pub struct Limits {
     pub readonly_inflight_max: usize,
     /// Requests that write, in flight at once.
     pub mutating_inflight_max: usize,
+    /// A quarter of these is for who has shown no credential yet.
     pub connections_max: usize,
-    /// Connections from one address.
+    /// Connections from one address; nodes' and administrators' are not counted.
     pub connections_per_source_max: usize,
     /// Requests at once on one HTTP/2 connection.
     pub streams_max: u32,
@@ -36,6 +38,12 @@ pub struct Limits {
     pub idle_timeout: Duration,
     /// How long a client may read nothing of an answer that waits for it.
     pub stall_timeout: Duration,
+}
+
+impl Limits {
+    pub(crate) fn places(&self) -> Bounds {
+        Bounds { connections_max: self.connections_max, per_source_max: self.connections_per_source_max }
+    }
 }
 
 impl Default for Limits {

@@ -2,6 +2,7 @@
 //! for is judged afterwards, so that a client with a wrong one is answered 401 with a Status, as upstream
 //! does, and not by a broken connection.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -53,6 +54,15 @@ impl Clients {
                 tracing::debug!(%error, "a client certificate was refused");
                 Some(Presented::Bad)
             }
+        }
+    }
+
+    /// Keeps in mind where a node's connection comes from.
+    pub(crate) fn note_address(&self, presented: Option<&Presented>, from: IpAddr) {
+        if let Some(Presented::Good { identity, .. }) = presented
+            && let Some(node) = identity.node_name()
+        {
+            self.pki.saw_node(node, from);
         }
     }
 

@@ -5,7 +5,7 @@ mod served;
 
 use std::time::Duration;
 
-use served::{SILENT, Served, Socket};
+use served::{SILENT, Served, Socket, Unread};
 use skiff_apiserver::Limits;
 
 /// Long enough for a client that keeps to it, on a machine with much else to do.
@@ -128,16 +128,44 @@ async fn a_body_that_never_ends_is_given_up() {
 
 #[tokio::test]
 async fn connections_of_one_address_leave_room_for_others() {
-    let limits = Limits { connections_per_source_max: 2, connections_max: 3, ..Limits::default() };
+    let limits = Limits { connections_per_source_max: 2, connections_max: 4, ..Limits::default() };
     let served = Served::start(limits).await;
-    let first = served.connect(SILENT).await.expect("room");
-    let _second = served.raw().await;
-    assert!(served.connect(SILENT).await.is_err(), "the third of this address");
-    let mut other = served.connect_from([127, 0, 0, 2], SILENT).await.expect("room");
+    let user = served.user("jane");
+    let first = served.connect(&user).await.expect("room");
+    let _second = served.connect(&user).await.expect("room");
+    assert!(served.connect(&user).await.is_err(), "the third of this address");
+    let mut other = served.connect_from([127, 0, 0, 2], &user).await.expect("room");
     assert_eq!(other.ask("GET /version HTTP/1.1\r\nhost: a\r\n\r\n").await.status, 200);
-    assert!(served.connect_from([127, 0, 0, 3], SILENT).await.is_err(), "the fourth of all");
+    assert!(
+        served.connect_from([127, 0, 0, 3], &user).await.is_err(),
+        "the fourth of all, but for strangers"
+    );
+    let mut stranger = served.connect_from([127, 0, 0, 3], SILENT).await.expect("room for one");
+    assert_eq!(stranger.ask("GET /version HTTP/1.1\r\nhost: a\r\n\r\n").await.status, 200);
     drop(first);
-    served.connected(SILENT).await;
+    served.connected(&user).await;
+}
+
+#[tokio::test]
+async fn strangers_keep_nobody_out_however_many_they_are() {
+    let served = Served::start(Limits { connections_max: 16, ..Limits::default() }).await;
+    let (node, user) = (served.node("n1"), served.user("jane"));
+    let mut jane = served.connect(&user).await.expect("room");
+    let mut all = Vec::new();
+    for source in 2..12 {
+        for _ in 0..20 {
+            all.push(served.raw_from([127, 0, 0, source]).await);
+        }
+    }
+    // From the very addresses, too.
+    for (source, who) in [(2, &node), (1, &served.admin()), (3, &user)] {
+        let mut socket = served.connect_from([127, 0, 0, source], who).await.expect("room");
+        assert_eq!(socket.ask("GET /version HTTP/1.1\r\nhost: a\r\n\r\n").await.status, 200);
+        all.push(socket);
+    }
+    assert_eq!(jane.ask("GET /version HTTP/1.1\r\nhost: a\r\n\r\n").await.status, 200, "she is known");
+    // The oldest went, without a word.
+    assert_eq!(all[0].rest().await, "");
 }
 
 #[tokio::test]
@@ -173,13 +201,50 @@ async fn who_floods_is_told_to_come_back_and_others_are_not() {
 async fn an_answer_that_nobody_reads_is_given_up() {
     let limits = Limits { stall_timeout: SHORT, connections_per_source_max: 1, ..Limits::default() };
     let served = Served::start(limits).await;
-    let mut deaf = served.connect(&served.admin()).await.expect("connects");
+    let mut deaf = served.connect(&served.user("deaf")).await.expect("connects");
     // More than the socket's buffers hold.
     for _ in 0..40 {
         deaf.send("GET /openapi/v2 HTTP/1.1\r\nhost: a\r\naccept: application/json\r\n\r\n").await;
     }
     // There is room for one connection: the deaf one is gone when another comes in.
-    served.connected(SILENT).await;
+    served.connected(&served.user("jane")).await;
+}
+
+/// A list of many megabytes, asked for by HTTP/2 that many times and not read.
+async fn unread_lists(served: &Served, count: usize) -> Unread {
+    let admin = served.admin();
+    let mut client = served.connect(&admin).await.expect("connects");
+    let map =
+        serde_json::json!({"metadata": {"name": "large"}, "data": {"a": "x".repeat(900_000)}}).to_string();
+    let path = "/api/v1/namespaces/default/configmaps";
+    let head = format!("POST {path} HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\n");
+    let made = client.ask(&format!("{head}content-length: {}\r\n\r\n{map}", map.len())).await;
+    assert_eq!(made.status, 201);
+    served.unread_by_http2(&admin, path, count).await
+}
+
+/// On HTTP/2 nothing is written while a client gives no room for it, and what it asked for lies in memory.
+#[tokio::test]
+async fn an_answer_that_nobody_reads_is_given_up_on_http2_too() {
+    let served = Served::start(Limits { stall_timeout: SHORT, ..Limits::default() }).await;
+    unread_lists(&served, 3).await.ended().await;
+}
+
+#[tokio::test]
+async fn a_request_is_in_flight_until_its_answer_has_been_taken() {
+    let served = Served::start(Limits::default()).await;
+    let inflight = async || {
+        let mut admin = served.connected(&served.admin()).await;
+        let text = admin.ask("GET /metrics HTTP/1.1\r\nhost: a\r\n\r\n").await.body;
+        metric(&text, "apiserver_current_inflight_requests{request_kind=\"readOnly\"}", &[])
+    };
+    let unread = unread_lists(&served, 5).await;
+    let before = inflight().await.expect("a number");
+    assert!(before >= 5.0, "{before}");
+    unread.end();
+    while inflight().await.is_some_and(|now| now >= 5.0) {
+        tokio::task::yield_now().await;
+    }
 }
 
 #[tokio::test]

@@ -30,6 +30,27 @@ pub(crate) struct Served {
     _dir: tempfile::TempDir,
 }
 
+/// Answers that nobody reads, on an HTTP/2 connection that is kept.
+pub(crate) struct Unread {
+    answers: Vec<http::Response<hyper::body::Incoming>>,
+    _sender: hyper::client::conn::http2::SendRequest<http_body_util::Empty<bytes::Bytes>>,
+    connection: tokio::task::JoinHandle<hyper::Result<()>>,
+}
+
+impl Unread {
+    /// Until the server ends the connection.
+    pub(crate) async fn ended(self) {
+        let Self { answers, connection, .. } = self;
+        let ended = tokio::time::timeout(PATIENCE, connection).await.expect("it is ended");
+        drop((answers, ended));
+    }
+
+    /// Goes away.
+    pub(crate) fn end(self) {
+        self.connection.abort();
+    }
+}
+
 impl Served {
     pub(crate) async fn start(limits: Limits) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
@@ -50,6 +71,11 @@ impl Served {
         Some(self.pki.admin().expect("issued"))
     }
 
+    pub(crate) fn node(&self, name: &str) -> Option<Issued> {
+        let user = format!("system:node:{name}");
+        Some(self.pki.issue_client(&user, &["system:nodes"]).expect("issued"))
+    }
+
     pub(crate) fn user(&self, name: &str) -> Option<Issued> {
         Some(self.pki.issue_client(name, &[]).expect("issued"))
     }
@@ -57,6 +83,12 @@ impl Served {
     /// A connection on which nothing is said, not even of TLS.
     pub(crate) async fn raw(&self) -> Socket {
         Socket::new(Box::new(TcpStream::connect(self.address).await.expect("connects")))
+    }
+
+    pub(crate) async fn raw_from(&self, source: [u8; 4]) -> Socket {
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.bind((Ipv4Addr::from(source), 0).into()).expect("an address");
+        Socket::new(Box::new(socket.connect(self.address).await.expect("connects")))
     }
 
     pub(crate) async fn connect(&self, client: &Option<Issued>) -> std::io::Result<Socket> {
@@ -140,6 +172,26 @@ impl Served {
         let status = answer.status().as_u16();
         let body = answer.into_body().collect().await.expect("an end").to_bytes();
         (status, length.unwrap_or_default(), body.len())
+    }
+
+    /// Asks that many times on one HTTP/2 connection, and reads no more than the heads of the answers.
+    pub(crate) async fn unread_by_http2(&self, client: &Option<Issued>, path: &str, count: usize) -> Unread {
+        let stream = self.tls([127, 0, 0, 1], client, b"h2").await.expect("connects");
+        let (mut sender, connection) = hyper::client::conn::http2::Builder::new(TokioExecutor::new())
+            .initial_stream_window_size(1_024)
+            .handshake(TokioIo::new(stream))
+            .await
+            .expect("HTTP/2");
+        let connection = tokio::spawn(connection);
+        let mut answers = Vec::new();
+        for _ in 0..count {
+            let request = http::Request::get(format!("https://localhost{path}"));
+            let request = request.body(http_body_util::Empty::<bytes::Bytes>::new()).expect("a request");
+            let answer = sender.send_request(request).await.expect("an answer");
+            assert_eq!(answer.status(), 200);
+            answers.push(answer);
+        }
+        Unread { answers, _sender: sender, connection }
     }
 
     /// Begins that many requests on one HTTP/2 connection and takes each back before it is answered. Says

@@ -1,0 +1,241 @@
+//! How many connections a server has open, and whose they are.
+//!
+//! Whoever connects is a stranger until a credential was good on the connection. Strangers have a quarter of
+//! the places and, where these are taken, the oldest of whoever has most of them goes first: so no number of
+//! connections that show nothing keeps anybody out. Who is known has the rest, bounded by source; nodes and
+//! administrators are never refused.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tokio_util::sync::CancellationToken;
+
+/// The bounds of a server.
+#[derive(Debug, Clone, Copy)]
+pub struct Bounds {
+    pub connections_max: usize,
+    /// Of one address.
+    pub per_source_max: usize,
+}
+
+impl Bounds {
+    fn strangers_max(self) -> usize {
+        (self.connections_max / 4).max(1)
+    }
+
+    fn known_max(self) -> usize {
+        self.connections_max.saturating_sub(self.strangers_max()).max(1)
+    }
+}
+
+/// A server's open connections. Cheap to clone; clones count together.
+#[derive(Clone)]
+pub struct Places {
+    bounds: Bounds,
+    open: Arc<Mutex<Open>>,
+}
+
+#[derive(Default)]
+struct Open {
+    next: u64,
+    /// By when they came.
+    strangers: BTreeMap<u64, (IpAddr, CancellationToken)>,
+    strangers_of: HashMap<IpAddr, usize>,
+    known: usize,
+    /// The privileged are not counted here.
+    known_of: HashMap<IpAddr, usize>,
+}
+
+/// The right to one open connection, given back when the last clone is dropped.
+#[derive(Clone)]
+pub struct Place(Arc<Held>);
+
+struct Held {
+    of: Places,
+    source: IpAddr,
+    number: u64,
+    ended: CancellationToken,
+    standing: Mutex<Standing>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    Stranger,
+    Known,
+    Privileged,
+}
+
+/// There is no place for one more of who is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Full;
+
+impl Places {
+    pub fn new(bounds: Bounds) -> Self {
+        Self { bounds, open: Arc::default() }
+    }
+
+    /// A place for a new connection, of nobody that is known. If it is one too many, another stranger's ends.
+    pub fn enter(&self, source: IpAddr) -> Place {
+        // One client, whichever way its address is written.
+        let source = source.to_canonical();
+        let mut open = self.open.lock();
+        if open.strangers_of.get(&source).is_some_and(|own| *own >= self.bounds.per_source_max) {
+            open.end_oldest_of(source);
+        } else if open.strangers.len() >= self.bounds.strangers_max()
+            && let Some(most) = open.has_most()
+        {
+            open.end_oldest_of(most);
+        }
+        let number = open.next;
+        open.next += 1;
+        let ended = CancellationToken::new();
+        open.strangers.insert(number, (source, ended.clone()));
+        *open.strangers_of.entry(source).or_default() += 1;
+        drop(open);
+        let standing = Mutex::new(Standing::Stranger);
+        Place(Arc::new(Held { of: self.clone(), source, number, ended, standing }))
+    }
+
+    pub fn total(&self) -> usize {
+        let open = self.open.lock();
+        open.strangers.len() + open.known
+    }
+}
+
+impl Open {
+    /// The source of most strangers; of several the one whose oldest is oldest.
+    fn has_most(&self) -> Option<IpAddr> {
+        let most = self.strangers_of.values().max()?;
+        let has = |source: &IpAddr| self.strangers_of.get(source) == Some(most);
+        self.strangers.values().map(|(source, _)| *source).find(has)
+    }
+
+    fn end_oldest_of(&mut self, source: IpAddr) {
+        let oldest = self.strangers.iter().find(|(_, (of, _))| *of == source).map(|(number, _)| *number);
+        if let Some(ended) = oldest.and_then(|number| self.take_stranger(number)) {
+            ended.cancel();
+        }
+    }
+
+    fn take_stranger(&mut self, number: u64) -> Option<CancellationToken> {
+        let (source, ended) = self.strangers.remove(&number)?;
+        give_back(&mut self.strangers_of, source);
+        Some(ended)
+    }
+}
+
+fn give_back(counts: &mut HashMap<IpAddr, usize>, source: IpAddr) {
+    if let Some(own) = counts.get_mut(&source) {
+        *own -= 1;
+        if *own == 0 {
+            counts.remove(&source);
+        }
+    }
+}
+
+impl Place {
+    /// A credential was good: the connection is no stranger's any more. `privileged` says that it is a node's
+    /// or an administrator's.
+    pub fn known(&self, privileged: bool) -> Result<(), Full> {
+        let held = &*self.0;
+        let mut standing = held.standing.lock();
+        if *standing != Standing::Stranger {
+            return Ok(());
+        }
+        let mut open = held.of.open.lock();
+        let bounds = held.of.bounds;
+        if !privileged {
+            let own = open.known_of.get(&held.source).copied().unwrap_or(0);
+            if own >= bounds.per_source_max || open.known >= bounds.known_max() {
+                return Err(Full);
+            }
+            *open.known_of.entry(held.source).or_default() += 1;
+        }
+        open.known += 1;
+        // One that was ended this very moment ends all the same.
+        open.take_stranger(held.number);
+        *standing = if privileged { Standing::Privileged } else { Standing::Known };
+        Ok(())
+    }
+
+    /// Resolves when somebody else needs the place more.
+    pub async fn ended(&self) {
+        self.0.ended.cancelled().await;
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let mut open = self.of.open.lock();
+        match *self.standing.lock() {
+            Standing::Stranger => drop(open.take_stranger(self.number)),
+            Standing::Privileged => open.known -= 1,
+            Standing::Known => {
+                open.known -= 1;
+                give_back(&mut open.known_of, self.source);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn places(connections_max: usize, per_source_max: usize) -> Places {
+        Places::new(Bounds { connections_max, per_source_max })
+    }
+
+    fn ip(last: u8) -> IpAddr {
+        IpAddr::from([10, 0, 0, last])
+    }
+
+    fn is_ended(place: &Place) -> bool {
+        place.0.ended.is_cancelled()
+    }
+
+    #[test]
+    fn of_strangers_the_oldest_of_who_has_most_goes_first() {
+        let places = places(16, 16);
+        let lone = places.enter(ip(1));
+        let many: Vec<Place> = (0..3).map(|_| places.enter(ip(2))).collect();
+        let more: Vec<Place> = (0..2).map(|_| places.enter(ip(2))).collect();
+        assert_eq!(many.iter().map(is_ended).collect::<Vec<_>>(), [true, true, false]);
+        let other = places.enter(ip(3));
+        assert!(is_ended(&many[2]) && !is_ended(&lone) && !is_ended(&other));
+        assert_eq!(places.total(), 4);
+        drop((lone, many, more, other));
+        assert_eq!(places.total(), 0);
+        let open = places.open.lock();
+        assert!(open.strangers_of.is_empty() && open.known_of.is_empty(), "nobody is remembered");
+    }
+
+    #[test]
+    fn one_source_of_strangers_has_its_share_of_them() {
+        let places = places(400, 2);
+        let own: Vec<Place> = (0..3).map(|_| places.enter("::ffff:10.0.0.1".parse().expect("one"))).collect();
+        assert_eq!(own.iter().map(is_ended).collect::<Vec<_>>(), [true, false, false]);
+        assert!(!is_ended(&places.enter(ip(2))));
+    }
+
+    #[test]
+    fn who_is_known_is_not_ended_and_nodes_always_get_in() {
+        let places = places(8, 3);
+        let users: Vec<Place> = (1..=3).map(|_| places.enter(ip(1))).collect();
+        assert!(users.iter().all(|place| place.known(false).is_ok()));
+        assert_eq!(places.enter(ip(1)).known(false), Err(Full), "the source has its share");
+        let others: Vec<Place> = (0..3).map(|_| places.enter(ip(2))).collect();
+        assert!(others.iter().all(|place| place.known(false).is_ok()));
+        assert_eq!(places.enter(ip(3)).known(false), Err(Full), "there is room for strangers only");
+        let nodes: Vec<Place> = (0..20).map(|_| places.enter(ip(1))).collect();
+        assert!(nodes.iter().all(|place| place.known(true).is_ok()));
+        let strangers: Vec<Place> = (0..9).map(|_| places.enter(ip(9))).collect();
+        assert_eq!(strangers.iter().filter(|place| !is_ended(place)).count(), 2);
+        assert!(users.iter().chain(&others).chain(&nodes).all(|place| !is_ended(place)));
+        assert_eq!(users[0].known(true), Ok(()), "once is enough");
+        drop(users);
+        assert!(places.enter(ip(1)).known(false).is_ok());
+    }
+}
