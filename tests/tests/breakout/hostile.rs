@@ -260,7 +260,7 @@ impl Hostile {
         let written = of(|way| matches!(way, Way::LinkForLog));
         let read = of(|way| matches!(way, Way::LinkForReadLog));
         if level(self.setting).is_some() {
-            let said = self.refused(&pod, "hostPath volumes (volume \"logs\")");
+            let said = self.refused(&pod, "hostPath");
             return vec![(written, Outcome::blocked(said.clone())), (read, Outcome::blocked(said))];
         }
         self.namespace.apply(&pod.to_string()).ok();
