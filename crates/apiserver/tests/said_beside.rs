@@ -85,11 +85,11 @@ async fn addresses_in_an_unusual_form_are_refused_or_warned_of() {
         );
         assert_eq!(refused, expected);
     }
-    let usual = format!(
+    let usual = [format!(
         "299 - \"{place}: IPv6 CIDR value \\\"FD00::/16\\\" should be in RFC 5952 canonical format (\\\"fd00::/16\\\")\""
-    );
-    assert_eq!(warned(&api, Method::POST, POLICIES, &policy("FD00::/16")).await, [usual.clone()]);
-    assert_eq!(warned(&api, Method::PUT, &format!("{POLICIES}/n"), &policy("FD00::/16")).await, [usual]);
+    )];
+    assert_eq!(warned(&api, Method::POST, POLICIES, &policy("FD00::/16")).await, usual);
+    assert_eq!(warned(&api, Method::PUT, &format!("{POLICIES}/n"), &policy("FD00::/16")).await, usual);
     assert_eq!(warned(&api, Method::PUT, &format!("{POLICIES}/n"), &policy("fd00::/16")).await, [""; 0]);
 }
 
