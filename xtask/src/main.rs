@@ -1,4 +1,4 @@
-//! The developer's tool: `cargo xtask test|demo|bench|lint|mutate|images|dist`.
+//! The developer's tool: `cargo xtask test|demo|bench|lint|mutate|images|dist|vm`.
 //!
 //! It installs what it needs and builds what it runs, so that each command works on a fresh clone.
 
