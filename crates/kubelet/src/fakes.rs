@@ -61,6 +61,9 @@ struct State {
     calls: Vec<String>,
     /// Exit codes of commands in containers.
     answers: BTreeMap<String, i32>,
+    unanswered: BTreeSet<String>,
+    /// Containers take whatever they are given before they end.
+    ends_held: bool,
     asked: BTreeSet<String>,
     image_disk: ImageDisk,
     image_uses: Vec<ImageUse>,
@@ -87,6 +90,8 @@ impl Default for FakeRuntime {
             serial: 0,
             calls: Vec::new(),
             answers: BTreeMap::new(),
+            unanswered: BTreeSet::new(),
+            ends_held: false,
             asked: BTreeSet::new(),
             image_disk: ImageDisk::default(),
             image_uses: Vec::new(),
@@ -136,6 +141,16 @@ impl FakeRuntime {
     /// From now on that command ends in any container with that code.
     pub(crate) fn answer(&self, command: &str, code: i32) {
         self.state.lock().answers.insert(command.into(), code);
+    }
+
+    /// From now on that command never ends.
+    pub(crate) fn hang(&self, command: &str) {
+        self.state.lock().unanswered.insert(command.into());
+    }
+
+    /// From now on no container ends when it is stopped.
+    pub(crate) fn hold_ends(&self) {
+        self.state.lock().ends_held = true;
     }
 
     /// The commands that were run.
@@ -334,15 +349,22 @@ impl Runtime for FakeRuntime {
 
     async fn stop_container(&self, id: &ContainerId, grace: Duration) -> Result<(), Error> {
         self.gate.pass().await;
-        {
+        let held = {
             let mut state = self.state.lock();
             state.calls.push(format!("stop {} after {} s", id.0, grace.as_secs()));
-            let running = |each: &&mut Container| each.id == *id && each.state == ContainerState::Running;
+            let held = state.ends_held;
+            let running = |each: &&mut Container| {
+                !held && each.id == *id && each.state == ContainerState::Running
+            };
             if let Some(container) = state.containers.iter_mut().find(running) {
                 end(container, 143);
                 let event = Event::ContainerExited(id.clone(), container.sandbox.clone());
                 let _ = self.events.send(event);
             }
+            held
+        };
+        if held {
+            std::future::pending::<()>().await;
         }
         self.gate.pass().await;
         Ok(())
@@ -373,8 +395,12 @@ impl Runtime for FakeRuntime {
         command: &[String],
         _: Duration,
     ) -> Result<ExecOutput, Error> {
-        let mut state = self.state.lock();
         let name = command.join(" ");
+        if self.state.lock().unanswered.contains(&name) {
+            self.state.lock().asked.insert(name);
+            return std::future::pending().await;
+        }
+        let mut state = self.state.lock();
         let code = state.answers.get(&name).copied().ok_or_else(|| Error::NotRunning(id.clone()))?;
         let stdout = format!("said by {name}").into_bytes();
         state.asked.insert(name);

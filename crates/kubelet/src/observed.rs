@@ -33,6 +33,8 @@ pub(crate) struct Observed {
     pub(crate) probes: BTreeMap<ContainerId, Probed>,
     /// Containers that somebody stops already.
     pub(crate) stopping: BTreeSet<ContainerId>,
+    /// Those that were stopped since their definition has changed: they run anew whatever the restart policy.
+    pub(crate) redefined: BTreeSet<ContainerId>,
     /// The node did not take the pod.
     pub(crate) rejected: Option<Waiting>,
     /// It keeps more on the disk than it may.

@@ -251,11 +251,17 @@ fn run(pod: &Pod, spec: &PodSpec, seen: &Observed, now: SystemTime, plan: &mut P
     }
 }
 
+/// Whether a container that has ended starts again: by the restart policy, or because it was stopped for the
+/// sake of another definition, whatever the policy.
+fn starts_again(spec: &PodSpec, container: &Spec, latest: &Container, seen: &Observed) -> bool {
+    seen.redefined.contains(&latest.id) || restarts(spec, container, exit_code(latest))
+}
+
 /// Whether every container has ended for good.
 fn finished(spec: &PodSpec, seen: &Observed) -> bool {
     let ended = |container: &Spec| {
         seen.latest(&container.name)
-            .is_some_and(|latest| is_over(latest) && !restarts(spec, container, exit_code(latest)))
+            .is_some_and(|latest| is_over(latest) && !starts_again(spec, container, latest, seen))
     };
     spec.containers.iter().all(ended)
 }
@@ -265,7 +271,7 @@ fn has_failed_init(spec: &PodSpec, seen: &Observed) -> bool {
     let failed = |container: &Spec| {
         seen.latest(&container.name)
             .filter(|latest| is_over(latest) && exit_code(latest) != 0)
-            .is_some_and(|latest| !restarts(spec, container, exit_code(latest)))
+            .is_some_and(|latest| !starts_again(spec, container, latest, seen))
     };
     spec.init_containers.iter().flatten().any(failed)
 }
@@ -392,11 +398,12 @@ fn step_container(
         Some(latest) => {
             // In a new sandbox every init container runs again, however it ended in the one before.
             let anew = is_init && !seen.is_current(&latest.sandbox);
-            if !anew && !restarts(spec, container, exit_code(latest)) {
+            if !anew && !starts_again(spec, container, latest, seen) {
                 return;
             }
             attempt = labels::attempt(&latest.labels) + 1;
-            crash = seen.is_current(&latest.sandbox).then(|| latest.finished_at.unwrap_or(now));
+            let crashed = seen.is_current(&latest.sandbox) && !seen.redefined.contains(&latest.id);
+            crash = crashed.then(|| latest.finished_at.unwrap_or(now));
         }
         None => {}
     }

@@ -1,5 +1,6 @@
 //! Probing one container for as long as it runs.
 
+use std::convert::Infallible;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -7,7 +8,9 @@ use std::time::{Duration, SystemTime};
 use k8s_openapi::api::core::v1::{Container, Pod, Probe};
 use skiff_runtime::{ContainerId, Runtime};
 use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
 
 use crate::events::{Kind, Recorder};
 use crate::explain::Memory;
@@ -29,6 +32,29 @@ pub(crate) struct Prober {
     pub(crate) started_at: SystemTime,
     pub(crate) initial: Probed,
     pub(crate) tell: mpsc::Sender<Verdict>,
+    /// Cancelled when the container is being ended for good.
+    pub(crate) ends: CancellationToken,
+}
+
+/// A prober at work.
+pub(crate) struct Probing {
+    task: AbortHandle,
+    ends: CancellationToken,
+}
+
+impl Probing {
+    pub(crate) fn begin(prober: Prober) -> Self {
+        let ends = prober.ends.clone();
+        Self { task: tokio::spawn(prober.run()).abort_handle(), ends }
+    }
+
+    pub(crate) fn end_pod(&self) {
+        self.ends.cancel();
+    }
+
+    pub(crate) fn abort(&self) {
+        self.task.abort();
+    }
 }
 
 /// Whether a container has anything to ask.
@@ -61,73 +87,95 @@ impl Threshold {
 }
 
 impl Prober {
-    /// Probes until it is aborted or the container has failed.
+    /// Probes until it is aborted or the container has failed. Readiness and liveness are asked for side by
+    /// side, so that an answer that takes long holds up no other.
     pub(crate) async fn run(self) {
         let mut state = self.initial.clone();
         if let Some(startup) = &self.container.startup_probe
             && !state.started
         {
-            let mut threshold = Threshold::of(startup);
-            let mut at = self.first(startup);
-            self.waits_until(at, None);
-            loop {
-                sleep_until(at).await;
-                at = Instant::now() + seconds(startup.period_seconds, 10);
-                let found = self.ask(startup, "Startup").await;
-                self.waits_until(at, found.as_ref().err());
-                match threshold.add(found.is_ok()) {
-                    Some(true) => break,
-                    Some(false) => return self.fail(state, "startup", startup).await,
-                    None => {}
-                }
+            // All futures of this file may be dropped at any time: a probe then goes unanswered.
+            let started = tokio::select! {
+                started = self.starts(startup) => started,
+                () = self.pod_ends() => return,
+            };
+            if !started {
+                return self.fail(state, "startup", startup).await;
             }
         }
         state.started = true;
         self.waits_no_more();
         self.report(&state).await;
-        let mut ready = self
-            .container
-            .readiness_probe
-            .as_ref()
-            .map(|probe| (probe, Threshold::of(probe), self.first(probe)));
-        let mut alive = self
-            .container
-            .liveness_probe
-            .as_ref()
-            .map(|probe| (probe, Threshold::of(probe), self.first(probe)));
-        if let Some((_, _, at)) = ready.as_ref().filter(|_| !state.ready) {
-            self.waits_until(*at, None);
+        let failed = tokio::select! {
+            failed = self.dies() => failed,
+            never = self.follow_readiness(state.clone()) => match never {},
+        };
+        self.fail(state, "liveness", failed).await;
+    }
+
+    /// Resolves when its container is not to be restarted any more: how ready it is matters to its end, since
+    /// that is what a service goes by that has nobody else.
+    async fn pod_ends(&self) {
+        self.ends.cancelled().await;
+    }
+
+    async fn starts(&self, probe: &Probe) -> bool {
+        let mut threshold = Threshold::of(probe);
+        let mut at = self.first(probe);
+        self.waits_until(at, None);
+        loop {
+            sleep_until(at).await;
+            at = Instant::now() + seconds(probe.period_seconds, 10);
+            let found = self.ask(probe, "Startup").await;
+            self.waits_until(at, found.as_ref().err());
+            if let Some(started) = threshold.add(found.is_ok()) {
+                return started;
+            }
+        }
+    }
+
+    /// Resolves with the liveness probe once that has failed. While the pod ends nothing is asked.
+    async fn dies(&self) -> &Probe {
+        let Some(probe) = &self.container.liveness_probe else { return std::future::pending().await };
+        let mut threshold = Threshold::of(probe);
+        let mut at = self.first(probe);
+        let failed = async {
+            loop {
+                sleep_until(at).await;
+                at = Instant::now() + seconds(probe.period_seconds, 10);
+                if threshold.add(self.ask(probe, "Liveness").await.is_ok()) == Some(false) {
+                    return probe;
+                }
+            }
+        };
+        tokio::select! {
+            probe = failed => probe,
+            () = self.pod_ends() => std::future::pending().await,
+        }
+    }
+
+    /// Reports each change of readiness, for ever.
+    async fn follow_readiness(&self, mut state: Probed) -> Infallible {
+        let Some(probe) = &self.container.readiness_probe else { return std::future::pending().await };
+        let mut threshold = Threshold::of(probe);
+        let mut at = self.first(probe);
+        if !state.ready {
+            self.waits_until(at, None);
         }
         loop {
-            let next =
-                |at: Option<Instant>| at.unwrap_or_else(|| Instant::now() + Duration::from_secs(86_400));
-            let (ready_at, alive_at) =
-                (next(ready.as_ref().map(|ready| ready.2)), next(alive.as_ref().map(|alive| alive.2)));
-            if ready.is_none() && alive.is_none() {
-                return;
+            sleep_until(at).await;
+            at = Instant::now() + seconds(probe.period_seconds, 10);
+            let found = self.ask(probe, "Readiness").await;
+            if found.is_err() || !state.ready {
+                self.waits_until(at, found.as_ref().err());
             }
-            sleep_until(ready_at.min(alive_at)).await;
-            if ready_at <= alive_at {
-                let Some((probe, threshold, at)) = &mut ready else { continue };
-                *at = Instant::now() + seconds(probe.period_seconds, 10);
-                let found = self.ask(probe, "Readiness").await;
-                if found.is_err() || !state.ready {
-                    self.waits_until(*at, found.as_ref().err());
+            let verdict = threshold.add(found.is_ok());
+            if verdict.is_some_and(|verdict| verdict != state.ready) {
+                state.ready = !state.ready;
+                if state.ready {
+                    self.waits_no_more();
                 }
-                let verdict = threshold.add(found.is_ok());
-                if verdict.is_some_and(|verdict| verdict != state.ready) {
-                    state.ready = !state.ready;
-                    if state.ready {
-                        self.waits_no_more();
-                    }
-                    self.report(&state).await;
-                }
-            } else {
-                let Some((probe, threshold, at)) = &mut alive else { continue };
-                *at = Instant::now() + seconds(probe.period_seconds, 10);
-                if threshold.add(self.ask(probe, "Liveness").await.is_ok()) == Some(false) {
-                    return self.fail(state, "liveness", probe).await;
-                }
+                self.report(&state).await;
             }
         }
     }

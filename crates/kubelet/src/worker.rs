@@ -15,7 +15,7 @@ use skiff_client::ObjectKey;
 use skiff_explain::start::Phase;
 use skiff_runtime::ContainerId;
 use tokio::sync::{Notify, mpsc};
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
@@ -26,7 +26,7 @@ use crate::local_storage::{self, Due, Survey};
 use crate::node_context::Context;
 use crate::observed::{Failure, ImageFailure, Observed, TokenState};
 use crate::plan::{self, Step, Waiting};
-use crate::prober::Verdict;
+use crate::prober::{Probing, Verdict};
 use crate::references::Objects;
 use crate::security::admission::Host;
 use crate::status_writer::StatusWriter;
@@ -68,7 +68,7 @@ pub(crate) struct Worker {
     /// How often others' writes over `sent` are answered.
     pace: Pace,
     writer: StatusWriter,
-    probers: HashMap<ContainerId, AbortHandle>,
+    probers: HashMap<ContainerId, Probing>,
     verdicts: (mpsc::Sender<Verdict>, mpsc::Receiver<Verdict>),
     pub(crate) background: JoinSet<Done>,
     messages: HashMap<ContainerId, Option<String>>,
@@ -88,7 +88,7 @@ pub(crate) struct Worker {
 
 impl Drop for Worker {
     fn drop(&mut self) {
-        self.probers.values().for_each(AbortHandle::abort);
+        self.probers.values().for_each(Probing::abort);
     }
 }
 

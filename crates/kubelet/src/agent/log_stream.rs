@@ -11,7 +11,7 @@ use http::{Response, StatusCode};
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
 use skiff_client::{Body, BoxError};
-use skiff_runtime::{ContainerId, ContainerState};
+use skiff_runtime::{Container, ContainerId, ContainerState};
 use tokio::fs::File;
 use tokio::io::{AsyncReadExt, AsyncSeekExt};
 
@@ -20,6 +20,7 @@ use crate::labels;
 use crate::log_place;
 use crate::logs::{self, Filter, Options};
 use crate::node_context::Context;
+use crate::observed::is_over;
 
 /// How often a followed log is looked at, while somebody follows it.
 const FOLLOW_EVERY: Duration = Duration::from_millis(100);
@@ -35,19 +36,17 @@ pub(super) async fn answer(
     let bad = |message: String| Refusal(StatusCode::BAD_REQUEST, message);
     let options = options(query).map_err(bad)?;
     let containers = history(context, namespace, pod, name).await?;
-    let ran: Vec<_> =
+    let ran: Vec<&Container> =
         containers.iter().filter(|container| container.state != ContainerState::Created).collect();
+    let waits_for = waiting(context, namespace, pod, name);
     let chosen = if query.is("previous") {
-        // What the status calls the last state: the newest that is over.
-        ran.iter().find(|container| container.state != ContainerState::Running).ok_or_else(|| {
+        previous(&ran, waits_for.is_some()).ok_or_else(|| {
             bad(format!("previous terminated container \"{name}\" in pod \"{pod}\" not found"))
         })?
     } else {
-        ran.first().ok_or_else(|| {
-            bad(format!(
-                "container \"{name}\" in pod \"{pod}\" is waiting to start: {}",
-                waiting(context, namespace, pod, name)
-            ))
+        ran.first().copied().ok_or_else(|| {
+            let why = waits_for.unwrap_or_else(|| "ContainerCreating".into());
+            bad(format!("container \"{name}\" in pod \"{pod}\" is waiting to start: {why}"))
         })?
     };
     let path = chosen.log_path.clone().ok_or_else(|| bad("the container has no log".into()))?;
@@ -80,16 +79,28 @@ pub(super) async fn answer(
     Ok(response)
 }
 
-/// Why a container has not started, as its status says.
-fn waiting(context: &Context, namespace: &str, pod: &str, name: &str) -> String {
+/// The run before the one that a container's status is about: of one that waits to run again that is the
+/// newest, otherwise the one before the newest. `ran` has the newest first.
+fn previous<'a>(ran: &[&'a Container], waits: bool) -> Option<&'a Container> {
+    let newest = ran.first()?;
+    let at = usize::from(!(waits && is_over(newest)));
+    ran.get(at).copied().filter(|container| is_over(container))
+}
+
+/// What a container waits for, as its status says.
+fn waiting(context: &Context, namespace: &str, pod: &str, name: &str) -> Option<String> {
     let pod = context.pods.get(&skiff_client::ObjectKey::new(namespace, pod));
-    let reason = pod.and_then(|pod| {
-        let status = pod.status.as_ref()?;
-        let mut all = status.container_statuses.iter().chain(&status.init_container_statuses).flatten();
-        let own = all.find(|status| status.name == name)?;
-        own.state.as_ref()?.waiting.as_ref()?.reason.clone()
-    });
-    reason.unwrap_or_else(|| "ContainerCreating".into())
+    let pod = pod?;
+    let status = pod.status.as_ref()?;
+    let mut all = status.container_statuses.iter().chain(&status.init_container_statuses).flatten();
+    let own = all.find(|status| status.name == name)?;
+    let reason = own.state.as_ref()?.waiting.as_ref()?.reason.as_deref()?;
+    let words = match reason {
+        "ErrImagePull" => "image can't be pulled",
+        "ImagePullBackOff" => "trying and failing to pull image",
+        reason => reason,
+    };
+    Some(words.to_owned())
 }
 
 fn options(query: &Query) -> Result<Options, String> {
@@ -199,5 +210,27 @@ impl Reader {
                 && container.state == ContainerState::Running
                 && !labels::uid(&container.labels).is_empty()
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::tests::container;
+
+    #[test]
+    fn the_previous_run_is_the_one_before_what_the_status_tells() {
+        let check = |runs: &[&str], waits: bool, expected: Option<&str>| {
+            let runs: Vec<Container> = runs.iter().map(|text| container(text)).collect();
+            let found = previous(&runs.iter().collect::<Vec<_>>(), waits);
+            assert_eq!(found.map(|found| found.id.0.as_str()), expected);
+        };
+        check(&["c:1:run", "c:0:1:9"], false, Some("c0"));
+        check(&["c:1:0:1", "c:0:1:9"], false, Some("c0"));
+        check(&["c:1:1:1", "c:0:1:9"], true, Some("c1"));
+        check(&["c:0:1:1"], true, Some("c0"));
+        check(&["c:0:0:1"], false, None);
+        check(&["c:0:run"], false, None);
+        check(&[], true, None);
     }
 }

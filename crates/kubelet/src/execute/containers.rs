@@ -219,6 +219,9 @@ impl Worker {
         if !self.seen.removed || self.pod.metadata.namespace.is_some() {
             self.context.events.pod(&self.pod, Some(name), Kind::Normal, "Killing", message);
         }
+        if *why == Why::DefinitionChanged {
+            self.seen.redefined.insert(id.clone());
+        }
         self.seen.stopping.insert(id.clone());
         let runtime = self.context.runtime.clone();
         self.background.spawn(async move {

@@ -323,6 +323,21 @@ fn probes_and_definitions_stop_containers() {
 }
 
 #[test]
+fn who_was_stopped_for_a_new_definition_runs_anew_whatever_the_restart_policy() {
+    for (policy, ended) in [("Never", "c:0:143:1"), ("OnFailure", "c:0:0:1"), ("Always", "c:0:143:1")] {
+        let spec = json!({"restartPolicy": policy, "containers": [{"name": "c", "image": "web:2"}]});
+        let mut seen = up(&[ended]);
+        seen.redefined.insert(ContainerId("c0".into()));
+        check(spec.clone(), &seen, &["start c 1"]);
+        // Whoever ended by itself is not run anew by a new definition alone.
+        seen.redefined.clear();
+        if policy != "Always" {
+            check(spec, &seen, &["stop sandboxes", "terminal"]);
+        }
+    }
+}
+
+#[test]
 fn deletion_ends_containers_then_sandbox_then_pod() {
     let mut pod = pod(json!({"terminationGracePeriodSeconds": 9}));
     pod.metadata.deletion_timestamp = Some(crate::time::api_time(at(NOW)));

@@ -86,3 +86,40 @@ async fn who_does_not_start_in_time_is_restarted() {
         |status: &Value| container(status)["restartCount"] == 1 && container(status)["started"] == true;
     agent.until("starts again", again).await;
 }
+
+#[tokio::test]
+async fn a_probe_that_hangs_holds_up_no_other() {
+    let agent = Agent::new();
+    agent.runtime.hang("ready");
+    agent.runtime.answer("alive", 0);
+    let mut spec = web();
+    (spec["containers"][0]["readinessProbe"], spec["containers"][0]["livenessProbe"]) =
+        (by("ready"), by("alive"));
+    agent.apply(spec);
+    agent.until("runs", |status| container(status)["started"] == true).await;
+    agent.runtime.answer("alive", 1);
+    assert_eq!(agent.event("Killing").await, "Container c failed liveness probe, will be restarted");
+    assert!(agent.runtime.asked().contains(&"ready".to_owned()));
+}
+
+#[tokio::test]
+async fn readiness_is_asked_for_until_the_end_and_liveness_no_more() {
+    let agent = Agent::new();
+    for command in ["alive", "ready"] {
+        agent.runtime.answer(command, 0);
+    }
+    let mut spec = web();
+    (spec["containers"][0]["readinessProbe"], spec["containers"][0]["livenessProbe"]) =
+        (by("ready"), by("alive"));
+    agent.apply(spec);
+    agent.until_running().await;
+    agent.runtime.hold_ends();
+    agent.delete(30);
+    assert_eq!(agent.event("Killing").await, "Stopping container c");
+    agent.runtime.answer("alive", 1);
+    agent.runtime.answer("ready", 1);
+    let status = agent.until("is unready", |status| status["conditions"][2]["status"] == "False").await;
+    assert!(!container(&status)["state"]["running"].is_null());
+    let stops = agent.runtime.calls().iter().filter(|call| call.starts_with("stop c")).count();
+    assert_eq!(stops, 1, "it ends as it was told");
+}

@@ -18,6 +18,7 @@ use skiff_api::quantity;
 use skiff_runtime::{Mount, Propagation};
 
 use crate::env::{self, Facts, Sources};
+use crate::resources;
 use crate::tokens::{self, Wanted};
 
 /// Why a volume can't be used; the message is the event's.
@@ -114,18 +115,32 @@ pub(crate) fn set_up(
         } else {
             // A volume without a source is an empty directory; others are refused before this.
             let source = volume.empty_dir.clone().unwrap_or_default();
-            empty_dir(&path, &source, group).map_err(|error| fail(error.to_string()))?;
+            let size = memory_size(facts.pod, &source);
+            empty_dir(&path, &source, size, group).map_err(|error| fail(error.to_string()))?;
         }
     }
     Ok(())
 }
 
-fn empty_dir(path: &Path, source: &EmptyDirVolumeSource, group: Option<u32>) -> io::Result<()> {
+/// How much a directory in memory may hold: as much as it says, and no more than the pod may have, whose
+/// memory it takes. `None` leaves it to the kernel, which allows half of the machine's.
+fn memory_size(pod: &Pod, source: &EmptyDirVolumeSource) -> Option<u64> {
+    let own = source.size_limit.as_ref().map(|limit| quantity::of(Some(limit)).value());
+    let own = own.and_then(|bytes| u64::try_from(bytes).ok());
+    let of_pod = pod.spec.as_ref().map(|spec| resources::of_pod(spec).memory_bytes);
+    own.into_iter().chain(of_pod).filter(|bytes| *bytes > 0).min()
+}
+
+fn empty_dir(
+    path: &Path,
+    source: &EmptyDirVolumeSource,
+    size: Option<u64>,
+    group: Option<u32>,
+) -> io::Result<()> {
     if source.medium.as_deref() != Some("Memory") {
         return ownership::new_directory(path, group);
     }
-    let limit = source.size_limit.as_ref().map(|limit| quantity::of(Some(limit)).value());
-    let size = limit.filter(|limit| *limit > 0).map(|bytes| format!(",size={bytes}")).unwrap_or_default();
+    let size = size.map(|bytes| format!(",size={bytes}")).unwrap_or_default();
     mounts::tmpfs(path, Some(&format!("{}{size}", ownership::mount_options(group))))
 }
 

@@ -209,3 +209,23 @@ fn mounts_are_read_only_as_far_as_asked() {
         assert_eq!(status[0].recursive_read_only.as_deref(), told, "{mount}");
     }
 }
+
+#[test]
+fn a_directory_in_memory_holds_no_more_than_its_pod_may_have() {
+    let check = |limits: &[Option<&str>], own: Option<&str>, expected: Option<u64>| {
+        let containers: Vec<_> = limits
+            .iter()
+            .map(|limit| json!({"name": "c", "resources": {"limits": limit.map(|limit| json!({"memory": limit}))}}))
+            .collect();
+        let pod: Pod = serde_json::from_value(json!({"spec": {"containers": containers}})).unwrap();
+        let source: EmptyDirVolumeSource =
+            serde_json::from_value(json!({"medium": "Memory", "sizeLimit": own})).unwrap();
+        assert_eq!(memory_size(&pod, &source), expected, "{limits:?} {own:?}");
+    };
+    check(&[Some("64Mi")], None, Some(64 << 20));
+    check(&[Some("64Mi")], Some("1Gi"), Some(64 << 20));
+    check(&[Some("64Mi"), Some("64Mi")], Some("100Mi"), Some(100 << 20));
+    check(&[Some("64Mi"), None], None, None);
+    check(&[None], Some("1Gi"), Some(1 << 30));
+    check(&[None], Some("0"), None);
+}

@@ -1,12 +1,13 @@
 //! What the runtime has of a pod, and the probes of what runs.
 
 use k8s_openapi::api::core::v1::Container as Spec;
-use skiff_runtime::{Container, ContainerState};
+use skiff_runtime::{Container, ContainerId, ContainerState};
+use tokio_util::sync::CancellationToken;
 
 use super::Worker;
 use crate::labels;
 use crate::observed::{Probed, is_over};
-use crate::prober::{Prober, is_probed};
+use crate::prober::{Prober, Probing, is_probed};
 use crate::status::container_id;
 
 const MESSAGE_BYTES_MAX: usize = 4_096;
@@ -45,6 +46,7 @@ impl Worker {
         self.seen
             .stopping
             .retain(|id| containers.iter().any(|container| container.id == *id && !is_over(container)));
+        self.seen.redefined.retain(|id| containers.iter().any(|container| container.id == *id));
         self.seen.probes.retain(|id, _| containers.iter().any(|container| container.id == *id));
         self.messages.retain(|id, _| containers.iter().any(|container| container.id == *id));
         self.seen.sandboxes = sandboxes;
@@ -75,31 +77,41 @@ impl Worker {
     fn keep_probing(&mut self) {
         let ends = self.seen.removed || self.pod.metadata.deletion_timestamp.is_some();
         let seen = &self.seen;
-        self.probers.retain(|id, task| {
-            let keep = !ends
-                && !seen.stopping.contains(id)
-                && seen
-                    .containers
-                    .iter()
-                    .any(|container| container.id == *id && container.state == ContainerState::Running);
-            if !keep {
-                task.abort();
+        // Its verdict is known, so nothing is asked until it runs anew.
+        let has_failed = |id: &ContainerId| seen.probes.get(id).is_some_and(|probed| probed.failed.is_some());
+        self.probers.retain(|id, probing| {
+            let runs = seen
+                .containers
+                .iter()
+                .any(|container| container.id == *id && container.state == ContainerState::Running);
+            let stops = ends || seen.stopping.contains(id);
+            if !runs || stops && has_failed(id) {
+                probing.abort();
+                return false;
             }
-            keep
+            if stops {
+                probing.end_pod();
+            }
+            true
         });
-        let Some(spec) = self.pod.spec.as_ref().filter(|_| !ends) else { return };
+        let Some(spec) = self.pod.spec.as_ref() else { return };
         let ip = match spec.host_network {
             Some(true) => Some(self.context.config.node_ip()),
             _ => self.seen.ip,
         };
         let Some(ip) = ip else { return };
+        let mut begun = Vec::new();
         for container in spec.containers.iter().filter(|container| is_probed(container)) {
             let Some(running) = self.seen.latest(&container.name) else { continue };
             if running.state != ContainerState::Running
                 || self.probers.contains_key(&running.id)
-                || self.seen.stopping.contains(&running.id)
+                || has_failed(&running.id)
             {
                 continue;
+            }
+            let over = CancellationToken::new();
+            if ends || self.seen.stopping.contains(&running.id) {
+                over.cancel();
             }
             let prober = Prober {
                 runtime: self.context.runtime.clone(),
@@ -112,9 +124,13 @@ impl Worker {
                 started_at: running.started_at.unwrap_or(running.created_at),
                 initial: self.probed_before(container, running),
                 tell: self.verdicts.0.clone(),
+                ends: over,
             };
             let (id, initial) = (running.id.clone(), prober.initial.clone());
-            self.probers.insert(id.clone(), tokio::spawn(prober.run()).abort_handle());
+            self.probers.insert(id.clone(), Probing::begin(prober));
+            begun.push((id, initial));
+        }
+        for (id, initial) in begun {
             self.seen.probes.entry(id).or_insert(initial);
         }
     }
