@@ -2,6 +2,7 @@
 //! and have it done by this.
 
 use std::fmt;
+use std::net::IpAddr;
 
 /// A certificate to be signed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,6 +33,12 @@ pub struct AuthorityError(#[source] pub Box<dyn std::error::Error + Send + Sync>
 pub trait Authority: fmt::Debug + Send + Sync {
     /// A certificate, PEM.
     fn sign(&self, request: &SigningRequest) -> Result<String, AuthorityError>;
+
+    /// Where the connections of a node have come from, by its certificate: not what it says of itself.
+    fn node_addresses(&self, node: &str) -> Vec<IpAddr>;
+
+    /// Whether the last client certificate of a node has ended.
+    fn node_has_ended(&self, node: &str) -> bool;
 
     /// A token that is good as long as the Secret holds it.
     fn account_token(&self, of: &AccountToken) -> Result<String, AuthorityError>;

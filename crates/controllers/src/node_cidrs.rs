@@ -98,6 +98,10 @@ impl Range {
         Some(Self { network: u32::from(address) & mask(prefix), prefix })
     }
 
+    pub(crate) fn contains(self, address: Ipv4Addr) -> bool {
+        u32::from(address) & mask(self.prefix) == self.network
+    }
+
     fn overlaps(self, other: Self) -> bool {
         let common = mask(self.prefix.min(other.prefix));
         self.network & common == other.network & common

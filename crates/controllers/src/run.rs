@@ -1,6 +1,7 @@
 //! Starts the caches and the table of controllers, and ends them together.
 
 use std::future::Future;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,6 +25,14 @@ use crate::{
 pub struct Config {
     /// The range that nodes' pod ranges are cut from, as `10.244.0.0/16`.
     pub cluster_cidr: String,
+    /// The range of services' addresses.
+    pub service_cidr: String,
+    /// What the names of services and pods end in.
+    pub cluster_domain: String,
+    /// The addresses that the API is reached at, besides its service's.
+    pub api_addresses: Vec<IpAddr>,
+    /// The node that the API server runs on, which has its address.
+    pub api_node: Option<String>,
     /// How long the prefix of one node's pod range is.
     pub node_cidr_prefix: u8,
     /// The certificate that pods trust the API by, PEM.
@@ -48,6 +57,10 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             cluster_cidr: "10.244.0.0/16".to_owned(),
+            service_cidr: "10.96.0.0/16".to_owned(),
+            cluster_domain: "cluster.local".to_owned(),
+            api_addresses: Vec::new(),
+            api_node: None,
             node_cidr_prefix: 24,
             ca_pem: String::new(),
             authority: None,

@@ -1,9 +1,11 @@
 //! `skiff agent`: a node. One process for kubelet, runtime, pod network, service proxy and DNS.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
@@ -13,7 +15,6 @@ use serde::{Deserialize, Serialize};
 use skiff_client::{Cache, ListParams};
 use skiff_kubelet::ImageGc;
 use skiff_network::{Cidr, LocalNetwork};
-use skiff_runtime::LocalRuntime;
 use skiff_runtime::images::{self, ImageStore};
 use skiff_runtime::{LocalRuntime, private};
 use skiff_sys::netlink::route::Connection;
@@ -42,15 +43,21 @@ pub(crate) const BRIDGE: &str = "cbr0";
 
 const CONTROL_PLANE: &str = "node-role.kubernetes.io/control-plane";
 
+/// Holds the join token, where it is no argument.
+const TOKEN_VARIABLE: &str = "SKIFF_TOKEN";
+
 /// Make this machine a node of a cluster
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// The cluster's API, such as https://192.0.2.10:6443
     #[arg(long, value_name = "URL", value_parser = server_address)]
     server: String,
-    /// The cluster's join token
-    #[arg(long, env = "SKIFF_TOKEN", hide_env_values = true)]
-    token: String,
+    /// The cluster's join token, until the machine has joined
+    #[arg(long, env = TOKEN_VARIABLE, hide_env_values = true)]
+    token: Option<String>,
+    /// File that holds the join token
+    #[arg(long, value_name = "FILE", conflicts_with = "token")]
+    token_file: Option<PathBuf>,
     #[command(flatten)]
     own: NodeArgs,
     /// Where the node's data are kept
@@ -58,6 +65,42 @@ pub(crate) struct Args {
     data_dir: PathBuf,
     #[command(flatten)]
     pods: PodPolicy,
+}
+
+impl Args {
+    fn token(&self) -> anyhow::Result<Option<String>> {
+        let Some(file) = &self.token_file else { return Ok(self.token.clone()) };
+        let token = fs::read_to_string(file).with_context(|| format!("--token-file {}", file.display()))?;
+        if token.trim().is_empty() {
+            bail!("--token-file {} is empty", file.display());
+        }
+        Ok(Some(token.trim().to_owned()))
+    }
+
+    /// Every user of the machine reads a process's arguments, and only its own its environment.
+    fn hide_token(&self) -> anyhow::Result<()> {
+        let (Some(token), given) = (&self.token, std::env::args_os()) else { return Ok(()) };
+        let Some(left) = without_token(given.skip(1).collect()) else { return Ok(()) };
+        let error = Command::new("/proc/self/exe").arg0("skiff").args(left).env(TOKEN_VARIABLE, token).exec();
+        Err(error).context("cannot start without the token among the arguments")
+    }
+}
+
+/// The arguments without the join token; `None` if they don't have it.
+fn without_token(arguments: Vec<OsString>) -> Option<Vec<OsString>> {
+    const FLAG: &[u8] = b"--token";
+    let before = arguments.len();
+    let mut left = Vec::new();
+    let mut given = arguments.into_iter();
+    while let Some(argument) = given.next() {
+        let bytes = argument.as_encoded_bytes();
+        if bytes == FLAG {
+            given.next();
+        } else if !bytes.strip_prefix(FLAG).is_some_and(|rest| rest.first() == Some(&b'=')) {
+            left.push(argument);
+        }
+    }
+    (left.len() < before).then_some(left)
 }
 
 /// Who this machine is in the cluster: flags of every command that makes it a node.
@@ -208,16 +251,17 @@ pub(crate) fn first_user() -> u32 {
 
 /// `skiff agent`.
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
+    args.hide_token()?;
     crate::up::require_root("agent")?;
     args.pods.check()?;
     crate::kernel::check()?;
     let data_dir = std::path::absolute(&args.data_dir).context("--data-dir")?;
     let (node_name, node_ip) = args.own.resolved()?;
-    let config = AgentConfig {
+    let mut config = AgentConfig {
         node_name,
         node_ip,
         server: args.server.clone(),
-        token: Some(args.token.clone()),
+        token: args.token()?,
         images_dir: data_dir.join("images"),
         run_dir: PathBuf::from("/run/skiff-agent"),
         logs: None,
@@ -231,23 +275,24 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start")?;
     match runtime.block_on(Membership::ask(&config)) {
-        Ok(_) => {}
+        Ok(_) => config.token = None,
         Err(error) if error.is::<Refused>() => {
             begun.undo();
             return Err(error);
         }
         // The agent goes on asking.
-        Err(error) => eprintln!("Not joined yet, waiting for the server: {error:#}"),
+        Err(error) => crate::tell(format_args!("Not joined yet, waiting for the server: {error:#}")),
     }
     let path = config.data_dir.join("agent.json");
     config::write(&path, &config)?;
     // From here on it is the process that every node has, with the name that people look for.
-    let error = Command::new("/proc/self/exe").arg0("kubelet").args(component("agent", &path)).exec();
+    let mut agent = Command::new("/proc/self/exe");
+    let error = agent.arg0("kubelet").args(component("agent", &path)).env_remove(TOKEN_VARIABLE).exec();
     Err(error).context("cannot run the agent")
 }
 
 /// The agent's process.
-pub(crate) async fn serve(config: AgentConfig) -> anyhow::Result<()> {
+pub(crate) async fn serve(config: AgentConfig, path: &Path) -> anyhow::Result<()> {
     let shutdown = CancellationToken::new();
     private::make_dir(&config.data_dir).context("cannot keep the data from others' eyes")?;
     // The server may take a while to answer, and what else there is to open doesn't need it.
@@ -264,6 +309,9 @@ pub(crate) async fn serve(config: AgentConfig) -> anyhow::Result<()> {
     ruleset.await_parts(&[skiff_network::PART]);
     ruleset.await_parts(&skiff_proxy::PARTS);
     let membership = joining.await.context("joining the cluster panicked")??;
+    // One use is enough, and whoever reads it could make nodes of the cluster.
+    let config = AgentConfig { token: None, ..config };
+    config::write(path, &config)?;
     let cluster = &membership.cluster;
     let client = membership.client();
     let cluster_cidr: Cidr = cluster.cluster_cidr.parse().context("the cluster's pod range")?;
@@ -397,6 +445,19 @@ fn kubelet_config(config: &AgentConfig, membership: &Membership) -> anyhow::Resu
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_join_token_leaves_the_arguments() {
+        let check = |given: &[&str], expected: Option<&[&str]>| {
+            let left = without_token(given.iter().map(OsString::from).collect());
+            let expected = expected.map(|left| left.iter().map(OsString::from).collect::<Vec<_>>());
+            assert_eq!(left, expected, "{given:?}");
+        };
+        check(&["agent", "--token", "x", "--server", "s"], Some(&["agent", "--server", "s"]));
+        check(&["agent", "--server", "s", "--token=x"], Some(&["agent", "--server", "s"]));
+        check(&["agent", "--server", "s"], None);
+        check(&["agent", "--token-file", "f"], None);
+    }
 
     #[test]
     fn a_server_is_an_address_with_a_port() {

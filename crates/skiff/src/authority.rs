@@ -2,6 +2,7 @@
 //! server's authority.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use skiff_apiserver::ApiServer;
@@ -27,6 +28,14 @@ impl Authority for ServerAuthority {
             usages: request.usages.clone(),
         };
         self.pki.sign_request(&request.request, &grant).map_err(|error| AuthorityError(error.into()))
+    }
+
+    fn node_addresses(&self, node: &str) -> Vec<IpAddr> {
+        self.pki.node_addresses(node)
+    }
+
+    fn node_has_ended(&self, node: &str) -> bool {
+        self.pki.node_has_ended(node)
     }
 
     fn account_token(&self, of: &AccountToken) -> Result<String, AuthorityError> {

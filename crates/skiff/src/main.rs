@@ -125,7 +125,7 @@ fn run_component(component: &Component) -> anyhow::Result<()> {
         Role::Enter => up::node::enter(&component.config),
         Role::Init => up::node::init(&component.config),
         Role::Server => runtime()?.block_on(server::serve(config::read(&component.config)?)),
-        Role::Agent => runtime()?.block_on(agent::serve(config::read(&component.config)?)),
+        Role::Agent => runtime()?.block_on(agent::serve(config::read(&component.config)?, &component.config)),
     }
 }
 

@@ -92,6 +92,9 @@ pub(crate) struct ServerConfig {
     /// The node that this runs on, where nodes have roles.
     #[serde(default)]
     pub(crate) control_plane_node: Option<String>,
+    /// The node that this runs on, if its machine is one.
+    #[serde(default)]
+    pub(crate) own_node: Option<String>,
     /// Whether pods get out of the cluster, where that is `up`'s to say.
     #[serde(default)]
     pub(crate) uplink: Option<bool>,
@@ -123,6 +126,12 @@ pub(crate) fn pki_dir(data_dir: &Path) -> PathBuf {
 /// The file of the cluster's join token.
 pub(crate) fn token_path(data_dir: &Path) -> PathBuf {
     pki_dir(data_dir).join("join-token")
+}
+
+/// Join tokens for nodes of this machine, one each, which the server knows that is started next.
+pub(crate) fn node_tokens(data_dir: &Path, nodes: &[&str]) -> anyhow::Result<Vec<String>> {
+    let pki = Pki::open(&pki_dir(data_dir)).context("cannot open the cluster's certificate authority")?;
+    pki.node_tokens(nodes).context("cannot make join tokens")
 }
 
 /// Opens the cluster's authority, making it on the first start.
@@ -158,6 +167,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         dns: args.service_cidr.nth(DNS).context("--service-cidr is too narrow")?,
         security: args.security.absolute()?,
         control_plane_node: None,
+        own_node: (!args.no_agent).then(|| node_name.clone()),
         uplink: None,
         node_network: None,
     };
@@ -189,13 +199,12 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         listener: None,
     }];
     if !args.no_agent {
+        let token = node_tokens(&config.data_dir, &[&node_name])?.pop();
         let agent = AgentConfig {
             node_name,
             node_ip,
             server: format!("{node_ip}:{}", config.port),
-            token: Some(
-                fs::read_to_string(token_path(&config.data_dir)).context("cannot read the join token")?,
-            ),
+            token,
             data_dir: config.data_dir.join("agent"),
             run_dir: PathBuf::from("/run/skiff-agent"),
             logs: Some(logs.clone()),
@@ -330,6 +339,10 @@ pub(crate) async fn serve(config: ServerConfig) -> anyhow::Result<()> {
     };
     let controllers = skiff_controllers::Config {
         cluster_cidr: config.pod_cidr.to_string(),
+        service_cidr: config.service_cidr.to_string(),
+        cluster_domain: DOMAIN.to_owned(),
+        api_addresses: vec![config.advertise.into()],
+        api_node: config.own_node.clone(),
         node_cidr_prefix: config.node_prefix,
         control_plane_node: config.control_plane_node.clone(),
         authority: Some(Arc::new(ServerAuthority { pki, server: server.clone() })),

@@ -1,10 +1,13 @@
 //! Certificate signing requests from being asked to being signed.
 
+use std::sync::Arc;
+
 use k8s_openapi::ByteString;
 use k8s_openapi::api::certificates::v1::{CertificateSigningRequest, CertificateSigningRequestCondition};
 use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::api::rbac::v1::ClusterRoleBinding;
 use serde_json::{Value, json};
+use skiff_api::certificates::BOOTSTRAP_NODE;
 use skiff_apiserver::Identity;
 use skiff_client::{Client, Patch};
 
@@ -85,7 +88,6 @@ async fn a_node_gets_its_certificates_by_itself() {
     ask(&node, "renewal", pem("system:node:n1", "system:nodes", &[]), kubelet, CLIENT).await;
     until(&cluster, "renewal", "Approved,Issued").await;
     ask(&node, "serving", pem("system:node:n1", "system:nodes", &["n1"]), "kubelet-serving", SERVER).await;
-    until(&cluster, "serving", "Approved,Issued").await;
 
     let wants_more = pem("system:node:n1", "system:nodes", &["n1", "10.0.0.1"]);
     ask(&node, "addressed", wants_more, "kubelet-serving", SERVER).await;
@@ -98,7 +100,31 @@ async fn a_node_gets_its_certificates_by_itself() {
         .patch::<Node>("", "n1", Some("status"), &Patch::Merge(addresses))
         .await
         .expect("the node tells where it is");
+    until(&cluster, "serving", "Approved,Issued").await;
     until(&cluster, "addressed", "Approved,Issued").await;
+
+    // It is there, and its certificate has not ended: a join token makes nobody it, and what services are
+    // called nobody at all.
+    let again = pem("system:node:n1", "system:nodes", &[]);
+    ask(&joining, "taken-over", again.clone(), kubelet, CLIENT).await;
+    let service = "system:node:payroll.default.svc.cluster.local";
+    ask(&joining, "service", pem(service, "system:nodes", &[]), kubelet, CLIENT).await;
+    until(&cluster, "service", "Denied").await;
+    let reserved = cluster.client_of(Identity::new("system:node:x.svc", &["system:nodes"]));
+    ask(&reserved, "x", pem("system:node:x.svc", "system:nodes", &["x.svc"]), "kubelet-serving", SERVER)
+        .await;
+    until(&cluster, "x", "Denied").await;
+    // One that was made for it does.
+    let bound = |node: &str| {
+        let extra = [(BOOTSTRAP_NODE.to_owned(), vec![node.to_owned()])].into();
+        Identity { extra: Arc::new(extra), ..Identity::new("system:bootstrap:bbbbbb", &groups) }
+    };
+    let (own, anothers) = (cluster.client_of(bound("n1")), cluster.client_of(bound("n2")));
+    ask(&anothers, "bound-elsewhere", again.clone(), kubelet, CLIENT).await;
+    ask(&own, "bound", again, kubelet, CLIENT).await;
+    until(&cluster, "bound", "Approved,Issued").await;
+    until(&cluster, "bound-elsewhere", "").await;
+    until(&cluster, "taken-over", "").await;
     // These were recognized long before, and nobody may have them.
     until(&cluster, "mallorys", "").await;
     until(&cluster, "anothers", "").await;

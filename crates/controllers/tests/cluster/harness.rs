@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -53,6 +54,14 @@ impl Authority for TestAuthority {
             usages: request.usages.clone(),
         };
         self.pki.sign_request(&request.request, &grant).map_err(|error| AuthorityError(error.into()))
+    }
+
+    fn node_addresses(&self, node: &str) -> Vec<IpAddr> {
+        if node == "n1" { vec![[10, 0, 0, 1].into()] } else { Vec::new() }
+    }
+
+    fn node_has_ended(&self, node: &str) -> bool {
+        self.pki.node_has_ended(node)
     }
 
     fn account_token(&self, of: &AccountToken) -> Result<String, AuthorityError> {

@@ -2,7 +2,7 @@
 //!
 //! A node that has none shows its join token, `CA_HASH.BOOTSTRAP_TOKEN`, to a server whose authority has
 //! that hash, and asks for a client certificate; with that it asks for all else, and for new certificates
-//! before the old ones end. The token is needed again only after the node slept through the end.
+//! before the old ones end. The token is forgotten then: a node that slept through the end needs another.
 
 mod identity;
 mod pinned;
@@ -149,7 +149,8 @@ impl Membership {
         Ok(Self {
             cluster: kept.cluster.clone(),
             path,
-            config: config.clone(),
+            // One use is enough.
+            config: AgentConfig { token: None, ..config.clone() },
             remote: Arc::new(remote),
             client_identity,
             serving_identity,

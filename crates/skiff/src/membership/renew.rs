@@ -28,7 +28,7 @@ fn due(life: Life, share: f64) -> i64 {
 enum Step {
     /// The client certificate, by itself.
     RenewClient,
-    /// It has ended: nothing but the token helps.
+    /// It has ended: nothing but another token helps, which an administrator has to give.
     Rejoin,
     Serving,
     Wait(Duration),

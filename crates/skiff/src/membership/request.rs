@@ -120,6 +120,12 @@ async fn outcome(client: &Client, made: &CertificateSigningRequest) -> anyhow::R
         Ok(answer) => answer,
         Err(_) => {
             warn!(request = name, "waits for somebody to approve it: kubectl certificate approve NAME");
+            // A command that has no log yet.
+            if !tracing::dispatcher::has_been_set() {
+                crate::tell(format_args!(
+                    "Waiting for an administrator of the cluster: kubectl certificate approve {name}"
+                ));
+            }
             waiting.await
         }
     }

@@ -358,6 +358,7 @@ fn make(
         service_cidr: record.ranges.service,
         dns: record.ranges.dns(),
         security,
+        own_node: Some(record.nodes[0].name.clone()),
         control_plane_node: (record.nodes.len() > 1).then(|| record.nodes[0].name.clone()),
         uplink: Some(record.uplink),
         node_network: Some(crate::server::NodeNetwork {
@@ -369,8 +370,8 @@ fn make(
     server.security.prepare(&pki_dir(&server.data_dir))?;
     let authority = crate::server::authority(&record.server_dir())?;
     write_kubeconfig(record, &authority)?;
-    let token = fs::read_to_string(crate::server::token_path(&record.server_dir()))
-        .context("cannot read the join token")?;
+    let names: Vec<&str> = record.nodes.iter().map(|node| node.name.as_str()).collect();
+    let tokens = crate::server::node_tokens(&record.server_dir(), &names)?;
     let server_path = record.server_dir().join("server.json");
     config::write(&server_path, &server)?;
     for (index, node) in record.nodes.iter().enumerate() {
@@ -382,7 +383,7 @@ fn make(
             node_name: node.name.clone(),
             node_ip: node.ip,
             server: format!("{}:{API_PORT}", record.nodes[0].ip),
-            token: Some(token.clone()),
+            token: tokens.get(index).cloned(),
             run_dir: record.node_run_dir(index),
             logs: Some(data_dir.join("logs")),
             images_dir: record.images_dir(),
