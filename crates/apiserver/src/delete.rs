@@ -86,7 +86,7 @@ impl DeleteOptions {
         Ok(())
     }
 
-    fn is_dry_run(&self, call: &Call) -> bool {
+    pub(crate) fn is_dry_run(&self, call: &Call) -> bool {
         call.dry_run || self.dry_run.iter().any(|d| d == "All")
     }
 

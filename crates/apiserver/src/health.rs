@@ -1,7 +1,10 @@
 //! Whether the server is well: `/healthz`, `/livez` and `/readyz`, as a whole or check by check.
 //!
 //! A server answers only once its caches are filled and the platform's roles are there, so little can be
-//! wrong while it lives: it may be about to stop, as it does when it can no longer follow its store.
+//! wrong while it lives: its disk may be full, so that it reads on and can't write, and it may be about to
+//! stop, as it does when it can no longer follow its store.
+
+use std::time::Duration;
 
 use http::StatusCode;
 use http::header::HeaderValue;
@@ -9,6 +12,10 @@ use http::header::HeaderValue;
 use crate::http_body::{Response, full};
 use crate::render;
 use crate::request::Query;
+use crate::server::Inner;
+
+/// How long the store may take to say whether it keeps what is written; it takes no time while it is well.
+const STORE_TIMEOUT: Duration = Duration::from_secs(2);
 
 const PROBES: &[&str] = &["healthz", "livez", "readyz"];
 
@@ -22,13 +29,20 @@ const CHECKS: &[(&str, bool)] = &[
 ];
 
 /// `None` for a path that is none of these.
-pub(crate) fn answer(path: &str, query: Option<&str>, stopping: bool) -> Option<Response> {
-    let (code, text) = report(path, &Query::parse(query), stopping)?;
+pub(crate) async fn answer(server: &Inner, path: &str, query: Option<&str>) -> Option<Response> {
+    let probe = path.trim_start_matches('/').split('/').next();
+    if !PROBES.iter().any(|known| Some(*known) == probe) {
+        return None;
+    }
+    // A disk may hang: then it is not well either.
+    let kept = tokio::time::timeout(STORE_TIMEOUT, server.store.writable()).await;
+    let is_kept = matches!(kept, Ok(Ok(())));
+    let (code, text) = report(path, &Query::parse(query), server.stopping.is_cancelled(), is_kept)?;
     const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
     Some(render::with_type(code, TEXT, full(text)))
 }
 
-fn report(path: &str, query: &Query, stopping: bool) -> Option<(StatusCode, String)> {
+fn report(path: &str, query: &Query, stopping: bool, is_kept: bool) -> Option<(StatusCode, String)> {
     let (probe, one) = path.trim_matches('/').split_once('/').unwrap_or((path.trim_matches('/'), ""));
     if !PROBES.contains(&probe) {
         return None;
@@ -44,7 +58,8 @@ fn report(path: &str, query: &Query, stopping: bool) -> Option<(StatusCode, Stri
     let mut lines = String::new();
     let mut well = true;
     for (name, goes_on) in &checks {
-        lines += &match (excluded.contains(name), *goes_on && stopping) {
+        let fails = *goes_on && stopping || *name == "store" && !is_kept;
+        lines += &match (excluded.contains(name), fails) {
             (true, _) => format!("[+]{name} excluded: ok\n"),
             (false, false) => format!("[+]{name} ok\n"),
             (false, true) => {
@@ -77,7 +92,7 @@ mod tests {
     use super::*;
 
     fn said(path: &str, query: &str, stopping: bool) -> String {
-        match report(path, &Query::parse(Some(query)), stopping) {
+        match report(path, &Query::parse(Some(query)), stopping, true) {
             Some((code, text)) => format!("{} {text}", code.as_u16()),
             None => String::new(),
         }
@@ -105,6 +120,17 @@ mod tests {
              [+]shutdown ok\nwarn: some health checks cannot be excluded: no matches for \"x\"\n\
              readyz check passed\n"
         );
+    }
+
+    #[test]
+    fn a_server_that_can_write_nothing_is_not_well() {
+        for probe in PROBES {
+            let (code, text) = report(&format!("/{probe}"), &Query::parse(None), false, false).unwrap();
+            assert_eq!(code, StatusCode::INTERNAL_SERVER_ERROR);
+            assert!(text.contains("[-]store failed: reason withheld\n"), "{text}");
+        }
+        let (code, _) = report("/readyz", &Query::parse(Some("exclude=store")), false, false).unwrap();
+        assert_eq!(code, StatusCode::OK);
     }
 
     #[test]

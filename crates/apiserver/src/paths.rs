@@ -28,7 +28,7 @@ pub(crate) async fn answer(server: &Arc<Inner>, request: Request) -> Result<Resp
     audit::note_decision(server, &request, &who, &what);
     authorize(server, &who, &what)?;
     // Whether the server is well, it says to whatever method.
-    if let Some(answer) = health::answer(&path, request.uri().query(), server.stopping.is_cancelled()) {
+    if let Some(answer) = health::answer(server, &path, request.uri().query()).await {
         return Ok(answer);
     }
     let method = request.method().clone();

@@ -238,8 +238,44 @@ async fn evict(
         let write = Written { row, subresource: "eviction", old: Some(&pod), new: None };
         restriction::check(server, &call.who, &write)?;
     }
+    let options = match options.is_dry_run(call) {
+        true => options,
+        false => tell_of_eviction(server, call, row, options).await?,
+    };
     delete::one(server, call, row, &options).await?;
     Ok(success(StatusCode::CREATED))
+}
+
+/// Says in the pod's status why it goes; answers the options for its deletion, which now is of another version.
+async fn tell_of_eviction(
+    server: &Inner,
+    call: &Call,
+    row: &'static Resource,
+    mut options: DeleteOptions,
+) -> Result<DeleteOptions, StatusError> {
+    let key = row.key(&call.address.namespace, &call.address.name);
+    let now = clock::rfc3339(clock::now());
+    let told = modify(server, row, row, &key, false, |current| {
+        delete::check_preconditions(current, row, &options)?;
+        let old = current.value(row);
+        if metadata::is_deleting(&old) {
+            return Ok(Step::Keep);
+        }
+        let mut new = old.clone();
+        let condition = json!({
+            "type": "DisruptionTarget",
+            "status": "True",
+            "reason": "EvictionByEvictionAPI",
+            "message": "Eviction API: evicting",
+        });
+        pod_condition(&mut new, condition, &now);
+        Ok(Step::Put { value: new, old, volatile: false, taken: Taken::default() })
+    })
+    .await?;
+    if let Some(version) = options.preconditions.as_mut().and_then(|own| own.resource_version.as_mut()) {
+        *version = told.object().revision.to_string();
+    }
+    Ok(options)
 }
 
 /// A new value for an object that a subresource computes from the present one.

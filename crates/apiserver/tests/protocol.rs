@@ -103,6 +103,32 @@ async fn a_dry_run_changes_nothing() {
 }
 
 #[tokio::test]
+async fn an_evicted_pod_says_why_it_goes() {
+    let api = Api::new().await;
+    const PODS: &str = "/api/v1/namespaces/default/pods";
+    let pod = json!({"metadata": {"name": "p"}, "spec": {
+        "nodeName": "n", "terminationGracePeriodSeconds": 30, "containers": [{"name": "c", "image": "i"}]}});
+    let made = api.ok(Method::POST, PODS, pod).await;
+    let eviction = |options: Value| json!({"metadata": {"name": "p"}, "deleteOptions": options});
+    let evict = format!("{PODS}/p/eviction");
+    let condition = |pod: &Value| {
+        let all = pod["status"]["conditions"].as_array().cloned().unwrap_or_default();
+        let own = all.into_iter().find(|one| one["type"] == "DisruptionTarget");
+        own.map(|own| format!("{} {} {}", own["status"], own["reason"], own["message"]))
+    };
+    api.ok(Method::POST, &evict, eviction(json!({"dryRun": ["All"]}))).await;
+    let other = json!({"preconditions": {"resourceVersion": "1"}});
+    api.refused(Method::POST, &evict, eviction(other), 409).await;
+    assert_eq!(condition(&api.ok(Method::GET, &format!("{PODS}/p"), Value::Null).await), None);
+    let this = json!({"preconditions": {"resourceVersion": made["metadata"]["resourceVersion"]}});
+    api.ok(Method::POST, &evict, eviction(this)).await;
+    let going = api.ok(Method::GET, &format!("{PODS}/p"), Value::Null).await;
+    assert!(going["metadata"]["deletionTimestamp"].is_string());
+    let told = "\"True\" \"EvictionByEvictionAPI\" \"Eviction API: evicting\"";
+    assert_eq!(condition(&going).as_deref(), Some(told));
+}
+
+#[tokio::test]
 async fn unknown_fields_are_refused_warned_of_or_ignored() {
     let api = Api::new().await;
     let map = |name: &str| json!({"metadata": {"name": name}, "dota": {}});

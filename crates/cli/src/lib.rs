@@ -60,6 +60,11 @@ pub fn list_nodes(
     block_on(node::list(connection, format, clusters))
 }
 
+/// Whether the API that a kubeconfig leads to calls itself ready.
+pub fn is_ready(kubeconfig: &Path) -> anyhow::Result<bool> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(remote::ready(kubeconfig))
+}
+
 /// What API and agents tell of the platform's processes, as `skiff status` of a cluster that is elsewhere.
 pub fn remote_status(kubeconfig: &Path, format: output::Format) -> anyhow::Result<ExitCode> {
     block_on(remote::status(kubeconfig, format))

@@ -93,6 +93,12 @@ async fn ask(client: &Client, node: &str) -> anyhow::Result<Status> {
     json(call(client, Method::GET, node, "status", empty()).await?).await
 }
 
+/// Whether the API that a kubeconfig leads to calls itself ready. One that does not answer is not.
+pub(crate) async fn ready(kubeconfig: &Path) -> anyhow::Result<bool> {
+    let client = connect(kubeconfig)?;
+    Ok(tokio::time::timeout(PATIENCE, server(&client)).await.is_ok_and(|(ready, _)| ready))
+}
+
 /// Whether the API that answers calls itself ready, and its version.
 async fn server(client: &Client) -> (bool, String) {
     let get = async |path: &str| {

@@ -1,5 +1,8 @@
 //! The `skiff` binary: reads flags, wires the crates together, and runs what was asked for.
 
+// A full disk, or a terminal that was closed, must kill nobody: `tell` and the log say what is to be said.
+#![deny(clippy::print_stderr)]
+
 mod agent;
 mod authority;
 mod config;
@@ -129,7 +132,46 @@ fn run_component(component: &Component) -> anyhow::Result<()> {
     }
 }
 
+/// Of the platform's own processes, as upstream's kubelet has it for itself: a node without them is none.
+const OOM_SCORE_ADJ: i32 = -999;
+
+/// What is logged where the disk is full is lost. That must not be told by `eprintln!`, as the subscriber does
+/// unless it is told not to: it panics where nothing can be written, and takes along who wanted to log.
+fn log_to_stderr() {
+    tracing_subscriber::fmt()
+        .with_env_filter(
+            tracing_subscriber::EnvFilter::try_from_env("SKIFF_LOG").unwrap_or_else(|_| "info".into()),
+        )
+        .with_ansi(false)
+        .log_internal_errors(false)
+        .with_writer(io::stderr)
+        .init();
+}
+
 fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     runtime.worker_threads(2).enable_all().build().context("cannot start the runtime")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::process::{Command, Stdio};
+
+    const FULL: &str = "SKIFF_TEST_LOGS_TO_A_FULL_DISK";
+
+    /// Runs itself once more, with standard error on a device that is always full.
+    #[test]
+    fn logging_to_a_full_disk_kills_nobody() {
+        if std::env::var_os(FULL).is_some() {
+            super::log_to_stderr();
+            let logged = std::thread::spawn(|| tracing::error!("cannot write to the store"));
+            return logged.join().unwrap();
+        }
+        let test = "tests::logging_to_a_full_disk_kills_nobody";
+        let mut again = Command::new(std::env::current_exe().unwrap());
+        again.args([test, "--exact", "--nocapture"]).env(FULL, "1").stdin(Stdio::null());
+        again.stdout(Stdio::null()).stderr(File::options().write(true).open("/dev/full").unwrap());
+        assert!(again.status().unwrap().success(), "who logged panicked");
+    }
 }

@@ -225,13 +225,14 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
             listener: None,
         });
     }
-    eprintln!("export KUBECONFIG={}", kubeconfig.display());
-    eprintln!("The processes log to {}. Further nodes join with:", logs.display());
-    eprintln!(
-        "skiff agent --server https://{node_ip}:{} --token \"$(cat {})\"",
+    crate::tell(format_args!(
+        "export KUBECONFIG={}\nThe processes log to {}. Further nodes join with:\n\
+         skiff agent --server https://{node_ip}:{} --token \"$(cat {})\"",
+        kubeconfig.display(),
+        logs.display(),
         config.port,
         token_path(&config.data_dir).display()
-    );
+    ));
     supervise::run(children)
 }
 

@@ -12,6 +12,7 @@ pub mod mount;
 pub mod namespaces;
 pub mod netlink;
 pub mod nft;
+pub mod oom;
 pub mod packets;
 pub mod private;
 pub mod process;

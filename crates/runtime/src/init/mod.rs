@@ -34,7 +34,7 @@ use crate::protocol::Failure;
 
 pub(crate) use exec::exec;
 pub(crate) use overlay::Users;
-pub(crate) use pause::{pause, prepare as prepare_pause};
+pub(crate) use pause::{OOM_SCORE_ADJ, pause, prepare as prepare_pause};
 pub(crate) use process::{create, prepare};
 
 /// From child to shim.

@@ -20,7 +20,7 @@ use super::{failed, join_cgroups, set_oom_score_adj};
 use crate::protocol::{Boot, Failure};
 
 /// As the kubelet asks of every runtime: `pause` goes last.
-const OOM_SCORE_ADJ: i32 = -998;
+pub(crate) const OOM_SCORE_ADJ: i32 = -998;
 /// Nobody's, and not 0: what holds the namespaces needs no rights.
 const USER: u32 = 65535;
 

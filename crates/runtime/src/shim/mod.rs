@@ -66,6 +66,10 @@ pub(crate) fn main() -> ExitCode {
         drop(null);
         close_others(&[boot.as_fd()]).map_err(Failure::doing("close inherited files"))?;
         setsid().map_err(|e| Failure::new(128, format!("cannot lead a session: {e}")))?;
+        // Like `pause`: the containers of a shim that was killed for want of memory go with it.
+        if let Err(error) = skiff_sys::oom::protect(init::OOM_SCORE_ADJ) {
+            crate::dispatch::complain(format_args!("warning: cannot set oom_score_adj: {error}"));
+        }
         set_name(c"skiff-shim").map_err(Failure::doing("set the process's name"))?;
         set_child_subreaper().map_err(Failure::doing("become a subreaper"))?;
         let call = receive::<Call>(&boot).map_err(Failure::doing("read the first request"))?;

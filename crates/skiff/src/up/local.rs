@@ -109,13 +109,24 @@ pub(crate) fn status(args: &StatusArgs) -> anyhow::Result<ExitCode> {
     }
     let mut rows = Vec::new();
     for record in &records {
+        let mut own = Vec::new();
         for node in &record.nodes {
-            rows.extend(platform_processes(record, node)?);
+            own.extend(platform_processes(record, node)?);
         }
-        certificates(record).iter().filter_map(Ending::warning).for_each(|warning| eprintln!("{warning}"));
+        // A process that lives may serve nothing, or be unable to write.
+        if own.iter().any(|row| row.process.role == "server") && !skiff_cli::is_ready(&record.kubeconfig)? {
+            not_ready(own.iter_mut().map(|row| &mut row.process));
+        }
+        rows.extend(own);
+        certificates(record).iter().filter_map(Ending::warning).for_each(crate::tell);
     }
     print(&rows, args.output.format)?;
     Ok(ExitCode::SUCCESS)
+}
+
+fn not_ready<'a>(processes: impl Iterator<Item = &'a mut Process>) {
+    let servers = processes.filter(|process| process.role == "server" && process.health == "ok");
+    servers.for_each(|server| server.health = "not ready");
 }
 
 /// This many days before a certificate ends one is told so.
