@@ -117,13 +117,13 @@ fn run_component(component: &Component) -> anyhow::Result<()> {
     if matches!(component.role, Role::Server | Role::Agent) {
         skiff_sys::process::hand_on_nothing_inherited().context("cannot keep open files to itself")?;
     }
-    tracing_subscriber::fmt()
-        .with_env_filter(
-            tracing_subscriber::EnvFilter::try_from_env("SKIFF_LOG").unwrap_or_else(|_| "info".into()),
-        )
-        .with_ansi(false)
-        .with_writer(std::io::stderr)
-        .init();
+    log_to_stderr();
+    // Before pods, and what they start inherits it: shims are a step behind, containers have their own.
+    match skiff_sys::oom::protect(OOM_SCORE_ADJ) {
+        Ok(OOM_SCORE_ADJ) => {}
+        Ok(value) => tracing::debug!(value, "the kernel permits no lower oom_score_adj"),
+        Err(error) => tracing::warn!(%error, "cannot be kept from being killed first when memory runs out"),
+    }
     match component.role {
         Role::Enter => up::node::enter(&component.config),
         Role::Init => up::node::init(&component.config),
