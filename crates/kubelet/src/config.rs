@@ -58,6 +58,9 @@ pub struct Serving {
     /// Whose client certificates (their common names) may do all without being asked about. In the clear
     /// an empty list lets everybody in, which is for tests alone.
     pub allowed_names: Vec<String>,
+    /// How many connections may be open, those of the API server and administrators aside. A quarter is for
+    /// who has shown no credential, and an eighth at most for one address.
+    pub connections_max: usize,
 }
 
 impl Config {

@@ -47,7 +47,7 @@ pub(crate) fn config() -> Config {
         platform_logs: None,
         first_user: crate::FIRST_USER,
         image_gc: crate::ImageGc::default(),
-        serving: Serving { tls: None, ready: None, allowed_names: Vec::new() },
+        serving: Serving { tls: None, ready: None, allowed_names: Vec::new(), connections_max: 64 },
         version: "1.36.0+skiff".into(),
     }
 }

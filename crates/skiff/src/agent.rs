@@ -433,6 +433,7 @@ fn kubelet_config(config: &AgentConfig, membership: &Membership) -> anyhow::Resu
             tls: Some(membership.serving_tls()?),
             ready: Some(membership.can_serve()),
             allowed_names: vec![API_SERVER.to_owned()],
+            connections_max: 4_096,
         },
         allowed_unsafe_sysctls: config.pods.allowed_unsafe_sysctls.clone(),
         seccomp_default: config.pods.seccomp_default,

@@ -223,19 +223,22 @@ mod tests {
     #[test]
     fn who_is_known_is_not_ended_and_nodes_always_get_in() {
         let places = places(8, 3);
-        let users: Vec<Place> = (1..=3).map(|_| places.enter(ip(1))).collect();
-        assert!(users.iter().all(|place| place.known(false).is_ok()));
-        assert_eq!(places.enter(ip(1)).known(false), Err(Full), "the source has its share");
-        let others: Vec<Place> = (0..3).map(|_| places.enter(ip(2))).collect();
-        assert!(others.iter().all(|place| place.known(false).is_ok()));
-        assert_eq!(places.enter(ip(3)).known(false), Err(Full), "there is room for strangers only");
-        let nodes: Vec<Place> = (0..20).map(|_| places.enter(ip(1))).collect();
-        assert!(nodes.iter().all(|place| place.known(true).is_ok()));
+        let enter = |source: u8, privileged: bool| {
+            let place = places.enter(ip(source));
+            place.known(privileged).map(|()| place)
+        };
+        let users: Vec<Place> = (0..3).map_while(|_| enter(1, false).ok()).collect();
+        assert_eq!(enter(1, false).err(), Some(Full), "the source has its share");
+        let others: Vec<Place> = (0..3).map_while(|_| enter(2, false).ok()).collect();
+        assert_eq!((users.len(), others.len()), (3, 3));
+        assert_eq!(enter(3, false).err(), Some(Full), "there is room for strangers only");
+        let nodes: Vec<Place> = (0..20).map_while(|_| enter(1, true).ok()).collect();
+        assert_eq!(nodes.len(), 20);
         let strangers: Vec<Place> = (0..9).map(|_| places.enter(ip(9))).collect();
         assert_eq!(strangers.iter().filter(|place| !is_ended(place)).count(), 2);
         assert!(users.iter().chain(&others).chain(&nodes).all(|place| !is_ended(place)));
         assert_eq!(users[0].known(true), Ok(()), "once is enough");
         drop(users);
-        assert!(places.enter(ip(1)).known(false).is_ok());
+        assert!(enter(1, false).is_ok());
     }
 }

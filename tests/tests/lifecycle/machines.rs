@@ -158,6 +158,17 @@ fn a_server_and_an_agent_on_machines_of_their_own_are_a_cluster() {
         let output = kubectl(&["get", "nodes", "--no-headers"]);
         output.stdout.matches(" Ready ").count() == 2
     });
+    // One use of the token was enough: neither the agent's files nor its process have it any more.
+    wait_until("the token is forgotten", || {
+        let kept = fs::read_to_string(other.dir.join("agent/agent.json")).unwrap_or_default();
+        !kept.is_empty() && !kept.contains(secret)
+    });
+    for pid in other.agents() {
+        for file in ["cmdline", "environ"] {
+            let shown = fs::read(format!("/proc/{pid}/{file}")).expect("it runs");
+            assert!(!String::from_utf8_lossy(&shown).contains(secret), "{file} shows the token");
+        }
+    }
     let images = std::env::var("SKIFF_IMAGES").expect("SKIFF_IMAGES");
     let archive = format!("{images}/skiff-peer-v1.tar");
     run(one.command(&skiff_path()).args(["image", "load", "--kubeconfig", &kubeconfig, &archive])).ok();
@@ -213,6 +224,17 @@ fn a_server_and_an_agent_on_machines_of_their_own_are_a_cluster() {
     let args = agent(made.trim(), "agent");
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     let healed = other.skiff("healed.txt", &args);
+    // There is a Node of that name, so a token alone makes nobody it: an administrator has to say so.
+    let asked = wait_for("its request waits", || {
+        let list: serde_json::Value =
+            serde_json::from_str(&kubectl(&["get", "csr", "-o", "json"]).stdout).ok()?;
+        let waits = |csr: &&serde_json::Value| {
+            csr["status"]["conditions"].is_null()
+                && csr["spec"]["username"].as_str().is_some_and(|name| name.starts_with("system:bootstrap:"))
+        };
+        list["items"].as_array()?.iter().find(waits)?["metadata"]["name"].as_str().map(str::to_owned)
+    });
+    kubectl(&["certificate", "approve", &asked]).ok();
     wait_until("exec works again", || kubectl(&["exec", "there", "--", "hostname"]).stdout == "there\n");
     assert_eq!(kubectl(&["get", "pod", "there", "-o", count]).ok(), "0");
     // Its port proves by its certificate that it is at that address, and takes an administrator's.

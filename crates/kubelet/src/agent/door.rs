@@ -57,6 +57,17 @@ impl Peer {
     }
 }
 
+impl Peer {
+    /// The API server and administrators, who have to get in for the node to be looked after.
+    pub(super) fn is_privileged(&self) -> bool {
+        match self {
+            Self::ApiServer => true,
+            Self::Certificate { groups, .. } => groups.iter().any(|group| group == MASTERS),
+            Self::Unknown => false,
+        }
+    }
+}
+
 /// What a request does to the node: a verb, and the subresources of which one must be allowed.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Act {

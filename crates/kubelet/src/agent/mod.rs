@@ -6,6 +6,7 @@ mod door;
 mod log_stream;
 mod platform;
 mod replay;
+mod seated;
 mod skiff;
 mod stats;
 mod streams;
@@ -25,22 +26,24 @@ use hyper_util::server::conn::auto;
 use skiff_client::{Body, BoxError};
 use skiff_runtime::{Container, ContainerState};
 use skiff_streams::Opening;
+use skiff_streams::places::{Bounds, Place, Places};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use self::door::{Door, Peer};
+use self::seated::Seated;
 pub(crate) use self::stats::Samples;
 use crate::labels;
 use crate::node_context::Context;
 use crate::observed::is_over;
 
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-/// The API server has one connection for each stream.
-const CONNECTIONS_MAX: usize = 4_096;
+/// From the end of the handshake, or of an answer, to the end of a request's header.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// An answer other than success, as plain text.
 #[derive(Debug)]
@@ -54,13 +57,15 @@ pub(crate) struct Server {
     /// Rung when images come or go.
     images_changed: Arc<Notify>,
     door: Door,
-    connections: Arc<Semaphore>,
+    connections: Places,
 }
 
 impl Server {
     pub(crate) fn new(context: Arc<Context>, images_changed: Arc<Notify>) -> Self {
         let door = Door::new(context.client.clone(), context.config.node_name.clone());
-        Self { context, images_changed, door, connections: Arc::new(Semaphore::new(CONNECTIONS_MAX)) }
+        let connections_max = context.config.serving.connections_max;
+        let bounds = Bounds { connections_max, per_source_max: (connections_max / 8).max(1) };
+        Self { context, images_changed, door, connections: Places::new(bounds) }
     }
 
     pub(crate) async fn run(self, listener: TcpListener, shutdown: CancellationToken) {
@@ -71,10 +76,17 @@ impl Server {
             tokio::select! {
                 () = shutdown.cancelled() => return,
                 accepted = listener.accept() => match accepted {
-                    // One too many is closed at once.
-                    Ok((stream, _)) => if let Ok(place) = server.connections.clone().try_acquire_owned() {
-                        connections.spawn(server.clone().connection(stream, place));
-                    },
+                    Ok((stream, from)) => {
+                        let place = server.connections.enter(from.ip());
+                        let server = server.clone();
+                        connections.spawn(async move {
+                            tokio::select! {
+                                () = server.connection(stream, place.clone()) => {}
+                                // Said at debug: who connects can make it happen as often as they like.
+                                () = place.ended() => debug!(%from, "too many strangers; the oldest was closed"),
+                            }
+                        });
+                    }
                     Err(error) => {
                         // Out of descriptors, mostly: others may finish meanwhile.
                         debug!(error = &error as &dyn std::error::Error, "cannot accept");
@@ -87,14 +99,13 @@ impl Server {
     }
 
     /// Serves a connection, which holds its `place` to its end.
-    async fn connection(self: Arc<Self>, stream: TcpStream, place: OwnedSemaphorePermit) {
+    async fn connection(self: Arc<Self>, stream: TcpStream, place: Place) {
         let _ = stream.set_nodelay(true);
-        let _place = place;
         let allowed = self.context.config.serving.allowed_names.clone();
         match self.context.config.serving.tls.clone() {
             None => {
                 let peer = if allowed.is_empty() { Peer::ApiServer } else { Peer::Unknown };
-                self.serve(stream, peer).await;
+                self.serve(stream, peer, place).await;
             }
             Some(tls) => {
                 if let Some(mut ready) = self.context.config.serving.ready.clone() {
@@ -105,7 +116,7 @@ impl Server {
                     Ok(Ok(stream)) => {
                         let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
                         let peer = Peer::of(certificate.map(|certificate| &**certificate), &allowed);
-                        self.serve(stream, peer).await;
+                        self.serve(stream, peer, place).await;
                     }
                     Ok(Err((error, stream))) => {
                         debug!(error = &error as &dyn std::error::Error, "a TLS handshake failed");
@@ -117,26 +128,35 @@ impl Server {
         }
     }
 
-    async fn serve<S>(self: Arc<Self>, stream: S, peer: Peer)
+    async fn serve<S>(self: Arc<Self>, stream: S, peer: Peer, place: Place)
     where
         S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
     {
+        // A certificate of the cluster's authority is good whatever its bearer may do here.
+        if peer != Peer::Unknown && place.known(peer.is_privileged()).is_err() {
+            return debug!("too many connections of one client; one was closed");
+        }
         let peer = Arc::new(peer);
+        let stream = Seated { io: stream, _place: place.clone() };
         let service = service_fn(move |request| {
-            let (server, peer) = (self.clone(), peer.clone());
-            async move { Ok::<_, Infallible>(server.answer(request, &peer).await) }
+            let (server, peer, place) = (self.clone(), peer.clone(), place.clone());
+            async move { Ok::<_, Infallible>(server.answer(request, &peer, &place).await) }
         });
         let mut builder = auto::Builder::new(TokioExecutor::new());
-        builder.http1().timer(TokioTimer::new()).header_read_timeout(Duration::from_secs(30));
-        builder.http2().timer(TokioTimer::new());
+        builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
+        // As was agreed in the handshake: nothing is guessed from the first bytes, which may never come.
+        let builder = builder.http1_only();
         if let Err(error) = builder.serve_connection_with_upgrades(TokioIo::new(stream), service).await {
             debug!(error, "a connection to the agent ended");
         }
     }
 
-    async fn answer(&self, request: Request<Incoming>, peer: &Peer) -> Response<Body> {
+    async fn answer(&self, request: Request<Incoming>, peer: &Peer, place: &Place) -> Response<Body> {
         let path = request.uri().path().to_owned();
         let result = match self.door.admit(peer, request.headers(), request.method(), &path).await {
+            Ok(()) if place.known(false).is_err() => {
+                Err(Refusal(StatusCode::TOO_MANY_REQUESTS, "too many connections".into()))
+            }
             Ok(()) => self.route(request, &path).await,
             Err(refusal) => Err(refusal),
         };

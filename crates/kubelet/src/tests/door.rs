@@ -81,6 +81,7 @@ impl Node {
             tls: Some(serving(&authority)),
             ready: None,
             allowed_names: vec!["the-api-server".into()],
+            connections_max: 32,
         };
         let agent = Agent::with(serving);
         let port = agent.port().await;
@@ -155,6 +156,27 @@ async fn the_api_server_may_do_all_unasked() {
     assert_eq!(node.ask(api(), None, "GET /healthz").await.expect("answers"), "200 ok");
     assert_eq!(node.ask(api(), None, EXEC).await.expect("answers"), "404 container not found (\"c\")");
     assert_eq!(node.agent.api.reviews(), 0);
+}
+
+/// Many more than there are places, most of which say nothing, not even of TLS.
+#[tokio::test]
+async fn strangers_keep_nobody_out_however_many_they_are() {
+    let node = Node::start().await;
+    let mut strangers = Vec::new();
+    for source in 2..8 {
+        for _ in 0..20 {
+            let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
+            socket.bind((Ipv4Addr::new(127, 0, 0, source), 0).into()).expect("an address");
+            let stream = socket.connect((Ipv4Addr::LOCALHOST, node.port).into()).await;
+            strangers.push(stream.expect("connects"));
+        }
+    }
+    let api = node.authority.client("the-api-server", "system:masters");
+    assert_eq!(node.ask(api, None, "GET /healthz").await.expect("answers"), "200 ok");
+    node.agent.api.know("good", "robot");
+    assert!(node.ask(None, Some("good"), "GET /pods").await.expect("answers").starts_with("403 "));
+    // The oldest went.
+    assert_eq!(strangers[0].read(&mut [0; 8]).await.unwrap_or(0), 0);
 }
 
 #[tokio::test]
