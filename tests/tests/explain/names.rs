@@ -1,7 +1,7 @@
 //! Unknown names, who may see what, and the API that any client can use.
 
 use serde_json::Value;
-use skiff_tests::{Cluster, wait_until};
+use skiff_tests::{Cluster, skiff, wait_for, wait_until};
 
 use super::truth::{explain, explained};
 
@@ -28,6 +28,81 @@ fn unknown_names_get_one_sentence_with_the_nearest() {
         output.stderr,
         "skiff: pod \"nothing-like-it-at-all\" does not exist in namespace \"i1-names\"\n"
     );
+    // A name that is elsewhere, a namespace that is not there, and no name at all.
+    let says = |args: &[&str], expected: &str| {
+        let config = cluster.kubeconfig.display().to_string();
+        let mut all = vec!["explain"];
+        all.extend(args);
+        all.extend(["--kubeconfig", &config]);
+        let output = skiff(&all);
+        assert_eq!(
+            (output.code, output.stdout.as_str(), output.stderr.as_str()),
+            (1, "", expected),
+            "{args:?}"
+        );
+    };
+    let elsewhere = cluster.namespace("i1-elsewhere");
+    let absent = "skiff: pod \"webserver\" does not exist in namespace \"i1-elsewhere\", but in ";
+    says(&["pod", "webserver", "-n", "i1-elsewhere"], &format!("{absent}\"i1-names\": -n i1-names\n"));
+    says(
+        &["pending", "webserver", "-n", "i1-elsewere"],
+        "skiff: namespace \"i1-elsewere\" does not exist: the nearest name is \"i1-elsewhere\"\n",
+    );
+    says(&["pod", "", "-n", "i1-names"], "skiff: the name of a pod is empty\n");
+    says(&["start", "webserver", "-n", ""], "skiff: the name of a namespace is empty\n");
+    says(&["node", ""], "skiff: the name of a node is empty\n");
+    drop(elsewhere);
+}
+
+#[test]
+fn pods_of_which_nothing_runs_are_told_as_such() {
+    let cluster = Cluster::shared();
+    let namespace = cluster.namespace("i1-ended");
+    let pod = |name: &str, spec: &str| {
+        format!(
+            "{{apiVersion: v1, kind: Pod, metadata: {{name: {name}}}, spec: {{restartPolicy: Never, nodeName: {}, {spec}}}}}\n---\n",
+            cluster.worker(1)
+        )
+    };
+    namespace
+        .apply(
+            &[
+                pod("done", "containers: [{name: main, image: alpine, command: ['true']}]"),
+                pod("failed", "containers: [{name: main, image: alpine, command: ['false']}]"),
+                pod(
+                    "slow",
+                    "terminationGracePeriodSeconds: 1, initContainers: [{name: net, image: alpine, command: [sleep, '9999']}], containers: [{name: main, image: alpine}]",
+                ),
+            ]
+            .concat(),
+        )
+        .ok();
+    for (name, phase, says) in [
+        ("done", "Succeeded", "it has ended, successfully"),
+        ("failed", "Failed", "it has failed, and will not run again"),
+    ] {
+        wait_until("it has ended", || namespace.pod(name)["status"]["phase"] == phase);
+        assert_eq!(explained(&namespace, "pending", name)["summary"], says);
+        wait_until("nothing of it is told to run", || {
+            let shown = explain(&namespace, "pod", name, &[]).ok();
+            shown.contains("  none: nothing of the pod runs\n") && shown.contains("(ended with exit code ")
+        });
+    }
+    // While its first container runs, that one is what the pod is; its name is no namespace's line.
+    let shown = wait_for("the init container runs", || {
+        let shown = explain(&namespace, "pod", "slow", &[]).ok();
+        shown.contains("Container net (running").then_some(shown)
+    });
+    assert_eq!(shown.lines().filter(|line| line.starts_with("net")).count(), 1, "{shown}");
+    assert!(shown.contains("Container main (not created yet)"), "{shown}");
+    let waits = explained(&namespace, "pending", "slow");
+    let summary = waits["summary"].as_str().expect("a sentence");
+    assert!(summary.contains("waits for container net: the init container runs"), "{summary}");
+    // The node counts those alone of which something runs.
+    let node = explained(&namespace, "node", &cluster.worker(1));
+    let time = node["namespaces"].as_array().expect("a list").iter().find(|own| own["namespace"] == "time");
+    let inside = time.expect("it is told")["pods"].to_string();
+    assert!(inside.contains("i1-ended/slow") && !inside.contains("i1-ended/done"), "{inside}");
 }
 
 #[test]

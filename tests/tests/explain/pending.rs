@@ -1,10 +1,24 @@
 //! I2: for every filter a pod that fails it. The stated change is applied as it is stated, and then the pod
 //! must be scheduled.
+//!
+//! | filter | what fails it here |
+//! |---|---|
+//! | NodeUnschedulable | a cordoned node |
+//! | TaintToleration | one taint, NoSchedule or NoExecute; two at once; another on each of three nodes |
+//! | NodeAffinity | nodeSelector; required terms |
+//! | NodePorts | a hostPort; the port of a pod in the node's network; an address of its own beside all addresses |
+//! | NodeResourcesFit | memory; CPU; ephemeral storage; a resource that no node has |
+//! | InterPodAffinity | its own anti-affinity; its own affinity; that of a pod that is there |
+//! | PodTopologySpread | a label that the node lacks; too many there already |
+//! | NodeName | nothing can: who names a node does not pass the scheduler, and waits for that node |
+//! | two at once | no single change, and after the one the other |
 
 use std::process::Command;
 
 use serde_json::Value;
-use skiff_tests::{Cluster, Namespace, OwnCluster, run, wait_for, wait_until};
+use skiff_tests::{
+    Background, Cluster, Namespace, OwnCluster, peer_path, run, skiff_path, wait_for, wait_until,
+};
 
 use super::truth::{explain, explained};
 
@@ -23,7 +37,7 @@ fn told(namespace: &Namespace, name: &str) -> Value {
     explained(namespace, "pending", name)
 }
 
-fn pod(name: &str, spec: &str, container: &str) -> String {
+pub(crate) fn pod(name: &str, spec: &str, container: &str) -> String {
     format!(
         "
 apiVersion: v1
@@ -62,6 +76,18 @@ fn i2_the_smallest_change_lets_the_pod_in_for_every_filter() {
             "kubectl taint node NODE for=db:NoSchedule".into(),
             "kubectl taint node NODE for-",
         ),
+        (
+            "TaintToleration",
+            pod("execute", "", ""),
+            "kubectl taint node NODE for=db:NoExecute".into(),
+            "kubectl taint node NODE for-",
+        ),
+        (
+            "TaintToleration",
+            pod("tainted-twice", "tolerations: [{key: other, operator: Exists}]", ""),
+            "kubectl taint node NODE for=db:NoSchedule old:NoSchedule".into(),
+            "kubectl taint node NODE for- old-",
+        ),
         ("NodeUnschedulable", pod("cordon", "", ""), "kubectl cordon NODE".into(), "kubectl uncordon NODE"),
         ("NodeAffinity", pod("selector", "nodeSelector: {disk: ssd}", ""), String::new(), ""),
         (
@@ -75,6 +101,31 @@ fn i2_the_smallest_change_lets_the_pod_in_for_every_filter() {
             "",
         ),
         ("NodePorts", pod("port", "", port), String::new(), ""),
+        (
+            "NodePorts",
+            pod("port-on-node", "hostNetwork: true", "ports: [{containerPort: 18931}]"),
+            String::new(),
+            "",
+        ),
+        (
+            "NodePorts",
+            pod("port-on-loopback", "", "ports: [{containerPort: 80, hostPort: 18931, hostIP: 127.0.0.1}]"),
+            String::new(),
+            "",
+        ),
+        ("NodeResourcesFit", pod("cpu", "", "resources: {requests: {cpu: '9000'}}"), String::new(), ""),
+        (
+            "NodeResourcesFit",
+            pod("disk", "", "resources: {requests: {ephemeral-storage: 900Ti}}"),
+            String::new(),
+            "",
+        ),
+        (
+            "NodeResourcesFit",
+            pod("gpu", "", "resources: {requests: {example.com/gpu: 2}, limits: {example.com/gpu: 2}}"),
+            String::new(),
+            "",
+        ),
         ("NodeResourcesFit", pod("big", "", "resources: {requests: {memory: 900Ti}}"), String::new(), ""),
         (
             "InterPodAffinity",
@@ -100,6 +151,7 @@ fn i2_the_smallest_change_lets_the_pod_in_for_every_filter() {
             String::new(),
             "",
         ),
+        ("InterPodAffinity", pod("shunned", "", ""), String::new(), ""),
         (
             "PodTopologySpread",
             pod(
@@ -112,7 +164,18 @@ fn i2_the_smallest_change_lets_the_pod_in_for_every_filter() {
         ),
     ];
     namespace.apply(&pod("holder", "", port)).ok();
+    // In a namespace of its own, so that no other pod means it.
+    let shy = cluster.namespace("grid-shy");
+    shy.apply(&pod(
+        "shy",
+        &format!(
+            "affinity: {{podAntiAffinity: {{requiredDuringSchedulingIgnoredDuringExecution: [{{{hostname}: {{app: shunned}}}}, namespaces: [grid]}}]}}}}"
+        ),
+        "",
+    ))
+    .ok();
     namespace.ready("holder");
+    shy.ready("shy");
     for (filter, manifest, before, after) in rows {
         let name =
             manifest.split("name: ").nth(1).and_then(|rest| rest.split([',', '}']).next()).expect("a name");
@@ -137,10 +200,128 @@ fn i2_the_smallest_change_lets_the_pod_in_for_every_filter() {
         if !after.is_empty() {
             apply(&cluster, &format!("{} || true", after.replace("NODE", &node)));
         }
-        if filter == "NodePorts" {
-            assert!(told.to_string().contains("is held by pod grid/holder"), "{told}");
-        }
+        let said = match name {
+            "port" | "port-on-node" | "port-on-loopback" => "is held by pod grid/holder (on 0.0.0.0)",
+            "apart" => {
+                "it wants to be apart from pods with app=holder, and pod grid/holder is at kubernetes.io/hostname="
+            }
+            "together" => "it wants to be with pods with app=nowhere, and none is at kubernetes.io/hostname=",
+            "shunned" => "wants to be apart from pods with app=shunned, as this one is",
+            "tainted-twice" => "let the pod tolerate taints for=db:NoSchedule and old:NoSchedule",
+            _ => "",
+        };
+        assert!(told.to_string().contains(said), "{name}: {told}");
     }
+}
+
+/// The node where the pod is, once it is on one.
+fn node_of(namespace: &Namespace, name: &str) -> String {
+    wait_for(&format!("{name} is scheduled"), || {
+        let pod = namespace.kubectl(&["get", "pod", name, "-o", "jsonpath={.spec.nodeName}"]);
+        (pod.code == 0 && !pod.stdout.is_empty()).then_some(pod.stdout)
+    })
+}
+
+#[test]
+fn i2_several_nodes_that_refuse_for_reasons_of_their_own() {
+    let cluster: OwnCluster = Cluster::start("i2-nodes", 3);
+    let namespace = cluster.namespace("grid");
+    let (first, one, two) = (cluster.control_plane(), cluster.worker(1), cluster.worker(2));
+    let change_on = |told: &Value, node: &str| {
+        let nodes = told["nodes"].as_array().expect("nodes");
+        let own = nodes.iter().find(|own| own["node"] == node).expect("it is told of");
+        own["change"].clone()
+    };
+
+    // Another taint on each node, each with the toleration that would do, and the change said is enough.
+    apply(
+        &cluster,
+        &format!("kubectl taint node {one} for=db:NoSchedule\nkubectl taint node {two} old:NoExecute"),
+    );
+    namespace.apply(&pod("tainted", "terminationGracePeriodSeconds: 0", "")).ok();
+    let told_tainted = told(&namespace, "tainted");
+    for (node, taint) in [
+        (&first, "node-role.kubernetes.io/control-plane:NoSchedule"),
+        (&one, "for=db:NoSchedule"),
+        (&two, "old:NoExecute"),
+    ] {
+        assert_eq!(refusing(&told_tainted, node), ["TaintToleration"]);
+        let change = change_on(&told_tainted, node);
+        assert_eq!(change["text"], format!("let the pod tolerate taint {taint}"), "{told_tainted}");
+    }
+    let change = &told_tainted["smallestChange"];
+    apply(&cluster, change["how"].as_str().expect("a command"));
+    assert_eq!(node_of(&namespace, "tainted"), change["node"].as_str().expect("a node"));
+    // The same of a node that is not the first that comes to mind.
+    namespace.apply(&pod("tainted-too", "", "")).ok();
+    let change = change_on(&told(&namespace, "tainted-too"), &two);
+    apply(&cluster, change["how"].as_str().expect("a command"));
+    assert_eq!(node_of(&namespace, "tainted-too"), two);
+
+    // Two filters at once: no single change is enough; once one is gone, the other's change is.
+    namespace.apply(&pod("twice", "nodeSelector: {disk: ssd}", "")).ok();
+    let both = told(&namespace, "twice");
+    assert_eq!(both["smallestChange"], Value::Null, "{both}");
+    assert_eq!(refusing(&both, &one), ["TaintToleration", "NodeAffinity"]);
+    let shown = explain(&namespace, "pending", "twice", &[]).ok();
+    assert!(shown.contains("none: no single change of the kinds that are tried is enough"), "{shown}");
+    apply(&cluster, &format!("kubectl taint node {one} for-"));
+    let change = wait_for("a single change is enough now", || {
+        let told = explained(&namespace, "pending", "twice");
+        told["smallestChange"].is_object().then(|| told["smallestChange"].clone())
+    });
+    assert_eq!(change["node"], one.as_str(), "{change}");
+    apply(&cluster, change["how"].as_str().expect("a command"));
+    assert_eq!(node_of(&namespace, "twice"), one);
+    apply(&cluster, &format!("kubectl taint node {two} old-"));
+
+    // Spread: two of its kind are on one node, and the others have no room for its port.
+    let port = "ports: [{containerPort: 80, hostPort: 18939}]";
+    let kind = |name: &str, spec: &str, container: &str| {
+        pod(name, spec, container).replace(&format!("labels: {{app: {name}}}"), "labels: {app: kin}")
+    };
+    let on = |node: &str| format!("nodeName: {node}");
+    namespace
+        .apply(
+            &[
+                kind("kin-1", &on(&one), ""),
+                kind("kin-2", &on(&one), ""),
+                pod("port-1", &on(&first), port),
+                pod("port-2", &on(&two), port),
+            ]
+            .concat(),
+        )
+        .ok();
+    ["kin-1", "kin-2", "port-1", "port-2"].iter().for_each(|name| namespace.ready(name));
+    let spread = "tolerations: [{operator: Exists}]
+  topologySpreadConstraints: [{maxSkew: 1, topologyKey: kubernetes.io/hostname, whenUnsatisfiable: DoNotSchedule, labelSelector: {matchLabels: {app: kin}}}]";
+    namespace.apply(&kind("kin-3", spread, port)).ok();
+    let told_spread = told(&namespace, "kin-3");
+    assert_eq!(refusing(&told_spread, &one), ["PodTopologySpread"], "{told_spread}");
+    assert_eq!(refusing(&told_spread, &two), ["NodePorts"]);
+    let says = format!("kubernetes.io/hostname={one} has 2 pods, the least is 0");
+    assert!(told_spread.to_string().contains(&says), "{told_spread}");
+    let change = change_on(&told_spread, &one);
+    assert_eq!(change["text"], "let the pod's spreading over kubernetes.io/hostname be a wish only");
+    apply(&cluster, change["how"].as_str().expect("a command"));
+    assert_eq!(node_of(&namespace, "kin-3"), one);
+
+    // Who names a node waits for that node alone.
+    namespace.apply(&pod("named", "nodeName: nowhere", "")).ok();
+    let named = explained(&namespace, "pending", "named");
+    assert_eq!(named["summary"], "it is bound to node nowhere, which does not exist", "{named}");
+}
+
+/// A process of a node, not of a pod, that listens on a port.
+pub(crate) fn listening(cluster: &Cluster, node: &str, port: &str) -> Background {
+    let mut command = Command::new(skiff_path());
+    command.args(["node", "shell", "--name", &cluster.name, node, "--"]).arg(peer_path()).args(["tcp", port]);
+    let process = Background(command.spawn().expect("it starts"));
+    let local = format!(":{port} ");
+    wait_until("the process listens", || {
+        cluster.on_node(node, &["ss", "-H", "-l", "-n", "-t"]).ok().contains(&local)
+    });
+    process
 }
 
 #[test]
@@ -148,13 +329,7 @@ fn i2_a_host_process_on_the_port_is_named() {
     let cluster = Cluster::shared();
     let namespace = cluster.namespace("i2-port");
     let node = cluster.worker(1);
-    let peer = skiff_tests::peer_path();
-    let mut command = Command::new(skiff_tests::skiff_path());
-    command.args(["node", "shell", "--name", &cluster.name, &node, "--"]).arg(&peer).args(["tcp", "18933"]);
-    let _holder = skiff_tests::Background(command.spawn().expect("it starts"));
-    wait_until("the process listens", || {
-        cluster.on_node(&node, &["ss", "-H", "-l", "-n", "-t"]).ok().contains(":18933 ")
-    });
+    let _holder = listening(&cluster, &node, "18933");
     namespace
         .apply(&pod(
             "wants",
@@ -175,39 +350,6 @@ fn i2_a_host_process_on_the_port_is_named() {
     let shown = explain(&namespace, "pending", "wants", &[]).ok();
     let words: Vec<&str> = shown.split_whitespace().filter(|word| *word != "…").collect();
     assert!(words.join(" ").contains(&format!("host process {pid} (")), "{shown}");
-}
-
-#[test]
-fn i2_what_a_bound_pod_waits_for_is_told() {
-    let cluster = Cluster::shared();
-    let namespace = cluster.namespace("i2-bound");
-    let probe = "readinessProbe: {exec: {command: [/bin/false]}, periodSeconds: 1}";
-    let volume = "volumes: [{name: v, configMap: {name: absent}}]";
-    namespace.apply(&pod("probe", "", probe)).ok();
-    namespace.apply(&pod("volume", volume, "volumeMounts: [{name: v, mountPath: /v}]")).ok();
-    namespace.apply(&pod("crash", "", "").replace("[sleep, '999999']", "[/bin/false]")).ok();
-    namespace
-        .apply(&pod("image", "", "imagePullPolicy: Never").replace("image: alpine", "image: absent:v1"))
-        .ok();
-    for (name, what, clue) in [
-        ("probe", "probe", "Readiness probe failed"),
-        ("volume", "volume", "absent"),
-        ("crash", "container", "exit code 1"),
-        ("image", "image", "not present"),
-    ] {
-        let wait = wait_for(&format!("{name} waits for the {what}, with its error"), || {
-            let told = explained(&namespace, "pending", name);
-            let wait = told["waits"][0].clone();
-            let error = wait["lastError"].as_str().unwrap_or_default().to_owned();
-            (wait["what"] == what && error.contains(clue)).then_some(wait)
-        });
-        assert!(wait["since"].as_str().is_some_and(|since| since.ends_with('Z')), "{wait}");
-        if name != "probe" {
-            wait_until("the next try is told", || {
-                explained(&namespace, "pending", name)["waits"][0]["nextTry"].is_string()
-            });
-        }
-    }
 }
 
 #[test]

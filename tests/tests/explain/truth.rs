@@ -1,9 +1,31 @@
 //! I1: every statement of `skiff explain pod`, beside the same read independently on the node and in the pod.
+//!
+//! Kinds: plain, two containers, a shared PID namespace, hostNetwork, hostPID, hostIPC, all three, privileged,
+//! users of its own, paths of the node.
+//!
+//! | statement | read independently by | kinds |
+//! |---|---|---|
+//! | node, address | the API's pod, in its status | all |
+//! | inode of each namespace, of `pause` and of each container | `readlink /proc/PID/ns/*` on the node | all |
+//! | own, host or shared; who holds it; which containers are in it; who else | all processes of the node and their control groups (`members`) | all; shared by a process that joins |
+//! | how much the node's ones expose: processes, interfaces, System V objects, host name | the pod's own `/proc`, `/sys/class/net`, `hostname`, the node's `ipcs` (`members`) | all three |
+//! | interfaces, addresses, MTU, kind; routes | `ip` in the pod's network | all |
+//! | listening sockets, and whose they are | `ss` in the pod's network | all |
+//! | from where a socket is reachable | connections, with and without policies (`i1_reachability_…`; services in `trace`'s grid) | plain, with a hostPort |
+//! | user, group, capabilities, those beyond the default, seccomp, no-new-privileges | `/proc/PID/status` | all |
+//! | paths of the node that it may write | the mounts, and writing (`members`) | paths, plain, hostIPC, privileged, privileged as somebody, privileged with users of its own |
+//! | devices of the node that it may write | `find` in the pod, and opening one (`members`) | the same |
+//! | strictest Pod Security level, what keeps it from the next | admission of the same pod in namespaces that enforce each | all |
+//! | the node's side | the same inodes on the node | all |
+//! | as text: one line a namespace, 100 columns, the node's marked | the values above | all; made-up ones in `crates/explain/tests/columns.rs` |
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use serde_json::Value;
 use skiff_tests::{Cluster, Namespace, Output, skiff, wait_for, wait_until};
+
+use super::members::check_members;
+use super::network::check_network;
 
 const KINDS: [&str; 8] = ["net", "pid", "ipc", "uts", "mnt", "user", "cgroup", "time"];
 
@@ -80,7 +102,7 @@ fn links(cluster: &Cluster, node: &str, pid: &str) -> BTreeMap<String, u64> {
         .collect()
 }
 
-fn text(value: &Value) -> String {
+pub(crate) fn text(value: &Value) -> String {
     value.as_str().unwrap_or_default().to_owned()
 }
 
@@ -136,104 +158,6 @@ fn check_container(cluster: &Cluster, node: &str, container: &Value) {
     assert!(!listed("beyondDefault", "CHOWN"), "{name}");
 }
 
-fn same<T: PartialEq + std::fmt::Debug>(said: T, shown: T, what: &str) -> Result<(), String> {
-    if said == shown { Ok(()) } else { Err(format!("{what}: told {said:?}, shown {shown:?}")) }
-}
-
-/// Interfaces, addresses, routes and listening sockets, against `ip` and `ss` in the pod's own network. In the
-/// node's network other pods come and go between the question and the look, so that what differs may be theirs.
-fn check_network(cluster: &Cluster, node: &str, told: &Value) -> Result<(), String> {
-    let pid = told["sandbox"]["pid"].as_u64().expect("pause runs").to_string();
-    let enter = |command: &[&str]| {
-        let mut all = vec!["nsenter", "--net", "--target", &pid];
-        all.extend(command);
-        cluster.on_node(node, &all)
-    };
-    let inside = |command: &[&str]| enter(command).ok();
-    let shown: BTreeSet<(String, String)> = inside(&["ip", "-o", "addr", "show"])
-        .lines()
-        .filter_map(|line| {
-            let words: Vec<&str> = line.split_whitespace().collect();
-            Some((words.get(1)?.to_string(), words.get(3)?.to_string()))
-        })
-        .collect();
-    let mut said = BTreeSet::new();
-    for link in told["interfaces"].as_array().expect("interfaces") {
-        for address in link["addresses"].as_array().expect("addresses") {
-            said.insert((text(&link["name"]), text(address)));
-        }
-    }
-    same(said, shown, "addresses")?;
-    let shown: BTreeSet<(String, String, bool)> = inside(&["ip", "-o", "link", "show"])
-        .lines()
-        .filter_map(|line| {
-            let name = line.split(": ").nth(1)?.split('@').next()?.to_owned();
-            let mut words = line.split_whitespace().skip_while(|word| *word != "mtu");
-            let flags = line.split_once('<')?.1.split_once('>')?.0;
-            Some((name, words.nth(1)?.to_owned(), flags.split(',').any(|flag| flag == "UP")))
-        })
-        .collect();
-    let links = told["interfaces"].as_array().expect("interfaces");
-    let said: BTreeSet<(String, String, bool)> =
-        links.iter().map(|link| (text(&link["name"]), link["mtu"].to_string(), link["up"] == true)).collect();
-    same(said, shown, "links")?;
-    for link in links.iter().filter(|link| link["kind"] == "veth" || link["kind"] == "bridge") {
-        let shown = enter(&["ip", "-d", "-o", "link", "show", "dev", &text(&link["name"])]);
-        if !shown.stdout.split_whitespace().any(|word| link["kind"] == word) {
-            return Err(format!("{link}: {shown:?}"));
-        }
-    }
-    let shown: BTreeSet<[String; 3]> = inside(&["ip", "-4", "route", "show"])
-        .lines()
-        .filter_map(|line| {
-            let words: Vec<&str> = line.split_whitespace().collect();
-            let after = |name: &str| {
-                let at = words.iter().position(|word| *word == name)?;
-                words.get(at + 1).map(|word| (*word).to_owned())
-            };
-            Some([words.first()?.to_string(), after("dev")?, after("via").unwrap_or_default()])
-        })
-        .collect();
-    let said: BTreeSet<[String; 3]> = told["routes"]
-        .as_array()
-        .expect("routes")
-        .iter()
-        .map(|route| {
-            // `ip` leaves the length of a host's route out.
-            let to = text(&route["destination"]).trim_end_matches("/32").to_owned();
-            [to, text(&route["device"]), text(&route["via"])]
-        })
-        .collect();
-    same(said, shown, "routes")?;
-    for (flag, protocol) in [("-t", "TCP"), ("-u", "UDP")] {
-        let shown: BTreeMap<(String, String), String> = inside(&["ss", "-H", "-l", "-n", "-p", flag])
-            .lines()
-            .filter_map(|line| {
-                let local = line.split_whitespace().nth(3)?;
-                let (address, port) = local.rsplit_once(':')?;
-                let address = address.trim_matches(['[', ']']).split('%').next()?;
-                let address = if address == "*" { "::" } else { address };
-                let users = line.split_once("users:").map(|(_, users)| users.to_owned()).unwrap_or_default();
-                Some(((address.to_owned(), port.to_owned()), users))
-            })
-            .collect();
-        let listeners =
-            ["listeners", "otherListeners"].iter().filter_map(|list| told[*list].as_array()).flatten();
-        let mut said = BTreeSet::new();
-        for own in listeners.filter(|own| own["protocol"] == protocol) {
-            let at = (text(&own["address"]), own["port"].to_string());
-            let users = shown.get(&at).ok_or_else(|| format!("{at:?} listens not: {shown:?}"))?;
-            let holder = format!("pid={},", own["process"]["pid"]);
-            if !users.contains(&holder) {
-                return Err(format!("{own}: {users}"));
-            }
-            said.insert(at);
-        }
-        same(said, shown.into_keys().collect::<BTreeSet<_>>(), &format!("listening {protocol} sockets"))?;
-    }
-    Ok(())
-}
-
 /// `pause`, by its name and its namespaces.
 fn check_sandbox(cluster: &Cluster, node: &str, told: &Value) {
     let pid = told["sandbox"]["pid"].to_string();
@@ -256,12 +180,19 @@ fn check_level(levels: &BTreeMap<&str, Namespace>, namespace: &Namespace, name: 
         let args = ["create", "--dry-run=server", "-f", "-"];
         let tried = levels[level].pipe(&args, &same.to_string());
         assert!(tried.code == 0 || tried.stderr.contains("violates PodSecurity"), "{tried:?}");
-        tried.code == 0
+        if tried.code == 0 { Ok(()) } else { Err(tried.stderr) }
     };
     let security = &told["podSecurity"];
-    assert!(takes(security["level"].as_str().expect("a level")), "{name}: {security}");
+    takes(security["level"].as_str().expect("a level")).expect("it meets the level that is told");
     let next = text(&security["next"]);
-    assert!(next.is_empty() || !takes(&next), "{name}: {security}");
+    let kept: Vec<String> = security["keptFromItBy"].as_array().into_iter().flatten().map(text).collect();
+    match next.is_empty() {
+        true => assert!(kept.is_empty(), "{name}: {security}"),
+        false => {
+            let refused = takes(&next).expect_err("it does not meet the next");
+            assert!(refused.contains(&kept.join(", ")) && !kept.is_empty(), "{name}: {security}: {refused}");
+        }
+    }
 }
 
 fn word(told: &Value, kind: &str) -> Vec<String> {
@@ -373,6 +304,7 @@ spec:
             check_container(&cluster, &node, container);
         }
         check_sandbox(&cluster, &node, &told);
+        check_members(&namespace, &node, name);
         assert_eq!(text(&told["podIP"]), namespace.pod_ip(name), "{name}");
         check_level(&levels, &namespace, name, &told);
         let user = if *name == "users" { "own" } else { "host" };
