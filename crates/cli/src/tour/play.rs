@@ -69,7 +69,8 @@ impl Player<'_> {
             if !self.goes_on()? {
                 return Ok(End::Left);
             }
-            if index == first && first > 0 {
+            if first > 0 {
+                // What the steps before made was taken away when the tour was left.
                 self.scene.fetch(step.needs)?;
             }
             self.step(step, told)?;
