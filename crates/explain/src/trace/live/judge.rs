@@ -42,7 +42,7 @@ pub fn judge(ways: &mut [Way], protocol: Protocol, outcome: &Outcome, observed: 
         }
     }
     live.differences.extend(untold(ways, way, answered, observed));
-    live.differences.extend(mistranslated(way, answered, observed));
+    live.differences.extend(mistranslated(ways, way, answered, observed));
     if !agrees(way.verdict, protocol, &outcome.outcome) {
         live.differences
             .push(format!("told was {:?}, but the connection was {}", way.verdict, outcome.outcome));
@@ -96,7 +96,7 @@ fn expected<'a>(way: &'a Way, answer: bool, observed: &Observed) -> Vec<Expected
         let is_end = !answer && way.verdict == Verdict::Unreachable && index == last;
         let kind = match hop.kind.as_str() {
             "device" | "veth" if hop.device.is_some() && !is_end => Kind::Device,
-            "filter" if hop.handle.is_some() && !observed.is_blind(&hop.place) => Kind::Rule,
+            "filter" if observed.could_meet(hop) => Kind::Rule,
             "conntrack" => Kind::Translation,
             _ => return None,
         };
@@ -106,8 +106,13 @@ fn expected<'a>(way: &'a Way, answer: bool, observed: &Observed) -> Vec<Expected
 }
 
 impl Observed {
-    fn is_blind(&self, place: &str) -> bool {
-        self.blind.iter().any(|blind| blind.place == place)
+    /// Whether the rule would be told if a packet met it. Packets are traced from where they are routed on, so
+    /// that rules of bridges and devices, whose tables bear their family, are told where they come after that.
+    fn could_meet(&self, hop: &Hop) -> bool {
+        let Some(table) = hop.table.as_ref().filter(|_| hop.handle.is_some()) else { return false };
+        let routed = !table.contains(' ');
+        let blind = self.blind.iter().any(|blind| blind.place == hop.place);
+        routed && !blind || self.rules.iter().any(|met| is_rule(hop, met))
     }
 }
 
@@ -262,12 +267,16 @@ fn untold(ways: &[Way], gone: &Way, answered: bool, observed: &Observed) -> Vec<
     found
 }
 
-/// What connection tracking keeps of each visit of a place, beside what the hops there tell.
-fn mistranslated(way: &Way, answered: bool, observed: &Observed) -> Vec<String> {
+/// What connection tracking keeps of each visit of a place, beside what the hops there tell. An entry may also be
+/// of another way, which the kernel drew when the packet was sent again.
+fn mistranslated(ways: &[Way], way: &Way, answered: bool, observed: &Observed) -> Vec<String> {
     if way.hops.iter().any(|hop| hop.doubtful) {
         return Vec::new();
     }
-    let visits: Vec<&[Hop]> = way.hops.chunk_by(|one, next| one.place == next.place).collect();
+    fn visits_of(way: &Way) -> impl Iterator<Item = &[Hop]> {
+        way.hops.chunk_by(|one, next| one.place == next.place)
+    }
+    let visits: Vec<&[Hop]> = visits_of(way).collect();
     let ends = |visit: &[Hop]| {
         let (first, last) = (visit.first()?.clone(), visit.last()?.clone());
         Some((first, last))
@@ -281,7 +290,7 @@ fn mistranslated(way: &Way, answered: bool, observed: &Observed) -> Vec<String> 
     };
     let mut found = Vec::new();
     for tracked in &observed.tracked {
-        let here = || visits.iter().filter(|visit| visit[0].place == tracked.place);
+        let here = || ways.iter().flat_map(visits_of).filter(|visit| visit[0].place == tracked.place);
         if here().next().is_some() && !here().any(|visit| fits(visit, tracked)) {
             found.push(format!(
                 "connection tracking of {} has {} to {} answered by {} to {}: not told",

@@ -152,6 +152,11 @@ fn rules_are_seen_and_those_that_nobody_told_are_differences() {
         live.differences,
         ["it met chain other of table skiff on node n1, which said accept: not told"]
     );
+    // A device's filter comes before packets are traced.
+    let mut before = one.clone();
+    before.hops[2].table = Some("netdev skiff".into());
+    observed.rules.clear();
+    assert_eq!(judged(&before, "silent", &observed).differences, Vec::<String>::new());
     // Where rules can't be observed, that is said, and nothing of them is expected.
     observed.rules.clear();
     observed.blind = vec![Blind { place: "node n1".into(), why: "not supported".into() }];
@@ -220,6 +225,11 @@ fn the_answers_way_and_its_translation_are_seen() {
             .starts_with("connection tracking of node n1 has 10.244.1.2:41000 to 10.96.0.9:80"),
         "{live:?}"
     );
+    // Unless another way is led there: sent again, it may have been drawn anew.
+    let mut other = one.clone();
+    other.hops[2].destination = "10.244.2.9:80".into();
+    let live = judged_of(&mut [one.clone(), other], "answered", &observed);
+    assert!(!live.differences.iter().any(|difference| difference.contains("not told")), "{live:?}");
     // Whom nobody answers has no answer's way.
     one.verdict = Verdict::Dropped;
     assert!(judged(&one, "silent", &observed).seen.iter().all(|sighting| !sighting.answer));
