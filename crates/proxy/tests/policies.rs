@@ -246,7 +246,7 @@ fn served() -> (Grid, Server) {
 
 /// The same, with a/x behind a service.
 fn behind(service: &Service) -> (Grid, Server) {
-    let (mut grid, server) = served();
+    let (grid, server) = served();
     let target = grid.pod("a", "x").pod.ip;
     grid.world.set(service, &[(0, target, true)], 8080);
     (grid, server)

@@ -12,6 +12,7 @@ mod kernel;
 mod lockfile;
 mod machine;
 mod membership;
+mod memory;
 mod reset;
 mod resolver;
 mod security;

@@ -388,12 +388,14 @@ pub(crate) async fn run_until_signal(
     use tokio::signal::unix::{SignalKind, signal};
     let mut terminate = signal(SignalKind::terminate()).context("cannot listen for signals")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for signals")?;
+    let memory = tokio::spawn(crate::memory::look_after());
     let failed = tokio::select! {
         _ = terminate.recv() => None,
         _ = interrupt.recv() => None,
         Some(ended) = parts.join_next() => Some(ended),
     };
     shutdown.cancel();
+    memory.abort();
     let drain = async { while parts.join_next().await.is_some() {} };
     if tokio::time::timeout(std::time::Duration::from_secs(8), drain).await.is_err() {
         warn!("parts did not end within 8 s and are cut off");

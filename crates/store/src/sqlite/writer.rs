@@ -292,7 +292,7 @@ mod tests {
     #[test]
     fn a_writer_whose_file_is_in_doubt_ends_for_who_opens_it_anew() {
         let directory = tempfile::tempdir().unwrap();
-        let mut writer = writer(directory.path());
+        let writer = writer(directory.path());
         writer.disk.break_tables();
         let (requests, queue) = mpsc::channel(2);
         let (reply, results) = oneshot::channel();

@@ -135,7 +135,9 @@ mod tests {
                 sets: 0,
                 content: Vec::new(),
             });
-            [GET_CHAIN, GET_SET, GET_RULE].map(|request| table.add(request, body.get(4..).unwrap_or(&[])));
+            for request in [GET_CHAIN, GET_SET, GET_RULE] {
+                table.add(request, body.get(4..).unwrap_or(&[]));
+            }
         });
     }
 }
