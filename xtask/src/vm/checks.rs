@@ -341,10 +341,11 @@ is "$(kubectl exec mighty -- cat /proc/1/attr/current)" unconfined
 refuses kubectl exec guarded -- touch /tmp/new
 kubectl exec guarded -- touch /root/new
 kubectl exec usual -- touch /tmp/new
+kubectl exec default -- mkdir -p /mnt
 refuses kubectl exec default -- mount -t tmpfs none /mnt
 kubectl exec mighty -- sh -c 'mkdir -p /mnt; mount -t tmpfs none /mnt'
-eventually sh -c 'kubectl get pod stranger -o jsonpath="{.status.containerStatuses[0].state.waiting.message}" | grep "apparmor profile not found nobody"'
-has "$(field pod stranger '{.status.containerStatuses[0].state.waiting.reason}')" CreateContainerError
+waiting='{.status.containerStatuses[0].state.waiting.reason}: {.status.containerStatuses[0].state.waiting.message}'
+eventually sh -c "kubectl get pod stranger -o jsonpath='$waiting' | grep '^CreateContainerError: .*apparmor profile not found nobody'"
 # the pod's programs end when they are told to
 kubectl delete pod usual default guarded open mighty stranger --grace-period=30 --timeout=60s
 "#,
