@@ -44,8 +44,9 @@ struct Open {
     strangers: BTreeMap<u64, (IpAddr, CancellationToken)>,
     strangers_of: HashMap<IpAddr, usize>,
     known: usize,
-    /// The privileged are not counted here.
     known_of: HashMap<IpAddr, usize>,
+    /// They take no place of others.
+    privileged: usize,
 }
 
 /// The right to one open connection, given back when the last clone is dropped.
@@ -100,7 +101,7 @@ impl Places {
 
     pub fn total(&self) -> usize {
         let open = self.open.lock();
-        open.strangers.len() + open.known
+        open.strangers.len() + open.known + open.privileged
     }
 }
 
@@ -146,14 +147,16 @@ impl Place {
         }
         let mut open = held.of.open.lock();
         let bounds = held.of.bounds;
-        if !privileged {
+        if privileged {
+            open.privileged += 1;
+        } else {
             let own = open.known_of.get(&held.source).copied().unwrap_or(0);
             if own >= bounds.per_source_max || open.known >= bounds.known_max() {
                 return Err(Full);
             }
             *open.known_of.entry(held.source).or_default() += 1;
+            open.known += 1;
         }
-        open.known += 1;
         // One that was ended this very moment ends all the same.
         open.take_stranger(held.number);
         *standing = if privileged { Standing::Privileged } else { Standing::Known };
@@ -171,7 +174,7 @@ impl Drop for Held {
         let mut open = self.of.open.lock();
         match *self.standing.lock() {
             Standing::Stranger => drop(open.take_stranger(self.number)),
-            Standing::Privileged => open.known -= 1,
+            Standing::Privileged => open.privileged -= 1,
             Standing::Known => {
                 open.known -= 1;
                 give_back(&mut open.known_of, self.source);
