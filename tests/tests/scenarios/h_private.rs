@@ -11,12 +11,13 @@ use skiff_tests::{Cluster, run};
 
 /// What others may do with what lies below a cluster's directories, where that must be: all of these lie in
 /// directories that are root's alone, and are seen by pods through mounts. A `*` is one name, `**` all below.
-const MUST_BE: [(&str, &str); 11] = [
+const MUST_BE: [(&str, &str); 12] = [
     ("images/**", "layers have the modes that their archives say"),
     ("nodes/*/pods/*/volumes", "directories of the kubelet's above volumes"),
     ("nodes/*/pods/*/volumes/**", "a volume belongs to its pod, whoever that runs as"),
+    ("nodes/*/pods/*/volume-subpaths", "directories of the kubelet's above parts of volumes"),
     ("nodes/*/pods/*/volume-subpaths/**", "the same"),
-    ("nodes/*/pods/*/containers/**", "messages, which a container's user writes"),
+    ("nodes/*/pods/*/containers/*/*-termination", "messages, which a container's user writes"),
     ("nodes/*/pods/*/etc-*", "shown to a pod as /etc/hosts and the like"),
     ("nodes/*/runtime/containers/*/upper", "a container's /"),
     ("nodes/*/runtime/containers/*/upper/**", "what a container writes"),
@@ -35,7 +36,7 @@ spec:
   EXTRA
   containers:
   - name: c
-    image: skiff-test/unpacked:1
+    image: alpine
     command: ["sh", "-c", "echo run > /scratch/f; exec sleep 3600"]
     env:
     - {name: PASSWORD, valueFrom: {secretKeyRef: {name: s, key: a}}}

@@ -199,14 +199,14 @@ impl Worker {
     fn make_paths(&self, pod_dir: &Path, name: &str, attempt: u32) -> io::Result<(PathBuf, PathBuf)> {
         use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
         let messages = pod_dir.join("containers").join(name);
-        fs::create_dir_all(&messages)?;
+        skiff_runtime::private::make_dir(&messages)?;
         let message = messages.join(format!("{attempt}-termination"));
         let mut options = fs::File::options();
         options.write(true).create(true).truncate(true).custom_flags(nix::libc::O_NOFOLLOW);
         // The container's user, whoever that is, writes it.
         options.open(&message)?.set_permissions(fs::Permissions::from_mode(0o666))?;
         let log = self.log_dir().join(name);
-        fs::create_dir_all(&log)?;
+        skiff_runtime::private::make_dir(&log)?;
         Ok((message, log.join(format!("{attempt}.log"))))
     }
 
