@@ -180,7 +180,9 @@ fn lasting(told: &Value) -> Vec<Value> {
 
 /// Whether a value is as a schema says: every field is published, and what is required is there.
 fn fits(value: &Value, schema: &Value, all: &Value, at: &str) {
-    if let Some(name) = schema["$ref"].as_str().and_then(|to| to.rsplit('/').next()) {
+    // What says something of its own beside a reference holds it in a list.
+    let reference = schema["$ref"].as_str().or_else(|| schema["allOf"][0]["$ref"].as_str());
+    if let Some(name) = reference.and_then(|to| to.rsplit('/').next()) {
         return fits(value, &all[name], all, at);
     }
     match value {

@@ -4,7 +4,7 @@
 //! | filter | what fails it here |
 //! |---|---|
 //! | NodeUnschedulable | a cordoned node |
-//! | TaintToleration | one taint, NoSchedule or NoExecute; two at once; another on each of three nodes |
+//! | TaintToleration | one taint; two at once; another on each of three nodes, one of them NoExecute |
 //! | NodeAffinity | nodeSelector; required terms |
 //! | NodePorts | a hostPort; the port of a pod in the node's network; an address of its own beside all addresses |
 //! | NodeResourcesFit | memory; CPU; ephemeral storage; a resource that no node has |
@@ -74,12 +74,6 @@ fn i2_the_smallest_change_lets_the_pod_in_for_every_filter() {
             "TaintToleration",
             pod("taint", "", ""),
             "kubectl taint node NODE for=db:NoSchedule".into(),
-            "kubectl taint node NODE for-",
-        ),
-        (
-            "TaintToleration",
-            pod("execute", "", ""),
-            "kubectl taint node NODE for=db:NoExecute".into(),
             "kubectl taint node NODE for-",
         ),
         (
