@@ -353,9 +353,8 @@ impl Runtime for FakeRuntime {
             let mut state = self.state.lock();
             state.calls.push(format!("stop {} after {} s", id.0, grace.as_secs()));
             let held = state.ends_held;
-            let running = |each: &&mut Container| {
-                !held && each.id == *id && each.state == ContainerState::Running
-            };
+            let running =
+                |each: &&mut Container| !held && each.id == *id && each.state == ContainerState::Running;
             if let Some(container) = state.containers.iter_mut().find(running) {
                 end(container, 143);
                 let event = Event::ContainerExited(id.clone(), container.sandbox.clone());

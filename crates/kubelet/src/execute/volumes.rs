@@ -1,6 +1,5 @@
 //! Steps about a pod's volumes, and the tokens in them.
 
-
 use skiff_explain::start::Phase;
 use tracing::debug;
 

@@ -36,16 +36,32 @@ pub struct Listeners {
     observer: Socket,
 }
 
+/// A socket of the round before may live a moment longer in the child that another test is just starting: it
+/// has all descriptors until it is another program.
+fn bound<T>(bind: impl Fn() -> std::io::Result<T>) -> T {
+    let end = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    loop {
+        match bind() {
+            Err(error)
+                if error.kind() == std::io::ErrorKind::AddrInUse && std::time::Instant::now() < end =>
+            {
+                std::thread::yield_now();
+            }
+            bound => return bound.unwrap(),
+        }
+    }
+}
+
 impl Listeners {
     pub fn open(netns: &Netns, address: Ipv4Addr, tcp: &[u16], udp: &[u16]) -> Listeners {
         netns.run(|| {
             let tcp = tcp.iter().map(|port| {
-                let listener = TcpListener::bind((address, *port)).unwrap();
+                let listener = bound(|| TcpListener::bind((address, *port)));
                 listener.set_nonblocking(true).unwrap();
                 listener
             });
             let udp = udp.iter().map(|port| {
-                let socket = UdpSocket::bind((address, *port)).unwrap();
+                let socket = bound(|| UdpSocket::bind((address, *port)));
                 socket.set_nonblocking(true).unwrap();
                 socket
             });
