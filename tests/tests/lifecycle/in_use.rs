@@ -52,6 +52,11 @@ fn a_second_server_on_the_same_data_is_refused_while_any_part_of_the_first_lives
         run(kubectl.args(args).env("KUBECONFIG", data.join("kubeconfig")).env("HOME", dir))
     };
     wait_until("the server answers", || kubectl(&["get", "--raw", "/readyz"]).code == 0);
+    // Its own agent writes its configuration anew when the token has been of use.
+    wait_until("the machine's own token is forgotten", || {
+        let kept = fs::read_to_string(data.join("agent.json")).unwrap_or_default();
+        serde_json::from_str::<serde_json::Value>(&kept).is_ok_and(|kept| kept["token"].is_null())
+    });
     let notes = || machine.run(&["cat", "/run/skiff-machine/server.json"]).ok();
     let before = (files(&data), notes());
     let holder = named(&second(), &data);
