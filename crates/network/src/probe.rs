@@ -59,6 +59,8 @@ pub struct MetRule {
     /// As `nft` says it.
     pub verdict: String,
     pub answer: bool,
+    /// It was sent again, or follows.
+    pub again: bool,
     /// When it came to the base chain.
     pub source: SocketAddrV4,
     pub destination: SocketAddrV4,

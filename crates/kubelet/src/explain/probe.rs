@@ -153,6 +153,7 @@ mod tests {
                 handle: 7,
                 verdict: text(),
                 answer: true,
+                again: true,
                 source: end(3),
                 destination: end(4),
             }],

@@ -121,11 +121,15 @@ impl<'a> Listener<'a> {
         }
         if let Ok(tracer) = &mut self.tracer {
             let place = self.place;
-            observed.rules.extend(tracer.told()?.into_iter().map(|met| {
-                let Met { table, chain, handle, verdict, answer, source, destination } = met;
+            for met in tracer.told()? {
+                let Met { table, chain, handle, verdict, answer, again, source, destination } = met;
                 let place = place.to_owned();
-                MetRule { place, table, chain, handle, verdict, answer, source, destination }
-            }));
+                let met =
+                    MetRule { place, table, chain, handle, verdict, answer, again, source, destination };
+                if observed.rules.len() < SIGHTS_MAX && !observed.rules.contains(&met) {
+                    observed.rules.push(met);
+                }
+            }
         }
         self.look_up(heard.protocol, observed)
     }

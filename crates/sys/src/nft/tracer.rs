@@ -8,7 +8,7 @@
 //! A datagram's answer carries anything, so there the way out of the namespace is noted by a rule, and what
 //! comes back along it is the answer.
 //!
-//! What is sent again is not told again: it may meet other rules, as its connection is known by then.
+//! What is sent again is told as such: it may meet other rules, as its connection is known by then, or drawn anew.
 
 use std::collections::HashMap;
 use std::io;
@@ -44,6 +44,8 @@ pub struct Met {
     pub verdict: String,
     /// It answers the first packet.
     pub answer: bool,
+    /// It was sent again, or follows.
+    pub again: bool,
     /// As the packet was when it came to the base chain.
     pub source: SocketAddrV4,
     pub destination: SocketAddrV4,
@@ -207,9 +209,7 @@ impl Seen {
             }
             return None;
         }
-        if self.again[usize::from(packet.answer)] {
-            return None;
-        }
+        let again = self.again[usize::from(packet.answer)];
         let (handle, verdict) = if number(4)? == POLICY {
             (0, if number(16)? == 0 { "drop" } else { "accept" }.to_owned())
         } else {
@@ -219,7 +219,7 @@ impl Seen {
         };
         let Packet { answer, source, destination } = packet;
         let table = called(family, &table);
-        Some(Met { table, chain, handle, verdict, answer, source, destination })
+        Some(Met { table, chain, handle, verdict, answer, again, source, destination })
     }
 }
 

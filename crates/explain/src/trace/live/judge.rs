@@ -250,7 +250,8 @@ fn untold(ways: &[Way], gone: &Way, answered: bool, observed: &Observed) -> Vec<
         if hops(gone, answer).iter().any(|hop| hop.doubtful) {
             continue;
         }
-        for met in observed.rules.iter().filter(|met| met.answer == answer) {
+        // Sent again, it may meet what is for connections that are known.
+        for met in observed.rules.iter().filter(|met| met.answer == answer && !met.again) {
             let decides = match met.verdict.as_str() {
                 "drop" => true,
                 "accept" => met.handle > 0,

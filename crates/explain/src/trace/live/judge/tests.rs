@@ -50,6 +50,7 @@ fn met(place: &str, chain: &str, handle: u64, verdict: &str) -> MetRule {
         handle,
         verdict: verdict.into(),
         answer: false,
+        again: false,
         source: "10.244.1.2:41000".parse().unwrap(),
         destination: "10.244.2.2:80".parse().unwrap(),
     }
@@ -152,6 +153,11 @@ fn rules_are_seen_and_those_that_nobody_told_are_differences() {
         live.differences,
         ["it met chain other of table skiff on node n1, which said accept: not told"]
     );
+    // Sent again, it may go another way than first, and meet what is for connections that are known.
+    observed.rules.retain(|met| met.chain != "other");
+    observed.rules.iter_mut().for_each(|met| met.again = true);
+    observed.rules.push(MetRule { again: true, ..met("node n1", "known", 9, "accept") });
+    assert_eq!(judged(&one, "silent", &observed).differences, Vec::<String>::new());
     // A device's filter comes before packets are traced.
     let mut before = one.clone();
     before.hops[2].table = Some("netdev skiff".into());
