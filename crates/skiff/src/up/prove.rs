@@ -3,7 +3,7 @@
 //! [`compare`] is a plain function of two stocks and of what was [`Ours`]; a difference that is not ours was
 //! made by others meanwhile, is told apart, and proves nothing against us.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs;
 use std::net::Ipv4Addr;
@@ -16,7 +16,7 @@ use skiff_runtime::facts;
 
 use super::kept;
 use super::record::Record;
-use super::stock::{self, Facts, Stock};
+use super::stock::{self, Facts, Members, Stock};
 use super::sysctls::{self, FORWARDING};
 use super::uplink;
 
@@ -41,12 +41,11 @@ pub(crate) struct Ours {
     pub(crate) paths: Vec<PathBuf>,
     /// Parameters that are set, relative to `/proc/sys`.
     pub(crate) sysctls: Vec<String>,
-    /// Namespaces that our processes were in and nobody else before.
-    pub(crate) namespaces: Facts,
+    /// Namespaces that our processes were in and nobody else before, each with all who were in it when that
+    /// was learned, by PID and start time.
+    pub(crate) namespaces: Members,
     /// Processes by PID and start time.
     pub(crate) processes: Facts,
-    /// When that was learned, in the kernel's ticks since the boot.
-    pub(crate) learned: u64,
 }
 
 impl Ours {
@@ -74,7 +73,9 @@ impl Ours {
     /// Learns which processes are ours, by their control groups or because they are named, and which
     /// namespaces only they are in.
     pub(crate) fn learn(&mut self, before: &Stock, named: &[u32]) {
-        for process in facts::processes().unwrap_or_default() {
+        let processes = facts::processes().unwrap_or_default();
+        let members = stock::members(&processes);
+        for process in processes {
             let groups = facts::control_groups(process.pid);
             // `5:cpu:/skiff-NAME/node`: below the root, and not those of that name inside of a node.
             let first = |line: &str| line.splitn(3, ':').nth(2)?.split('/').nth(1).map(str::to_owned);
@@ -82,22 +83,22 @@ impl Ours {
             if !groups.lines().any(in_ours) && !named.contains(&process.pid) {
                 continue;
             }
-            for (inode, kind) in process.namespaces.into_iter().zip(facts::NAMESPACES) {
-                let name = format!("{kind}:[{inode}]");
-                if !before.namespaces.contains(&name) {
-                    self.namespaces.insert(name);
+            for name in stock::namespaces(&process) {
+                if !before.namespaces.contains(&name)
+                    && let Some(members) = members.get(&name)
+                {
+                    self.namespaces.insert(name, members.clone());
                 }
             }
-            self.processes.insert(format!("{} {}", process.pid, stock::start_time(process.pid)));
+            self.processes.insert(stock::started(process.pid));
         }
-        self.learned = facts::ticks_now();
     }
 
-    /// The kernel gives the number of a namespace that has ended to the next one: what only younger
-    /// processes are in is somebody else's. `oldest` is when each one's oldest process was started.
-    fn without_reused(mut self, oldest: &BTreeMap<String, u64>) -> Self {
-        let learned = self.learned;
-        self.namespaces.retain(|name| oldest.get(name).is_some_and(|started| *started <= learned));
+    /// The kernel gives the number of a namespace that has ended to the next one, and whoever is in that may
+    /// be older than ours: of ours is left where somebody still is who was in it. `now` is who is where.
+    fn still_held(mut self, now: &Members) -> Self {
+        self.namespaces
+            .retain(|name, before| now.get(name).is_some_and(|members| !members.is_disjoint(before)));
         self
     }
 
@@ -127,7 +128,7 @@ impl Ours {
                 .components()
                 .take(2)
                 .any(|part| self.cgroups.iter().any(|own| part.as_os_str() == own.as_str())),
-            "namespaces" => self.namespaces.contains(fact),
+            "namespaces" => self.namespaces.contains_key(fact),
             "processes" => {
                 let started: Vec<&str> = fact.splitn(3, ' ').take(2).collect();
                 self.processes.contains(&started.join(" "))
@@ -247,7 +248,8 @@ fn by_others(differences: &[&Difference]) -> Vec<String> {
 
 /// Prints the comparison; the exit status says whether anything of ours differs.
 pub(crate) fn print(before: &Stock, after: &Stock, ours: &Ours) -> ExitCode {
-    let ours = ours.clone().without_reused(&stock::oldest_members());
+    let now = stock::members(&facts::processes().unwrap_or_default());
+    let ours = ours.clone().still_held(&now);
     let differences = compare(before, after, &ours);
     print!("{}", text(before, after, &differences));
     if differences.iter().any(|one| one.ours) { ExitCode::FAILURE } else { ExitCode::SUCCESS }
@@ -354,7 +356,7 @@ mod tests {
             cgroups: vec!["skiff-a".into()],
             paths: vec!["/data".into()],
             sysctls: vec![FORWARDING.into()],
-            namespaces: ["net:[7]".to_owned()].into(),
+            namespaces: [("net:[7]".to_owned(), Facts::new())].into(),
             ..ours()
         };
         for (kind, own, other) in [
@@ -375,10 +377,21 @@ mod tests {
 
     #[test]
     fn a_namespace_that_took_the_number_of_one_of_ours_is_somebody_elses() {
-        let names = |all: &[&str]| -> Facts { all.iter().map(|name| (*name).to_owned()).collect() };
-        let ours = Ours { namespaces: names(&["net:[1]", "net:[2]", "net:[3]"]), learned: 100, ..ours() };
-        let oldest = [("net:[1]", 99), ("net:[2]", 101)].map(|(name, started)| (name.to_owned(), started));
-        assert_eq!(ours.without_reused(&oldest.into()).namespaces, names(&["net:[1]"]));
+        let members = |all: &[(&str, &[&str])]| -> Members {
+            let of = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+            all.iter().map(|(name, of_it)| ((*name).to_owned(), of(of_it))).collect()
+        };
+        let learned = members(&[
+            ("net:[1]", &["7 100", "8 100"]),
+            ("net:[2]", &["9 100"]),
+            ("net:[3]", &["7 100"]),
+            ("net:[4]", &["7 100"]),
+        ]);
+        let ours = Ours { namespaces: learned, ..ours() };
+        // One of two is left; an older one is in a new namespace of that number; a PID was used again; gone.
+        let now =
+            members(&[("net:[1]", &["8 100"]), ("net:[2]", &["3 50", "12 120"]), ("net:[3]", &["7 300"])]);
+        assert_eq!(ours.still_held(&now).namespaces.into_keys().collect::<Vec<_>>(), ["net:[1]"]);
     }
 
     #[test]

@@ -23,6 +23,9 @@ const DIGEST_BYTES: usize = 8;
 /// One kind of facts.
 pub(crate) type Facts = BTreeSet<String>;
 
+/// Who is in each namespace, by PID and start time.
+pub(crate) type Members = BTreeMap<String, Facts>;
+
 /// The machine at one moment.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -189,17 +192,13 @@ fn descend(dir: &Path, found: &mut Facts) {
 fn processes() -> (Facts, Facts) {
     let (mut found, mut namespaces) = (Facts::new(), Facts::new());
     for process in facts::processes().unwrap_or_default() {
-        for (inode, kind) in process.namespaces.into_iter().zip(facts::NAMESPACES) {
-            if inode != 0 {
-                namespaces.insert(format!("{kind}:[{inode}]"));
-            }
-        }
+        namespaces.extend(self::namespaces(&process));
         let line = fs::read(format!("/proc/{}/cmdline", process.pid)).unwrap_or_default();
         if process.pid == std::process::id() || line.is_empty() {
             continue;
         }
         let command = facts::command(process.pid);
-        found.insert(format!("{} {} {command}", process.pid, start_time(process.pid)));
+        found.insert(format!("{} {command}", started(process.pid)));
     }
     (found, namespaces)
 }
@@ -209,18 +208,27 @@ pub(crate) fn start_time(pid: u32) -> String {
     facts::stat(pid).map(|stat| stat.start_ticks.to_string()).unwrap_or_default()
 }
 
-/// When the oldest process in each namespace was started, in ticks since the boot.
-pub(crate) fn oldest_members() -> BTreeMap<String, u64> {
-    let mut oldest = BTreeMap::new();
-    for process in facts::processes().unwrap_or_default() {
-        // One that ended meanwhile is in none.
-        let Some(started) = facts::stat(process.pid).map(|stat| stat.start_ticks) else { continue };
-        for (inode, kind) in process.namespaces.into_iter().zip(facts::NAMESPACES) {
-            let known = oldest.entry(format!("{kind}:[{inode}]")).or_insert(started);
-            *known = started.min(*known);
+/// PID and start time.
+pub(crate) fn started(pid: u32) -> String {
+    format!("{pid} {}", start_time(pid))
+}
+
+/// The names of the namespaces that a process is in, but those that it ended before it told.
+pub(crate) fn namespaces(process: &facts::ProcessFact) -> impl Iterator<Item = String> {
+    let numbers = process.namespaces.into_iter().zip(facts::NAMESPACES);
+    numbers.filter(|(inode, _)| *inode != 0).map(|(inode, kind)| format!("{kind}:[{inode}]"))
+}
+
+/// Who of these processes is in which namespace.
+pub(crate) fn members(processes: &[facts::ProcessFact]) -> Members {
+    let mut members = Members::new();
+    for process in processes {
+        let started = started(process.pid);
+        for name in namespaces(process) {
+            members.entry(name).or_default().insert(started.clone());
         }
     }
-    oldest
+    members
 }
 
 /// Parameters with their values, but those that count something.
