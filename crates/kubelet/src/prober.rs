@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use crate::events::{Kind, Recorder};
 use crate::explain::Memory;
 use crate::observed::Probed;
-use crate::probes::{probe, seconds};
+use crate::probes::{Success, probe, seconds};
 
 /// What a container's probes found, for its pod's worker.
 pub(crate) type Verdict = (ContainerId, Probed);
@@ -190,13 +190,21 @@ impl Prober {
 
     /// Tries a probe once. Why it failed is in words.
     async fn ask(&self, of: &Probe, kind: &str) -> Result<(), String> {
-        let found = probe(&self.runtime, &self.id, &self.container, of, self.ip).await;
-        found.map_err(|why| {
-            let message = format!("{kind} probe failed: {}", why.trim_end_matches('\0'));
-            let name = Some(self.container.name.as_str());
-            self.events.pod(&self.pod, name, Kind::Warning, "Unhealthy", message.clone());
-            message
-        })
+        let tell = |reason, message| {
+            self.events.pod(&self.pod, Some(&self.container.name), Kind::Warning, reason, message);
+        };
+        match probe(&self.runtime, &self.id, &self.container, of, self.ip).await {
+            Ok(Success::Plain) => Ok(()),
+            Ok(Success::Warned(what)) => {
+                tell("ProbeWarning", format!("{kind} probe warning: {what}"));
+                Ok(())
+            }
+            Err(why) => {
+                let message = format!("{kind} probe failed: {}", why.trim_end_matches('\0'));
+                tell("Unhealthy", message.clone());
+                Err(message)
+            }
+        }
     }
 
     /// Takes note of when the probe that the container waits for is tried again, and why.
@@ -208,7 +216,7 @@ impl Prober {
 
     fn waits_no_more(&self) {
         let uid = self.pod.metadata.uid.as_deref().unwrap_or_default();
-        self.memory.probe_succeeded(uid, &self.container.name);
+        self.memory.waits.probe_succeeded(uid, &self.container.name);
     }
 
     async fn fail(&self, mut state: Probed, which: &str, probe: &Probe) {

@@ -1,6 +1,7 @@
 //! What comes of probes: readiness, restarts, and the time before a container has started.
 
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::{Agent, web};
 
@@ -127,4 +128,26 @@ async fn readiness_is_asked_for_until_the_end_and_liveness_no_more() {
     assert!(!container(&status)["state"]["running"].is_null());
     let stops = agent.runtime.calls().iter().filter(|call| call.starts_with("stop c")).count();
     assert_eq!(stops, 1, "it ends as it was told");
+}
+
+#[tokio::test]
+async fn who_redirects_elsewhere_is_ready_and_people_are_warned() {
+    let server = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("binds");
+    let port = server.local_addr().expect("bound").port();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = server.accept().await {
+            let mut request = [0; 1_024];
+            let _ = stream.read(&mut request).await;
+            let answer = "HTTP/1.1 302 Found\r\nlocation: http://0.0.0.0/\r\ncontent-length: 4\r\n\r\ngone";
+            let _ = stream.write_all(answer.as_bytes()).await;
+        }
+    });
+    let agent = Agent::new();
+    let mut spec = web();
+    spec["containers"][0]["readinessProbe"] =
+        json!({"httpGet": {"host": "127.0.0.1", "port": port, "path": "/"}, "periodSeconds": 1});
+    agent.apply(spec);
+    agent.until_running().await;
+    let warned = "Readiness probe warning: Probe terminated redirects, Response body: gone";
+    assert_eq!(agent.event("ProbeWarning").await, warned);
 }
