@@ -1,5 +1,6 @@
 //! Explanations: what one costs, what many at once cost, and what pods notice of it.
 
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
@@ -156,15 +157,36 @@ pub(crate) async fn many(cluster: &Cluster) -> anyhow::Result<Vec<Figure>> {
     pods::none_left(&target, &names).await?;
     wire.call("DELETE", "/api/v1/namespaces/default/events", "", "").await?;
     tokio::time::sleep(SETTLE).await;
-    let kept = memory()? - before;
+    let left = memory()? - before;
     let name = format!(
-        "keeping the facts: what {MANY} pods that were explained ten times leave in memory when they are gone, \
-         against before the first of them, server and 4 agents, PSS"
+        "what {MANY} pods that were explained ten times leave in memory when they are gone, against before the \
+         first of them: server and 4 agents, PSS, watch history and program pages included"
     );
-    let kept = Figure::new(name, format!("{kept:.2} MB")).bar(kept, Bar::AtMost(1.0), "MB").note(&format!(
+    let left = Figure::new(name, format!("{left:.2} MB")).note(&format!(
         "{:.2} MB while they ran, of which {:.2} MB came with the explanations",
         explained - before,
         explained - running
     ));
-    Ok(vec![crowded, traced, all, kept])
+    Ok(vec![crowded, traced, all, kept()?, left])
+}
+
+/// What the facts of pods take that are kept after them: all that the allocator hands out for them, weighed by
+/// the program beside this one.
+fn kept() -> anyhow::Result<Figure> {
+    let program = std::env::current_exe()?.with_file_name("skiff-bench-facts");
+    let output =
+        Command::new(&program).output().with_context(|| format!("cannot run {}", program.display()))?;
+    anyhow::ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let told: Value = serde_json::from_slice(&output.stdout).context("it weighed nothing")?;
+    let part = |name: &str| {
+        told[name].as_f64().map(|bytes| bytes / 1e6).with_context(|| format!("{name} was not weighed"))
+    };
+    let both = part("both")?;
+    let name = format!(
+        "keeping the facts of the last {} pods: all that the allocator hands out for them, in the server and in \
+         the agent of a node where all of them ran and {} wait",
+        told["pods"], told["waiting"]
+    );
+    let parts = format!("{:.2} MB in the server, {:.2} MB in the agent", part("server")?, part("agent")?);
+    Ok(Figure::new(name, format!("{both:.2} MB")).bar(both, Bar::AtMost(1.0), "MB").note(&parts))
 }

@@ -7,7 +7,7 @@ use std::time::SystemTime;
 
 use parking_lot::Mutex;
 use skiff_explain::start::{Phase, Starts};
-use skiff_explain::waits::Wait;
+use skiff_explain::waits::{Wait, Waits};
 use tokio::time::Instant;
 
 use super::scan::Scan;
@@ -15,26 +15,14 @@ use crate::agent::Refusal;
 use crate::node_context::Context;
 use crate::time::timestamp;
 
-/// Errors that are remembered until their wait is told; the rest is dropped.
-const ERRORS_MAX: usize = 512;
-
 /// Shared by workers, who write, and the agent's server, which reads.
 #[derive(Default)]
 pub(crate) struct Memory {
     pub(crate) starts: Starts,
-    waits: Mutex<HashMap<String, Vec<Wait>>>,
-    /// Probes that containers wait for, by the pod's UID and the container's name.
-    probes: Mutex<HashMap<(String, String), Probing>>,
+    pub(crate) waits: Waits,
     /// Who listens for a probe, by its token, and how to stop it.
     pub(super) listening: Mutex<HashMap<u64, Arc<AtomicBool>>>,
     last_scan: tokio::sync::Mutex<Option<(Instant, Arc<Scan>)>>,
-}
-
-/// What is known of a probe that has not succeeded.
-#[derive(Debug, Clone, Default)]
-struct Probing {
-    last_error: Option<String>,
-    next_try: Option<String>,
 }
 
 impl Memory {
@@ -78,60 +66,14 @@ impl Memory {
     }
 
     /// What a pod waits for now. What it waited for before keeps its beginning.
-    pub(crate) fn publish(&self, uid: &str, mut now: Vec<Wait>, at: SystemTime) {
-        let mut waits = self.waits.lock();
-        if now.is_empty() {
-            waits.remove(uid);
-            return;
-        }
-        let before = waits.get(uid);
-        for wait in &mut now {
-            let same = before.into_iter().flatten().find(|old| {
-                // A back-off is the same wait as the failure that it follows.
-                old.what == wait.what && old.container == wait.container
-            });
-            wait.since = match same {
-                Some(old) => old.since.clone(),
-                None => Some(timestamp(at).to_string()),
-            };
-        }
-        waits.insert(uid.to_owned(), now);
-    }
-
-    pub(crate) fn waits(&self, uid: &str) -> Vec<Wait> {
-        let mut waits = self.waits.lock().get(uid).cloned().unwrap_or_default();
-        // Probes go on while the pod's worker has nothing to look at.
-        for wait in waits.iter_mut().filter(|wait| wait.what == "probe") {
-            let key = (uid.to_owned(), wait.container.clone().unwrap_or_default());
-            let probing = self.probes.lock().get(&key).cloned().unwrap_or_default();
-            (wait.last_error, wait.next_try) = (probing.last_error, probing.next_try);
-        }
-        waits
+    pub(crate) fn publish(&self, uid: &str, now: Vec<Wait>, at: SystemTime) {
+        self.waits.publish(uid, now, &timestamp(at).to_string());
     }
 
     /// A startup or readiness probe that a container waits for is tried then; before that it failed, if
     /// there is an error.
     pub(crate) fn probes_again(&self, uid: &str, container: &str, error: Option<&str>, at: SystemTime) {
-        let mut probes = self.probes.lock();
-        let key = (uid.to_owned(), container.to_owned());
-        if probes.len() < ERRORS_MAX || probes.contains_key(&key) {
-            let probing = probes.entry(key).or_default();
-            probing.next_try = Some(timestamp(at).to_string());
-            if let Some(error) = error {
-                probing.last_error = Some(error.to_owned());
-            }
-        }
-    }
-
-    /// The container waits for no probe.
-    pub(crate) fn probe_succeeded(&self, uid: &str, container: &str) {
-        self.probes.lock().remove(&(uid.to_owned(), container.to_owned()));
-    }
-
-    /// The pod is gone from the node.
-    pub(crate) fn forget(&self, uid: &str) {
-        self.waits.lock().remove(uid);
-        self.probes.lock().retain(|(own, _), _| own != uid);
+        self.waits.probes_again(uid, container, error, timestamp(at).to_string());
     }
 
     /// All processes and who they belong to, read after this was called. Of many who ask at once, most
@@ -164,17 +106,6 @@ mod tests {
     use std::time::{Duration, UNIX_EPOCH};
 
     use super::*;
-
-    fn wait(what: &str, reason: &str) -> Wait {
-        Wait {
-            what: what.into(),
-            container: Some("c".into()),
-            reason: reason.into(),
-            since: None,
-            last_error: None,
-            next_try: None,
-        }
-    }
 
     #[test]
     fn only_of_starting_pods_a_phase_begins() {
@@ -212,25 +143,21 @@ mod tests {
     }
 
     #[test]
-    fn a_wait_keeps_its_beginning() {
+    fn times_are_told_as_the_api_tells_them() {
         let memory = Memory::default();
         let at = |seconds| UNIX_EPOCH + Duration::from_secs(seconds);
-        memory.publish("u", vec![wait("image", "ErrImagePull")], at(10));
-        memory.publish("u", vec![wait("image", "ImagePullBackOff")], at(20));
-        assert_eq!(memory.waits("u")[0].since.as_deref(), Some("1970-01-01T00:00:10Z"));
-        memory.publish("u", vec![wait("probe", "readiness")], at(30));
-        memory.probes_again("u", "c", None, at(31));
-        let told = memory.waits("u").remove(0);
-        assert_eq!((told.last_error, told.next_try.as_deref()), (None, Some("1970-01-01T00:00:31Z")));
-        memory.probes_again("u", "c", Some("refused"), at(33));
-        memory.probes_again("u", "c", None, at(35));
-        let told = memory.waits("u").remove(0);
-        assert_eq!(told.since.as_deref(), Some("1970-01-01T00:00:30Z"));
-        assert_eq!(told.last_error.as_deref(), Some("refused"), "the last failure, until it succeeds");
-        assert_eq!(told.next_try.as_deref(), Some("1970-01-01T00:00:35Z"));
-        memory.probe_succeeded("u", "c");
-        assert_eq!(memory.waits("u").remove(0).last_error, None);
-        memory.publish("u", Vec::new(), at(40));
-        assert!(memory.waits("u").is_empty());
+        let probe = Wait {
+            what: "probe".into(),
+            container: Some("c".into()),
+            reason: "readiness".into(),
+            since: None,
+            last_error: None,
+            next_try: None,
+        };
+        memory.publish("u", vec![probe], at(10));
+        memory.probes_again("u", "c", Some("refused"), at(31));
+        let told = memory.waits.of("u").remove(0);
+        assert_eq!(told.since.as_deref(), Some("1970-01-01T00:00:10Z"));
+        assert_eq!(told.next_try.as_deref(), Some("1970-01-01T00:00:31Z"));
     }
 }

@@ -48,7 +48,7 @@ pub(crate) async fn answer(context: &Arc<Context>, path: &[&str], query: &Query)
             let key = ObjectKey::new(*namespace, *name);
             let pod =
                 context.pods.get(&key).ok_or_else(|| not_found(format!("no pod {key} is on this node")))?;
-            json(&context.memory.waits(pod.metadata.uid.as_deref().unwrap_or_default()))
+            json(&context.memory.waits.of(pod.metadata.uid.as_deref().unwrap_or_default()))
         }
         ["listen", "stop"] => probe::stop(context, query),
         ["listen"] => probe::listen(context, query).await,
