@@ -285,6 +285,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     }
     let path = config.data_dir.join("agent.json");
     config::write(&path, &config)?;
+    begun.in_use().keep_over_exec()?;
     // From here on it is the process that every node has, with the name that people look for.
     let mut agent = Command::new("/proc/self/exe");
     let error = agent.arg0("kubelet").args(component("agent", &path)).env_remove(TOKEN_VARIABLE).exec();

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use serde::{Deserialize, Serialize};
+use skiff_runtime::facts;
 
 use crate::config;
 use crate::in_use::{self, InUse};
@@ -43,6 +44,13 @@ impl Note {
         self.data_dir.join(STOCK)
     }
 
+    /// Whether the command that a user started runs. It takes its processes along when it ends.
+    fn is_alive(&self) -> bool {
+        let (pid, started) = &self.process;
+        let ended = |state: char| matches!(state, 'Z' | 'X');
+        facts::stat(*pid).is_some_and(|now| now.start_ticks.to_string() == *started && !ended(now.state))
+    }
+
     fn path(&self) -> PathBuf {
         Path::new(NOTES).join(format!("{}.json", self.role))
     }
@@ -52,7 +60,7 @@ impl Note {
 pub(crate) struct Begun {
     note: Note,
     is_new: bool,
-    _in_use: InUse,
+    in_use: InUse,
 }
 
 /// Takes the data directory, and notes that this machine becomes a server or an agent, and what it was before,
@@ -70,7 +78,10 @@ pub(crate) fn begin(role: &str, data_dir: &Path) -> anyhow::Result<Begun> {
     let pid = std::process::id();
     let process = (pid, crate::up::stock::start_time(pid));
     let stock = present.is_none().then(|| Stock::take(std::slice::from_ref(&data_dir)));
-    let in_use = in_use::take(&data_dir)?;
+    let in_use = match present.as_ref().is_some_and(|before| !before.is_alive()) {
+        true => in_use::inherit(&data_dir)?,
+        false => in_use::take(&data_dir)?,
+    };
     let (note, is_new) = match present {
         Some(present) => (Note { process, ..present }, false),
         None => {
@@ -83,10 +94,14 @@ pub(crate) fn begin(role: &str, data_dir: &Path) -> anyhow::Result<Begun> {
         }
     };
     config::write(&note.path(), &note)?;
-    Ok(Begun { note, is_new, _in_use: in_use })
+    Ok(Begun { note, is_new, in_use })
 }
 
 impl Begun {
+    pub(crate) fn in_use(&self) -> &InUse {
+        &self.in_use
+    }
+
     /// Nothing came of it: what was written goes again, and the data directory if it holds nothing else.
     pub(crate) fn undo(self) {
         if !self.is_new {

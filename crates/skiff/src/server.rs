@@ -175,7 +175,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     if !args.no_agent {
         crate::kernel::check()?;
     }
-    let _begun = machine::begin("server", &config.data_dir)?;
+    let begun = machine::begin("server", &config.data_dir)?;
     config.security.prepare(&pki_dir(&config.data_dir))?;
     let authority = authority(&config.data_dir)?;
     let kubeconfig = config.data_dir.join("kubeconfig");
@@ -233,7 +233,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         config.port,
         token_path(&config.data_dir).display()
     ));
-    supervise::run(children)
+    supervise::run(children, Some(begun.in_use()))
 }
 
 /// Binds first, so that a port that is taken is found before anything else is done.

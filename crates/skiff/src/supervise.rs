@@ -1,7 +1,9 @@
 //! Keeps a node's own processes running: what a node's PID 1 and `skiff server` do.
 //!
 //! One thread, no runtime: it starts each child, reaps whatever dies, and starts a died child again within
-//! a second. It does nothing else, so that it has no reason to die.
+//! a second. It does nothing else, so that it has no reason to die. If it is killed all the same, the kernel
+//! kills its children with it (and of a node's PID 1 everything): nobody would start those again, and they
+//! would stand in the way of whoever is started in its place. Pods' shims are no children of it, and live on.
 
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
@@ -19,7 +21,10 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
 use skiff_runtime::private;
+use skiff_sys::process::end_together;
 use tracing::{info, warn};
+
+use crate::in_use::InUse;
 
 /// A log is renamed to `.1` when a process starts and finds it larger.
 const LOG_BYTES_MAX: u64 = 10 << 20;
@@ -48,8 +53,8 @@ struct Running {
     next_start: Instant,
 }
 
-/// Runs the children until SIGTERM or SIGINT, then ends them.
-pub(crate) fn run(children: Vec<Child>) -> anyhow::Result<()> {
+/// Runs the children until SIGTERM or SIGINT, then ends them. They get the data directory that is in use.
+pub(crate) fn run(children: Vec<Child>, in_use: Option<&InUse>) -> anyhow::Result<()> {
     let mut signals = SigSet::empty();
     for signal in [Signal::SIGCHLD, Signal::SIGTERM, Signal::SIGINT] {
         signals.add(signal);
@@ -67,7 +72,7 @@ pub(crate) fn run(children: Vec<Child>) -> anyhow::Result<()> {
         let now = Instant::now();
         for process in running.iter_mut().filter(|process| process.pid.is_none() && process.next_start <= now)
         {
-            match start(&process.child) {
+            match start(&process.child, in_use) {
                 Ok(pid) => {
                     info!(role = process.child.role, pid = pid.as_raw(), "started");
                     process.pid = Some(pid);
@@ -104,7 +109,7 @@ pub(crate) fn run(children: Vec<Child>) -> anyhow::Result<()> {
     }
 }
 
-fn start(child: &Child) -> anyhow::Result<Pid> {
+fn start(child: &Child, in_use: Option<&InUse>) -> anyhow::Result<Pid> {
     if let Some(dir) = child.log.parent() {
         private::make_dir(dir).with_context(|| format!("cannot create {}", dir.display()))?;
     }
@@ -118,6 +123,10 @@ fn start(child: &Child) -> anyhow::Result<Pid> {
     if let Some(listener) = &child.listener {
         command.stdin(listener.try_clone().context("cannot share the listener")?);
     }
+    if let Some(in_use) = in_use {
+        in_use.hand_on(&mut command)?;
+    }
+    end_together(&mut command);
     let process = command.spawn().with_context(|| format!("cannot run the {}", child.role))?;
     // Reaped by `reap`, together with the orphans that a PID 1 inherits.
     Ok(Pid::from_raw(i32::try_from(process.id()).context("a PID fits in 31 bits")?))

@@ -3,6 +3,8 @@
 use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 
 /// Which side of [`fork`] one is on.
 pub enum Fork {
@@ -131,6 +133,34 @@ pub fn hand_on_nothing_inherited() -> io::Result<()> {
     Ok(())
 }
 
+/// The program that a command starts gets this descriptor, by its number, and hands it on in turn unless it
+/// does something about it. No other program that this process starts meanwhile gets it.
+pub fn hand_on(command: &mut Command, fd: OwnedFd) {
+    // SAFETY: between fork and exec it makes one system call, which is async-signal-safe; the descriptor is
+    // open, as the closure owns it and the child has a copy of all that its parent has open.
+    unsafe {
+        command.pre_exec(move || check(libc::fcntl(fd.as_raw_fd(), libc::F_SETFD, 0).into()).map(drop));
+    }
+}
+
+/// The program that a command starts is killed when this process ends, however it ends. (To be exact: when
+/// the thread ends that starts it.) What that program starts in turn is not.
+pub fn end_together(command: &mut Command) {
+    let parent = std::process::id();
+    // SAFETY: between fork and exec it makes two system calls, which are async-signal-safe, and neither
+    // touches memory nor a lock of the parent's.
+    unsafe {
+        command.pre_exec(move || {
+            prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as libc::c_ulong)?;
+            // One that ended before sends no signal any more.
+            match libc::getppid() as u32 == parent {
+                true => Ok(()),
+                false => Err(io::Error::from_raw_os_error(libc::ESRCH)),
+            }
+        });
+    }
+}
+
 /// Puts a copy of `from` at the descriptor number `to` (0, 1 or 2), inherited by programs executed.
 pub fn dup_onto(from: BorrowedFd<'_>, to: RawFd) -> io::Result<()> {
     assert!((0..=2).contains(&to), "only the standard streams are addressed by number");
@@ -194,6 +224,64 @@ mod tests {
         assert!(fork().is_err());
         drop(stop);
         let _ = other.join();
+    }
+
+    const MIDDLE: &str = "SKIFF_TEST_STARTS_ONE_THAT_ENDS_WITH_IT";
+
+    /// Runs itself once more as the parent that is killed.
+    #[test]
+    fn who_is_to_end_with_its_parent_does_when_that_is_killed_and_others_live_on() {
+        use std::io::BufRead;
+        if std::env::var_os(MIDDLE).is_some() {
+            let start = |bound: bool| {
+                let mut command = Command::new("sleep");
+                command.arg("300").stdin(std::process::Stdio::null()).stdout(std::process::Stdio::null());
+                if bound {
+                    end_together(&mut command);
+                }
+                command.spawn().unwrap().id()
+            };
+            // A PID that a test prints among other things; the end of the line is the end of the news.
+            println!("\nstarted {} {}", start(true), start(false));
+            loop {
+                std::thread::park();
+            }
+        }
+        let test =
+            "process::tests::who_is_to_end_with_its_parent_does_when_that_is_killed_and_others_live_on";
+        let mut middle = Command::new(std::env::current_exe().unwrap());
+        middle.args([test, "--exact", "--nocapture"]).env(MIDDLE, "1");
+        let mut middle = middle.stdout(std::process::Stdio::piped()).spawn().unwrap();
+        let lines = io::BufReader::new(middle.stdout.take().unwrap()).lines();
+        let told = lines.map(Result::unwrap).find(|line| line.starts_with("started ")).unwrap();
+        let pids: Vec<u32> = told.split(' ').skip(1).map(|pid| pid.parse().unwrap()).collect();
+        let [bound, free] = [pids[0], pids[1]].map(|pid| pidfd_open(pid).unwrap());
+        let ended = |pidfd: &OwnedFd, timeout: u16| {
+            let mut wanted = [nix::poll::PollFd::new(pidfd.as_fd(), nix::poll::PollFlags::POLLIN)];
+            nix::poll::poll(&mut wanted, timeout).unwrap() == 1
+        };
+        assert!(!ended(&bound, 0) && !ended(&free, 0));
+        middle.kill().unwrap();
+        middle.wait().unwrap();
+        assert!(ended(&bound, 60_000));
+        assert!(!ended(&free, 0));
+        pidfd_send_signal(free.as_fd(), libc::SIGKILL).unwrap();
+    }
+
+    #[test]
+    fn a_descriptor_is_handed_on_to_the_one_command_that_is_to_have_it() {
+        let (out, own) = nix::unistd::pipe().unwrap();
+        nix::fcntl::fcntl(&own, nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::FD_CLOEXEC)).unwrap();
+        let number = own.as_raw_fd();
+        let mut without = Command::new("test");
+        assert!(!without.args(["-e", &format!("/proc/self/fd/{number}")]).status().unwrap().success());
+        let mut with = Command::new("sh");
+        with.args(["-c", &format!("echo here > /proc/self/fd/{number}")]);
+        hand_on(&mut with, own);
+        assert!(with.status().unwrap().success());
+        // With the command goes the last writer.
+        drop(with);
+        assert_eq!(io::read_to_string(std::fs::File::from(out)).unwrap(), "here\n");
     }
 
     #[test]

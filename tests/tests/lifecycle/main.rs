@@ -16,6 +16,7 @@ mod reset;
 mod restart;
 mod stats;
 mod stock;
+mod supervisor;
 mod uplink;
 
 use std::process::Command;

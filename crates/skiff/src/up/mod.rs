@@ -132,7 +132,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     // The user's own kubeconfig is written last, and nothing is to be taken out of it before.
     let unmerged = Record { merged_kubeconfig: None, ..record.clone() };
     let made = record.write().map(|()| drop(ranges)).and_then(|()| {
-        make(&record, &stock, listener, &args.pods, security, &interrupts)?;
+        make(&record, &stock, listener, &args.pods, security, (&interrupts, &in_use))?;
         ready::wait(&record, args.images.as_deref(), &interrupts)
     });
     let up = made.map_err(|error| (error, &unmerged)).and_then(|()| {
@@ -338,7 +338,7 @@ fn make(
     listener: TcpListener,
     pods: &PodPolicy,
     security: security::Args,
-    interrupts: &Interrupts,
+    (interrupts, in_use): (&Interrupts, &InUse),
 ) -> anyhow::Result<()> {
     write_private(&record.data_dir.join(MARKER), b"")?;
     let nodes = record.nodes.iter().map(|node| record.node_data_dir(&node.name));
@@ -406,7 +406,7 @@ fn make(
             starter: nix::unistd::getpid().as_raw(),
         };
         let socket = (index == 0).then(|| listener.as_fd());
-        node::start(&config, &data_dir.join("node.json"), socket)?;
+        node::start(&config, &data_dir.join("node.json"), socket, in_use)?;
     }
     Ok(())
 }

@@ -23,6 +23,7 @@ use tracing::warn;
 
 use super::cgroups;
 use crate::config;
+use crate::in_use::InUse;
 use crate::supervise::{self, Child};
 
 /// All that a node's first process needs to know.
@@ -47,6 +48,7 @@ pub(crate) fn start(
     config: &NodeConfig,
     config_path: &Path,
     listener: Option<BorrowedFd<'_>>,
+    in_use: &InUse,
 ) -> anyhow::Result<()> {
     config::write(config_path, config)?;
     private::make_dir(&config.log_dir)
@@ -61,6 +63,7 @@ pub(crate) fn start(
         Some(listener) => command.stdin(listener.try_clone_to_owned().context("cannot share the listener")?),
         None => command.stdin(Stdio::null()),
     };
+    in_use.hand_on(&mut command)?;
     let status = command
         .stdout(log.try_clone().context("cannot share the log")?)
         .stderr(log)
@@ -144,7 +147,8 @@ pub(crate) fn init(config_path: &Path) -> anyhow::Result<()> {
         warn!(error = format!("{error:#}"), "POSIX message queues are not visible as files");
     }
     nix::unistd::sethostname(&config.name).context("cannot set the node's host name")?;
-    supervise::run(children(&config)?)
+    // The data directory came open, and goes on as that.
+    supervise::run(children(&config)?, None)
 }
 
 fn children(config: &NodeConfig) -> anyhow::Result<Vec<Child>> {
