@@ -229,3 +229,6 @@ fn nobody(place: &str, port: u16, tuple: &Tuple, request: &Request, world: &Worl
         None => format!("a pod on {} with hostPort {port}, or a service with that node port", node.name),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -67,3 +67,6 @@ fn services_of<'a>(
         service.ports.iter().filter(leads).map(move |port| (service, port))
     })
 }
+
+#[cfg(test)]
+mod tests;

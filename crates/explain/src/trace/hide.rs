@@ -174,6 +174,7 @@ mod tests {
             "0.0.0.0:80/TCP is held by pod (hidden)."
         );
         assert_eq!(text("other words and another/name"), "other words and another/name");
+        assert_eq!(text("in no other words: -n"), "in no other words: -n");
         assert_eq!(text("kubectl -n other delete pod hidden"), "(hidden)");
         assert_eq!(text("kubectl -n default delete pod web"), "kubectl -n default delete pod web");
         assert!(hider.hid);
@@ -257,6 +258,7 @@ mod tests {
         assert_eq!(way.summary, "dropped on pod (hidden) by a rule of the pod's own");
         assert_eq!((way.hops[0].rule.as_deref(), way.hops[0].table.as_deref()), (None, None));
     }
+
     #[test]
     fn what_a_connection_met_inside_a_hidden_pod_is_not_told() {
         let rule = |place: &str| Sighting {
@@ -293,5 +295,50 @@ mod tests {
             ]
         );
         assert!(hider.hid);
+    }
+
+    #[test]
+    fn the_insides_of_ones_own_pods_and_the_rules_of_nodes_stay() {
+        let mut own = Way::unreachable("reaches pod default/own: process 7 (web) takes it".into());
+        own.hops = vec![Hop {
+            place: "pod default/own".into(),
+            kind: "socket".into(),
+            text: "10.0.0.1:80/tcp is taken by process 7 (web)".into(),
+            ..Hop::default()
+        }];
+        let mut ruled = Way::unreachable("dropped on node n1 by chain mine of table own".into());
+        ruled.hops = vec![Hop {
+            place: "node n1".into(),
+            kind: "filter".into(),
+            text: "dropped".into(),
+            rule: Some("tcp drop".into()),
+            ..Hop::default()
+        }];
+        let mut hider = hider();
+        for way in [own, ruled] {
+            let mut hidden = way.clone();
+            hider.insides(&mut hidden, |_| false);
+            assert_eq!(hidden, way);
+        }
+        assert!(!hider.hid);
+    }
+
+    #[test]
+    fn a_rule_of_a_node_that_names_what_is_hidden_keeps_its_place() {
+        let told = "it should have met chain own of node n1, rule `drop comment \"other/deny ingress[0]\"`";
+        let mut live = Live {
+            outcome: "silent".into(),
+            way: 0,
+            seen: Vec::new(),
+            differences: vec![told.into()],
+            unseen: Vec::new(),
+        };
+        let mut hider = hider();
+        hider.live(&mut live);
+        let live = hider.answer(live).unwrap();
+        assert_eq!(
+            live.differences,
+            ["it should have met chain own of node n1, rule `drop comment \"(hidden) ingress[0]\"`"]
+        );
     }
 }

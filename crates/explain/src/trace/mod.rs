@@ -9,6 +9,8 @@ mod follow;
 pub mod hide;
 pub mod live;
 mod target;
+#[cfg(test)]
+mod testing;
 pub mod walk;
 mod world;
 

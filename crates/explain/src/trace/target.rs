@@ -245,7 +245,7 @@ pub(super) fn addresses(request: &Request, world: &World) -> Result<Vec<(Ipv4Add
             let mut ports = service.ports.iter().filter(|port| port.protocol == protocol);
             let port = match (&request.port, number) {
                 (None, _) => ports.next(),
-                (_, Some(Ok(number))) => {
+                (_, Some(Ok(number))) if number > 0 => {
                     let found = ports.find(|port| port.port == number);
                     // A port that it does not have is still an address to try.
                     if found.is_none()
@@ -318,3 +318,6 @@ pub(super) fn senders<'a>(from: &'a Target, world: &'a World) -> Result<Vec<&'a 
         _ => Ok(Vec::new()),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -171,3 +171,6 @@ impl World {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,53 +1,7 @@
 //! Ways that are followed over nodes which answer what a test tells them to.
 
 use super::*;
-use crate::trace::world::{Ended, Endpoint, Pod, PodPort, Range, Service, ServicePort, Surroundings};
-
-fn ip(text: &str) -> Ipv4Addr {
-    text.parse().unwrap()
-}
-
-fn world() -> World {
-    let pod = |name: &str, address: &str, node: &str| Pod {
-        namespace: "default".into(),
-        name: name.into(),
-        ip: Some(ip(address)),
-        node: node.into(),
-        host_network: false,
-        ports: vec![PodPort {
-            name: "http".into(),
-            protocol: "TCP".into(),
-            port: 8080,
-            host_port: (name == "web").then_some((Ipv4Addr::UNSPECIFIED, 9000)),
-        }],
-    };
-    let node = |name: &str, address: &str| Node { name: name.into(), ip: ip(address), uplink: Some(false) };
-    World {
-        nodes: vec![node("n1", "10.100.0.2"), node("n2", "10.100.0.3")],
-        pods: vec![pod("client", "10.244.1.2", "n1"), pod("web", "10.244.2.2", "n2")],
-        services: vec![Service {
-            namespace: "default".into(),
-            name: "svc".into(),
-            cluster_ip: Some(ip("10.96.0.9")),
-            ports: vec![ServicePort {
-                name: "http".into(),
-                protocol: "TCP".into(),
-                port: 80,
-                node_port: Some(30080),
-                endpoints: vec![Endpoint { ip: ip("10.244.2.2"), port: 8080 }],
-            }],
-            internal_local: false,
-            external_local: true,
-        }],
-        ended: vec![Ended { namespace: "default".into(), name: "gone".into(), phase: "Succeeded".into() }],
-        ranges: vec![
-            Range { of: "pods", network: ip("10.244.0.0"), prefix: 16 },
-            Range { of: "services", network: ip("10.96.0.0"), prefix: 16 },
-            Range { of: "nodes", network: ip("10.100.0.0"), prefix: 24 },
-        ],
-        surroundings: Some(Surroundings { router: ip("10.100.0.1"), machine: ip("10.100.0.254") }),
-    }
-}
+use crate::trace::testing::{ip, world};
 
 fn follow(from: &str, to: &str) -> Result<Follow, TraceError> {
     let world = world();
@@ -335,4 +289,118 @@ fn a_service_that_keeps_to_the_node_says_so() {
         words(&world),
         "service default/svc (10.96.0.9; internalTrafficPolicy Local: endpoints of the sender's node alone)"
     );
+}
+
+#[test]
+fn a_way_in_circles_ends() {
+    let mut follow = follow("client", "web").unwrap();
+    assert_eq!(
+        follow.origins(),
+        [Origin {
+            node: "n1".into(),
+            start: Start::Sandbox { ip: ip("10.244.1.2") },
+            to: (ip("10.244.2.2"), 8080)
+        }]
+    );
+    let mut asked = 0;
+    while let Some(ask) = follow.next().cloned() {
+        let other = if ask.node == "n1" { "10.100.0.3" } else { "10.100.0.2" };
+        follow.answer(Ok(vec![way(leaves(other), ask.question.packets.tuple)]));
+        asked += 1;
+        assert!(asked <= ASKS_MAX + 1, "it goes on and on");
+    }
+    assert_eq!(asked, ASKS_MAX + 1);
+    let way = follow.finish().0.remove(0);
+    assert_eq!(way.verdict, Verdict::Unknown);
+    assert!(way.summary.ends_with("the way goes through more nodes than can be"), "{}", way.summary);
+}
+
+#[test]
+fn the_chances_of_draws_after_each_other_are_multiplied() {
+    let mut follow = follow("client", "svc/svc").unwrap();
+    let tuple = follow.next().unwrap().question.packets.tuple;
+    let goes = |chance, end| NodeWay { chance, ..way(end, tuple) };
+    let stops = || End::Dropped { place: "node n2".into(), by: "a rule".into() };
+    follow.answer(Ok(vec![goes(0.25, leaves("10.100.0.3")), goes(0.75, stops())]));
+    follow.answer(Ok(vec![goes(0.5, stops()), goes(0.5, stops())]));
+    assert_eq!(follow.next(), None);
+    let chances: Vec<f64> = follow.finish().0.iter().map(|way| way.chance).collect();
+    assert_eq!(chances, [0.75, 0.125, 0.125]);
+}
+
+#[test]
+fn a_router_between_nodes_is_a_hop_of_its_own() {
+    let hop = |world: World, route: &str| {
+        let request = Request::read("client", "web", "default", &world).unwrap();
+        let mut follow = Follow::new(Arc::new(world), request).unwrap();
+        let tuple = follow.next().unwrap().question.packets.tuple;
+        let mut one = way(leaves("10.100.0.1"), tuple);
+        one.hops.push(Hop { kind: "route".into(), text: route.into(), ..Hop::default() });
+        follow.answer(Ok(vec![one]));
+        follow.answer(Err("silent".into()));
+        follow.finish().0.remove(0).hops.remove(1)
+    };
+    let passes = Hop {
+        place: "router 10.100.0.1".into(),
+        kind: "route".into(),
+        text: "passes it on to node n2".into(),
+        source: "10.244.1.2".into(),
+        destination: "10.244.2.2:8080".into(),
+        ..Hop::default()
+    };
+    assert_eq!(hop(world(), "10.244.2.0/24 via 10.100.0.1 dev eth0"), passes);
+    // What a foreign router does is anybody's guess.
+    let mut foreign = world();
+    foreign.nodes.iter_mut().for_each(|node| node.uplink = None);
+    let doubtful = Hop { doubtful: true, ..passes };
+    assert_eq!(hop(foreign, "10.244.2.0/24 via 10.100.0.1 dev eth0"), doubtful);
+}
+
+#[test]
+fn the_receiver_sees_what_arrives_unless_nobody_knows_it() {
+    let seen = |from: &str, around: bool, first: Option<&str>| {
+        let mut world = world();
+        if !around {
+            world.surroundings = None;
+        }
+        let request = Request::read(from, "web", "default", &world).unwrap();
+        let mut follow = Follow::new(Arc::new(world), request).unwrap();
+        let tuple = follow.next().unwrap().question.packets.tuple;
+        let taken = End::Delivered { place: "pod default/web".into(), process: "process 7 (web)".into() };
+        let mut one = way(taken, tuple);
+        one.hops.extend(first.map(|source| Hop { source: source.into(), ..Hop::default() }));
+        follow.answer(Ok(vec![one]));
+        follow.answer(Err("silent".into()));
+        follow.finish().0.remove(0).source_seen.unwrap_or_default()
+    };
+    assert_eq!(seen("client", false, Some("10.244.1.2")), "10.244.1.2");
+    assert_eq!(seen("external", true, Some("10.100.0.254")), "10.100.0.254");
+    // Whoever it is arrives as who it is.
+    assert_eq!(seen("external", false, Some("0.0.0.0")), crate::trace::OWN_ADDRESS);
+    // It was translated on the way, into what is known.
+    assert_eq!(seen("external", false, Some("198.51.100.1")), "0.0.0.0");
+}
+
+#[test]
+fn doubt_before_the_end_is_told_otherwise_than_doubt_at_the_end() {
+    let way = told("client", "web", |tuple| {
+        let mut stop = self::way(End::Dropped { place: "node n1".into(), by: "a rule".into() }, tuple);
+        stop.hops.push(Hop { doubtful: true, table: Some("foreign".into()), ..Hop::default() });
+        stop.hops.push(Hop { table: Some("skiff".into()), ..Hop::default() });
+        stop
+    });
+    assert_eq!(way.verdict, Verdict::Unknown);
+    assert!(
+        way.summary.starts_with("not known: what is marked with ? below is not judged"),
+        "{}",
+        way.summary
+    );
+    // Who could not be asked is no doubt of that kind.
+    let mut silent = follow("client", "web").unwrap();
+    let tuple = silent.next().unwrap().question.packets.tuple;
+    let mut one = self::way(leaves("10.100.0.3"), tuple);
+    one.hops.push(Hop { doubtful: true, ..Hop::default() });
+    silent.answer(Ok(vec![one]));
+    silent.answer(Err("silent".into()));
+    assert_eq!(silent.finish().0[0].summary, "node n2 can't say: silent");
 }

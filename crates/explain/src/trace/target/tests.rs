@@ -1,0 +1,124 @@
+//! Ends as they are written, and where they lead.
+
+use super::*;
+use crate::trace::testing::{ip, world};
+
+fn read(from: &str, to: &str, world: &World) -> std::result::Result<Request, String> {
+    Request::read(from, to, "default", world).map_err(|error| error.0)
+}
+
+fn leads(to: &str, world: &World) -> std::result::Result<Vec<(Ipv4Addr, u16)>, String> {
+    let request = read("client", to, world)?;
+    addresses(&request, world).map_err(|error| error.0)
+}
+
+#[test]
+fn protocols_have_the_kernels_numbers() {
+    assert_eq!((Protocol::Tcp.number(), Protocol::Udp.number()), (6, 17));
+}
+
+#[test]
+fn a_protocol_is_told_from_the_name_of_a_pod() {
+    let mut world = world();
+    let mut named = |name: &str| world.pods.push(Pod { name: name.into(), ..world.pods[1].clone() });
+    named("tcp");
+    named("udp");
+    for (to, name, protocol) in [
+        ("pod/tcp", "tcp", Protocol::Tcp),
+        ("pod/udp", "udp", Protocol::Tcp),
+        ("pod/web/tcp", "web", Protocol::Tcp),
+        ("web:8080/udp", "web", Protocol::Udp),
+        ("po/udp:53/udp", "udp", Protocol::Udp),
+    ] {
+        let request = read("client", to, &world).unwrap();
+        assert_eq!(
+            (request.to, request.protocol),
+            (Target::Pod { namespace: "default".into(), name: name.into() }, protocol),
+            "{to}"
+        );
+    }
+    assert_eq!(read("client", "web:80/sctp", &world).unwrap_err(), "no protocol \"sctp\" (tcp or udp)");
+}
+
+#[test]
+fn a_name_that_is_nobodys_suggests_a_near_one_of_its_namespace() {
+    let mut world = world();
+    let said = |to: &str, world: &World| read("client", to, world).unwrap_err();
+    let missing = "there is no service svx in namespace default";
+    assert_eq!(said("svc/svx", &world), format!("{missing}; did you mean svc?"));
+    world.services[0].namespace = "other".into();
+    assert_eq!(said("svc/svx", &world), missing);
+    assert_eq!(said("node/n7", &world), "there is no node n7; did you mean n1?");
+}
+
+#[test]
+fn an_end_is_told_with_its_address() {
+    let mut world = world();
+    let words = |to: &str, world: &World| read("client", to, world).unwrap().to.words(world);
+    assert_eq!(words("pod/web", &world), "pod default/web (10.244.2.2 on n2)");
+    assert_eq!(words("10.244.2.2:80", &world), "10.244.2.2 (pod default/web)");
+    assert_eq!(words("192.0.2.1:80", &world), "192.0.2.1");
+    assert_eq!(words("node/n1:80", &world), "node n1 (10.100.0.2)");
+    world.pods[1].host_network = true;
+    assert_eq!(words("pod/web", &world), "pod default/web (10.244.2.2 on n2, in the node's network)");
+    world.pods[1].ip = None;
+    assert_eq!(words("pod/web", &world), "pod default/web");
+    world.services[0].cluster_ip = None;
+    assert_eq!(words("svc/svc", &world), "service default/svc (headless)");
+}
+
+#[test]
+fn a_port_is_a_number_or_a_name() {
+    let mut world = world();
+    let web = ip("10.244.2.2");
+    for (to, port) in [("web", 8080), ("web:http", 8080), ("web:1", 1), ("web:65535", 65535)] {
+        assert_eq!(leads(to, &world), Ok(vec![(web, port)]), "{to}");
+    }
+    assert_eq!(leads("web:0", &world).unwrap_err(), "pod default/web has no TCP port 0");
+    assert_eq!(leads("web:metrics", &world).unwrap_err(), "pod default/web has no TCP port metrics");
+    for to in ["node/n1:0", "10.100.0.2:0"] {
+        assert_eq!(leads(to, &world).unwrap_err(), "\"0\" is no port (1 to 65535)");
+    }
+    assert_eq!(leads("node/n1:1", &world), Ok(vec![(ip("10.100.0.2"), 1)]));
+
+    let service = ip("10.96.0.9");
+    for (to, port) in [("svc/svc", 80), ("svc/svc:80", 80), ("svc/svc:http", 80), ("svc/svc:81", 81)] {
+        assert_eq!(leads(to, &world), Ok(vec![(service, port)]), "{to}");
+    }
+    for port in ["0", "70000"] {
+        let error = leads(&format!("svc/svc:{port}"), &world).unwrap_err();
+        assert_eq!(error, format!("service default/svc has no TCP port {port}"));
+    }
+    // A headless one's name is its endpoints' addresses.
+    world.services[0].cluster_ip = None;
+    assert_eq!(leads("svc/svc:80", &world), Ok(vec![(web, 8080)]));
+    assert_eq!(leads("svc/svc:81", &world).unwrap_err(), "service default/svc has no TCP port 81");
+    world.services[0].ports[0].endpoints.clear();
+    assert_eq!(
+        leads("svc/svc", &world).unwrap_err(),
+        "service default/svc is headless and has no ready endpoint: its name has no address"
+    );
+}
+
+#[test]
+fn what_a_request_is_about_has_one_address() {
+    let world = world();
+    let about = |to: &str| address(&read("client", to, &world).unwrap(), &world);
+    assert_eq!(about("web"), Some(ip("10.244.2.2")));
+    assert_eq!(about("svc/svc"), Some(ip("10.96.0.9")));
+    assert_eq!(about("node/n2:1"), Some(ip("10.100.0.3")));
+    assert_eq!(about("192.0.2.7:1"), Some(ip("192.0.2.7")));
+}
+
+#[test]
+fn a_service_sends_as_the_pods_behind_it() {
+    let mut world = world();
+    let from = |world: &World| {
+        let from = read("svc/svc", "web", world).unwrap().from;
+        let names = |pods: Vec<&Pod>| pods.iter().map(|pod| pod.name.clone()).collect::<Vec<_>>();
+        senders(&from, world).map(names).map_err(|error| error.0)
+    };
+    assert_eq!(from(&world), Ok(vec!["web".to_owned()]));
+    world.services[0].ports[0].endpoints.clear();
+    assert_eq!(from(&world).unwrap_err(), "service default/svc has no pod that could begin a connection");
+}
