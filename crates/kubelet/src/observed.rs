@@ -129,7 +129,8 @@ pub(crate) fn is_over(container: &Container) -> bool {
     matches!(container.state, ContainerState::Exited | ContainerState::Unknown)
 }
 
-/// What stands for an exit code that can't be known, as upstream has it.
+/// What stands for an exit code that the runtime has none of, as upstream's kubelet has it. Of a container whose
+/// end nobody saw the runtime itself tells 255 and `Unknown`, as containerd does.
 pub(crate) const EXIT_CODE_UNKNOWN: i32 = 137;
 
 /// Its exit code, as far as it is known.

@@ -204,7 +204,7 @@ pub enum ContainerState {
     Created,
     Running,
     Exited,
-    /// Its shim died with it; how it ended can't be known.
+    /// Its shim died before it was started, or doesn't answer, so that nobody knows whether it runs.
     Unknown,
 }
 
@@ -224,7 +224,7 @@ pub struct Container {
     pub finished_at: Option<SystemTime>,
     /// 128 + signal where a signal ended it.
     pub exit_code: Option<i32>,
-    /// `OOMKilled`, `Completed`, `Error`, `StartError` as containerd says.
+    /// `OOMKilled`, `Completed`, `Error`, `StartError`, `Unknown` as containerd says.
     pub reason: Option<String>,
     pub message: Option<String>,
     /// In the runtime's PID namespace; 0 unless it runs.

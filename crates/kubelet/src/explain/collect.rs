@@ -204,8 +204,11 @@ impl<'a> Reader<'a> {
             Some(own) => match own.state {
                 ContainerState::Created => "created, not started yet".to_owned(),
                 ContainerState::Running => "running".to_owned(),
+                ContainerState::Exited if own.reason.as_deref() == Some("Unknown") => {
+                    "ended; how is not known".to_owned()
+                }
                 ContainerState::Exited => format!("ended with exit code {}", exit_code(own)),
-                ContainerState::Unknown => "ended; how is not known".to_owned(),
+                ContainerState::Unknown => "its shim does not answer".to_owned(),
             },
         };
         let pid = found
@@ -346,6 +349,7 @@ fn security(found: processes::Privileges) -> Security {
     Security {
         effective_user: found.effective_user,
         effective_group: found.effective_group,
+        supplementary_groups: found.supplementary_groups,
         capabilities: owned(found.capabilities),
         beyond_default: owned(found.beyond_default),
         seccomp: match found.seccomp {

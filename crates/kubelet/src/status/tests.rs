@@ -117,6 +117,17 @@ fn a_container_that_the_runtime_lost_does_not_run_for_ever() {
 }
 
 #[test]
+fn what_nobody_saw_is_given_no_time() {
+    let ended = |seen: &str| {
+        let status = of(&pod(json!({"restartPolicy": "Never"})), &down(&[seen]));
+        let state = status.container_statuses.unwrap_or_default().remove(0).state;
+        state.and_then(|state| state.terminated).expect("it has ended").finished_at
+    };
+    assert_eq!(ended("c:0:lost"), None);
+    assert_eq!(ended("c:0:255:9"), Some(api_time(at(NOW - 9))));
+}
+
+#[test]
 fn waiting_keeps_the_last_end() {
     let mut seen = up(&["c:1:1:4", "c:0:2:9"]);
     seen.crashes.insert("c".into(), crate::backoff::Backoff::next(None, at(NOW - 20)));

@@ -5,6 +5,7 @@
 
 mod cleanup;
 mod containers;
+mod orphans;
 mod records;
 mod sandboxes;
 mod shims;
@@ -107,7 +108,7 @@ struct SandboxEntry {
 struct ContainerEntry {
     record: ContainerRecord,
     progress: crate::protocol::Progress,
-    /// Its shim died and nothing is recorded about its end.
+    /// Its shim doesn't answer.
     lost: bool,
 }
 

@@ -6,10 +6,9 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use std::{fs, io};
 
-use skiff_sys::cgroup::Group;
 use skiff_sys::private;
 use tokio::io::AsyncReadExt;
 use tracing::{info, warn};
@@ -28,9 +27,6 @@ const ADOPT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How often a shim is asked whether it is there: one that is dying may take a connection and close it.
 const LOOKS: usize = 3;
-
-/// What was killed is gone in milliseconds, unless it hangs in the kernel.
-const DEATH_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The sandboxes that a runtime with this data directory made and has not removed, each of which may have a
 /// shim called [`SHIM`] with the sandbox as its argument. Reads the directory, and needs no runtime.
@@ -105,8 +101,7 @@ impl Inner {
                 self.discard(&dir);
                 continue;
             };
-            let progress: Option<Progress> = read_json(&dir.join("state.json")).unwrap_or_default();
-            let progress = progress.unwrap_or_default();
+            let progress = self.recorded_progress(&id);
             state.containers.insert(id, ContainerEntry { record, progress, lost: true });
         }
         let sandboxes: Vec<String> = state.sandboxes.keys().cloned().collect();
@@ -114,6 +109,8 @@ impl Inner {
         for id in sandboxes {
             if self.resume(&id) {
                 info!(sandbox = id, "adopted");
+            } else {
+                self.lose(&id);
             }
         }
         Ok(())
@@ -135,27 +132,6 @@ impl Inner {
             break;
         }
         false
-    }
-
-    /// Kills what a sandbox's dead shim left, and waits until it is gone.
-    fn end_orphans(&self, sandbox: &str) {
-        let groups: Vec<Group> = {
-            let state = self.state.lock();
-            let Some(entry) = state.sandboxes.get(sandbox) else { return };
-            let own = state.containers.values().filter(|container| container.record.sandbox == sandbox);
-            let groups = own.map(|container| self.hierarchy.group(&container.record.cgroup));
-            groups.chain([self.pause_group(&entry.record)]).collect()
-        };
-        groups.iter().for_each(Group::kill);
-        let until = Instant::now() + DEATH_TIMEOUT;
-        // The kernel tells nobody when a version 1 group has become empty.
-        while groups.iter().any(|group| !group.processes().is_empty()) {
-            if Instant::now() > until {
-                warn!(sandbox, "what its dead shim left does not die");
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(1));
-        }
     }
 
     fn recorded(&self, kind: &str) -> Result<Vec<String>, Error> {
@@ -217,7 +193,7 @@ impl Inner {
         }
     }
 
-    /// The shim has gone: what it recorded is the last that is known.
+    /// The shim has gone: what is recorded is the last that is known.
     pub(super) fn lose(&self, sandbox: &str) {
         let mut events = Vec::new();
         self.update(|state| {
@@ -232,9 +208,7 @@ impl Inner {
                 if entry.progress.finished_at.is_some() {
                     continue;
                 }
-                let recorded: Option<Progress> =
-                    read_json(&self.container_dir(id).join("state.json")).unwrap_or_default();
-                entry.progress = recorded.unwrap_or_default();
+                entry.progress = self.recorded_progress(id);
                 entry.lost = true;
                 events.push(Event::ContainerExited(ContainerId(id.clone()), SandboxId(sandbox.to_owned())));
             }

@@ -16,7 +16,7 @@ use crate::files::write_json;
 use crate::init::{self, Birth, ChildPid, Go, Note, Users};
 use crate::protocol::{Create, Failure, PidSpace, Progress, Reply, send};
 
-pub(super) const STATE: &str = "state.json";
+pub(crate) const STATE: &str = "state.json";
 
 pub(super) struct Container {
     pub(super) id: String,

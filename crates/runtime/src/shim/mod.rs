@@ -32,6 +32,7 @@ use skiff_sys::process::{
 
 use crate::init::{self, Birth, ChildPid, Note, Users};
 use crate::protocol::{Boot, Call, Exec, Failure, PidSpace, Reply, Request, Status, VERSION, receive, send};
+pub(crate) use container::STATE;
 use container::{Container, Phase};
 
 /// The socket in a sandbox's run directory.

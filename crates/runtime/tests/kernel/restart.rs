@@ -1,6 +1,7 @@
 //! An agent that is started again, and shims that die.
 
 use std::fs;
+use std::time::SystemTime;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -118,17 +119,25 @@ async fn a_dead_shim_is_noticed_and_cleared_away() {
     node.finished(&done).await;
     let pid = node.get(&id).await.pid;
     let mut events = node.runtime.events();
+    let before = SystemTime::now();
     kill(Pid::from_raw(shim_of(&sandbox)), Signal::SIGKILL).unwrap();
     assert_eq!(events.recv().await.unwrap(), Event::SandboxStopped(sandbox.id.clone()));
     assert_eq!(events.recv().await.unwrap(), Event::ContainerExited(id.clone(), sandbox.id.clone()));
-    assert_eq!(node.get(&id).await.state, ContainerState::Unknown);
+    let killed = node.get(&id).await;
+    assert_eq!(told(&killed), (ContainerState::Exited, Some(137), Some("Error")));
+    let finished = killed.finished_at.unwrap();
+    assert!(before <= finished && finished <= SystemTime::now(), "{finished:?}");
     assert_eq!(node.get(&done).await.exit_code, Some(3));
     assert!(!node.runtime.list_sandboxes().await.unwrap()[0].ready);
     assert!(is_over(pid) && is_over(sandbox.pid), "it would run on beside its replacement");
     node.reopen();
-    assert_eq!(node.get(&id).await.state, ContainerState::Unknown);
+    assert_eq!(node.get(&id).await, killed, "what was told once stays");
     node.runtime.remove_sandbox(&sandbox.id).await.unwrap();
     assert_eq!(node.leftovers(), Vec::<String>::new());
+}
+
+fn told(container: &Container) -> (ContainerState, Option<i32>, Option<&str>) {
+    (container.state, container.exit_code, container.reason.as_deref())
 }
 
 /// Its parent may not have asked after it yet.
@@ -141,9 +150,10 @@ async fn what_a_shim_left_that_died_while_nobody_looked_is_ended() {
     let mut node = Node::new().await;
     let sandbox = node.sandbox().await;
     let id = node.run(&sandbox, "sleep 1000").await;
+    let unseen = node.run(&sandbox, "sleep 1000").await;
     let other = node.sandbox().await;
     let lives = node.run(&other, "sleep 1000").await;
-    let pid = node.get(&id).await.pid;
+    let (pid, unseen_pid) = (node.get(&id).await.pid, node.get(&unseen).await.pid);
     let (config, dir) = (node.config.clone(), node.dir.path().to_owned());
     drop(std::mem::replace(&mut node.runtime, open_elsewhere(&dir)));
     kill(Pid::from_raw(shim_of(&sandbox)), Signal::SIGKILL).unwrap();
@@ -153,8 +163,17 @@ async fn what_a_shim_left_that_died_while_nobody_looked_is_ended() {
         tokio::task::yield_now().await;
     }
     assert!(!is_over(pid));
+    // This one ends when there is neither shim nor agent.
+    kill(Pid::from_raw(unseen_pid as i32), Signal::SIGKILL).unwrap();
+    while !is_over(unseen_pid) {
+        tokio::task::yield_now().await;
+    }
+    let before = SystemTime::now();
     node.reopen();
-    assert_eq!(node.get(&id).await.state, ContainerState::Unknown);
+    assert_eq!(told(&node.get(&id).await), (ContainerState::Exited, Some(137), Some("Error")));
+    let unseen = node.get(&unseen).await;
+    assert_eq!(told(&unseen), (ContainerState::Exited, Some(255), Some("Unknown")));
+    assert!(unseen.started_at.unwrap() < before && unseen.finished_at.unwrap() >= before, "{unseen:?}");
     assert!(is_over(pid) && is_over(sandbox.pid));
     assert_eq!(node.get(&lives).await.state, ContainerState::Running);
     for id in [&sandbox.id, &other.id] {
