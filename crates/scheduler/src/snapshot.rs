@@ -360,3 +360,6 @@ impl Snapshot {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -60,3 +60,38 @@ impl Verdicts {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(number: usize) -> ObjectKey {
+        ObjectKey::new("default", &format!("p{number}"))
+    }
+
+    fn verdict(uid: &str) -> Verdict {
+        Verdict { pod_uid: uid.into(), node: None, message: None, refused: Vec::new() }
+    }
+
+    #[test]
+    fn the_last_verdicts_are_kept_until_there_are_too_many_or_the_pod_goes() {
+        let verdicts = Verdicts::default();
+        assert_eq!(verdicts.get(&key(0)), None);
+        for number in 0..PODS_MAX {
+            verdicts.put(&key(number), verdict("first"));
+        }
+        verdicts.put(&key(0), verdict("again"));
+        assert_eq!(verdicts.get(&key(0)), Some(verdict("again")));
+        assert_eq!(verdicts.get(&key(PODS_MAX - 1)), Some(verdict("first")));
+        verdicts.put(&key(PODS_MAX), verdict("first"));
+        assert_eq!((verdicts.get(&key(0)), verdicts.get(&key(1))), (None, Some(verdict("first"))));
+        // Who is forgotten makes room.
+        verdicts.forget(&key(2));
+        assert_eq!(verdicts.get(&key(2)), None);
+        verdicts.put(&key(PODS_MAX + 1), verdict("first"));
+        assert_eq!(verdicts.get(&key(1)), Some(verdict("first")));
+        verdicts.put(&key(PODS_MAX + 2), verdict("first"));
+        assert_eq!(verdicts.get(&key(1)), None);
+        assert_eq!(verdicts.get(&key(3)), Some(verdict("first")));
+    }
+}

@@ -332,7 +332,7 @@ fn is_kubelets(key: &str) -> bool {
 }
 
 /// The label that fulfils one requirement; nothing for its value where the label has to go.
-fn fulfilment(own: &NodeSelectorRequirement) -> Option<(String, Option<String>)> {
+pub(super) fn fulfilment(own: &NodeSelectorRequirement) -> Option<(String, Option<String>)> {
     let first = own.values.as_ref().and_then(|values| values.first());
     let number = || first.and_then(|value| value.parse::<i64>().ok());
     let value = match own.operator.as_str() {

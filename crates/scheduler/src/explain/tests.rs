@@ -308,3 +308,110 @@ fn labels_of_the_kubelet_are_never_offered() {
     let change = told(&snapshot, role).smallest_change.unwrap();
     assert_eq!(change.of, "node", "those that people write are");
 }
+
+fn ports(ports: Value) -> Value {
+    json!({"containers": [{"name": "main", "ports": ports}]})
+}
+
+fn held(protocol: &str, number: i32, ip: &str) -> Value {
+    json!({"containerPort": number, "hostPort": number, "protocol": protocol, "hostIP": ip})
+}
+
+#[test]
+fn a_port_that_is_held_moves_to_the_next_free_one() {
+    let mut snapshot = Snapshot::default();
+    snapshot.set_node(node("n", json!({}), json!({})));
+    let others = json!([held("TCP", 8080, ""), held("TCP", 8081, ""), held("UDP", 8083, "")]);
+    place(&mut snapshot, "one", ports(others), "n");
+    let own =
+        [held("TCP", 8080, ""), held("TCP", 8082, ""), held("UDP", 8080, ""), held("TCP", 9, "10.0.0.1")];
+    let change = |spec: Value| told(&snapshot, spec).smallest_change.unwrap();
+    let moved = change(ports(own.clone().into()));
+    assert_eq!(
+        (moved.of.as_str(), moved.text.as_str()),
+        ("pod", "let the pod take host port 8083 in place of 8080")
+    );
+    let edit = r#"'[{"op":"replace","path":"/spec/containers/0/ports/0/hostPort","value":8083}]'"#;
+    assert!(moved.how.contains(edit), "{}", moved.how);
+    // In the node's network the container's port is the same one.
+    let mut on_node = ports(own.into());
+    on_node["hostNetwork"] = true.into();
+    let moved = change(on_node);
+    assert!(moved.text.ends_with("8083 in place of 8080, and its program listen there"), "{}", moved.text);
+    assert!(moved.how.contains(r#""path":"/spec/containers/0/ports/0/containerPort""#), "{}", moved.how);
+    // Two that clash have no single cure but the other pod's end.
+    let two = ports(json!([held("TCP", 8080, ""), held("TCP", 8081, "")]));
+    assert_eq!(change(two).text, "end pod default/one");
+}
+
+#[test]
+fn a_requirement_is_fulfilled_by_one_label() {
+    let fulfilment = |operator: &str, values: &[&str]| {
+        let own = json!({"key": "k", "operator": operator, "values": values});
+        super::change::fulfilment(&serde_json::from_value(own).unwrap())
+    };
+    let label = |value: Option<&str>| Some(("k".to_owned(), value.map(str::to_owned)));
+    assert_eq!(fulfilment("In", &["a", "b"]), label(Some("a")));
+    assert_eq!(fulfilment("In", &[]), None);
+    assert_eq!(fulfilment("Exists", &[]), label(Some("")));
+    assert_eq!(fulfilment("NotIn", &["a"]), label(None));
+    assert_eq!(fulfilment("DoesNotExist", &[]), label(None));
+    assert_eq!(fulfilment("Gt", &["7"]), label(Some("8")));
+    assert_eq!(fulfilment("Lt", &["7"]), label(Some("6")));
+    assert_eq!(fulfilment("Gt", &["x"]), None);
+}
+
+#[test]
+fn amounts_are_shown_as_manifests_write_them() {
+    for (name, value, text) in [
+        ("cpu", 2_000, "2"),
+        ("cpu", 1_500, "1500m"),
+        ("memory", 0, "0"),
+        ("memory", 3 << 30, "3Gi"),
+        ("memory", 3 << 20, "3Mi"),
+        ("memory", 3 << 10, "3Ki"),
+        ("ephemeral-storage", 1_000, "1000"),
+        ("example.com/device", 1 << 30, "1073741824"),
+    ] {
+        assert_eq!(super::compared::shown(name, value), text, "{name} {value}");
+    }
+}
+
+#[test]
+fn users_of_what_lacks_are_named_and_nobody_else() {
+    let mut snapshot = Snapshot::default();
+    snapshot.set_node(node("n", json!({}), json!({})));
+    let asks =
+        |requests: Value| json!({"containers": [{"name": "main", "resources": {"requests": requests}}]});
+    place(&mut snapshot, "cpus", asks(json!({"cpu": "3"})), "n");
+    place(&mut snapshot, "memory", asks(json!({"memory": "6Gi"})), "n");
+    place(&mut snapshot, "nothing", json!({}), "n");
+    let used = |requests: Value| {
+        let told = told(&snapshot, asks(requests));
+        let users = told.nodes[0].filters.iter().flat_map(|filter| filter.used_by.clone());
+        users.map(|user| user.pod).collect::<Vec<_>>()
+    };
+    // All that is free is not too much.
+    assert_eq!(used(json!({"cpu": "1", "memory": "3Gi"})), ["default/memory"]);
+    assert_eq!(used(json!({"cpu": "2", "memory": "2Gi"})), ["default/cpus"]);
+    assert_eq!(used(json!({"cpu": "1", "memory": "2Gi"})), Vec::<String>::new());
+}
+
+#[test]
+fn a_pods_own_verdict_is_told_and_not_its_predecessors() {
+    let verdicts = Verdicts::default();
+    let verdict = |uid: &str| crate::verdicts::Verdict {
+        pod_uid: uid.into(),
+        node: None,
+        message: Some("0/3 nodes are available".into()),
+        refused: Vec::new(),
+    };
+    let key = skiff_client::ObjectKey::new("default", "p");
+    let message = |verdicts: &Verdicts| {
+        explain(&three_nodes(), verdicts, Arc::new(pod("p", json!({"nodeSelector": {"x": "y"}})))).message
+    };
+    verdicts.put(&key, verdict("before"));
+    assert_eq!(message(&verdicts), "");
+    verdicts.put(&key, verdict("p"));
+    assert_eq!(message(&verdicts), "0/3 nodes are available");
+}

@@ -295,3 +295,15 @@ fn a_held_port_is_told_with_its_address() {
     assert_eq!(answer(ports(""), json!({}), json!({}), &[init(None)]), "fits");
     assert!(answer(ports(""), json!({}), json!({}), &[init(Some("Always"))]).starts_with(taken));
 }
+
+#[test]
+fn who_tolerates_the_taint_of_a_cordon_goes_to_a_cordoned_node() {
+    let on_cordoned = |effect: &str| {
+        let toleration =
+            json!({"key": "node.kubernetes.io/unschedulable", "operator": "Exists", "effect": effect});
+        answer(json!({"tolerations": [toleration]}), json!({"unschedulable": true}), json!({}), &[])
+    };
+    assert_eq!(on_cordoned("NoSchedule"), "fits");
+    assert_eq!(on_cordoned(""), "fits");
+    assert!(on_cordoned("NoExecute").starts_with("NodeUnschedulable"));
+}

@@ -136,3 +136,130 @@ fn spreading_bounds_the_skew() {
         "a1+; a2+; b1+; c1+"
     );
 }
+
+/// A constraint of spreading over `key`, with more of its fields.
+fn spread_over(key: &str, more: Value) -> Value {
+    let mut constraint = json!({"maxSkew": 1, "topologyKey": key, "whenUnsatisfiable": "DoNotSchedule",
+        "labelSelector": {"matchLabels": {"app": "web"}}});
+    for (key, value) in more.as_object().unwrap() {
+        constraint[key] = value.clone();
+    }
+    constraint
+}
+
+/// Whether the node takes a pod `web` with this specification.
+fn takes(snapshot: &Snapshot, node: &str, spec: Value) -> bool {
+    let pod = labeled("web", json!({"app": "web"}), spec);
+    let neighbours = Neighbours::of(&pod, snapshot, None);
+    crate::filter::refusal(&pod, snapshot.node(node).unwrap(), &neighbours).is_none()
+}
+
+#[test]
+fn what_a_pod_requires_is_counted() {
+    let term = json!({"topologyKey": "zone", "labelSelector": {}});
+    let affinity = |terms: Value| json!({"requiredDuringSchedulingIgnoredDuringExecution": terms});
+    let of = |spec| {
+        let requires = Requires::of(&pod("p", spec));
+        (requires.spreads(), requires.affinities(), requires.keeps_others_away(), requires.is_nothing())
+    };
+    assert_eq!(of(json!({})), (0, 0, false, true));
+    let spreads = json!([
+        spread_over("zone", json!({})),
+        spread_over("host", json!({})),
+        spread_over("rack", json!({"whenUnsatisfiable": "ScheduleAnyway"})),
+    ]);
+    assert_eq!(of(json!({"topologySpreadConstraints": spreads})), (2, 0, false, false));
+    let together = json!({"affinity": {"podAffinity": affinity(json!([term]))}});
+    assert_eq!(of(together), (0, 1, false, false));
+    let both = json!({"affinity": {"podAffinity": affinity(json!([term])),
+        "podAntiAffinity": affinity(json!([term, term]))}});
+    assert_eq!(of(both), (0, 3, true, false));
+    assert!(!cluster(&[("a1", json!({}), json!({}))]).keeps_others_away());
+}
+
+#[test]
+fn a_term_that_names_namespaces_does_not_mean_its_own() {
+    let mut snapshot = cluster(&[("a1", json!({"app": "db"}), json!({}))]);
+    snapshot.set_namespace("default", serde_json::from_value(json!({"team": "y"})).unwrap());
+    let fits = |more: Value| {
+        let mut spec = term("podAffinity", "db");
+        let term = &mut spec["affinity"]["podAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"][0];
+        for (key, value) in more.as_object().unwrap() {
+            term[key] = value.clone();
+        }
+        takes(&snapshot, "a1", spec)
+    };
+    assert!(fits(json!({})));
+    assert!(!fits(json!({"namespaces": ["data"]})));
+    assert!(!fits(json!({"namespaceSelector": {"matchLabels": {"team": "x"}}})));
+    assert!(fits(json!({"namespaceSelector": {"matchLabels": {"team": "y"}}})));
+}
+
+#[test]
+fn a_node_that_is_tried_without_its_pods_stands_for_itself_alone() {
+    let web = |on| (on, json!({"app": "web"}), json!({}));
+    let snapshot = cluster(&[web("a1"), web("b1")]);
+    let pod = labeled("web", json!({"app": "web"}), term("podAntiAffinity", "web"));
+    let mut instead = snapshot.node("a1").unwrap().clone();
+    instead.remove_pod(&skiff_client::ObjectKey::new("default", "p0"));
+    let neighbours = Neighbours::of(&pod, &snapshot, Some(&instead));
+    assert!(neighbours.refusal(&instead).is_none());
+    assert!(neighbours.refusal(snapshot.node("b1").unwrap()).is_some());
+}
+
+#[test]
+fn only_nodes_that_the_pod_may_go_to_are_topologies_of_its_spreading() {
+    let mut snapshot = cluster(&[("a1", json!({"app": "web"}), json!({}))]);
+    for (name, zone) in [("a1", "a"), ("a2", "a")] {
+        snapshot.set_node(node(name, json!({}), json!({"zone": zone, "disk": "ssd"})));
+    }
+    let on_ssd = |policy: Value| json!({"nodeSelector": {"disk": "ssd"}, "topologySpreadConstraints": [spread_over("zone", policy)]});
+    // Zone b is none that it could go to, so that zone a is not ahead of it.
+    assert!(takes(&snapshot, "a1", on_ssd(json!({}))));
+    assert!(takes(&snapshot, "a1", on_ssd(json!({"nodeAffinityPolicy": "Honor"}))));
+    assert!(!takes(&snapshot, "a1", on_ssd(json!({"nodeAffinityPolicy": "Ignore"}))));
+
+    let taint = json!({"taints": [{"key": "for", "value": "db", "effect": "NoSchedule"}]});
+    snapshot.set_node(node("b1", taint, json!({"zone": "b"})));
+    let policy = |policy: Value| json!({"topologySpreadConstraints": [spread_over("zone", policy)]});
+    assert!(!takes(&snapshot, "a1", policy(json!({}))));
+    assert!(!takes(&snapshot, "a1", policy(json!({"nodeTaintsPolicy": "Ignore"}))));
+    assert!(takes(&snapshot, "a1", policy(json!({"nodeTaintsPolicy": "Honor"}))));
+    let mut tolerating = policy(json!({"nodeTaintsPolicy": "Honor"}));
+    tolerating["tolerations"] = json!([{"key": "for", "operator": "Exists"}]);
+    assert!(!takes(&snapshot, "a1", tolerating));
+}
+
+#[test]
+fn a_node_without_one_of_the_labels_counts_for_no_constraint() {
+    let mut snapshot = cluster(&[("a1", json!({"app": "web"}), json!({}))]);
+    for name in ["a1", "a2"] {
+        snapshot.set_node(node(name, json!({}), json!({"zone": "a", "host": name})));
+    }
+    let zone = || spread_over("zone", json!({}));
+    let both = json!({"topologySpreadConstraints": [zone(), spread_over("host", json!({}))]});
+    // Zone b's node has no host, so that only zone a counts, and in it the other host.
+    assert!(takes(&snapshot, "a2", both));
+    assert!(!takes(&snapshot, "a2", json!({"topologySpreadConstraints": [zone()]})));
+}
+
+#[test]
+fn spreading_counts_pods_of_the_same_namespace_that_match_and_stay() {
+    let counted = |other: Pod| {
+        let mut snapshot = cluster(&[("a1", json!({"app": "web"}), json!({}))]);
+        snapshot.place(Arc::new(PodInfo::new(Arc::new(other))), "b1");
+        // One in each zone is even.
+        takes(&snapshot, "a1", json!({"topologySpreadConstraints": [spread_over("zone", json!({}))]}))
+    };
+    let mut web = pod("other", json!({}));
+    web.metadata.labels = serde_json::from_value(json!({"app": "web"})).unwrap();
+    assert!(counted(web.clone()));
+    let mut elsewhere = web.clone();
+    elsewhere.metadata.namespace = Some("data".into());
+    assert!(!counted(elsewhere));
+    let mut leaving = web.clone();
+    leaving.metadata.deletion_timestamp = serde_json::from_value(json!("2026-01-01T00:00:00Z")).unwrap();
+    assert!(!counted(leaving));
+    web.metadata.labels = serde_json::from_value(json!({"app": "db"})).unwrap();
+    assert!(!counted(web));
+}
