@@ -184,6 +184,9 @@ pub struct Security {
     pub effective_user: u32,
     /// The effective group ID.
     pub effective_group: u32,
+    /// Its further groups, as the kernel has them; the effective one may be among them.
+    #[serde(default)]
+    pub supplementary_groups: Vec<u32>,
     /// Effective ones, without `CAP_`.
     pub capabilities: Vec<String>,
     /// Those among them that a container which asks for nothing does not have.

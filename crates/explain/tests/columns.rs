@@ -110,6 +110,7 @@ impl Dice {
                 capabilities: capabilities.clone(),
                 seccomp: "disabled".into(),
                 no_new_privileges: false,
+                supplementary_groups: (0..40).map(|group| group * 1_000_003).collect(),
             }),
             writable_paths: self.some(3, |dice| WritablePath { mount: dice.words(), path: dice.words() }),
             devices: self.some(90, |dice| Device {

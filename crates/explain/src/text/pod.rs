@@ -226,7 +226,14 @@ fn devices(told: &NodeDevices) -> String {
 
 fn privileges(out: &mut String, security: &Security, paint: Paint) {
     let Security { effective_user, effective_group, .. } = security;
-    let _ = writeln!(out, "  runs as              UID {effective_user}, GID {effective_group}");
+    let further = security.supplementary_groups.iter().filter(|group| **group != *effective_group);
+    let further: Vec<String> = further.map(u32::to_string).collect();
+    let also = match further.len() {
+        0 => String::new(),
+        1 => format!(", also group {}", further[0]),
+        _ => format!(", also groups {}", further.join(" ")),
+    };
+    wrapped(out, "  runs as              ", &format!("UID {effective_user}, GID {effective_group}{also}"));
     let usual: Vec<&str> = security
         .capabilities
         .iter()
@@ -299,6 +306,7 @@ mod tests {
             security: Some(Security {
                 capabilities: vec!["CHOWN".into(), "NET_ADMIN".into()],
                 beyond_default: vec!["NET_ADMIN".into()],
+                supplementary_groups: vec![0, 3000, 4000],
                 seccomp: "disabled".into(),
                 ..Security::default()
             }),
@@ -337,7 +345,7 @@ mod tests {
               not known
 
             Container web (running)
-              runs as              UID 0, GID 0
+              runs as              UID 0, GID 0, also groups 3000 4000
               capabilities         CHOWN
                 beyond the default ! NET_ADMIN
               system call filter   disabled; no-new-privileges not set

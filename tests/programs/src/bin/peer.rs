@@ -1,6 +1,6 @@
 //! The tests' own network and IPC tool, since busybox lacks time limits and System V IPC.
 //!
-//! - `peer tcp PORT`, `peer udp PORT`: serve; each answer is `HOSTNAME PEER_IP`
+//! - `peer tcp PORT [ADDRESS]`, `peer udp PORT`: serve; each answer is `HOSTNAME PEER_IP`
 //! - `peer get ADDRESS:PORT [MILLISECONDS]`: print what a TCP server says; exit 1 on refusal, 2 on silence
 //! - `peer ask ADDRESS:PORT [MILLISECONDS]`: the same over UDP
 //! - `peer echo PORT`: send back what comes over a TCP connection
@@ -25,7 +25,8 @@ fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     let result = match args.as_slice() {
-        ["tcp", port] => serve_tcp(port),
+        ["tcp", port] => serve_tcp(port, "0.0.0.0"),
+        ["tcp", port, address] => serve_tcp(port, address),
         ["udp", port] => serve_udp(port),
         ["get", target] => get(target, "3000"),
         ["get", target, millis] => get(target, millis),
@@ -68,9 +69,9 @@ fn io(error: std::io::Error) -> (u8, String) {
     (code, error.to_string())
 }
 
-fn serve_tcp(port: &str) -> Outcome {
+fn serve_tcp(port: &str, address: &str) -> Outcome {
     end_on_sigterm();
-    let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, number(port)?)).map_err(io)?;
+    let listener = TcpListener::bind((number::<Ipv4Addr>(address)?, number(port)?)).map_err(io)?;
     println!("listening on {port}");
     for mut stream in listener.incoming().flatten() {
         if let Ok(peer) = stream.peer_addr() {
