@@ -106,7 +106,9 @@ fn host_ports(ranges: &Ranges<'_>) -> Vec<Rule> {
         .local(Address::Destination, Equal)
         .range(Address::Destination, Unequal, ranges.services.address, ranges.services.prefix)
         .constant(&Ipv4Addr::UNSPECIFIED.octets(), key);
-    vec![translate(Rule::new().load(Field::DestinationAddress, key)), translate(any)]
+    // An address that is not the node's own is somebody else's, whatever a pod asks for.
+    let one = Rule::new().local(Address::Destination, Equal).load(Field::DestinationAddress, key);
+    vec![translate(one), translate(any)]
 }
 
 fn leaving(ranges: &Ranges<'_>) -> Vec<Rule> {

@@ -102,6 +102,30 @@ fn the_address_of_a_host_port_is_honoured() {
     a.refused("10.244.1.1:9000");
 }
 
+/// Who may make a pod must not come between others: another node, another sandbox, or anybody beyond.
+#[test]
+fn a_host_port_at_an_address_of_others_takes_nothing() {
+    let lab = Lab::new(2);
+    let (node, other) = (&lab.nodes[0], &lab.nodes[1]);
+    let (a, _) = node.sandbox("a");
+    let (b, _) = node.sandbox("b");
+    let (c, c_ip) = other.sandbox("c");
+    let _servers = [
+        a.serve_tcp("0.0.0.0:80", "a"),
+        c.serve_tcp("0.0.0.0:6443", "c"),
+        other.netns.serve_tcp("0.0.0.0:6443", "the other node"),
+        lab.router.serve_tcp("0.0.0.0:6443", "beyond"),
+    ];
+    let at = |address| HostPort { host_ip: address, ..port(6443, 80) };
+    set(node, "a", &[at(other.ip), at(c_ip), at(ip("10.100.0.1")), port(9000, 80)]);
+    assert!(lab.router.tcp("10.100.0.2:9000").starts_with("a "), "the sandbox answers where it may");
+    for from in [&b, &node.netns] {
+        assert!(from.tcp(&format!("{}:6443", other.ip)).starts_with("the other node "));
+        assert!(from.tcp(&format!("{c_ip}:6443")).starts_with("c "));
+        assert!(from.tcp("10.100.0.1:6443").starts_with("beyond "));
+    }
+}
+
 #[test]
 fn no_translation_leads_a_sandbox_to_the_loopback_of_its_node() {
     let lab = Lab::new(1);

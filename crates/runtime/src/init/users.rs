@@ -29,13 +29,15 @@ pub(super) fn resolve(wanted: &Wanted<'_>, passwd: &str, group: &str) -> Result<
         None => (user, None),
     };
     let user = if user.is_empty() { "0" } else { user };
+    // A number is that user, also where the image, or a file that the pod puts there, calls another one by it:
+    // what was judged as not root must not become root.
     let number = user.parse::<u32>().ok();
     let entry = passwd.lines().find_map(|line| {
         let fields: Vec<&str> = line.split(':').collect();
         let [name, _, uid, gid, _, home, ..] = fields[..] else { return None };
         let (uid, gid) = (uid.parse::<u32>().ok()?, gid.parse::<u32>().ok()?);
-        // A name is asked for before a number: there are users called 1000.
-        (name == user || number == Some(uid)).then_some((name, uid, gid, home))
+        let is_it = number.map_or(name == user, |number| number == uid);
+        is_it.then_some((name, uid, gid, home))
     });
     let uid = match (&entry, number) {
         (Some((_, uid, _, _)), _) => *uid,
@@ -56,11 +58,14 @@ pub(super) fn resolve(wanted: &Wanted<'_>, passwd: &str, group: &str) -> Result<
     };
     let from_name = match named_group {
         None => None,
-        Some(wanted) => Some(match groups_of_file().find(|(name, ..)| *name == wanted) {
-            Some((_, gid, _)) => gid,
-            None => wanted.parse().map_err(|_| {
-                Failure::new(128, format!("unable to find group {wanted}: no matching entries in group file"))
-            })?,
+        Some(wanted) => Some(match wanted.parse() {
+            Ok(number) => number,
+            Err(_) => groups_of_file().find(|(name, ..)| *name == wanted).map(|(_, gid, _)| gid).ok_or_else(
+                || {
+                    let why = format!("unable to find group {wanted}: no matching entries in group file");
+                    Failure::new(128, why)
+                },
+            )?,
         }),
     };
     let gid = gid.or(from_name).or(entry.map(|(_, _, gid, _)| gid)).unwrap_or(0);
@@ -82,7 +87,7 @@ mod tests {
 
     const PASSWD: &str =
         "root:x:0:0:root:/root:/bin/sh\nweb:x:33:34::/srv:/bin/sh\nbroken\n1000:x:7:7::/seven:\n";
-    const GROUP: &str = "root:x:0:\nlogs:x:4:web,other\nwww:x:34:\n";
+    const GROUP: &str = "root:x:0:\nlogs:x:4:web,other\n34:x:0:\nwww:x:34:\n";
 
     fn who(user: &str, gid: Option<u32>, supplemental: &[u32]) -> String {
         asked(&Wanted { user, gid, supplemental, strict: false })
@@ -110,7 +115,9 @@ mod tests {
         assert_eq!(who("web:logs", None, &[]), "33:4 [4] /srv");
         assert_eq!(who("web:logs", Some(99), &[]), "33:99 [4, 99] /srv");
         assert_eq!(who("5:6", None, &[]), "5:6 [6] /");
-        assert_eq!(who("1000", None, &[]), "7:7 [7] /seven");
+        assert_eq!(who("1000", None, &[]), "1000:0 [0] /", "whom the file calls 1000 is another one");
+        assert_eq!(who("7", None, &[]), "7:7 [7] /seven");
+        assert_eq!(who("5:34", None, &[]), "5:34 [34] /", "a group called 34 is another one");
         assert_eq!(who("12345", None, &[]), "12345:0 [0] /");
         assert_eq!(
             who("nobody", None, &[]),
