@@ -102,3 +102,52 @@ pub fn node(name: &str, inodes: Inodes, processes: usize, pods: &[PodExplanation
         missing: Vec::new(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pod::Namespace;
+
+    fn pod(name: &str, namespaces: &[(Kind, Word, u64)]) -> PodExplanation {
+        let metadata = Metadata { name: name.into(), namespace: "a".into(), uid: String::new() };
+        let mut told = PodExplanation::empty(metadata);
+        told.namespaces = namespaces
+            .iter()
+            .map(|(kind, word, inode)| Namespace {
+                namespace: *kind,
+                word: *word,
+                inode: *inode,
+                sentence: format!("{name}'s"),
+                holder: "pause".into(),
+                containers: Vec::new(),
+                others: Vec::new(),
+            })
+            .collect();
+        told
+    }
+
+    #[test]
+    fn each_namespace_of_the_node_names_the_pods_in_it() {
+        let inodes = Inodes([1, 2, 0, 0, 0, 6, 0, 0]);
+        let user = (Kind::User, Word::Host, 6);
+        let pods = [
+            pod("p", &[(Kind::Net, Word::Host, 1), user]),
+            pod("q", &[(Kind::Net, Word::Own, 11), (Kind::Pid, Word::Shared, 12), user]),
+            pod("ended", &[]),
+        ];
+        let told = node("n", inodes, 40, &pods);
+        assert_eq!((told.processes, told.pods), (Some(40), Some(2)));
+        let text = |own: &NodeNamespace| {
+            format!("{} {} {}: {} ({})", own.namespace, own.word, own.inode, own.sentence, own.pods.join(" "))
+        };
+        assert_eq!(
+            told.namespaces.iter().map(text).collect::<Vec<_>>(),
+            [
+                "net host 1: 1 of 2 pods in it (a/p)",
+                "pid host 2: no pod is in it ()",
+                "user host 6: all 2 pods are in it (a/p a/q)",
+            ]
+        );
+        assert_eq!(told.shared.iter().map(text).collect::<Vec<_>>(), ["pid shared 12: q's (a/q)"]);
+    }
+}

@@ -2,7 +2,6 @@
 
 use crate::Missing;
 use crate::namespaces::Word;
-use crate::node::NodeExplanation;
 use crate::pod::{PodExplanation, Process};
 
 const HIDDEN: &str = "a process of the node";
@@ -41,14 +40,6 @@ pub fn waits(missing: &mut Vec<Missing>) {
     missing.push(Missing::new("processes of nodes that hold a port", "you may not get nodes/explain"));
 }
 
-/// Pods of one namespace alone, for somebody who may see no others.
-pub fn node(mut told: NodeExplanation, visible: impl Fn(&str) -> bool) -> NodeExplanation {
-    for namespace in &mut told.namespaces {
-        namespace.pods.retain(|pod| visible(pod));
-    }
-    told
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -80,5 +71,41 @@ mod tests {
         assert!(!text.contains("secret") && !text.contains("other/pod"), "{text}");
         assert_eq!(told.namespaces[0].sentence, "held by pause; processes outside of the pod are in it too");
         assert_eq!(told.missing.len(), 1);
+    }
+
+    #[test]
+    fn what_is_left_out_is_said_and_what_is_the_pods_own_stays() {
+        use crate::pod::Listener;
+        let metadata = || Metadata { name: "p".into(), namespace: "n".into(), uid: String::new() };
+        let whole = PodExplanation::empty(metadata());
+        assert_eq!(pod(whole.clone()), whole);
+        let listener = |of: &str| {
+            let process = Process {
+                pid: Some(7),
+                command: "web".into(),
+                pod: Some(of.into()),
+                container: Some("main".into()),
+            };
+            Listener {
+                protocol: "TCP".into(),
+                address: "0.0.0.0".into(),
+                port: 80,
+                process: Some(process),
+                reachable: Vec::new(),
+            }
+        };
+        let own = PodExplanation { listeners: vec![listener("n/p")], ..whole.clone() };
+        assert_eq!(pod(own.clone()), own);
+        let strange = pod(PodExplanation { listeners: vec![listener("n/other")], ..whole.clone() });
+        assert_eq!(strange.missing.len(), 1);
+        assert_eq!(
+            strange.listeners[0].process.as_ref().map(|process| process.command.as_str()),
+            Some(HIDDEN)
+        );
+        let beside = pod(PodExplanation { other_listeners: vec![listener("n/other")], ..whole });
+        assert_eq!((beside.other_listeners.len(), beside.missing.len()), (0, 1));
+        let mut missing = Vec::new();
+        waits(&mut missing);
+        assert_eq!(missing[0].what, "processes of nodes that hold a port");
     }
 }

@@ -4,8 +4,6 @@
 //! times are the wall clock's, since the processes share no other.
 
 mod kept;
-#[cfg(test)]
-mod tests;
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -252,3 +250,6 @@ fn running(marks: &Marks) -> Vec<(Phase, u64)> {
     }
     all
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,8 +9,6 @@ mod follow;
 pub mod hide;
 pub mod live;
 mod target;
-#[cfg(test)]
-mod testing;
 pub mod walk;
 mod world;
 
@@ -205,3 +203,6 @@ impl TraceExplanation {
         }
     }
 }
+
+#[cfg(test)]
+mod testing;

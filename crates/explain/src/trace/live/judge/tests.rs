@@ -261,3 +261,188 @@ fn what_is_not_judged_is_no_fault_and_silence_of_datagrams_is_explained() {
     assert_eq!(live.differences, Vec::<String>::new());
     assert!(live.unseen.iter().any(|open| open.starts_with("the answer's way")), "{live:?}");
 }
+
+#[test]
+fn a_miss_weighs_more_than_a_hit() {
+    let hops = [("pod a", "eth0"), ("node n1", "veth1"), ("pod b", "eth0"), ("pod x", "eth0")];
+    let mut ways = [way(Verdict::Delivered, &hops), way(Verdict::Delivered, &hops[..2])];
+    let live = judged_of(&mut ways, "answered", &seen(&hops[..3]));
+    assert_eq!(live.way, 1);
+}
+
+#[test]
+fn what_was_seen_is_told_by_its_kind() {
+    let mut one = way(Verdict::Dropped, &[("pod a", "eth0")]);
+    one.hops.push(rule("node n1", "policy", 7));
+    let mut observed = seen(&[("pod a", "eth0")]);
+    observed.rules = vec![met("node n1", "policy", 7, "drop")];
+    let seen = judged(&one, "silent", &observed).seen;
+    let told: Vec<_> =
+        seen.iter().map(|this| (this.kind.as_str(), this.device.as_deref(), this.chain.as_deref())).collect();
+    assert_eq!(told, [("device", Some("eth0"), None), ("rule", None, Some("policy"))]);
+}
+
+#[test]
+fn a_rule_of_another_node_is_another_rule() {
+    let mut one = way(Verdict::Dropped, &[("pod a", "eth0")]);
+    one.hops.push(rule("node n1", "policy", 7));
+    let mut observed = seen(&[("pod a", "eth0")]);
+    observed.rules = vec![met("node n2", "policy", 7, "jump x")];
+    let differences = |way: &Way, observed: &Observed| judged(way, "silent", observed).differences;
+    assert_eq!(differences(&one, &observed), ["it should have met chain policy of node n1, rule `it`"]);
+    // What is in doubt itself may apply or not.
+    one.hops[1].doubtful = true;
+    assert_eq!(differences(&one, &observed), Vec::<String>::new());
+}
+
+#[test]
+fn of_rules_that_nobody_told_those_count_that_decide() {
+    let one = way(Verdict::Dropped, &[("pod a", "eth0")]);
+    let mut observed = seen(&[("pod a", "eth0")]);
+    observed.rules = vec![
+        met("node n1", "base", 0, "accept"),
+        met("node n1", "entry", 3, "jump policy"),
+        met("node n1", "early", 4, "drop"),
+        met("node n1", "late", 0, "drop"),
+        met("node n1", "open", 1, "accept"),
+    ];
+    let differences = judged(&one, "silent", &observed).differences;
+    let not_told = |chain: &str, verdict: &str| {
+        format!("it met chain {chain} of table skiff on node n1, which said {verdict}: not told")
+    };
+    assert_eq!(
+        differences,
+        [not_told("early", "drop"), not_told("late", "drop"), not_told("open", "accept")]
+    );
+}
+
+#[test]
+fn only_who_is_answered_has_an_answers_way() {
+    let mut one = way(Verdict::Delivered, &[("pod a", "eth0")]);
+    one.answer = vec![Hop {
+        source: "10.244.2.2".into(),
+        destination: "10.244.1.2:40000".into(),
+        ..hop("node n1", "device", Some("veth1"))
+    }];
+    let mut observed = seen(&[("pod a", "eth0")]);
+    let live = judged(&one, "silent", &observed);
+    assert_eq!(live.differences, ["told was Delivered, but the connection was silent"]);
+    assert!(live.seen.iter().all(|sighting| !sighting.answer));
+    let stray = Sight { answer: true, ..sight("pod z", "eth0") };
+    observed.sights.push(stray);
+    assert_eq!(
+        judged(&one, "answered", &observed).differences,
+        [
+            "the answer should have passed veth1 of node n1",
+            "the answer was seen on eth0 of pod z, where it should not come",
+        ]
+    );
+    let refused = way(Verdict::Refused, &[("pod a", "eth0")]);
+    assert_eq!(judged(&refused, "refused", &observed).differences, Vec::<String>::new());
+}
+
+#[test]
+fn connection_tracking_of_another_node_is_no_entry_of_this_one() {
+    let mut one = way(Verdict::Delivered, &[("node n1", "veth1"), ("node n1", "veth2")]);
+    one.hops[0].destination = "10.96.0.9:80".into();
+    let mut observed = seen(&[("node n1", "veth1"), ("node n1", "veth2")]);
+    observed.sights[0].destination = "10.96.0.9:80".parse().unwrap();
+    let entry = |place: &str| Tracked {
+        place: place.into(),
+        source: "10.244.1.2:41000".parse().unwrap(),
+        destination: "10.96.0.9:80".parse().unwrap(),
+        answer_source: "10.244.2.2:80".parse().unwrap(),
+        answer_destination: "10.244.1.2:41000".parse().unwrap(),
+    };
+    observed.tracked = vec![entry("node n1")];
+    assert_eq!(judged(&one, "answered", &observed).differences, Vec::<String>::new());
+    observed.tracked = vec![entry("node n2")];
+    assert_eq!(
+        judged(&one, "answered", &observed).differences,
+        ["connection tracking of node n1 should have 10.96.0.9:80 led to 10.244.2.2:80"]
+    );
+}
+
+#[test]
+fn a_route_is_seen_by_where_it_led_and_a_socket_by_what_was_heard() {
+    let marks = |verdict, outcome: &str, sights: &[Sight]| {
+        let mut one = way(verdict, &[]);
+        one.hops = vec![hop("node n1", "route", Some("veth1")), hop("pod b", "socket", None)];
+        one.answer = vec![hop("node n1", "route", Some("veth2"))];
+        let mut ways = [one];
+        judged_of(&mut ways, outcome, &Observed { sights: sights.to_vec(), ..Observed::default() });
+        let [way] = ways;
+        (way.hops[0].seen, way.hops[1].seen, way.answer[0].seen)
+    };
+    let delivered = |sights: &[Sight]| marks(Verdict::Delivered, "answered", sights);
+    let taken = Some(true);
+    assert_eq!(delivered(&[]), (None, taken, None));
+    assert_eq!(delivered(&[sight("node n1", "veth1")]), (taken, taken, None));
+    assert_eq!(delivered(&[sight("node n2", "veth1"), sight("node n1", "veth2")]), (None, taken, None));
+    let answer = |device: &str| Sight { answer: true, ..sight("node n1", device) };
+    assert_eq!(delivered(&[answer("veth1")]), (None, taken, None));
+    assert_eq!(delivered(&[answer("veth2")]), (None, taken, taken));
+    for (verdict, outcome, heard) in [
+        (Verdict::Refused, "refused", taken),
+        (Verdict::Refused, "silent", None),
+        (Verdict::Delivered, "silent", None),
+        (Verdict::Dropped, "answered", None),
+        (Verdict::Dropped, "refused", None),
+    ] {
+        assert_eq!(marks(verdict, outcome, &[]), (None, heard, None), "{verdict:?} {outcome}");
+    }
+    // A device is seen by its own sights alone.
+    let mut ways = [way(Verdict::Dropped, &[("pod a", "eth0")])];
+    judged_of(&mut ways, "silent", &seen(&[]));
+    assert_eq!(ways[0].hops[0].seen, Some(false));
+}
+
+#[test]
+fn silence_is_left_open_for_datagrams_that_were_told_to_arrive() {
+    let open = |verdict, protocol, outcome: &str| {
+        let mut ways = [way(verdict, &[])];
+        let outcome = Outcome { outcome: outcome.into(), source: None };
+        !judge(&mut ways, protocol, &outcome, &Observed::default()).unseen.is_empty()
+    };
+    assert!(open(Verdict::Delivered, Protocol::Udp, "silent"));
+    assert!(!open(Verdict::Delivered, Protocol::Udp, "answered"));
+    assert!(!open(Verdict::Delivered, Protocol::Tcp, "silent"));
+    assert!(!open(Verdict::Dropped, Protocol::Udp, "silent"));
+}
+
+#[test]
+fn a_bridge_is_a_threshold_whatever_comes_after_its_route() {
+    let mut down = way(Verdict::Unreachable, &[("pod a", "eth0"), ("node n2", "veth2")]);
+    down.hops.insert(1, hop("node n2", "route", Some("bridge")));
+    down.hops.insert(2, hop("node n2", "neighbour", None));
+    let places = [("pod a", "eth0"), ("node n2", "bridge"), ("node n2", "veth2")];
+    assert_eq!(judged(&down, "silent", &seen(&places)).differences, Vec::<String>::new());
+    // A route of another node is not before this device.
+    down.hops[1].place = "node n1".into();
+    assert_eq!(
+        judged(&down, "silent", &seen(&places)).differences,
+        ["it was seen on bridge of node n2, where it should not come"]
+    );
+}
+
+#[test]
+fn what_several_agents_heard_is_one_observation() {
+    let mut all = seen(&[("pod a", "eth0")]);
+    let mut more = seen(&[("node n1", "veth1")]);
+    more.rules = vec![met("node n1", "policy", 7, "drop")];
+    more.blind = vec![Blind { place: "node n2".into(), why: "not supported".into() }];
+    all.extend(more.clone());
+    assert_eq!(all.sights, [sight("pod a", "eth0"), sight("node n1", "veth1")]);
+    assert_eq!((all.rules, all.blind), (more.rules, more.blind));
+}
+
+#[test]
+fn a_connection_begins_in_a_node_or_in_a_pod() {
+    use crate::trace::live::sender;
+    use crate::trace::walk::Start;
+    let ip = "10.244.1.2".parse().unwrap();
+    assert_eq!(sender(&Start::Node), Some(None));
+    assert_eq!(sender(&Start::Sandbox { ip }), Some(Some(ip)));
+    assert_eq!(sender(&Start::Link { next_hop: ip }), None);
+    assert_eq!(sender(&Start::Outside), None);
+}
