@@ -109,6 +109,16 @@ fn no_external_address_takes_the_platforms_place() {
         Udp 10.100.1.3:10250 -> Reject
     "]]
     .assert_eq(&plan(10250, "UDP"));
+    // Only the service `kubernetes` of namespace `default` is the API's.
+    for (namespace, of) in [("default", "web"), ("data", "kubernetes")] {
+        let mut other = api.clone();
+        other["metadata"]["namespace"] = namespace.into();
+        other["metadata"]["labels"]["kubernetes.io/service-name"] = of.into();
+        let ports = json!([{"name": "p", "port": 6443}]);
+        let service = service(json!({"externalIPs": ["10.100.1.2"], "ports": ports}));
+        let plan = state(service, &[other]).plan(&ObjectKey::new("default", "web"), &node());
+        assert!(text(&plan).contains("Tcp 10.100.1.2:6443"), "{namespace}/{of}");
+    }
 }
 
 #[track_caller]
@@ -131,6 +141,32 @@ fn ready_endpoints_of_all_slices_count_once() {
         Tcp 10.96.0.5:80 -> 10.244.1.2:8080 10.244.2.3:8080
     "#]],
     );
+}
+
+#[test]
+fn a_port_leads_to_the_one_of_its_name_and_protocol() {
+    let ports = |protocol: &str, name: &str| json!([{"name": name, "port": 80, "protocol": protocol}, {"name": "none", "port": 0}]);
+    let mut slice = slice("a", "web", &["10.244.1.2 here"]);
+    slice["ports"] = json!([
+        {"name": "p", "port": 8080, "protocol": "TCP"},
+        {"name": "p", "port": 8081, "protocol": "UDP"},
+        {"name": "q", "port": 8082, "protocol": "TCP"},
+        {"name": "q", "port": 8083, "protocol": "SCTP"},
+        {"name": "q", "port": 0, "protocol": "SCTP"},
+    ]);
+    for (protocol, name, expected) in [
+        ("TCP", "p", "Tcp 10.96.0.5:80 -> 10.244.1.2:8080\n"),
+        ("UDP", "p", "Udp 10.96.0.5:80 -> 10.244.1.2:8081\n"),
+        ("TCP", "q", "Tcp 10.96.0.5:80 -> 10.244.1.2:8082\n"),
+        ("SCTP", "q", "Sctp 10.96.0.5:80 -> 10.244.1.2:8083\n"),
+        ("UDP", "q", "Udp 10.96.0.5:80 -> Reject\n"),
+        ("ICMP", "q", ""),
+    ] {
+        let state = state(service(json!({"ports": ports(protocol, name)})), std::slice::from_ref(&slice));
+        let web = ObjectKey::new("default", "web");
+        assert_eq!(state.services().collect::<Vec<_>>(), [&web]);
+        assert_eq!(text(&state.plan(&web, &node())), expected, "{protocol} {name}");
+    }
 }
 
 #[test]

@@ -411,3 +411,15 @@ fn rules_look_up_what_the_pods_that_they_mean_are_elements_of() {
         assert!(is_there, "{}", policy.key);
     }
 }
+
+#[test]
+fn a_table_is_empty_until_there_is_a_policy() {
+    let (mut world, mut table, mut step) = (World::default(), Table::default(), Step::default());
+    world.apply(&Change::Namespace("a", Some(json!({}))), &mut table, &mut step);
+    assert!(table.is_empty());
+    world.apply(&Change::Policy("a", 0, Some(json!({"podSelector": {}}))), &mut table, &mut step);
+    assert!(!table.is_empty());
+    world.apply(&Change::Policy("a", 0, None), &mut table, &mut step);
+    assert!(table.is_empty());
+    assert_eq!(Direction::BOTH.map(Direction::name), ["ingress", "egress"]);
+}
