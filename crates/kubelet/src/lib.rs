@@ -62,7 +62,7 @@ use skiff_network::Network;
 use skiff_runtime::{Event, Runtime};
 use tokio::net::TcpListener;
 use tokio::sync::broadcast::error::RecvError;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -172,6 +172,7 @@ pub async fn run(
         users,
         bells,
         samples: parking_lot::Mutex::default(),
+        commands_left: Arc::new(Semaphore::new(agent::COMMANDS_LEFT_MAX)),
         memory: Arc::default(),
     });
 

@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use skiff_client::{Cache, Client};
 use skiff_network::Network;
 use skiff_runtime::{Runtime, SandboxId};
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 
 use crate::agent::Samples;
 use crate::capacity::Capacity;
@@ -43,6 +43,8 @@ pub(crate) struct Context {
     pub(crate) bells: Arc<Bells>,
     /// For `/stats/summary`.
     pub(crate) samples: Mutex<Samples>,
+    /// Places for commands whose clients have gone.
+    pub(crate) commands_left: Arc<Semaphore>,
     /// For explanations.
     pub(crate) memory: Arc<Memory>,
 }

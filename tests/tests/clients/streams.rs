@@ -54,6 +54,29 @@ fn exec_passes_codes_and_streams() {
 }
 
 #[test]
+fn a_command_whose_kubectl_is_killed_comes_to_its_end() {
+    let namespace = one_pod("s-killed");
+    for which in BOTH {
+        let script = format!(
+            "mkfifo /go-{which}; echo started; cat; echo gone > /gone-{which}; \
+             head -c 1000000 /dev/zero && read line < /go-{which} && echo $line > /ended-{which}"
+        );
+        let mut command = namespace.cluster.command(which);
+        command.args(["-n", "s-killed", "exec", "-i", "p", "--", "sh", "-c", &script]);
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("kubectl starts");
+        let mut line = String::new();
+        let mut out = BufReader::new(child.stdout.take().expect("it is piped"));
+        out.read_line(&mut line).expect("kubectl writes");
+        assert_eq!(line, "started\n");
+        drop(Background(child));
+        let has = |file: &str| namespace.exec("p", &["cat", &format!("/{file}-{which}")]).code == 0;
+        wait_until("the command hears that its input has ended", || has("gone"));
+        namespace.exec("p", &["sh", "-c", &format!("echo on > /go-{which}")]).ok();
+        wait_until("it goes on to its end", || has("ended"));
+    }
+}
+
+#[test]
 fn no_output_of_a_short_command_is_lost() {
     let namespace = Cluster::shared().namespace("s-short");
     let short = |name: &str, script: &str, input: &str| {

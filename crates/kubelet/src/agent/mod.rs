@@ -3,6 +3,7 @@
 //! Who may call is [`door`]'s to say.
 
 mod door;
+mod exec;
 mod log_stream;
 mod platform;
 mod replay;
@@ -36,6 +37,7 @@ use tracing::debug;
 
 use self::door::{Door, Peer};
 use self::seated::Seated;
+pub(crate) use self::exec::LEFT_MAX as COMMANDS_LEFT_MAX;
 pub(crate) use self::stats::Samples;
 use crate::labels;
 use crate::node_context::Context;
@@ -174,7 +176,7 @@ impl Server {
         match (request.method(), parts.as_slice()) {
             (_, ["exec", namespace, pod, container]) => {
                 let id = self.running(namespace, pod, container).await?.id;
-                streams::exec(&self.context, id, &query, request)
+                exec::exec(&self.context, id, &query, request)
             }
             (_, ["attach", namespace, pod, container]) => {
                 let newest = self.history(namespace, pod, container).await?.into_iter().next();

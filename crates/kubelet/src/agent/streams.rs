@@ -1,4 +1,4 @@
-//! Exec, attach and port-forward: the runtime's streams joined to the caller's.
+//! Attach and port-forward, and what exec has in common with them: the runtime's streams joined to the caller's.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use skiff_client::BoxError;
-use skiff_runtime::{Container, ContainerId, ExecConfig, Process, SandboxId};
+use skiff_runtime::{Container, Process, SandboxId};
 use skiff_streams::{Forward, Outcome, Session, UpgradeError, Wants, command, forward};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tracing::debug;
@@ -18,7 +18,7 @@ use crate::node_context::Context;
 use crate::observed::is_over;
 
 /// What the caller's query asks for; both the agent's and the API's own names are taken.
-fn wants(query: &Query) -> Wants {
+pub(super) fn wants(query: &Query) -> Wants {
     Wants {
         stdin: query.is("input") || query.is("stdin"),
         stdout: query.is("output") || query.is("stdout"),
@@ -35,36 +35,6 @@ fn switching(response: Response<()>) -> Answer {
     Ok(response.map(|()| {
         http_body_util::Empty::new().map_err(|never| -> BoxError { match never {} }).boxed_unsync()
     }))
-}
-
-pub(super) fn exec(
-    context: &Arc<Context>,
-    id: ContainerId,
-    query: &Query,
-    request: Request<Incoming>,
-) -> Answer {
-    let wants = wants(query);
-    let command = query.all("command").to_vec();
-    if command.is_empty() {
-        return Err(Refusal(StatusCode::BAD_REQUEST, "you must specify at least one command".into()));
-    }
-    let config = ExecConfig {
-        command,
-        stdin: wants.stdin,
-        stdout: wants.stdout,
-        stderr: wants.has_stderr(),
-        tty: wants.tty,
-    };
-    let runtime = context.runtime.clone();
-    serve_command(request, wants, move |session| async move {
-        match runtime.exec(&id, config).await {
-            Ok(process) => join(session, process, of_command).await,
-            Err(error) => {
-                let message = format!("error executing command in container: {}", chain(&error));
-                session.exit.send(&Outcome::Failed(message)).await;
-            }
-        }
-    })
 }
 
 /// As [`attach`], for a container of one user that has ended.
@@ -99,7 +69,7 @@ pub(super) fn attach(
     })
 }
 
-fn serve_command<R, F>(mut request: Request<Incoming>, wants: Wants, run: R) -> Answer
+pub(super) fn serve_command<R, F>(mut request: Request<Incoming>, wants: Wants, run: R) -> Answer
 where
     R: FnOnce(Session) -> F + Send + 'static,
     F: Future<Output = ()> + Send + 'static,
@@ -121,15 +91,8 @@ where
     switching(response)
 }
 
-fn of_command(code: i32) -> Outcome {
-    match code {
-        0 => Outcome::Success,
-        code => Outcome::ExitCode(code),
-    }
-}
-
 /// Joins a session to a process until the process has ended and its output is told.
-async fn join(session: Session, process: Process, outcome: impl FnOnce(i32) -> Outcome) {
+pub(super) async fn join(session: Session, process: Process, outcome: impl FnOnce(i32) -> Outcome) {
     let Session { stdin, stdout, stderr, resize, exit } = session;
     let Process { stdin: to, stdout: out, stderr: err, resize: sizes, exit: code } = process;
     let input = async {
@@ -170,7 +133,10 @@ async fn copy(
     to: Option<Box<dyn AsyncWrite + Send + Unpin>>,
 ) {
     if let (Some(mut from), Some(mut to)) = (from, to) {
-        let _ = tokio::io::copy(&mut from, &mut to).await;
+        if tokio::io::copy(&mut from, &mut to).await.is_err() {
+            // The reader has gone: the writer is neither held up nor killed for that.
+            let _ = tokio::io::copy(&mut from, &mut tokio::io::sink()).await;
+        }
         let _ = to.shutdown().await;
     }
 }
