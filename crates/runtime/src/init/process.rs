@@ -299,7 +299,10 @@ mod tests {
             format!("{} {}", failure.code, failure.message)
         };
         assert_eq!(fail("nope"), "127 exec: \"nope\": executable file not found in $PATH");
-        assert_eq!(fail("/nope"), "127 exec: \"/nope\": stat /nope: no such file or directory");
+        assert_eq!(
+            fail("/proc/nope"),
+            "127 exec: \"/proc/nope\": stat /proc/nope: no such file or directory"
+        );
         assert_eq!(fail("/etc"), "126 exec: \"/etc\": is a directory");
         assert_eq!(fail("/etc/passwd"), "126 exec: \"/etc/passwd\": permission denied");
     }
