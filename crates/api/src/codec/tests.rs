@@ -261,6 +261,9 @@ fn yaml_that_is_too_deep_is_refused_before_it_is_read() {
         format!("x: {}", "{a: ".repeat(500_000)),
         format!("x:\n{}a", "- ".repeat(1_000_000)),
         format!("{}a", "? ".repeat(1_000_000)),
+        // Not as deep, but many tokens down there.
+        format!("x: {}{}{}", "[".repeat(9_000), "1,".repeat(200_000), "]".repeat(9_000)),
+        format!("x: {}{}{}", "[".repeat(300), "1,".repeat(200_000), "]".repeat(300)),
     ];
     for text in deep {
         let error = decode(text.as_bytes(), Media::Yaml, &Gvk::new("", "v1", "Pod"), FieldValidation::Warn);
@@ -269,7 +272,7 @@ fn yaml_that_is_too_deep_is_refused_before_it_is_read() {
     // Brackets of a text are none of the document's, and a rule of dashes is no list.
     let text = format!(
         "kind: ConfigMap\napiVersion: v1\ndata:\n  a: |\n    {}\n    {}\n",
-        "[".repeat(5_000),
+        "[".repeat(2_000),
         "- ".repeat(50)
     );
     let read =

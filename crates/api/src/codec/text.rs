@@ -95,18 +95,24 @@ pub(crate) fn yaml(text: &[u8]) -> Result<Node, String> {
 const BRACKETS_MAX: usize = 10_000;
 /// Collections that may begin on one line, one in the other.
 const BEGUN_MAX: usize = 100;
+/// Steps of the scanner that any document may take, and those that each of its bytes adds: some 50 ms.
+const STEPS: usize = 4_000_000;
+const STEPS_A_BYTE: usize = 16;
 
-/// Whether reading would take long just to find out that the nesting is refused: the scanner's time grows
-/// with the square of the depth. Strings are not told apart, so the bounds are far beyond [`DEPTH_MAX`].
+/// Whether reading would take long just to find out that the nesting is refused: the scanner goes through
+/// all open brackets at each token. Strings are not told apart, so the bounds are far beyond [`DEPTH_MAX`].
 fn is_too_deep(text: &str) -> bool {
-    let mut open = 0_usize;
+    let most = text.len().saturating_mul(STEPS_A_BYTE).saturating_add(STEPS);
+    let (mut open, mut steps) = (0_usize, 0_usize);
     let brackets = text.bytes().any(|byte| {
         match byte {
             b'[' | b'{' => open += 1,
             b']' | b'}' => open = open.saturating_sub(1),
             _ => {}
         }
-        open > BRACKETS_MAX
+        // No token begins or ends without one of these.
+        steps += if byte.is_ascii_punctuation() || byte == b'\n' { open } else { 0 };
+        open > BRACKETS_MAX || steps > most
     });
     let begins = |word: &&str| matches!(*word, "-" | "?" | ":");
     brackets || text.lines().any(|line| line.split_ascii_whitespace().take_while(begins).count() > BEGUN_MAX)

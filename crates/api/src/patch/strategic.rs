@@ -12,6 +12,8 @@
 //! Where the patch is silent about order, elements it names go before those only the server has, unless
 //! the old list had such an element in front; that is upstream's documented ordering.
 
+use std::collections::{HashMap, HashSet};
+
 use serde_json::{Map, Value};
 
 use super::Error;
@@ -99,8 +101,8 @@ fn retain_keys(old: &mut Object, patch: &mut Object) -> Result<(), Error> {
     let Some(directive) = patch.remove(RETAIN_KEYS) else { return Ok(()) };
     let bad = || Error::BadRequest("invalid patch format of retainKeys directive".into());
     let Value::Array(keys) = directive else { return Err(bad()) };
-    let keep: Vec<&str> = keys.iter().filter_map(Value::as_str).collect();
-    let listed = |key: &String| keep.contains(&key.as_str());
+    let keep: HashSet<&str> = keys.iter().filter_map(Value::as_str).collect();
+    let listed = |key: &String| keep.contains(key.as_str());
     if patch.iter().any(|(key, value)| !value.is_null() && !key.starts_with('$') && !listed(key)) {
         return Err(bad());
     }
@@ -173,28 +175,32 @@ fn in_order(items: &[Value], order: &[Value], key: &str) -> Result<(), Error> {
 
 fn merge_list(old: Vec<Value>, new: Vec<Value>, merge: Merge) -> Result<Vec<Value>, Error> {
     if merge.key.is_empty() {
-        let mut merged: Vec<Value> = Vec::new();
-        for item in old.iter().chain(&new) {
-            if !merged.contains(item) {
-                merged.push(item.clone());
-            }
-        }
+        let mut seen = HashSet::new();
+        let merged = old.iter().chain(&new).filter(|item| seen.insert(*item)).cloned().collect();
         return Ok(arrange(merged, &new, &old, ""));
     }
     let before = old.clone();
     let (mut merged, new) = special_elements(old, new, merge.key)?;
     let order = new.clone();
+    let mut places: HashMap<Value, usize> = HashMap::new();
+    for (place, key) in
+        merged.iter().enumerate().filter_map(|(place, item)| Some((place, item.get(merge.key)?)))
+    {
+        places.entry(key.clone()).or_insert(place);
+    }
     for item in new {
         let Value::Object(patch) = item else {
             return Err(Error::Unprocessable("invalid JSON document".into()));
         };
-        if !patch.contains_key(merge.key) {
+        let Some(key) = patch.get(merge.key) else {
             return Err(no_key(&Value::Object(patch), merge.key));
-        }
-        let found = merged.iter_mut().find(|old| old.get(merge.key) == patch.get(merge.key));
-        match found {
+        };
+        match places.get(key).and_then(|place| merged.get_mut(*place)) {
             Some(Value::Object(old)) => *old = merge_object(std::mem::take(old), patch, merge.item)?,
-            _ => merged.push(without_directives(Value::Object(patch))),
+            _ => {
+                places.insert(key.clone(), merged.len());
+                merged.push(without_directives(Value::Object(patch)));
+            }
         }
     }
     Ok(arrange(merged, &order, &before, merge.key))
@@ -208,6 +214,7 @@ fn special_elements(
 ) -> Result<(Vec<Value>, Vec<Value>), Error> {
     let mut rest = Vec::new();
     let mut replace = false;
+    let mut unwanted = HashSet::new();
     for item in new {
         let Some(directive) = item.get(PATCH) else {
             rest.push(item);
@@ -215,8 +222,7 @@ fn special_elements(
         };
         match directive.as_str() {
             Some("delete") => {
-                let wanted = item.get(key).ok_or_else(|| no_key(&item, key))?;
-                old.retain(|o| o.get(key) != Some(wanted));
+                unwanted.insert(item.get(key).ok_or_else(|| no_key(&item, key))?.clone());
             }
             Some("replace") => replace = true,
             Some("merge") => {
@@ -234,6 +240,7 @@ fn special_elements(
     if replace {
         old.clear();
     }
+    old.retain(|item| item.get(key).is_none_or(|key| !unwanted.contains(key)));
     Ok((old, rest))
 }
 
@@ -241,20 +248,44 @@ fn delete_scalars(old: &mut Object, name: &str, unwanted: Value) -> Result<(), E
     let Value::Array(unwanted) = unwanted else {
         return Err(Error::BadRequest("invalid patch format of primitive list".into()));
     };
+    let unwanted: HashSet<Value> = unwanted.into_iter().collect();
     if let Some(Value::Array(items)) = old.get_mut(name) {
         items.retain(|item| !unwanted.contains(item));
     }
     Ok(())
 }
 
+/// Where each element of a list stands first, by what tells it from others: its key, or a scalar's value.
+fn places<'a>(list: &'a [Value], key: &str) -> HashMap<&'a Value, usize> {
+    let mut places = HashMap::new();
+    for (place, item) in list.iter().enumerate() {
+        if let Some(identity) = identity(item, key) {
+            places.entry(identity).or_insert(place);
+        }
+    }
+    places
+}
+
+fn identity<'a>(item: &'a Value, key: &str) -> Option<&'a Value> {
+    if key.is_empty() { Some(item) } else { item.get(key) }
+}
+
 /// Puts a merged list in order: elements of the patch as `order` has them, the others as in `before`,
 /// and of one each the server's own first only if it stood in front before.
 fn arrange(merged: Vec<Value>, order: &[Value], before: &[Value], key: &str) -> Vec<Value> {
-    let place = |list: &[Value], item: &Value| list.iter().position(|o| same(o, item, key));
-    let (mut ours, mut servers): (Vec<Value>, Vec<Value>) =
-        merged.into_iter().partition(|item| place(order, item).is_some());
-    ours.sort_by_key(|item| place(order, item));
-    servers.sort_by_key(|item| place(before, item).unwrap_or(usize::MAX));
+    let (ordered, stood) = (places(order, key), places(before, key));
+    let place = |places: &HashMap<&Value, usize>, item: &Value| places.get(identity(item, key)?).copied();
+    let mut ours = Vec::new();
+    let mut servers = Vec::new();
+    for item in merged {
+        let before = place(&stood, &item);
+        match place(&ordered, &item) {
+            Some(place) => ours.push((place, before, item)),
+            None => servers.push((before, item)),
+        }
+    }
+    ours.sort_by_key(|(place, ..)| *place);
+    servers.sort_by_key(|(before, _)| before.unwrap_or(usize::MAX));
     let mut out = Vec::with_capacity(ours.len() + servers.len());
     let (mut ours, mut servers) = (ours.into_iter().peekable(), servers.into_iter().peekable());
     loop {
@@ -262,18 +293,20 @@ fn arrange(merged: Vec<Value>, order: &[Value], before: &[Value], key: &str) -> 
             (None, None) => return out,
             (Some(_), None) => true,
             (None, Some(_)) => false,
-            (Some(s), Some(o)) => match (place(before, s), place(before, o)) {
-                (Some(s), Some(o)) => s < o,
-                _ => false,
-            },
+            (Some((server, _)), Some((_, own, _))) => matches!((server, own), (Some(s), Some(o)) if s < o),
         };
-        out.extend(if server_first { servers.next() } else { ours.next() });
+        let next = if server_first {
+            servers.next().map(|(_, item)| item)
+        } else {
+            ours.next().map(|(_, _, item)| item)
+        };
+        out.extend(next);
     }
 }
 
 /// Two elements are the same: by key, or by value in lists of scalars.
 fn same(a: &Value, b: &Value, key: &str) -> bool {
-    if key.is_empty() { a == b } else { a.get(key).is_some() && a.get(key) == b.get(key) }
+    identity(a, key).is_some_and(|identity_of_a| Some(identity_of_a) == identity(b, key))
 }
 
 /// A part of a patch for which there is nothing to merge with: what it says, less directives and nulls.

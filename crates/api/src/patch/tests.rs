@@ -350,3 +350,28 @@ fn strip_nulls(value: &mut Value) {
         _ => {}
     }
 }
+
+/// As many as a body can hold: were each looked for among all the others, none of these would end.
+#[test]
+fn long_lists_are_merged_in_a_time_that_grows_with_their_length() {
+    const COUNT: usize = 100_000;
+    let names = |from: usize| -> Vec<String> { (from..from + COUNT).map(|n| n.to_string()).collect() };
+    let keyed = |from: usize| -> Vec<Value> { names(from).iter().map(|n| json!({"name": n})).collect() };
+    let deleted: Vec<Value> =
+        keyed(0).iter().map(|n| json!({"name": n["name"], "$patch": "delete"})).collect();
+    let ty = schema::kind("", "v1", "Pod").unwrap();
+    let merged = |current: Value, patch: Value| strategic(&current, &patch, ty).unwrap();
+
+    let scalars = |of: Vec<String>| json!({"metadata": {"finalizers": of}});
+    let both = merged(scalars(names(0)), scalars(names(COUNT / 2)));
+    assert_eq!(both["metadata"]["finalizers"].as_array().unwrap().len(), COUNT * 3 / 2);
+    let none = json!({"metadata": {"$deleteFromPrimitiveList/finalizers": names(0)}});
+    assert_eq!(merged(scalars(names(0)), none), scalars(vec![]));
+
+    let containers = |of: Vec<Value>| json!({"spec": {"containers": of}});
+    let both = merged(containers(keyed(0)), containers(keyed(COUNT / 2)));
+    assert_eq!(both["spec"]["containers"].as_array().unwrap().len(), COUNT * 3 / 2);
+    assert_eq!(merged(containers(keyed(0)), containers(deleted)), containers(vec![]));
+    let ordered = json!({"spec": {"containers": keyed(0), "$setElementOrder/containers": keyed(0)}});
+    assert_eq!(merged(containers(keyed(0)), ordered), containers(keyed(0)));
+}
