@@ -15,6 +15,7 @@ use k8s_openapi::api::authorization::v1::{ResourceAttributes, SubjectAccessRevie
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use parking_lot::Mutex;
 use skiff_client::Client;
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
@@ -26,6 +27,11 @@ const BELIEVED: Duration = Duration::from_secs(10);
 /// The API server's own group. No request for a certificate is granted that names it, so that who bears the
 /// API server's name alone is not the API server.
 const MASTERS: &str = "system:masters";
+/// Questions of a kind at once; more wait. Anybody can make this node ask, by tokens of their own invention, and
+/// what it asks counts as the node's own requests, which are not to be refused because of them.
+const REVIEWS_MAX: usize = 8;
+/// How often it is said aloud that nobody can be asked.
+const COMPLAINTS: Duration = Duration::from_secs(10);
 /// More than this many callers are asked about anew, which bounds the memory that callers can take.
 const REMEMBERED_MAX: usize = 1_024;
 
@@ -150,11 +156,23 @@ pub(super) struct Door {
     node: String,
     callers: Remembered<String, Option<Caller>>,
     verdicts: Remembered<(Caller, Act), bool>,
+    /// Apart, so that who shows a certificate doesn't wait for what others' tokens come to.
+    asks_who: Semaphore,
+    asks_whether: Semaphore,
+    complained: Mutex<Option<Instant>>,
 }
 
 impl Door {
     pub(super) fn new(client: Client, node: String) -> Self {
-        Self { client, node, callers: Remembered::new(), verdicts: Remembered::new() }
+        Self {
+            client,
+            node,
+            callers: Remembered::new(),
+            verdicts: Remembered::new(),
+            asks_who: Semaphore::new(REVIEWS_MAX),
+            asks_whether: Semaphore::new(REVIEWS_MAX),
+            complained: Mutex::default(),
+        }
     }
 
     /// Lets the request pass or says why not, in upstream's words.
@@ -189,7 +207,7 @@ impl Door {
             Ok(true) => Ok(()),
             Ok(false) => Err(Refusal(StatusCode::FORBIDDEN, describe("Forbidden"))),
             Err(error) => {
-                warn!(user = caller.name, error, "cannot ask whether a caller of this node is allowed");
+                self.complain(&error, "cannot ask whether a caller of this node is allowed");
                 Err(Refusal(StatusCode::INTERNAL_SERVER_ERROR, describe("Authorization error")))
             }
         }
@@ -199,6 +217,7 @@ impl Door {
         if let Some(known) = self.callers.get(&token.to_owned()) {
             return known;
         }
+        let _turn = self.asks_who.acquire().await.ok()?;
         let review = TokenReview {
             metadata: ObjectMeta::default(),
             spec: TokenReviewSpec { token: token.to_owned(), audiences: None },
@@ -207,7 +226,7 @@ impl Door {
         let status = match self.client.create(&review).await {
             Ok(answer) => answer.status.clone().unwrap_or_default(),
             Err(error) => {
-                warn!(error = %chain(&error), "cannot ask whose a token is");
+                self.complain(&chain(&error), "cannot ask whose a token is");
                 return None;
             }
         };
@@ -225,6 +244,7 @@ impl Door {
         if let Some(known) = self.verdicts.get(&key) {
             return Ok(known);
         }
+        let _turn = self.asks_whether.acquire().await.map_err(|error| chain(&error))?;
         let mut allowed = false;
         for subresource in act.subresources {
             let review = self.question(caller, act.verb, subresource);
@@ -236,6 +256,16 @@ impl Door {
         }
         self.verdicts.put(key, allowed);
         Ok(allowed)
+    }
+
+    /// Says it now and then: whoever connects can make it happen as often as they like.
+    fn complain(&self, error: &str, what: &str) {
+        let mut complained = self.complained.lock();
+        if complained.is_some_and(|at| at.elapsed() < COMPLAINTS) {
+            return debug!(error, "{what}");
+        }
+        *complained = Some(Instant::now());
+        warn!(error, "{what}");
     }
 
     fn question(&self, caller: &Caller, verb: &str, subresource: &str) -> SubjectAccessReview {
@@ -270,7 +300,49 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use futures_util::FutureExt;
+    use futures_util::future::join_all;
+    use http::{Request, Response};
+    use skiff_client::{Body, Transport};
+
     use super::*;
+
+    /// An API server that takes its time, for ever.
+    struct Silent(Arc<AtomicUsize>);
+
+    #[async_trait::async_trait]
+    impl Transport for Silent {
+        async fn send(&self, _: Request<Body>) -> Result<Response<Body>, skiff_client::Error> {
+            self.0.fetch_add(1, Ordering::Relaxed);
+            std::future::pending().await
+        }
+    }
+
+    #[tokio::test]
+    async fn invented_tokens_take_a_few_of_the_nodes_own_requests_and_hold_up_nobody_else() {
+        let asked = Arc::new(AtomicUsize::new(0));
+        let door = Door::new(Client::new(Silent(asked.clone())), "node".into());
+        let headers: Vec<HeaderMap> = (0..500)
+            .map(|each| {
+                let value = format!("Bearer invented{each}").parse().expect("a header");
+                HeaderMap::from_iter([(AUTHORIZATION, value)])
+            })
+            .collect();
+        let strangers =
+            headers.iter().map(|headers| door.admit(&Peer::Unknown, headers, &Method::GET, "/pods"));
+        let mut strangers = std::pin::pin!(join_all(strangers));
+        assert!((&mut strangers).now_or_never().is_none());
+        assert_eq!(asked.load(Ordering::Relaxed), REVIEWS_MAX);
+        let none = HeaderMap::new();
+        let api = door.admit(&Peer::ApiServer, &none, &Method::GET, "/containerLogs/n/p/c");
+        assert!(matches!(api.now_or_never(), Some(Ok(()))), "it is asked about nothing");
+        let peer = Peer::Certificate { name: "admin".into(), groups: Vec::new() };
+        assert!(door.admit(&peer, &none, &Method::GET, "/pods").now_or_never().is_none());
+        assert_eq!(asked.load(Ordering::Relaxed), REVIEWS_MAX + 1, "its question is on its way");
+    }
 
     #[test]
     fn paths_are_acts_on_the_node() {
