@@ -1,5 +1,6 @@
 //! Hostile pods beside a victim, on one node.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 
@@ -294,15 +295,20 @@ impl Hostile {
         said
     }
 
-    /// The statuses of all containers, once each has ended or was refused.
+    /// The statuses of all containers, each as of when it had ended or was refused: one that is refused is
+    /// tried again, while another is still at its first attempt.
     fn run(&self, name: &str, containers: Vec<Value>, more: Value) -> Vec<Value> {
         let count = containers.len();
         let manifest = pod(name, &self.node, self.setting, containers, more);
         self.namespace.apply(&manifest.to_string()).ok();
+        let mut ended: BTreeMap<String, Value> = BTreeMap::new();
         wait_for(&format!("the containers of {name} have ended"), || {
-            let statuses = self.namespace.pod(name)["status"]["containerStatuses"].as_array()?.clone();
-            (statuses.len() == count && statuses.iter().all(|status| end(status).is_some()))
-                .then_some(statuses)
+            for status in self.namespace.pod(name)["status"]["containerStatuses"].as_array()? {
+                if end(status).is_some() {
+                    ended.insert(status["name"].as_str()?.to_owned(), status.clone());
+                }
+            }
+            (ended.len() == count).then(|| ended.values().cloned().collect())
         })
     }
 

@@ -55,19 +55,13 @@ pub(super) async fn answer(
         Some(lines) if !files.is_empty() => logs::tail_start(&files, lines).map_err(internal)?,
         _ => (0, 0),
     };
-    let mut reader = Reader {
+    let old = files.into_iter().skip(index).filter(|file| *file != path).rev().collect();
+    let reader = Reader {
         context: context.clone(),
         id: chosen.id.clone(),
-        follow: query.is("follow"),
-        old: files.into_iter().skip(index).filter(|file| *file != path).collect(),
-        path,
-        file: None,
-        offset,
-        filter: Filter::new(options),
-        is_last: false,
+        files: Files::new(old, path, offset, Filter::new(options), query.is("follow")),
         over: false,
     };
-    reader.old.reverse();
     let frames = stream::unfold(reader, |mut reader| async move {
         let chunk = reader.next().await.transpose()?;
         Some((chunk.map(|bytes| Frame::data(Bytes::from(bytes))).map_err(BoxError::from), reader))
@@ -125,10 +119,17 @@ fn options(query: &Query) -> Result<Options, String> {
     })
 }
 
-/// Reads the rotated files, then the written one, then what is added to it.
+/// Reads a log's files, and asks whether the container runs when there is nothing more to read.
 struct Reader {
     context: Arc<Context>,
     id: ContainerId,
+    files: Files,
+    /// The container has ended: one more read to the end is all.
+    over: bool,
+}
+
+/// The rotated files, then the written one, then what is added to it.
+struct Files {
     follow: bool,
     /// The oldest last.
     old: Vec<PathBuf>,
@@ -138,29 +139,70 @@ struct Reader {
     filter: Filter,
     /// The open file is the one that is written.
     is_last: bool,
-    /// The container has ended: one more read to the end is all.
-    over: bool,
+    /// Bytes of the written file that are still to be read, where what is added later is not asked for: who
+    /// writes faster than this reads would be read for ever.
+    rest: Option<u64>,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Read {
+    Bytes(Vec<u8>),
+    /// Nothing more for now.
+    Nothing,
+    End,
 }
 
 impl Reader {
     /// The next bytes; none at the end.
     async fn next(&mut self) -> std::io::Result<Option<Vec<u8>>> {
         loop {
+            match self.files.next().await? {
+                Read::Bytes(bytes) => return Ok(Some(bytes)),
+                Read::End => return Ok(None),
+                Read::Nothing if self.over => return Ok(None),
+                Read::Nothing => {}
+            }
+            self.over = !self.runs().await;
+            if !self.over {
+                tokio::time::sleep(FOLLOW_EVERY).await;
+            }
+        }
+    }
+
+    async fn runs(&self) -> bool {
+        let containers = self.context.runtime.list_containers().await.unwrap_or_default();
+        containers.iter().any(|container| {
+            container.id == self.id
+                && container.state == ContainerState::Running
+                && !labels::uid(&container.labels).is_empty()
+        })
+    }
+}
+
+impl Files {
+    fn new(old: Vec<PathBuf>, path: PathBuf, offset: u64, filter: Filter, follow: bool) -> Self {
+        Self { follow, old, path, file: None, offset, filter, is_last: false, rest: None }
+    }
+
+    async fn next(&mut self) -> std::io::Result<Read> {
+        loop {
             if self.filter.is_full() {
-                return Ok(None);
+                return Ok(Read::End);
             }
             let Some(file) = &mut self.file else {
                 if !self.open().await? {
-                    return Ok(None);
+                    return Ok(Read::End);
                 }
                 continue;
             };
-            let mut chunk = vec![0; CHUNK];
+            let size = self.rest.map_or(CHUNK, |rest| usize::try_from(rest).unwrap_or(CHUNK).min(CHUNK));
+            let mut chunk = vec![0; size];
             let read = file.read(&mut chunk).await?;
+            self.rest = self.rest.map(|rest| rest.saturating_sub(read as u64));
             if read > 0 {
                 let out = self.filter.feed(&chunk[..read]);
                 if !out.is_empty() {
-                    return Ok(Some(out));
+                    return Ok(Read::Bytes(out));
                 }
                 continue;
             }
@@ -168,17 +210,14 @@ impl Reader {
                 self.file = None;
                 continue;
             }
+            if !self.follow {
+                return Ok(Read::End);
+            }
             if self.rotated().await? {
                 self.file = None;
                 continue;
             }
-            if !self.follow || self.over {
-                return Ok(None);
-            }
-            self.over = !self.runs().await;
-            if !self.over {
-                tokio::time::sleep(FOLLOW_EVERY).await;
-            }
+            return Ok(Read::Nothing);
         }
     }
 
@@ -190,7 +229,11 @@ impl Reader {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound && self.is_last => return Ok(false),
             Err(error) => return Err(error),
         };
-        file.seek(SeekFrom::Start(std::mem::take(&mut self.offset))).await?;
+        let offset = std::mem::take(&mut self.offset);
+        file.seek(SeekFrom::Start(offset)).await?;
+        if self.is_last && !self.follow {
+            self.rest = Some(file.metadata().await?.len().saturating_sub(offset));
+        }
         self.file = Some(file);
         Ok(true)
     }
@@ -201,15 +244,6 @@ impl Reader {
         let Some(file) = &self.file else { return Ok(false) };
         let own = file.metadata().await?.ino();
         Ok(tokio::fs::symlink_metadata(&self.path).await.is_ok_and(|named| named.ino() != own))
-    }
-
-    async fn runs(&self) -> bool {
-        let containers = self.context.runtime.list_containers().await.unwrap_or_default();
-        containers.iter().any(|container| {
-            container.id == self.id
-                && container.state == ContainerState::Running
-                && !labels::uid(&container.labels).is_empty()
-        })
     }
 }
 
@@ -232,5 +266,67 @@ mod tests {
         check(&["c:0:0:1"], false, None);
         check(&["c:0:run"], false, None);
         check(&[], true, None);
+    }
+
+    /// A container's log in a directory of its own, which goes with it.
+    struct Log(PathBuf);
+
+    impl Log {
+        fn new(name: &str) -> Self {
+            let dir = std::env::temp_dir().join(format!("skiff-log-{name}-{}", std::process::id()));
+            std::fs::create_dir_all(&dir).expect("a directory");
+            Self(dir)
+        }
+
+        fn path(&self) -> PathBuf {
+            self.0.join("0.log")
+        }
+
+        fn write(&self, lines: usize) {
+            use std::io::Write;
+            let file = std::fs::OpenOptions::new().create(true).append(true).open(self.path());
+            let text = "2026-01-01T00:00:00.000000000Z stdout F twelve bytes\n".repeat(lines);
+            file.and_then(|mut file| file.write_all(text.as_bytes())).expect("it is written");
+        }
+
+        fn files(&self, follow: bool) -> Files {
+            let options = options(&Query::parse("")).expect("none");
+            Files::new(Vec::new(), self.path(), 0, Filter::new(options), follow)
+        }
+    }
+
+    impl Drop for Log {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_dir_all(&self.0);
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_written_meanwhile_is_read_by_those_who_follow_alone() {
+        for rotates in [false, true] {
+            let log = Log::new(if rotates { "rotates" } else { "grows" });
+            log.write(5_000);
+            let mut files = log.files(false);
+            let mut lines = 0;
+            while let Read::Bytes(bytes) = files.next().await.expect("it can be read") {
+                lines += bytes.iter().filter(|byte| **byte == b'\n').count();
+                if rotates {
+                    std::fs::rename(log.path(), log.0.join("0.log.old")).expect("it is there");
+                }
+                log.write(1_000);
+                assert!(lines <= 5_000, "{lines}");
+            }
+            assert_eq!(lines, 5_000);
+        }
+        let log = Log::new("followed");
+        log.write(1);
+        let mut files = log.files(true);
+        assert_eq!(files.next().await.expect("read"), Read::Bytes(b"twelve bytes\n".to_vec()));
+        assert_eq!(files.next().await.expect("read"), Read::Nothing);
+        log.write(1);
+        assert_eq!(files.next().await.expect("read"), Read::Bytes(b"twelve bytes\n".to_vec()));
+        std::fs::rename(log.path(), log.0.join("0.log.old")).expect("it is there");
+        log.write(2);
+        assert_eq!(files.next().await.expect("read"), Read::Bytes(b"twelve bytes\n".repeat(2)));
     }
 }
