@@ -2,7 +2,8 @@
 //!
 //! Sandboxes on the bridge are isolated from each other at the link layer and reach each other through
 //! the node's routing, where the ruleset sees them; so a service works between two sandboxes of one node
-//! without any bridge filter. The bridge answers their ARP questions for each other.
+//! without any bridge filter. The bridge answers their ARP questions for each other, and asks none itself:
+//! where each sandbox is, is written down in its neighbour table.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -14,7 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use skiff_sys::netlink::conntrack::{self, Flow};
-use skiff_sys::netlink::route::{Connection, ORIGIN, VethEnd};
+use skiff_sys::netlink::route::{Connection, Neighbour, ORIGIN, VethEnd};
 use skiff_sys::netlink::{self, route};
 use skiff_sys::nft::{self, Contents, Ruleset};
 use skiff_sys::private;
@@ -203,6 +204,11 @@ fn start(config: Config, ruleset: Arc<Ruleset>) -> Result<LocalNetwork, Error> {
     let elements = schema::elements(&state, &config.targets(&state));
     ruleset.define(schema::PART, rules, Contents { elements, ..Contents::default() })?;
     set_up_bridge(&links, &config, gateway, mtu)?;
+    // Those of an earlier process: also where it wrote none down, and a changed bridge has lost them.
+    let bridge = link_index(&links, &config.bridge)?;
+    for sandbox in state.sandboxes.values() {
+        links.fix_neighbour(&neighbour(bridge, sandbox.ip))?;
+    }
     let inner = Inner {
         config,
         mtu,
@@ -299,10 +305,13 @@ impl Inner {
         let is_inside = inside.link("eth0")?.is_some();
         // From before a restart, or from an attempt that broke off.
         let is_outside = outside.link(&attachment.host_link)?.is_some();
+        let bridge = link_index(&outside, &self.config.bridge)?;
+        // Before anything in it runs. The node asks nobody where the address is, so nobody else can say
+        // that it is theirs, and be given what is sent to it.
+        outside.fix_neighbour(&neighbour(bridge, attachment.ip))?;
         if !is_inside || !is_outside {
             outside.delete_link(&attachment.host_link)?;
-            let bridge = Some(link_index(&outside, &self.config.bridge)?);
-            let near = VethEnd { name: &attachment.host_link, bridge, ..VethEnd::default() };
+            let near = VethEnd { name: &attachment.host_link, bridge: Some(bridge), ..VethEnd::default() };
             let far = VethEnd {
                 name: "eth0",
                 netns: Some(netns.as_fd()),
@@ -338,7 +347,12 @@ impl Inner {
         let Some(gone) = self.lock().state.sandboxes.get(sandbox).cloned() else { return Ok(()) };
         self.replace_ports(sandbox, &[])?;
         // As in attaching: not under the lock.
-        Connection::open()?.delete_link(&gone.host_link)?;
+        let links = Connection::open()?;
+        links.delete_link(&gone.host_link)?;
+        // Where the bridge is gone, it is gone with it.
+        if let Some(bridge) = links.link(&self.config.bridge)? {
+            links.forget_neighbour(&neighbour(bridge.index, gone.ip))?;
+        }
         let mut kernel = self.lock();
         let mut state = kernel.state.clone();
         state.sandboxes.remove(sandbox);
@@ -504,9 +518,14 @@ fn link_index(links: &Connection, name: &str) -> Result<u32, Error> {
 
 /// A hardware address that follows from the IP address: an address that is used again is then also the
 /// same one in everybody's neighbour table.
-fn mac(ip: Ipv4Addr) -> [u8; 6] {
+pub(crate) fn mac(ip: Ipv4Addr) -> [u8; 6] {
     let [a, b, c, d] = ip.octets();
     [0x0a, 0x58, a, b, c, d]
+}
+
+/// Where a sandbox is, as seen from the bridge.
+fn neighbour(bridge: u32, ip: Ipv4Addr) -> Neighbour {
+    Neighbour { link: bridge, ip, hardware: mac(ip) }
 }
 
 fn sysctl(name: &str, value: &str) -> Result<(), Error> {

@@ -1,4 +1,4 @@
-//! A sandbox that may write raw packets sends by its own addresses alone.
+//! A sandbox that may write raw packets sends by its own addresses alone, and gets what is meant for it alone.
 
 mod lab;
 
@@ -6,6 +6,7 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::Duration;
 
 use lab::{Lab, Netns};
+use skiff_network::Network;
 use socket2::{Domain, Protocol, Socket, Type};
 
 /// A datagram whose IP header says that it is of `source`.
@@ -58,4 +59,69 @@ fn what_bears_anothers_address_is_dropped() {
         send_as(&a, source, c_ip, socket.local_addr().unwrap().port());
         assert!(socket.recv_from(&mut [0; 16]).is_err(), "{source}");
     }
+}
+
+/// Has the sandbox claim the address as its own towards the node: it asks who has the gateway, as the other.
+fn claim(netns: &Netns, address: Ipv4Addr) {
+    let claimed = format!("{address}/32");
+    netns.command("ip", &["address", "replace", &claimed, "dev", "eth0"]);
+    netns.command("ip", &["neigh", "flush", "dev", "eth0"]);
+    let asks = netns.run(|| std::net::UdpSocket::bind((address, 0)).unwrap());
+    asks.send_to(b"?", "10.244.1.1:9").unwrap();
+    // Its question was answered: so it has reached the node.
+    lab::eventually("the gateway is known", || {
+        netns.command("ip", &["neigh", "show", "10.244.1.1", "dev", "eth0"]).contains("lladdr")
+    });
+}
+
+#[test]
+fn nobody_is_given_what_is_sent_to_another_by_claiming_its_address() {
+    let mut lab = Lab::new(2);
+    let (hostile, _) = lab.nodes[0].sandbox("hostile");
+    let (victim, victim_ip) = lab.nodes[0].sandbox("victim");
+    let (peer, _) = lab.nodes[0].sandbox("peer");
+    let (far, _) = lab.nodes[1].sandbox("far");
+    let _server = victim.serve_udp(&format!("{victim_ip}:9000"), "victim");
+    claim(&hostile, victim_ip);
+    let stolen = hostile.run(|| std::net::UdpSocket::bind((victim_ip, 9000)).unwrap());
+    stolen.set_read_timeout(Some(lab::PATIENCE)).unwrap();
+    let target = format!("{victim_ip}:9000");
+    let reach = |lab: &Lab, when: &str| {
+        for (name, netns) in [("node", &lab.nodes[0].netns), ("peer", &peer), ("far", &far)] {
+            let answer = lab::try_udp(&netns.udp_socket(), &target);
+            assert!(answer.unwrap().starts_with("victim "), "{name} {when}");
+        }
+    };
+    reach(&lab, "after it was claimed");
+    // It holds while the node's agent is started again, and when the bridge lost what it knew.
+    lab.nodes[0].netns.command("ip", &["neigh", "flush", "dev", "cbr0", "nud", "permanent"]);
+    lab.nodes[0].restart();
+    claim(&hostile, victim_ip);
+    reach(&lab, "after a restart");
+    // It is what was written down that kept it, and not a mistake in the attack.
+    lab.nodes[0].netns.command("ip", &["neigh", "del", &victim_ip.to_string(), "dev", "cbr0"]);
+    claim(&hostile, victim_ip);
+    let socket = peer.udp_socket();
+    socket.send_to(b"for the victim", &target).unwrap();
+    let mut buffer = [0; 32];
+    let length = stolen.recv(&mut buffer).unwrap();
+    assert_eq!(&buffer[..length], b"for the victim");
+}
+
+#[test]
+fn what_is_written_down_of_a_sandbox_goes_with_it() {
+    let lab = Lab::new(1);
+    let node = &lab.nodes[0];
+    let known = || {
+        let all = node.netns.links().fixed_neighbours().unwrap();
+        all.into_iter().map(|one| (one.ip, one.hardware)).collect::<Vec<_>>()
+    };
+    assert_eq!(known(), []);
+    let (_a, a_ip) = node.sandbox("a");
+    assert_eq!(known(), [(a_ip, [0x0a, 0x58, 10, 244, 1, 2])]);
+    node.block_on(node.network.detach("a")).unwrap();
+    assert_eq!(known(), []);
+    let (_b, _) = node.sandbox("b");
+    node.block_on(node.network.remove()).unwrap();
+    assert_eq!(known(), []);
 }

@@ -74,6 +74,10 @@ impl Walk<'_> {
     /// Says what may keep the kernel here from finding who has the next address on a link.
     pub(super) fn asks(&self, at: &Place<'_>, link: &str, other: Ipv4Addr, this: &mut Traveller) {
         let Some(own) = at.namespace().address_on(link) else { return };
+        // What is written down is never asked for.
+        if at.namespace().fixed_neighbour(link, other).is_some() {
+            return;
+        }
         let points = [(Point::Output, false), (Point::Input, true)];
         self.neighbours(at, link, (own, other), points, this);
     }

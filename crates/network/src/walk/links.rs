@@ -8,6 +8,7 @@ use skiff_sys::nft::listing::Layer;
 use super::machine::IS_DOWN;
 use super::{End, Namespace, Place, SandboxAt, Traveller, Walk, Way};
 use crate::Error;
+use crate::local::mac;
 
 impl Walk<'_> {
     /// Over a link to whoever is next.
@@ -188,6 +189,8 @@ impl Walk<'_> {
     ) {
         let Some(fixed) = at.namespace().fixed_neighbour(link, towards) else { return };
         let real = match (at, port) {
+            // One of ours, of a sandbox that has ended since.
+            (Place::Node(_), None) if link == self.bridge && fixed == mac(towards) => return,
             (Place::Node(_), Some(port)) => Namespace::of(port).ok().map(|far| far.hardware("eth0")),
             (Place::Sandbox(..), _) => Some(self.node.hardware(self.bridge)),
             (Place::Node(_), None) => None,

@@ -22,6 +22,7 @@ const NEWROUTE: u16 = 24;
 const DELROUTE: u16 = 25;
 const GETROUTE: u16 = 26;
 const NEWNEIGH: u16 = 28;
+const DELNEIGH: u16 = 29;
 const GETNEIGH: u16 = 30;
 
 const IFLA_ADDRESS: u16 = 1;
@@ -30,6 +31,8 @@ const IFLA_MTU: u16 = 4;
 const IFLA_MASTER: u16 = 10;
 const IFLA_LINKINFO: u16 = 18;
 const IFLA_NET_NS_FD: u16 = 28;
+const IFLA_XDP: u16 = 43;
+const XDP_ATTACHED: u16 = 2;
 const INFO_KIND: u16 = 1;
 const INFO_DATA: u16 = 2;
 const INFO_SLAVE_KIND: u16 = 4;
@@ -96,6 +99,8 @@ pub struct Link {
     pub master: Option<u32>,
     /// `veth`, `bridge`, …; empty for a device of the machine.
     pub kind: String,
+    /// A program (XDP) sees what comes in before anybody else, and may do with it what it likes.
+    pub programmed: bool,
 }
 
 /// Which hardware address an address is reached at.
@@ -339,6 +344,18 @@ impl Connection {
             .map_err(|e| Error::new("list neighbours", e))
     }
 
+    /// Writes down for good where a neighbour is: what anybody claims by ARP changes it no more.
+    pub fn fix_neighbour(&self, neighbour: &Neighbour) -> Result<()> {
+        let request = neighbour_request(NEWNEIGH, ACK | CREATE | REPLACE, neighbour);
+        self.one(&request, &[], || format!("write down the neighbour {}", neighbour.ip))
+    }
+
+    /// Succeeds where nothing is known of it.
+    pub fn forget_neighbour(&self, neighbour: &Neighbour) -> Result<()> {
+        let request = neighbour_request(DELNEIGH, ACK, neighbour);
+        self.one(&request, &[libc::ENOENT, libc::ENODEV], || format!("forget the neighbour {}", neighbour.ip))
+    }
+
     pub fn add_address(&self, link: u32, ip: Ipv4Addr, prefix: u8) -> Result<()> {
         let request = address_request(NEWADDR, ACK | CREATE | REPLACE, link, ip, prefix);
         self.one(&request, &[libc::EEXIST], || format!("add address {ip}/{prefix}"))
@@ -464,6 +481,7 @@ fn read_link(body: &[u8]) -> Option<Link> {
         address: Vec::new(),
         master: None,
         kind: String::new(),
+        programmed: false,
     };
     for (kind, value) in attributes(rest) {
         match kind {
@@ -472,6 +490,11 @@ fn read_link(body: &[u8]) -> Option<Link> {
             IFLA_MTU => link.mtu = number(value)?,
             IFLA_MASTER => link.master = number(value),
             IFLA_LINKINFO => link.kind = attribute(value, INFO_KIND).map(text).unwrap_or_default(),
+            // Zero is no mode.
+            IFLA_XDP => {
+                let mode = attribute(value, XDP_ATTACHED).and_then(<[u8]>::first);
+                link.programmed = mode.is_some_and(|mode| *mode != 0);
+            }
             _ => {}
         }
     }
@@ -504,6 +527,20 @@ fn read_fixed_neighbour(body: &[u8]) -> Option<Neighbour> {
     let hardware = attribute(rest, NDA_LLADDR)?.try_into().ok()?;
     let link = u32::from_ne_bytes(header[4..8].try_into().ok()?);
     (state & NUD_PERMANENT != 0).then_some(Neighbour { link, ip: ip.into(), hardware })
+}
+
+fn neighbour_request(kind: u16, flags: u16, neighbour: &Neighbour) -> Writer {
+    let mut header = [0; 12];
+    header[0] = libc::AF_INET as u8;
+    header[4..8].copy_from_slice(&neighbour.link.to_ne_bytes());
+    header[8..10].copy_from_slice(&NUD_PERMANENT.to_ne_bytes());
+    let mut request = Writer::new();
+    request.message(kind, flags, 1, &header).attribute(NDA_DST, &neighbour.ip.octets());
+    if kind == NEWNEIGH {
+        request.attribute(NDA_LLADDR, &neighbour.hardware);
+    }
+    request.end();
+    request
 }
 
 fn read_address(body: &[u8]) -> Option<Address> {
