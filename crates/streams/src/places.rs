@@ -1,8 +1,8 @@
 //! How many connections a server has open, and whose they are.
 //!
 //! Whoever connects is a stranger until a credential was good on the connection. Strangers have a quarter of
-//! the places and, where these are taken, the oldest of whoever has most of them goes first: so no number of
-//! connections that show nothing keeps anybody out. Who is known has the rest, bounded by source; nodes and
+//! the places and, where these are taken, of whoever has most of them the one goes first that has been silent
+//! for longest: so no number of connections that show nothing keeps anybody out. Who is known has the rest, bounded by source; nodes and
 //! administrators are never refused.
 
 use std::collections::{BTreeMap, HashMap};
@@ -40,7 +40,7 @@ pub struct Places {
 #[derive(Default)]
 struct Open {
     next: u64,
-    /// By when they came.
+    /// By when they were heard of last.
     strangers: BTreeMap<u64, (IpAddr, CancellationToken)>,
     strangers_of: HashMap<IpAddr, usize>,
     known: usize,
@@ -56,14 +56,14 @@ pub struct Place(Arc<Held>);
 struct Held {
     of: Places,
     source: IpAddr,
-    number: u64,
     ended: CancellationToken,
     standing: Mutex<Standing>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Standing {
-    Stranger,
+    /// By its number in [`Open::strangers`].
+    Stranger(u64),
     Known,
     Privileged,
 }
@@ -83,20 +83,18 @@ impl Places {
         let source = source.to_canonical();
         let mut open = self.open.lock();
         if open.strangers_of.get(&source).is_some_and(|own| *own >= self.bounds.per_source_max) {
-            open.end_oldest_of(source);
+            open.end_most_silent_of(source);
         } else if open.strangers.len() >= self.bounds.strangers_max()
             && let Some(most) = open.has_most()
         {
-            open.end_oldest_of(most);
+            open.end_most_silent_of(most);
         }
-        let number = open.next;
-        open.next += 1;
         let ended = CancellationToken::new();
-        open.strangers.insert(number, (source, ended.clone()));
+        let number = open.put_last((source, ended.clone()));
         *open.strangers_of.entry(source).or_default() += 1;
         drop(open);
-        let standing = Mutex::new(Standing::Stranger);
-        Place(Arc::new(Held { of: self.clone(), source, number, ended, standing }))
+        let standing = Mutex::new(Standing::Stranger(number));
+        Place(Arc::new(Held { of: self.clone(), source, ended, standing }))
     }
 
     pub fn total(&self) -> usize {
@@ -106,16 +104,23 @@ impl Places {
 }
 
 impl Open {
-    /// The source of most strangers; of several the one whose oldest is oldest.
+    fn put_last(&mut self, stranger: (IpAddr, CancellationToken)) -> u64 {
+        let number = self.next;
+        self.next += 1;
+        self.strangers.insert(number, stranger);
+        number
+    }
+
+    /// The source of most strangers; of several the one of which one has been silent for longest.
     fn has_most(&self) -> Option<IpAddr> {
         let most = self.strangers_of.values().max()?;
         let has = |source: &IpAddr| self.strangers_of.get(source) == Some(most);
         self.strangers.values().map(|(source, _)| *source).find(has)
     }
 
-    fn end_oldest_of(&mut self, source: IpAddr) {
-        let oldest = self.strangers.iter().find(|(_, (of, _))| *of == source).map(|(number, _)| *number);
-        if let Some(ended) = oldest.and_then(|number| self.take_stranger(number)) {
+    fn end_most_silent_of(&mut self, source: IpAddr) {
+        let silent = self.strangers.iter().find(|(_, (of, _))| *of == source).map(|(number, _)| *number);
+        if let Some(ended) = silent.and_then(|number| self.take_stranger(number)) {
             ended.cancel();
         }
     }
@@ -142,9 +147,7 @@ impl Place {
     pub fn known(&self, privileged: bool) -> Result<(), Full> {
         let held = &*self.0;
         let mut standing = held.standing.lock();
-        if *standing != Standing::Stranger {
-            return Ok(());
-        }
+        let Standing::Stranger(number) = *standing else { return Ok(()) };
         let mut open = held.of.open.lock();
         let bounds = held.of.bounds;
         if privileged {
@@ -158,9 +161,20 @@ impl Place {
             open.known += 1;
         }
         // One that was ended this very moment ends all the same.
-        open.take_stranger(held.number);
+        open.take_stranger(number);
         *standing = if privileged { Standing::Privileged } else { Standing::Known };
         Ok(())
+    }
+
+    /// Something came over the connection.
+    pub fn heard(&self) {
+        let held = &*self.0;
+        let mut standing = held.standing.lock();
+        let Standing::Stranger(number) = &mut *standing else { return };
+        let mut open = held.of.open.lock();
+        if let Some(own) = open.strangers.remove(number) {
+            *number = open.put_last(own);
+        }
     }
 
     /// Resolves when somebody else needs the place more.
@@ -173,7 +187,7 @@ impl Drop for Held {
     fn drop(&mut self) {
         let mut open = self.of.open.lock();
         match *self.standing.lock() {
-            Standing::Stranger => drop(open.take_stranger(self.number)),
+            Standing::Stranger(number) => drop(open.take_stranger(number)),
             Standing::Privileged => open.privileged -= 1,
             Standing::Known => {
                 open.known -= 1;
@@ -200,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn of_strangers_the_oldest_of_who_has_most_goes_first() {
+    fn of_strangers_the_most_silent_of_who_has_most_goes_first() {
         let places = places(16, 16);
         let lone = places.enter(ip(1));
         let many: Vec<Place> = (0..3).map(|_| places.enter(ip(2))).collect();
@@ -213,6 +227,28 @@ mod tests {
         assert_eq!(places.total(), 0);
         let open = places.open.lock();
         assert!(open.strangers_of.is_empty() && open.known_of.is_empty(), "nobody is remembered");
+    }
+
+    /// Who takes long over a handshake goes on with it, whatever number of others says nothing meanwhile.
+    #[test]
+    fn who_speaks_stays_and_who_is_silent_goes() {
+        let places = places(400, 3);
+        let own: Vec<Place> = (0..3).map(|_| places.enter(ip(1))).collect();
+        let silent: Vec<Place> = (0..20)
+            .map(|_| {
+                own[0].heard();
+                places.enter(ip(1))
+            })
+            .collect();
+        assert_eq!(own.iter().map(is_ended).collect::<Vec<_>>(), [false, true, true]);
+        assert_eq!(silent.iter().filter(|place| !is_ended(place)).count(), 2);
+        own[1].heard();
+        assert_eq!(places.total(), 3, "who was ended stays so");
+        own[0].known(false).expect("has room");
+        own[0].heard();
+        drop(own);
+        drop(silent);
+        assert_eq!(places.total(), 0);
     }
 
     #[test]
