@@ -87,3 +87,77 @@ pub(crate) fn claim<K: Object>(owner: &K, object: &ObjectMeta, matches: bool) ->
         None => Claim::Adopt,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+
+    use super::*;
+
+    fn set(deleting: bool) -> ReplicaSet {
+        let deleted = deleting.then_some("2020-01-01T00:00:00Z");
+        let metadata = json!({"name": "s", "namespace": "a", "uid": "u", "deletionTimestamp": deleted});
+        serde_json::from_value(json!({"metadata": metadata, "spec": {"selector": {}, "template": {}}}))
+            .unwrap()
+    }
+
+    /// A pod that this owner has, controls, or neither.
+    fn object(owner: Option<(&str, bool)>, deleting: bool) -> ObjectMeta {
+        let owners = owner.map(|(uid, controller)| {
+            json!([{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "s", "uid": uid, "controller": controller}])
+        });
+        let deleted = deleting.then_some("2020-01-01T00:00:00Z");
+        serde_json::from_value(json!({"name": "p", "namespace": "a", "uid": "p", "ownerReferences": owners,
+            "deletionTimestamp": deleted}))
+        .unwrap()
+    }
+
+    #[test]
+    fn an_object_is_claimed_by_its_controller_and_by_the_selector() {
+        use Claim::{Adopt, Ignore, Own, Release};
+        let own = || object(Some(("u", true)), false);
+        for (owner_leaves, object, matches, expected) in [
+            (false, own(), true, Own),
+            (true, own(), true, Own),
+            (false, own(), false, Release),
+            (true, own(), false, Ignore),
+            (false, object(Some(("other", true)), false), true, Ignore),
+            (false, object(Some(("other", true)), false), false, Ignore),
+            (false, object(Some(("u", false)), false), true, Adopt),
+            (false, object(None, false), true, Adopt),
+            (false, object(None, false), false, Ignore),
+            (true, object(None, false), true, Ignore),
+            (false, object(None, true), true, Ignore),
+        ] {
+            assert_eq!(claim(&set(owner_leaves), &object, matches), expected, "{object:?} {matches}");
+        }
+        assert!(is_controlled_by(&own(), &set(false)));
+        assert!(!is_controlled_by(&object(Some(("other", true)), false), &set(false)));
+        assert!(!is_controlled_by(&object(Some(("u", false)), false), &set(false)));
+    }
+
+    #[test]
+    fn a_controller_is_known_by_kind_and_group() {
+        let object = object(Some(("u", true)), false);
+        assert_eq!(controller_key::<ReplicaSet>(&object), Some(ObjectKey::new("a", "s")));
+        assert_eq!(controller_key::<Deployment>(&object), None);
+        let mut foreign = object.clone();
+        foreign.owner_references.as_mut().unwrap()[0].api_version = "example.com/v1".into();
+        assert_eq!(controller_key::<ReplicaSet>(&foreign), None);
+        assert_eq!(controller_key::<ReplicaSet>(&self::object(Some(("u", false)), false)), None);
+    }
+
+    #[test]
+    fn a_claim_is_written_with_the_uid_that_it_is_of() {
+        let reference = json!({"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "s", "uid": "u",
+            "controller": true, "blockOwnerDeletion": true});
+        assert_eq!(
+            adoption(&set(false), "p"),
+            json!({"metadata": {"ownerReferences": [reference], "uid": "p"}})
+        );
+        assert_eq!(
+            release(&set(false), "p"),
+            json!({"metadata": {"ownerReferences": [{"$patch": "delete", "uid": "u"}], "uid": "p"}})
+        );
+    }
+}

@@ -135,3 +135,90 @@ pub(crate) fn letters(number: u32) -> String {
     const LETTERS: &[u8; 27] = b"bcdfghjklmnpqrstvwxz2456789";
     number.to_string().bytes().map(|digit| char::from(LETTERS[usize::from(digit) % LETTERS.len()])).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::pod;
+
+    #[test]
+    fn available_is_ready_for_long_enough() {
+        let ready = |since: Option<&str>| {
+            let condition = json!({"type": "Ready", "status": "True", "lastTransitionTime": since});
+            pod("p", json!({"status": {"conditions": [condition]}}))
+        };
+        let at = |second| Timestamp::from_second(second).unwrap();
+        let since = ready(Some("1970-01-01T00:00:10Z"));
+        for (min_ready, now, expected) in
+            [(0, 10, true), (-1, 10, true), (5, 14, false), (5, 15, true), (5, 16, true)]
+        {
+            assert_eq!(is_available(&since, min_ready, at(now)), expected, "{min_ready} at {now}");
+        }
+        assert!(is_available(&ready(None), 0, at(1)));
+        assert!(!is_available(&ready(None), 1, at(1)), "nobody knows since when");
+        assert!(!is_available(&pod("p", json!({})), 0, at(1)));
+    }
+
+    #[test]
+    fn the_container_that_restarted_most_counts() {
+        let statuses = json!([
+            {"name": "a", "restartCount": 2, "ready": true, "image": "", "imageID": ""},
+            {"name": "b", "restartCount": 7, "ready": true, "image": "", "imageID": ""},
+        ]);
+        assert_eq!(restarts(&pod("p", json!({"status": {"containerStatuses": statuses}}))), 7);
+        assert_eq!(restarts(&pod("p", json!({}))), 0);
+    }
+
+    #[test]
+    fn a_pod_has_all_of_its_template_and_is_its_controllers() {
+        let template: PodTemplateSpec = serde_json::from_value(json!({
+            "metadata": {"labels": {"app": "web"}, "annotations": {"a": "b"}, "finalizers": ["x.example/hold"]},
+            "spec": {"containers": [{"name": "c"}]},
+        }))
+        .unwrap();
+        let controller: OwnerReference =
+            serde_json::from_value(json!({"apiVersion": "apps/v1", "kind": "ReplicaSet",
+            "name": "s".repeat(63), "uid": "u", "controller": true}))
+            .unwrap();
+        let made = from_template(&template, "a", controller.clone(), &[("hash", "h")]);
+        let metadata = json!({
+            "generateName": format!("{}-", "s".repeat(57)), "namespace": "a",
+            "labels": {"app": "web", "hash": "h"}, "annotations": {"a": "b"}, "finalizers": ["x.example/hold"],
+            "ownerReferences": [controller],
+        });
+        assert_eq!(serde_json::to_value(&made.metadata).unwrap(), metadata);
+        assert_eq!(made.spec, template.spec);
+    }
+
+    #[test]
+    fn hashes_stay_what_they_are() {
+        let template: PodTemplateSpec = serde_json::from_value(
+            json!({"metadata": {"labels": {"app": "web"}}, "spec": {"containers": []}}),
+        )
+        .unwrap();
+        let (plain, again) = (template_hash(&template, 0), template_hash(&template, 1));
+        assert_ne!(plain, again);
+        assert_ne!(again, template_hash(&template, 2));
+        let mut labeled = template.clone();
+        let labels = labeled.metadata.as_mut().unwrap().labels.as_mut().unwrap();
+        labels.insert("pod-template-hash".into(), plain.clone());
+        assert_eq!(template_hash(&labeled, 0), plain);
+        // The published test vectors of FNV-1a.
+        assert_eq!(fnv(b"", FNV_START), 0x811c_9dc5);
+        assert_eq!(fnv(b"a", FNV_START), 0xe40c_292c);
+        assert_eq!(fnv(b"foobar", FNV_START), 0xbf9c_f968);
+        assert_eq!(letters(1_234_567_890), "56789bcdf4");
+    }
+
+    #[test]
+    fn who_disrupts_a_pod_says_so_in_its_status() {
+        let at = Timestamp::from_millisecond(10_500).unwrap();
+        let patch = disrupted(&pod("p", json!({})), "DeletionByTaintManager", "why", at);
+        assert_eq!(patch["metadata"]["uid"], "p");
+        assert_eq!(
+            patch["status"]["conditions"],
+            json!([{"type": "DisruptionTarget", "status": "True", "reason": "DeletionByTaintManager",
+                "message": "why", "lastTransitionTime": "1970-01-01T00:00:10Z"}])
+        );
+    }
+}

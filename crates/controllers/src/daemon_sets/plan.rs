@@ -187,24 +187,16 @@ pub(super) fn plan(
             plan.create.push(node.to_owned());
             continue;
         }
-        if active.len() > 1 {
-            // Twins: the oldest stays. With a surge, an old and a new one may stand side by side.
-            let surging = surge > 0
-                && active.iter().any(|pod| is_current(pod, hash))
-                && active.iter().any(|pod| !is_current(pod, hash));
-            if surging {
-                let new = active.iter().position(|pod| is_current(pod, hash));
-                let new = new.map(|at| active.remove(at));
-                let old = active.iter().position(|pod| !is_current(pod, hash)).map(|at| active.remove(at));
-                let done = new.is_some_and(|new| is_available(new, min_ready(set), now));
-                if let Some(old) = old.filter(|_| done) {
-                    plan.delete.push(old.clone());
-                }
-            } else {
-                active.remove(0);
-            }
-            plan.delete.extend(active.into_iter().cloned());
+        // Twins: the oldest stays. With a surge, an old and a new one may stand side by side.
+        if surge > 0 {
+            let new = active.iter().position(|pod| is_current(pod, hash)).map(|at| active.remove(at));
+            let old = active.iter().position(|pod| !is_current(pod, hash)).map(|at| active.remove(at));
+            let done = new.is_some_and(|new| is_available(new, min_ready(set), now));
+            plan.delete.extend(old.filter(|_| done).cloned());
+        } else if !active.is_empty() {
+            active.remove(0);
         }
+        plan.delete.extend(active.into_iter().cloned());
     }
     if is_rolling(set) && plan.create.is_empty() && plan.delete.is_empty() {
         roll(&mut plan, set, hash, &places, &map, (surge, unavailable), now);

@@ -155,12 +155,10 @@ fn roll(deployment: &Deployment, current: &ReplicaSet, old: &[Arc<ReplicaSet>]) 
     if replicas(current) > wanted {
         return vec![size(current, wanted)];
     }
-    if replicas(current) < wanted {
-        let room = (wanted + surge(deployment) - total).max(0);
-        let grown = replicas(current) + room.min(wanted - replicas(current));
-        if grown != replicas(current) {
-            return vec![size(current, grown)];
-        }
+    let room = (wanted + surge(deployment) - total).max(0);
+    let grown = replicas(current) + room.min(wanted - replicas(current));
+    if grown != replicas(current) {
+        return vec![size(current, grown)];
     }
     let old_total: i32 = old.iter().map(|set| replicas(set)).sum();
     if old_total == 0 {

@@ -244,4 +244,44 @@ mod tests {
         assert_eq!(still.conditions, Some(conditions));
         assert_eq!(status(&set, &pods, None, later).conditions, None);
     }
+
+    #[test]
+    fn pods_go_by_phase_before_all_else_that_is_theirs() {
+        let phase = |phase: &str| json!({"status": {"phase": phase}});
+        let pods = [
+            running("c", false, phase("Running")),
+            running("b", false, phase("Unknown")),
+            running("a", true, phase("Pending")),
+        ];
+        assert_eq!(show(scale(&set(0), &pods)), "delete a b c");
+        assert_eq!(show(scale(&set(2), &pods)), "delete a");
+        let many: Vec<_> = (0..510).map(|index| running(&format!("p{index}"), true, json!({}))).collect();
+        let Scale::Delete(gone) = scale(&set(8), &many) else { panic!("there are too many") };
+        assert_eq!(gone.len(), 500);
+        assert_eq!(show(scale(&set(10), &pods)), "create 7");
+    }
+
+    #[test]
+    fn another_reason_of_failure_takes_the_place_of_the_first() {
+        let now = |second| Timestamp::from_second(second).unwrap();
+        let told = |before, reason: &str, second| {
+            conditions(before, Some((reason, format!("{reason}!"))), now(second)).unwrap()
+        };
+        let first = told(None, "FailedCreate", 1);
+        let second = told(Some(first), "FailedDelete", 2);
+        assert_eq!(second.len(), 1);
+        assert_eq!(second[0].message.as_deref(), Some("FailedDelete!"));
+        assert_eq!(second[0].last_transition_time.as_ref().unwrap().0, now(2));
+    }
+
+    #[test]
+    fn who_has_been_ready_long_enough_is_not_waited_for() {
+        let mut set = set(2);
+        set.spec.as_mut().unwrap().min_ready_seconds = Some(30);
+        let pods = [running("a", true, json!({}))];
+        let at = |second| next_availability(&set, &pods, Timestamp::from_second(second).unwrap());
+        assert_eq!(at(39), Some(Duration::from_secs(1)));
+        assert_eq!(at(40), None);
+        assert_eq!(at(41), None);
+    }
 }

@@ -180,3 +180,157 @@ fn a_failed_pod_stays_while_its_node_is_backed_off_from() {
     assert_eq!(plan.ended.iter().map(|(node, _)| node.as_str()).collect::<Vec<_>>(), ["n2"]);
     assert_eq!(plan.look_again, Some(Duration::from_secs(8)));
 }
+
+/// A pod on a node, ready since that second, with more of its parts.
+fn ready_since(name: &str, on: &str, second: u8, more: Value) -> Arc<Pod> {
+    let mut object = json!({
+        "metadata": {"labels": {"app": "d", HASH: "new"}},
+        "spec": {"nodeName": on},
+        "status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True",
+            "lastTransitionTime": format!("1970-01-01T00:01:{second:02}Z")}]},
+    });
+    for part in ["metadata", "status"] {
+        for (key, value) in more[part].as_object().into_iter().flatten() {
+            object[part][key] = value.clone();
+        }
+    }
+    testing::pod(name, object)
+}
+
+#[test]
+fn a_pod_is_for_the_node_that_its_name_term_says() {
+    let pinned = |key: &str, operator: &str| {
+        let term = json!({"matchFields": [{"key": key, "operator": operator, "values": ["n1"]}]});
+        let required = json!({"nodeSelectorTerms": [term]});
+        testing::pod(
+            "p",
+            json!({"spec": {"affinity": {"nodeAffinity": {
+            "requiredDuringSchedulingIgnoredDuringExecution": required}}}}),
+        )
+    };
+    assert_eq!(target(&pinned("metadata.name", "In")), "n1");
+    assert_eq!(target(&pinned("metadata.name", "NotIn")), "");
+    assert_eq!(target(&pinned("metadata.uid", "In")), "");
+}
+
+#[test]
+fn a_toleration_is_held_against_effect_key_and_value() {
+    let taint: Taint =
+        serde_json::from_value(json!({"key": "k", "value": "v", "effect": "NoSchedule"})).unwrap();
+    for (own, tolerated) in [
+        (json!({"operator": "Exists"}), true),
+        (json!({"key": "", "operator": "Exists", "effect": ""}), true),
+        (json!({"key": "k", "operator": "Exists", "effect": "NoSchedule"}), true),
+        (json!({"key": "k", "value": "v", "effect": "NoSchedule"}), true),
+        (json!({"key": "k", "operator": "Equal", "value": "v"}), true),
+        (json!({"key": "k", "value": "w", "effect": "NoSchedule"}), false),
+        (json!({"key": "k", "effect": "NoSchedule"}), false),
+        (json!({"key": "l", "operator": "Exists", "effect": "NoSchedule"}), false),
+        (json!({"key": "k", "operator": "Exists", "effect": "NoExecute"}), false),
+    ] {
+        let own: Toleration = serde_json::from_value(own).unwrap();
+        assert_eq!(tolerates(std::slice::from_ref(&own), &taint), tolerated, "{own:?}");
+    }
+    let of_all = Toleration {
+        key: Some("node.kubernetes.io/not-ready".into()),
+        operator: Some("Exists".into()),
+        effect: Some("NoExecute".into()),
+        ..Toleration::default()
+    };
+    let told = tolerations(&set(json!({}), json!({})));
+    assert_eq!((told.len(), &told[0]), (6, &of_all));
+    // What the template says itself is not said twice.
+    assert_eq!(tolerations(&set(json!({"tolerations": [of_all]}), json!({}))).len(), 6);
+}
+
+#[test]
+fn a_template_may_name_its_node() {
+    let named = |name: &str| show(&set(json!({"nodeName": name}), json!({})), &nodes(3), &[]);
+    assert_eq!(named("n2"), "+[n2] -[]");
+    assert_eq!(named(""), "+[n1 n2 n3] -[]");
+}
+
+#[test]
+fn of_twins_the_oldest_stays_and_with_a_surge_one_of_each_template() {
+    let surge = set(json!({}), json!({"rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}));
+    let plain = set(json!({}), json!({}));
+    let twins = |first: (&str, &str), second: (&str, &str)| {
+        [pod("a", "n1", first.0, first.1), pod("b", "n1", second.0, second.1)]
+    };
+    let nodes = nodes(1);
+    let both = twins(("old", "ready"), ("new", "starting"));
+    assert_eq!(show(&plain, &nodes, &both), "+[] -[b]");
+    assert_eq!(show(&surge, &nodes, &both), "+[] -[]");
+    let both = twins(("old", "ready"), ("new", "ready"));
+    assert_eq!(show(&surge, &nodes, &both), "+[] -[a]");
+    for hash in ["old", "new"] {
+        let alike = twins((hash, "ready"), (hash, "ready"));
+        assert_eq!(show(&surge, &nodes, &alike), "+[] -[b]", "{hash}");
+    }
+    // One that was ready too short a time is not there yet.
+    let mut patient = surge;
+    patient.spec.as_mut().unwrap().min_ready_seconds = Some(100);
+    assert_eq!(show(&patient, &nodes, &both), "+[] -[]");
+    patient.spec.as_mut().unwrap().min_ready_seconds = Some(99);
+    assert_eq!(show(&patient, &nodes, &both), "+[] -[a]");
+}
+
+#[test]
+fn a_surge_counts_nodes_with_an_old_and_a_new_pod() {
+    let surge =
+        |count: i32| set(json!({}), json!({"rollingUpdate": {"maxSurge": count, "maxUnavailable": 0}}));
+    let nodes = nodes(4);
+    let old = |name: &str, on: &str| pod(name, on, "old", "ready");
+    // The first node is done, so that the next one's turn has come.
+    let pods = [pod("q1", "n1", "new", "ready"), old("p2", "n2"), old("p3", "n3"), old("p4", "n4")];
+    assert_eq!(show(&surge(1), &nodes, &pods), "+[n2] -[]");
+    // Another one beside the first: not a third pod for the node that has both.
+    let pods = [
+        old("p1", "n1"),
+        pod("q1", "n1", "new", "starting"),
+        old("p2", "n2"),
+        old("p3", "n3"),
+        old("p4", "n4"),
+    ];
+    assert_eq!(show(&surge(2), &nodes, &pods), "+[n2] -[]");
+    // One that leaves is neither.
+    let pods = [pod("p1", "n1", "old", "leaving"), pod("q1", "n1", "new", "ready"), old("p2", "n2")];
+    assert_eq!(show(&surge(1), &nodes[..2], &pods), "+[n2] -[]");
+    assert_eq!(bounds(&surge(1), 4), (1, 0));
+    assert_eq!(bounds(&surge(0), 4), (0, 1), "both zero would stop every rollout");
+}
+
+#[test]
+fn a_status_counts_what_runs_what_is_missing_and_what_comes() {
+    let mut set = set(json!({}), json!({}));
+    set.spec.as_mut().unwrap().min_ready_seconds = Some(30);
+    set.status = serde_json::from_value(json!({"currentNumberScheduled": 9, "desiredNumberScheduled": 9,
+        "numberMisscheduled": 9, "numberReady": 9, "collisionCount": 3,
+        "conditions": [{"type": "Mine", "status": "True"}]}))
+    .unwrap();
+    let tainted = json!({"taints": [{"key": "k", "effect": "NoSchedule"}]});
+    let mut nodes = nodes(6);
+    nodes.push(node("n7", tainted.clone(), json!({})));
+    nodes.push(node("n8", tainted, json!({})));
+    let leaving = json!({"metadata": {"deletionTimestamp": "2020-01-01T00:00:00Z"}});
+    let failed = json!({"status": {"phase": "Failed"}});
+    let pods = [
+        ready_since("p1", "n1", 0, json!({})),
+        ready_since("p2", "n2", 20, json!({})),
+        ready_since("p3", "n3", 25, json!({})),
+        ready_since("p4", "n4", 0, leaving),
+        ready_since("p5", "n5", 0, failed),
+        ready_since("p8", "n8", 0, json!({})),
+    ];
+    let now = Timestamp::from_second(100).unwrap();
+    let (told, next) = status(&set, Some("new"), &nodes, &pods, now);
+    assert_eq!(
+        serde_json::to_value(&told).unwrap(),
+        json!({"desiredNumberScheduled": 6, "currentNumberScheduled": 5, "numberMisscheduled": 1,
+            "numberReady": 3, "numberAvailable": 1, "numberUnavailable": 5, "updatedNumberScheduled": 5,
+            "observedGeneration": 1, "collisionCount": 3, "conditions": [{"type": "Mine", "status": "True"}]})
+    );
+    assert_eq!(next, Some(Duration::from_secs(10)), "the one that has waited longest");
+    let (told, next) = status(&set, None, &nodes, &pods[..1], now);
+    assert_eq!((told.updated_number_scheduled, told.number_available, next), (None, Some(1), None));
+}

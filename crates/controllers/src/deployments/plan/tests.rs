@@ -5,6 +5,8 @@ use serde_json::{Value, json};
 use super::*;
 use crate::deployments::{revisions, status};
 
+mod steps;
+
 fn deployment(replicas: i32, strategy: Value, image: &str) -> Deployment {
     serde_json::from_value(json!({
         "metadata": {"name": "web", "namespace": "a", "uid": "d", "generation": 1},
