@@ -66,3 +66,26 @@ fn a_listing_is_of_one_moment() {
     let last = netns.run(Listing::open).unwrap();
     assert_eq!(port(&last, "last"), [(1000 + CHANGES as u16).to_be_bytes().to_vec()]);
 }
+
+#[test]
+fn a_table_that_sleeps_is_not_met() {
+    let netns = Netns::new();
+    let tables = || {
+        let listing = netns.run(Listing::open).unwrap();
+        let mut tables: Vec<String> = listing.chains.into_iter().map(|chain| chain.table).collect();
+        tables.extend(listing.sets.into_keys().map(|(_, table, _)| table));
+        tables.sort();
+        tables.dedup();
+        tables
+    };
+    let nft = |text: &str| netns.command("nft", &[text]);
+    // Of the same name in another family.
+    nft("add table inet it { flags dormant; chain c { type filter hook forward priority 0; policy drop; }; \
+         set s { type ipv4_addr; }; }");
+    nft("add table ip awake { chain c { type filter hook forward priority 0; policy drop; }; }");
+    assert_eq!(tables(), ["awake"]);
+    nft("add table ip it { chain c { type filter hook forward priority 0; }; }");
+    assert_eq!(tables(), ["awake", "it"]);
+    nft("delete table ip it; add table inet it");
+    assert_eq!(tables(), ["awake", "it"], "it was woken");
+}

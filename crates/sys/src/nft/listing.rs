@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 use std::io;
 
-use super::wire::{GET_CHAIN, GET_ELEMENTS, GET_GENERATION, GET_RULE, GET_SET, read_verdict};
+use super::wire::{GET_CHAIN, GET_ELEMENTS, GET_GENERATION, GET_RULE, GET_SET, GET_TABLE, read_verdict};
 use super::{Error, Point, Verdict, tracer};
 use crate::netlink::{
     ACK, DUMP, Family, Socket, Writer, attribute, attributes, settled, text, was_interrupted,
@@ -126,10 +126,13 @@ pub enum Expression {
         source: bool,
         into: usize,
     },
+    /// To an address and a port, or to one of those from the first to the last.
     Translate {
         source: bool,
-        address: Option<usize>,
-        port: Option<usize>,
+        address: Option<Span>,
+        port: Option<Span>,
+        /// The address keeps what the span's ends have in common for itself, and takes the rest of what it was.
+        prefix: bool,
     },
     Masquerade,
     Redirect {
@@ -142,6 +145,13 @@ pub enum Expression {
     /// Counts, logs or notes, and decides nothing.
     Aside(String),
     Unknown(String),
+}
+
+/// The registers of the first and of the last value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Span {
+    pub first: usize,
+    pub last: usize,
 }
 
 /// Where verdicts go.
@@ -201,11 +211,16 @@ impl Listing {
         let failed = |what| move |source| Error::Read { what, source };
         let mut listing = Listing::default();
         let before = generation(socket).map_err(failed("number of changes"))?;
+        let mut dormant = Vec::new();
+        dump(socket, GET_TABLE, ANY, &[], |body| dormant.extend(read_dormant(body)))
+            .map_err(failed("tables"))?;
         let met = |body: &[u8]| {
             let family = body.first().copied().unwrap_or_default();
             let table = body.get(4..).and_then(|body| attribute(body, 1)).map(text).unwrap_or_default();
             // What watches a connection for a moment changes nothing.
-            matches!(family, INET | IPV4 | ARP | NETDEV | BRIDGE) && !table.starts_with(tracer::TABLES)
+            matches!(family, INET | IPV4 | ARP | NETDEV | BRIDGE)
+                && !table.starts_with(tracer::TABLES)
+                && !dormant.contains(&(family, table))
         };
         dump(socket, GET_CHAIN, ANY, &[], |body| {
             listing.chains.extend(read_chain(body).filter(|_| met(body)));
@@ -287,6 +302,14 @@ pub(super) fn dump(
 
 fn be32(bytes: Option<&[u8]>) -> Option<u32> {
     Some(u32::from_be_bytes(bytes?.try_into().ok()?))
+}
+
+/// Family and name of a table whose chains are at no hook: somebody put it to sleep.
+fn read_dormant(body: &[u8]) -> Option<(u8, String)> {
+    const DORMANT: u32 = 1;
+    let (header, rest) = body.split_at_checked(4)?;
+    let flags = be32(attribute(rest, 2)).unwrap_or(0);
+    (flags & DORMANT != 0).then_some((header[0], text(attribute(rest, 1)?)))
 }
 
 fn read_chain(body: &[u8]) -> Option<ListedChain> {
@@ -434,7 +457,16 @@ fn read_expression(name: &str, a: &[u8]) -> Option<Expression> {
                 _ => return None,
             }
         }
-        "nat" => Expression::Translate { source: number(1)? == 0, address: reg(3), port: reg(5) },
+        "nat" => {
+            const PREFIX: u32 = 1 << 6;
+            let span = |first, last| reg(first).map(|first| Span { first, last: reg(last).unwrap_or(first) });
+            Expression::Translate {
+                source: number(1)? == 0,
+                address: span(3, 4),
+                port: span(5, 6),
+                prefix: number(7).unwrap_or(0) & PREFIX != 0,
+            }
+        }
         "masq" => Expression::Masquerade,
         "redir" => Expression::Redirect { port: reg(1) },
         "reject" => Expression::Reject { reset: number(1)? == 1 },
@@ -474,10 +506,10 @@ mod tests {
 
     #[test]
     fn random_answers_never_panic() {
-        const NAMES: [&str; 9] =
-            ["payload", "meta", "ct", "immediate", "cmp", "range", "bitwise", "lookup", "fib"];
+        const NAMES: [&str; 10] =
+            ["payload", "meta", "ct", "immediate", "cmp", "range", "bitwise", "lookup", "fib", "nat"];
         crate::netlink::random::bodies(4, |body| {
-            let _ = (read_chain(body), read_rule(body), read_set(body));
+            let _ = (read_chain(body), read_rule(body), read_set(body), read_dormant(body));
             let rest = body.get(4..).unwrap_or(&[]);
             let _ = (read_element(rest), read_comment(rest), hook_of(body.first().copied().unwrap_or(0), 0));
             for name in NAMES {

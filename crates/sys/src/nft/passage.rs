@@ -12,7 +12,7 @@ use std::net::Ipv4Addr;
 
 use super::listing::{
     Expression, Layer, ListedChain, ListedElement, ListedHook, ListedRule, ListedSet, ListedValue, Listing,
-    VERDICT_REGISTER, called,
+    Span, VERDICT_REGISTER, called,
 };
 use super::words;
 use super::{Point, Verdict};
@@ -92,6 +92,10 @@ impl Packet {
 /// What the filter asks of the machine.
 pub trait Machine {
     fn is_local(&self, address: Ipv4Addr) -> bool;
+    /// The number that rules call the link by, where it is known.
+    fn index_of(&self, _link: &str) -> Option<u32> {
+        None
+    }
     /// The address that masquerading takes on this link.
     fn address_of(&self, link: &str, towards: Ipv4Addr) -> Option<Ipv4Addr>;
 }
@@ -137,6 +141,8 @@ pub struct Passage {
 
 /// Beyond this many outcomes draws are not told apart further: the first number stands for all.
 const OUTCOMES_MAX: usize = 256;
+/// Beyond this many addresses or ports which one the kernel takes is not known.
+const CHOICES_MAX: u32 = 64;
 /// The kernel's limit of nested jumps.
 const DEPTH_MAX: usize = 16;
 /// No value in registers is wider than that, in bytes.
@@ -327,6 +333,37 @@ impl Run<'_> {
         fate
     }
 
+    /// One of so many; `None` where each of them is to be told apart first.
+    fn draw(&mut self, modulus: u32) -> Option<u32> {
+        if modulus <= 1 {
+            return Some(0);
+        }
+        let number = match self.script.get(self.drawn) {
+            Some((number, _)) => *number,
+            None if !self.draws => 0,
+            None => {
+                self.wants = Some(modulus);
+                return None;
+            }
+        };
+        self.drawn += 1;
+        Some(number)
+    }
+
+    fn meta(&self, packet: &Packet, key: u32) -> Option<Vec<u8>> {
+        const INPUT: u32 = 4;
+        const OUTPUT: u32 = 5;
+        let index = |link: &str| match link {
+            "" => Some(0),
+            link => self.machine.index_of(link),
+        };
+        match key {
+            INPUT => Some(index(&packet.input)?.to_ne_bytes().to_vec()),
+            OUTPUT => Some(index(&packet.output)?.to_ne_bytes().to_vec()),
+            key => fields::meta(self.layer, packet, key),
+        }
+    }
+
     fn expression(
         &mut self,
         chain: &ListedChain,
@@ -355,7 +392,7 @@ impl Run<'_> {
                     Loaded::Absent => None,
                 }
             }
-            Expression::Meta { key, into } => match fields::meta(self.layer, packet, *key) {
+            Expression::Meta { key, into } => match self.meta(packet, *key) {
                 Some(bytes) => next(registers.put(*into, &bytes)),
                 None => doubt(registers, *into, WIDEST),
             },
@@ -422,19 +459,7 @@ impl Run<'_> {
                 }
             }
             Expression::Number { modulus, offset, into } => {
-                let number = if *modulus <= 1 {
-                    0
-                } else {
-                    match self.script.get(self.drawn) {
-                        Some((number, _)) => *number,
-                        None if !self.draws => 0,
-                        None => {
-                            self.wants = Some(*modulus);
-                            return None;
-                        }
-                    }
-                };
-                self.drawn += usize::from(*modulus > 1);
+                let number = self.draw(*modulus)?;
                 next(registers.put(*into, &(number + offset).to_ne_bytes()))
             }
             Expression::AddressType { source, into } => {
@@ -444,17 +469,48 @@ impl Run<'_> {
                 let kind = if self.machine.is_local(address) { LOCAL } else { UNICAST };
                 next(registers.put(*into, &kind.to_ne_bytes()))
             }
-            Expression::Translate { source, address, port } => {
-                let word = |register: &Option<usize>| match register.and_then(|from| registers.get(from, 4)) {
-                    Some(Held::Known(word)) => Ok(<[u8; 4]>::try_from(word).ok()),
-                    Some(Held::Unknown) => Err(Done::Doubt),
-                    None => Ok(None),
+            Expression::Translate { source, address, port, prefix } => {
+                let own = if *source {
+                    (packet.source, packet.source_port)
+                } else {
+                    (packet.destination, packet.destination_port)
                 };
-                let (address, port) = match (word(address), word(port)) {
-                    (Ok(address), Ok(port)) => (address, port),
-                    (Err(doubt), _) | (_, Err(doubt)) => return Some(doubt),
+                let address = match address.map(|span| word(registers, span)) {
+                    None => None,
+                    Some(Ends::None) => None,
+                    Some(Ends::Unknown) => return Some(Done::Doubt),
+                    Some(Ends::Known(first, last)) => {
+                        let (first, last) = (u32::from_be_bytes(first), u32::from_be_bytes(last));
+                        Some(Ipv4Addr::from_bits(if *prefix {
+                            let mask = !(first ^ last);
+                            first & mask | own.0.to_bits() & !mask
+                        } else if !(first..=last).contains(&first) || last - first >= CHOICES_MAX {
+                            return Some(Done::Doubt);
+                        } else {
+                            first + self.draw(last - first + 1)?
+                        }))
+                    }
                 };
-                translate(packet, *source, address.map(Ipv4Addr::from), port);
+                let port = match port.map(|span| word(registers, span)) {
+                    None => None,
+                    Some(Ends::None) => None,
+                    Some(Ends::Unknown) => return Some(Done::Doubt),
+                    Some(Ends::Known(first, last)) => {
+                        let port = |word: [u8; 4]| u16::from_be_bytes([word[0], word[1]]);
+                        let (first, last) = (port(first), port(last));
+                        Some(if first == last || *source {
+                            // Which port an answer is to come to decides nothing: it stands for all.
+                            first
+                        } else if (first..=last).contains(&own.1) {
+                            own.1
+                        } else if last < first || u32::from(last - first) >= CHOICES_MAX {
+                            return Some(Done::Doubt);
+                        } else {
+                            first + self.draw(u32::from(last - first) + 1)? as u16
+                        })
+                    }
+                };
+                translate(packet, *source, address, port);
                 Some(Done::Fate(Fate::End(End::Accepted)))
             }
             Expression::Masquerade => {
@@ -478,9 +534,26 @@ impl Run<'_> {
     }
 }
 
+/// What both registers of a span hold.
+enum Ends {
+    Known([u8; 4], [u8; 4]),
+    Unknown,
+    None,
+}
+
+fn word(registers: &Registers, span: Span) -> Ends {
+    match (registers.get(span.first, 4), registers.get(span.last, 4)) {
+        (Some(Held::Known(first)), Some(Held::Known(last))) => match (first.try_into(), last.try_into()) {
+            (Ok(first), Ok(last)) => Ends::Known(first, last),
+            _ => Ends::None,
+        },
+        (Some(Held::Unknown), _) | (_, Some(Held::Unknown)) => Ends::Unknown,
+        (None, _) | (_, None) => Ends::None,
+    }
+}
+
 /// To an address and a port, where there is one.
-fn translate(packet: &mut Packet, source: bool, address: Option<Ipv4Addr>, port: Option<[u8; 4]>) {
-    let port = port.map(|bytes| u16::from_be_bytes([bytes[0], bytes[1]]));
+fn translate(packet: &mut Packet, source: bool, address: Option<Ipv4Addr>, port: Option<u16>) {
     if source {
         packet.source = address.unwrap_or(packet.source);
         packet.source_port = port.unwrap_or(packet.source_port);

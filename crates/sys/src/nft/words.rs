@@ -3,10 +3,14 @@
 use std::net::Ipv4Addr;
 
 use super::Verdict;
-use super::listing::{Expression, ListedRule, VERDICT_REGISTER};
+use super::listing::{Expression, ListedRule, Span, VERDICT_REGISTER};
 use super::passage::{End, Packet};
 
 const REGISTERS: usize = 32;
+/// As much as a map may give.
+const VALUE_WORDS: usize = 4;
+/// Of a link's name, with what ends it.
+const NAME_BYTES: usize = 16;
 
 /// What a register holds, in words, with how to print a constant that it is compared with.
 #[derive(Clone, Default)]
@@ -87,7 +91,11 @@ fn say(expression: &Expression, held: &mut [Held]) -> Option<String> {
             put(*into, &format!("ct{side} {name}"), kind)
         }
         Expression::Constant { bytes, into } => {
-            let kind = if bytes.len() == 4 { Kind::Address } else { Kind::Bytes };
+            let kind = match bytes.len() {
+                4 => Kind::Address,
+                2 => Kind::Port,
+                _ => Kind::Bytes,
+            };
             put(*into, &value(kind, bytes), Kind::Bytes)
         }
         Expression::Number { modulus, offset, into } => {
@@ -143,6 +151,8 @@ fn say(expression: &Expression, held: &mut [Held]) -> Option<String> {
                 Some(VERDICT_REGISTER) => Some(format!("{key} vmap @{set}")),
                 Some(into) => {
                     let words = format!("{key} map @{set}");
+                    // What was there before is overwritten as far as the value goes.
+                    held.iter_mut().skip(*into).take(VALUE_WORDS).for_each(|this| *this = Held::default());
                     if let Some(place) = held.get_mut(*into) {
                         *place = Held { words, kind: Kind::Bytes };
                     }
@@ -150,10 +160,19 @@ fn say(expression: &Expression, held: &mut [Held]) -> Option<String> {
                 }
             }
         }
-        Expression::Translate { source, address, port } => {
+        Expression::Translate { source, address, port, prefix } => {
             let name = if *source { "snat" } else { "dnat" };
-            let to = address.or(*port).and_then(|register| held.get(register)).map(|this| this.words.clone());
-            Some(format!("{name} to {}", to.unwrap_or_default()))
+            let words = |span: &Span| {
+                let word = |register: usize| held.get(register).map_or("", |this| this.words.as_str());
+                let (first, last) = (word(span.first), word(span.last));
+                let range = span.first != span.last && !last.is_empty() && last != first;
+                if range { format!("{first}-{last}") } else { first.to_owned() }
+            };
+            let to = address.as_ref().map(words).unwrap_or_default();
+            // The port of a map that gives both stands in its words already.
+            let port = port.as_ref().map(words).filter(|port| !port.is_empty());
+            let port = port.map(|port| format!(":{port}")).unwrap_or_default();
+            Some(format!("{name} {}to {to}{port}", if *prefix { "prefix " } else { "" }))
         }
         Expression::Masquerade => Some("masquerade".into()),
         Expression::Redirect { .. } => Some("redirect".into()),
@@ -191,7 +210,11 @@ fn value(kind: Kind, bytes: &[u8]) -> String {
         (Kind::Protocol, _, [number]) => protocol(*number).into(),
         (Kind::EthernetType, _, [8, 0]) => "ip".into(),
         (Kind::EthernetType, _, [8, 6]) => "arp".into(),
-        (Kind::Name, ..) => format!("\"{}\"", String::from_utf8_lossy(bytes).trim_end_matches('\0')),
+        // What is shorter than a name with its end is what names begin with.
+        (Kind::Name, ..) => {
+            let rest = if bytes.len() < NAME_BYTES && !bytes.ends_with(&[0]) { "*" } else { "" };
+            format!("\"{}{rest}\"", String::from_utf8_lossy(bytes).trim_end_matches('\0'))
+        }
         (Kind::AddressType, Some(word), _) => match u32::from_ne_bytes(word) {
             1 => "unicast".into(),
             2 => "local".into(),
@@ -289,7 +312,12 @@ mod tests {
             Expression::Meta { key: 16, into: 1 },
             Expression::Payload { base: 2, offset: 2, length: 2, into: 2 },
             Expression::Lookup { set: "host-ports".into(), from: 0, into: Some(4), inverted: false },
-            Expression::Translate { source: false, address: Some(4), port: Some(5) },
+            Expression::Translate {
+                source: false,
+                address: Some(Span { first: 4, last: 4 }),
+                port: Some(Span { first: 5, last: 5 }),
+                prefix: false,
+            },
         ]);
         assert_eq!(looked_up, "dnat to ip daddr . meta l4proto . th dport map @host-ports");
         let status = held(vec![
@@ -300,5 +328,25 @@ mod tests {
         ]);
         assert_eq!(status, "ct status dnat masquerade");
         assert_eq!(held(vec![Expression::Unknown("osf".into())]), "[osf: not known here]");
+        let named = |bytes: &[u8]| {
+            let compare = Expression::Compare { from: 0, operator: 0, bytes: bytes.to_vec() };
+            held(vec![Expression::Meta { key: 6, into: 0 }, compare])
+        };
+        assert_eq!(named(b"eth"), "iifname \"eth*\"");
+        assert_eq!(named(b"eth0\0\0\0\0\0\0\0\0\0\0\0\0"), "iifname \"eth0\"");
+        let constant = |bytes: &[u8], into| Expression::Constant { bytes: bytes.to_vec(), into };
+        let translated = |address, port| {
+            held(vec![
+                constant(&[10, 0, 0, 3], 0),
+                constant(&[10, 0, 0, 4], 1),
+                constant(&[0x1f, 0x40], 2),
+                constant(&[0x1f, 0x41], 3),
+                Expression::Translate { source: false, address, port, prefix: false },
+            ])
+        };
+        let span = |first, last| Some(Span { first, last });
+        assert_eq!(translated(span(0, 1), span(2, 2)), "dnat to 10.0.0.3-10.0.0.4:8000");
+        assert_eq!(translated(span(0, 0), span(2, 3)), "dnat to 10.0.0.3:8000-8001");
+        assert_eq!(translated(None, span(2, 2)), "dnat to :8000");
     }
 }

@@ -16,6 +16,10 @@ impl Machine for Here {
         address == HERE
     }
 
+    fn index_of(&self, link: &str) -> Option<u32> {
+        (link == "up0").then_some(7)
+    }
+
     fn address_of(&self, link: &str, _: Ipv4Addr) -> Option<Ipv4Addr> {
         (link == "up0").then_some(HERE)
     }
@@ -563,8 +567,86 @@ fn to(source: bool, address: Option<Ipv4Addr>, port: Option<u16>) -> ListedRule 
     let mut expressions = Vec::new();
     expressions.extend(address.map(|ip| Expression::Constant { bytes: ip.octets().to_vec(), into: 0 }));
     expressions.extend(port.map(|port| Expression::Constant { bytes: port.to_be_bytes().to_vec(), into: 1 }));
-    expressions.push(Expression::Translate { source, address: address.map(|_| 0), port: port.map(|_| 1) });
+    let span = |register| Span { first: register, last: register };
+    expressions.push(Expression::Translate {
+        source,
+        address: address.map(|_| span(0)),
+        port: port.map(|_| span(1)),
+        prefix: false,
+    });
     rule(expressions)
+}
+
+/// Loads first and last address and port, and translates.
+fn to_one_of(source: bool, addresses: [[u8; 4]; 2], ports: [u16; 2], prefix: bool) -> ListedRule {
+    let load = |bytes: &[u8], into| Expression::Constant { bytes: bytes.to_vec(), into };
+    rule(vec![
+        load(&addresses[0], 0),
+        load(&addresses[1], 1),
+        load(&ports[0].to_be_bytes(), 2),
+        load(&ports[1].to_be_bytes(), 3),
+        Expression::Translate {
+            source,
+            address: Some(Span { first: 0, last: 1 }),
+            port: Some(Span { first: 2, last: 3 }),
+            prefix,
+        },
+    ])
+}
+
+#[test]
+fn of_a_range_of_addresses_each_may_be_the_one() {
+    let told = |rule: ListedRule| -> Vec<(f64, String, bool)> {
+        let listing = listing(vec![translating("c", Point::Prerouting, 0, vec![rule])]);
+        let all = passages(&listing, &Here, Point::Prerouting, &packet());
+        let line = |passage: Passage| {
+            let Packet { destination, destination_port, .. } = passage.packet;
+            let doubtful = passage.steps.iter().any(|step| step.doubtful);
+            (passage.chance, format!("{destination}:{destination_port}"), doubtful)
+        };
+        all.into_iter().map(line).collect()
+    };
+    let certain = |chance: f64, to: &str| (chance, to.to_owned(), false);
+    let (three, four) = ([10, 0, 0, 3], [10, 0, 0, 4]);
+    assert_eq!(
+        told(to_one_of(false, [three, four], [8000; 2], false)),
+        [certain(0.5, "10.0.0.3:8000"), certain(0.5, "10.0.0.4:8000")]
+    );
+    assert_eq!(told(to_one_of(false, [three; 2], [8000; 2], false)), [certain(1.0, "10.0.0.3:8000")]);
+    // A port in the range stays as it is; any other one becomes one of the range.
+    assert_eq!(told(to_one_of(false, [three; 2], [79, 81], false)), [certain(1.0, "10.0.0.3:80")]);
+    assert_eq!(
+        told(to_one_of(false, [three; 2], [8000, 8001], false)),
+        [certain(0.5, "10.0.0.3:8000"), certain(0.5, "10.0.0.3:8001")]
+    );
+    // Of too many, and of what is no range, none is told.
+    for (addresses, ports) in
+        [([[10, 0, 0, 0], [10, 0, 0, 64]], [1; 2]), ([four, three], [1; 2]), ([three; 2], [8000, 8064])]
+    {
+        let all = told(to_one_of(false, addresses, ports, false));
+        assert_eq!(all, [(1.0, format!("{PEER}:80"), true)], "{addresses:?} {ports:?}");
+    }
+    assert_eq!(told(to_one_of(false, [[10, 0, 0, 0], [10, 0, 0, 63]], [1; 2], false)).len(), 64);
+    // Of a prefix the host's part stays.
+    let prefix = to_one_of(false, [[192, 0, 2, 0], [192, 0, 2, 255]], [80; 2], true);
+    assert_eq!(told(prefix), [certain(1.0, "192.0.2.3:80")]);
+    // What is not known leaves doubt.
+    let mut hashed = to_one_of(false, [three, four], [80; 2], false);
+    hashed.expressions.insert(4, Expression::Unknown("hash".into()));
+    assert_eq!(told(hashed), [(1.0, format!("{PEER}:80"), true)]);
+}
+
+#[test]
+fn links_are_also_called_by_their_numbers() {
+    let is = |key: u32, number: u32, packet: &Packet| {
+        let compare = Expression::Compare { from: 0, operator: 0, bytes: number.to_ne_bytes().to_vec() };
+        matches(vec![Expression::Meta { key, into: 0 }, compare], packet)
+    };
+    assert_eq!((is(5, 7, &packet()), is(5, 8, &packet())), (Some(true), Some(false)));
+    // The other link's number is not known, and of none it is zero.
+    assert_eq!(is(4, 7, &packet()), None);
+    let sent = Packet { input: String::new(), ..packet() };
+    assert_eq!((is(4, 0, &sent), is(4, 7, &sent)), (Some(true), Some(false)));
 }
 
 #[test]
