@@ -5,22 +5,28 @@
 //! gets 410, so a slow reader costs no memory. Events are applied in revision order by one task, which
 //! publishes the revision that all caches have reached.
 
-use std::collections::{HashMap, VecDeque};
+mod all;
+mod event;
+
+use std::collections::VecDeque;
 use std::ops::Bound;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::StreamExt;
 use parking_lot::{Mutex, RwLock};
 use rpds::RedBlackTreeMapSync;
-use skiff_store::{Entry, Store};
+use skiff_store::Entry;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::at_rest::{AtRest, Chain, Opened, Unreadable};
-use crate::object::{Object, StoredObjectError};
-use crate::resources::{self, RESOURCES, Resource};
+pub use all::CacheError;
+pub(crate) use all::{Caches, Loaded};
+pub(crate) use event::{Change, Event, EventType};
+
+use crate::at_rest::{Chain, Opened};
+use crate::object::Object;
+use crate::resources::Resource;
 
 pub(crate) type Objects = RedBlackTreeMapSync<Arc<str>, Arc<Object>>;
 
@@ -36,83 +42,6 @@ const TRIM_EVERY: Duration = Duration::from_secs(30);
 /// Snapshots kept for continue tokens, per storage, and for how long.
 const PAGES_MAX: usize = 64;
 const PAGES_AGE: Duration = Duration::from_secs(300);
-
-/// One change of one object.
-pub(crate) struct Event {
-    pub(crate) revision: u64,
-    pub(crate) change: Change,
-    /// Rendered watch frames by type, for the JSON of the stored version.
-    frames: [OnceLock<Bytes>; 3],
-    /// The previous state named by this event's revision, for who sees it leave its selector.
-    departed: OnceLock<Arc<Object>>,
-}
-
-pub(crate) enum Change {
-    Put {
-        object: Arc<Object>,
-        previous: Option<Arc<Object>>,
-    },
-    Delete {
-        /// The last state, with the deletion's revision.
-        last: Arc<Object>,
-        previous: Arc<Object>,
-    },
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum EventType {
-    Added = 0,
-    Modified = 1,
-    Deleted = 2,
-}
-
-impl EventType {
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Added => "ADDED",
-            Self::Modified => "MODIFIED",
-            Self::Deleted => "DELETED",
-        }
-    }
-}
-
-impl Event {
-    fn new(revision: u64, change: Change) -> Self {
-        Self { revision, change, frames: Default::default(), departed: OnceLock::new() }
-    }
-
-    /// What a watcher whose selector is `matches` sees of this event.
-    pub(crate) fn seen_by(&self, matches: impl Fn(&Object) -> bool) -> Option<(EventType, &Arc<Object>)> {
-        match &self.change {
-            Change::Delete { last, .. } => matches(last).then_some((EventType::Deleted, last)),
-            Change::Put { object, previous: None } => matches(object).then_some((EventType::Added, object)),
-            Change::Put { object, previous: Some(previous) } => match (matches(previous), matches(object)) {
-                (true, true) => Some((EventType::Modified, object)),
-                (false, true) => Some((EventType::Added, object)),
-                (true, false) => {
-                    let departed = self.departed.get_or_init(|| Arc::new(previous.at(self.revision)));
-                    Some((EventType::Deleted, departed))
-                }
-                (false, false) => None,
-            },
-        }
-    }
-
-    /// What it keeps in memory, about: the state that it replaced, and as much again for frames of its own.
-    fn bytes(&self) -> usize {
-        const OVERHEAD: usize = 512;
-        let (now, before) = match &self.change {
-            Change::Put { object, previous } => (object, previous.as_ref()),
-            Change::Delete { last, previous } => (last, Some(previous)),
-        };
-        OVERHEAD + now.body.len() + before.map_or(0, |before| before.body.len())
-    }
-
-    /// The frame of this type, rendered once for all watchers.
-    pub(crate) fn frame(&self, kind: EventType, render: impl FnOnce() -> Bytes) -> Bytes {
-        self.frames[kind as usize].get_or_init(render).clone()
-    }
-}
 
 /// One storage's objects and recent events.
 pub(crate) struct StorageCache {
@@ -353,263 +282,28 @@ impl StorageCache {
     }
 }
 
-/// The objects of one namespace, or of all.
+/// What the keys of one namespace's objects, or of all, begin with.
+pub(crate) fn range_of(resource: &Resource, namespace: &str) -> String {
+    match namespace {
+        "" => format!("/{}/", resource.storage),
+        namespace => format!("/{}/{namespace}/", resource.storage),
+    }
+}
+
+/// The objects of one namespace, or of all; those from a key on that goes on from there.
 pub(crate) fn in_namespace<'a>(
     objects: &'a Objects,
     resource: &Resource,
     namespace: &str,
-    after: Option<&str>,
+    from: Option<&str>,
 ) -> impl Iterator<Item = &'a Arc<Object>> {
-    let prefix = match namespace {
-        "" => format!("/{}/", resource.storage),
-        namespace => format!("/{}/{namespace}/", resource.storage),
-    };
-    let start: Bound<Arc<str>> = match after {
-        Some(key) => Bound::Excluded(key.into()),
-        None => Bound::Included(prefix.as_str().into()),
-    };
+    let prefix = range_of(resource, namespace);
+    let start = Bound::Included(Arc::from(format!("{prefix}{}", from.unwrap_or_default())));
     objects
         .range::<Arc<str>, (Bound<Arc<str>>, Bound<Arc<str>>)>((start, Bound::Unbounded))
         .map(|(_, object)| object)
         .take_while(move |object| object.key.starts_with(&prefix))
 }
 
-/// All storages' caches.
-pub(crate) struct Caches {
-    by_storage: HashMap<&'static str, Arc<StorageCache>>,
-    applied: watch::Sender<u64>,
-}
-
-/// What a store held.
-pub(crate) struct Loaded {
-    pub(crate) caches: Arc<Caches>,
-    /// Must be given to [`Caches::follow`].
-    pub(crate) events: skiff_store::EventStream,
-    /// What is encrypted otherwise than it would be now.
-    pub(crate) stale: Vec<(&'static Resource, Arc<str>)>,
-}
-
-#[derive(Debug, thiserror::Error)]
-pub enum CacheError {
-    #[error("cannot load the store")]
-    Load(#[from] skiff_store::ReadError),
-    #[error("cannot follow the store")]
-    Watch(#[from] skiff_store::WatchError),
-    #[error(transparent)]
-    Object(#[from] StoredObjectError),
-    #[error("cannot decrypt {}", .key.trim_start_matches('/'))]
-    Encrypted {
-        key: Arc<str>,
-        #[source]
-        source: Unreadable,
-    },
-    #[error("the store ended its stream of changes")]
-    Ended,
-}
-
-impl Caches {
-    /// Loads everything. Nothing is cached, and nothing written, if there is an object that can't be read.
-    pub(crate) async fn load(store: &dyn Store, at_rest: &AtRest) -> Result<Loaded, CacheError> {
-        let snapshot = store.load().await?;
-        let by_storage: HashMap<_, _> = RESOURCES
-            .iter()
-            .filter_map(|r| resources::of_storage(r.storage))
-            .map(|r| (r.storage, Arc::new(StorageCache::new(r, snapshot.revision, at_rest.chain(r)))))
-            .collect();
-        let mut stale = Vec::new();
-        for entry in snapshot.entries {
-            let Some(cache) = by_storage.get(storage_of(&entry.key)) else { continue };
-            let (object, is_stale) = cache.read(&entry.key, entry.mod_revision, entry.value)?;
-            if is_stale {
-                stale.push((cache.resource, entry.key));
-            }
-            cache.insert_loaded(object);
-        }
-        let events = store.watch(snapshot.revision)?;
-        let caches = Self { by_storage, applied: watch::Sender::new(snapshot.revision) };
-        Ok(Loaded { caches: Arc::new(caches), events, stale })
-    }
-
-    /// Stores by this from now on; answers with what was stored by another configuration, or may have been.
-    pub(crate) fn store_by(&self, at_rest: &AtRest) -> Vec<(&'static Resource, Arc<str>)> {
-        let stale = |cache: &Arc<StorageCache>| {
-            let (resource, keys) = (cache.resource, cache.store_by(at_rest.chain(cache.resource)));
-            keys.into_iter().map(move |key| (resource, key))
-        };
-        self.by_storage.values().flat_map(stale).collect()
-    }
-
-    pub(crate) fn of(&self, resource: &Resource) -> &Arc<StorageCache> {
-        &self.by_storage[resource.storage]
-    }
-
-    /// Each storage's name, with how many objects it has.
-    pub(crate) fn counts(&self) -> Vec<(&'static str, usize)> {
-        let mut counts: Vec<_> =
-            self.by_storage.iter().map(|(name, cache)| (*name, cache.state.read().objects.size())).collect();
-        counts.sort_unstable();
-        counts
-    }
-
-    /// The revision that every cache has reached.
-    pub(crate) fn applied(&self) -> u64 {
-        *self.applied.borrow()
-    }
-
-    /// Waits until every cache has reached `revision`.
-    pub(crate) async fn reached(&self, revision: u64) {
-        let mut applied = self.applied.subscribe();
-        // Ends early only when the server itself is gone.
-        let _ = applied.wait_for(|at| *at >= revision).await;
-    }
-
-    /// Applies changes in order until the store ends. Returns why it can't go on.
-    pub(crate) async fn follow(&self, events: skiff_store::EventStream) -> CacheError {
-        let mut batches = events.ready_chunks(512);
-        let mut trim = tokio::time::interval(TRIM_EVERY);
-        trim.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        loop {
-            // Both are cancel-safe: a batch that has not come is asked for again.
-            let batch = tokio::select! {
-                batch = batches.next() => batch,
-                _ = trim.tick() => {
-                    self.by_storage.values().for_each(|cache| cache.trim());
-                    continue;
-                }
-            };
-            let Some(batch) = batch else { return CacheError::Ended };
-            let mut touched: Vec<&Arc<StorageCache>> = Vec::new();
-            let mut last = 0;
-            for event in batch {
-                let event = match event {
-                    Ok(event) => event,
-                    Err(error) => return error.into(),
-                };
-                last = event.revision;
-                let Some(cache) = self.by_storage.get(storage_of(&event.key)) else { continue };
-                if let Err(error) = cache.apply(event.revision, &event.key, event.entry) {
-                    return error;
-                }
-                if !touched.iter().any(|c| Arc::ptr_eq(c, cache)) {
-                    touched.push(cache);
-                }
-            }
-            self.applied.send_replace(last);
-            for cache in touched {
-                cache.announce();
-            }
-        }
-    }
-}
-
-fn storage_of(key: &str) -> &str {
-    key.split('/').nth(1).unwrap_or_default()
-}
-
 #[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-    use crate::object::to_stored;
-
-    fn entry(key: &Arc<str>, revision: u64, label: &str) -> Entry {
-        let value = to_stored(&json!({"metadata": {"name": "x", "labels": {"l": label}}}));
-        Entry { key: Arc::clone(key), value, create_revision: 1, mod_revision: revision }
-    }
-
-    /// `a` made at 11, changed at 12, deleted at 14; `b` made at 13.
-    fn cache() -> StorageCache {
-        let maps = resources::find("", "configmaps").expect("in the table");
-        let cache = StorageCache::new(maps, 10, None);
-        let (a, b): (Arc<str>, Arc<str>) = ("/configmaps/n/a".into(), "/configmaps/n/b".into());
-        cache.apply(11, &a, Some(entry(&a, 11, "1"))).expect("readable");
-        cache.apply(12, &a, Some(entry(&a, 12, "2"))).expect("readable");
-        cache.apply(13, &b, Some(entry(&b, 13, "1"))).expect("readable");
-        cache.apply(14, &a, None).expect("readable");
-        cache
-    }
-
-    fn state(cache: &StorageCache, revision: u64) -> Option<Vec<(String, u64)>> {
-        let view = cache.at(revision)?;
-        Some(view.objects.values().map(|o| (o.name().to_owned(), o.revision)).collect())
-    }
-
-    #[test]
-    fn past_states_are_had_by_undoing_events() {
-        let cache = cache();
-        let own =
-            |list: &[(&str, u64)]| Some(list.iter().map(|(n, r)| ((*n).to_owned(), *r)).collect::<Vec<_>>());
-        assert_eq!(state(&cache, 14), own(&[("b", 13)]));
-        assert_eq!(state(&cache, 13), own(&[("a", 12), ("b", 13)]));
-        assert_eq!(state(&cache, 11), own(&[("a", 11)]));
-        assert_eq!(state(&cache, 10), own(&[]));
-        assert_eq!(state(&cache, 9), None);
-    }
-
-    fn put(cache: &StorageCache, revision: u64, bytes: usize) {
-        let key: Arc<str> = "/configmaps/n/a".into();
-        cache.apply(revision, &key, Some(entry(&key, revision, &"x".repeat(bytes)))).expect("readable");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn the_ring_is_bounded_by_bytes_and_who_is_behind_is_told_so() {
-        let cache = cache();
-        let position = cache.position_after(14).expect("in the ring");
-        let bytes = 1 << 20;
-        for revision in 15..115 {
-            put(&cache, revision, bytes);
-        }
-        let held = cache.state.read().ring_bytes;
-        assert!((RING_BYTES_MAX / 2..=RING_BYTES_MAX).contains(&held), "{held}");
-        assert!(matches!(cache.events_from(position, 10), Err(Behind { oldest }) if oldest > 80));
-        // The last event is there, however large it is.
-        put(&cache, 115, RING_BYTES_MAX);
-        let position = cache.position_after(114).expect("in the ring");
-        assert_eq!(cache.events_from(position, 10).expect("in the ring").len(), 1);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn what_a_burst_took_is_given_back_while_nothing_is_written() {
-        let cache = cache();
-        for revision in 15..65 {
-            put(&cache, revision, 900_000);
-        }
-        for revision in 65..8000 {
-            put(&cache, revision, 1);
-        }
-        cache.trim();
-        assert!(cache.state.read().ring.len() > 7000, "they may be asked for yet");
-        tokio::time::advance(RING_AGE + Duration::from_secs(1)).await;
-        cache.trim();
-        let state = cache.state.read();
-        assert!(state.ring.len() <= RING_MIN && state.ring_bytes <= RING_BYTES_MIN, "{}", state.ring_bytes);
-        assert!(state.ring.capacity() <= 4 * RING_MIN);
-        drop(state);
-        assert_eq!(cache.position_after(15), Err(Behind { oldest: 7999 - RING_MIN as u64 }));
-    }
-
-    #[test]
-    fn a_watcher_goes_on_where_it_says_or_is_told_that_it_is_late() {
-        let cache = cache();
-        assert_eq!(cache.position_after(9), Err(Behind { oldest: 10 }));
-        let position = cache.position_after(12).expect("in the ring");
-        let events = cache.events_from(position, 10).expect("in the ring");
-        assert_eq!(events.iter().map(|e| e.revision).collect::<Vec<_>>(), [13, 14]);
-    }
-
-    #[test]
-    fn a_selector_sees_entering_changing_and_leaving() {
-        let cache = cache();
-        let events = cache.events_from(0, 10).expect("in the ring");
-        let seen = |label: &str| {
-            events
-                .iter()
-                .map(|e| e.seen_by(|o| o.labels["l"] == label).map(|(kind, o)| (kind, o.revision)))
-                .collect::<Vec<_>>()
-        };
-        use EventType::{Added, Deleted};
-        assert_eq!(seen("1"), [Some((Added, 11)), Some((Deleted, 12)), Some((Added, 13)), None]);
-        assert_eq!(seen("2"), [None, Some((Added, 12)), None, Some((Deleted, 14))]);
-    }
-}
+mod tests;

@@ -20,6 +20,10 @@ pub(crate) struct Address {
     pub(crate) subresource: String,
     /// What follows the subresource (`proxy/…`), without a leading slash.
     pub(crate) rest: String,
+    /// The path goes through a namespace, as that of a namespace itself does not.
+    pub(crate) within: bool,
+    /// A path of the old form `/api/v1/watch/…`, which is a watch by itself.
+    pub(crate) watch: bool,
 }
 
 impl Address {
@@ -38,6 +42,13 @@ impl Address {
             _ => &rest[..],
         };
         let mut address = Self { group, version, ..Self::default() };
+        let rest = match rest {
+            [watch, rest @ ..] if watch == "watch" && !rest.is_empty() => {
+                address.watch = true;
+                rest
+            }
+            rest => rest,
+        };
         let own = |s: &String| s.clone();
         let after = match rest {
             [] => return None,
@@ -46,6 +57,7 @@ impl Address {
             {
                 address.namespace = own(namespace);
                 address.resource = own(resource);
+                address.within = true;
                 after
             }
             [resource, after @ ..] => {
@@ -56,7 +68,7 @@ impl Address {
         address.name = after.first().map(own).unwrap_or_default();
         address.subresource = after.get(1).map(own).unwrap_or_default();
         address.rest = after.get(2..).map(|rest| rest.join("/")).unwrap_or_default();
-        if address.resource == "namespaces" && address.group.is_empty() {
+        if address.resource == "namespaces" && address.group.is_empty() && !address.within {
             address.namespace = address.name.clone();
         }
         Some(address)
@@ -80,13 +92,12 @@ impl Address {
     /// Whether there may be such an address of a row's objects: with a namespace where they have one, and with
     /// nothing behind a subresource but what a proxy hands on.
     pub(crate) fn fits(&self, row: &Resource) -> bool {
-        let in_namespace = !self.namespace.is_empty();
-        let placed = match (row.namespaced, row.storage) {
-            (_, "namespaces") => true,
-            (true, _) => in_namespace || self.name.is_empty(),
-            (false, _) => !in_namespace,
+        let placed = match row.namespaced {
+            true => !self.namespace.is_empty() || self.name.is_empty(),
+            false => !self.within,
         };
-        let known = self.subresource.is_empty() || row.subresource(&self.subresource).is_some();
+        let known =
+            self.subresource.is_empty() || (!self.watch && row.subresource(&self.subresource).is_some());
         placed && known && (self.rest.is_empty() || self.subresource == "proxy")
     }
 
@@ -100,6 +111,8 @@ impl Address {
 pub(crate) fn verb(method: &Method, address: &Address, query: &Query) -> &'static str {
     let one = !address.name.is_empty();
     match *method {
+        // Whatever the method, as upstream: it is allowed as a watch, or not, before it is refused.
+        _ if address.watch => "watch",
         Method::GET | Method::HEAD if address.subresource.is_empty() && query.flag("watch") => "watch",
         Method::GET | Method::HEAD if one => "get",
         Method::GET | Method::HEAD => "list",
@@ -241,10 +254,30 @@ mod tests {
             ("/api/v1/namespaces/n/nodes", false),
             ("/api/v1/namespaces/n/finalize", true),
             ("/api/v1/namespaces", true),
+            ("/api/v1/namespaces/n/namespaces", false),
+            ("/api/v1/namespaces/n/namespaces/n", false),
+            ("/api/v1/watch/namespaces", true),
+            ("/api/v1/watch/namespaces/n", true),
+            ("/api/v1/watch/namespaces/n/pods", true),
+            ("/api/v1/watch/namespaces/n/pods/p", true),
+            ("/api/v1/watch/namespaces/n/pods/p/status", false),
+            ("/api/v1/watch/namespaces/n/nodes", false),
+            ("/api/v1/watch/pods/p", false),
         ] {
             let address = Address::parse(path).expect("a resource");
             assert_eq!(address.fits(address.row().expect("served")), expected, "{path}");
         }
+    }
+
+    #[test]
+    fn old_paths_of_watches_are_watches_of_what_follows() {
+        let read = |path: &str| Address::parse(path).expect("a resource");
+        let old = read("/apis/apps/v1/watch/namespaces/n/deployments/d");
+        assert_eq!(old, Address { watch: true, ..read("/apis/apps/v1/namespaces/n/deployments/d") });
+        for method in [Method::GET, Method::POST] {
+            assert_eq!(verb(&method, &old, &Query::default()), "watch");
+        }
+        assert!(!read("/api/v1/watch").watch, "a resource of that name");
     }
 
     #[test]

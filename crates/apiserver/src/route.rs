@@ -20,14 +20,16 @@ use crate::resources::Resource;
 use crate::serve::Peer;
 use crate::server::{Call, Inner, authorize, enter, identity, is_lasting, read_body};
 use crate::{
-    audit, authn, decode, delete, discovery, encoding, explain, impersonation, metrics, paths, read, render,
-    subresources, watch, write,
+    audit, authn, decode, delete, discovery, encoding, explain, impersonation, metrics, paths, pretty, read,
+    render, subresources, watch, write,
 };
 
 /// Whoever shows no credential is in it.
 const NOBODYS: &str = "system:unauthenticated";
 /// After which who found no room may try again.
 const RETRY_AFTER_S: i32 = 1;
+/// How often a PUT looks again when the object comes and goes under it.
+const PUT_ATTEMPTS: usize = 4;
 
 pub(crate) async fn answer(inner: Arc<Inner>, request: Request) -> Response {
     let begun = Instant::now();
@@ -36,15 +38,23 @@ pub(crate) async fn answer(inner: Arc<Inner>, request: Request) -> Response {
         && encoding::takes_gzip(request.headers());
     let address = Address::parse(request.uri().path());
     let query = Query::parse(request.uri().query());
-    let labels = match &address {
+    let path = request.uri().path();
+    let (labels, indents) = match &address {
         Some(address) => {
             let dry_run = query.given("dryRun").is_some();
-            metrics::Labels::of_resource(verb(request.method(), address, &query), address, dry_run)
+            let verb = verb(request.method(), address, &query);
+            let indents = !is_lasting(address, verb) && pretty::is_asked(&query, request.headers());
+            (metrics::Labels::of_resource(verb, address, dry_run), indents)
         }
-        None => metrics::Labels::of_path(request.method(), request.uri().path()),
+        None => {
+            let indents = pretty::is_page(path)
+                || (pretty::is_object(path) && pretty::is_asked(&query, request.headers()));
+            (metrics::Labels::of_path(request.method(), path), indents)
+        }
     };
     let response = dispatch(Arc::clone(&inner), address, query, request).await;
     inner.requests.ended(labels, response.status().as_u16(), begun.elapsed());
+    let response = if indents { pretty::indented(response).await } else { response };
     if packs { encoding::compressed(response).await } else { response }
 }
 
@@ -146,7 +156,11 @@ async fn resource(
     }
     let request = audit::keep_body(request, &address, verb).await?;
     let Some(row) = address.row() else {
-        let answer = subresources::unlisted(&inner, &address, &who, request).await?;
+        // What is not stored can't be watched.
+        let answer = match address.watch {
+            true => None,
+            false => subresources::unlisted(&inner, &address, &who, request).await?,
+        };
         return match answer {
             Some(answer) => Ok(answer),
             None if discovery::serves(&address.group, &address.version) => {
@@ -159,7 +173,11 @@ async fn resource(
         return Err(StatusError::no_such_resource());
     }
     // A proxy hands on whatever method it is.
-    if address.subresource != "proxy" && !is_served(request.method()) {
+    let served = match address.watch {
+        true => request.method() == http::Method::GET,
+        false => address.subresource == "proxy" || is_served(request.method()),
+    };
+    if !served {
         return Err(StatusError::method_not_allowed());
     }
     let dry_run = query.dry_run()?;
@@ -251,22 +269,29 @@ async fn put(
     row: &'static Resource,
     value: serde_json::Value,
 ) -> Result<Response, StatusError> {
-    match write::update(inner, call, row, |_| Ok(value.clone())).await {
-        Ok(done) => inner.object_response(call, row, StatusCode::OK, done.object()),
-        Err(error) if error.reason() == "NotFound" && row.strategy.creates_on_update() => {
-            let address = &call.address;
-            let create = Attributes {
-                verb: "create",
-                group: &address.group,
-                resource: &address.resource,
-                namespace: &address.namespace,
-                name: &address.name,
-                ..Attributes::default()
-            };
-            authorize(inner, &call.who, &create)?;
-            let object = write::create(inner, call, row, value).await?;
-            inner.object_response(call, row, StatusCode::CREATED, &object)
+    let address = &call.address;
+    write::check_name(address, &value)?;
+    for _ in 0..PUT_ATTEMPTS {
+        match write::update(inner, call, row, |_| Ok(value.clone())).await {
+            Ok(done) => return inner.object_response(call, row, StatusCode::OK, done.object()),
+            Err(error) if error.reason() == "NotFound" && row.strategy.creates_on_update() => {}
+            Err(error) => return Err(error),
         }
-        Err(error) => Err(error),
+        let create = Attributes {
+            verb: "create",
+            group: &address.group,
+            resource: &address.resource,
+            namespace: &address.namespace,
+            name: &address.name,
+            ..Attributes::default()
+        };
+        authorize(inner, &call.who, &create)?;
+        match write::create_by_update(inner, call, row, value.clone()).await {
+            Ok(object) => return inner.object_response(call, row, StatusCode::CREATED, &object),
+            // Somebody else's creation came between: this is an update after all.
+            Err(error) if error.reason() == "AlreadyExists" => {}
+            Err(error) => return Err(error),
+        }
     }
+    Err(StatusError::modified(row.group_resource(), &address.name))
 }

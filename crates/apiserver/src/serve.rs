@@ -10,8 +10,8 @@ use hyper::body::{Body as _, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use skiff_streams::Opening;
 use skiff_streams::places::Place;
+use skiff_streams::{Opening, Watched};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
@@ -22,7 +22,7 @@ use tracing::{debug, warn};
 use crate::auth::is_privileged;
 use crate::http_body::{Response, empty};
 use crate::limits::activity::{Activity, PARTING, Verdict};
-use crate::limits::guarded::{Answer, Guarded, InFlight, Timed};
+use crate::limits::guarded::{Answer, Guard, InFlight, Timed};
 use crate::pki::{Presented, ServerTls};
 use crate::request::{Address, Query, verb};
 use crate::server::{ApiServer, Router, is_lasting};
@@ -127,7 +127,8 @@ async fn connection(
     }
     let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
     let activity = Activity::new(&limits);
-    let stream = Guarded::new(stream, activity.clone(), limits.stall_timeout, place.clone());
+    let guard = Guard::new(activity.clone(), limits.stall_timeout, place.clone());
+    let stream = Watched::by(guard, stream);
     let of_requests = activity.clone();
     let service = service_fn(move |request: http::Request<Incoming>| {
         let mut router = router.clone();
@@ -197,7 +198,7 @@ async fn connection(
 
 /// Whether a request may take as long as it likes.
 fn lasts<B>(request: &http::Request<B>) -> bool {
-    const STREAMS: [&str; 5] = ["exec", "attach", "portforward", "proxy", "log"];
+    const STREAMS: [&str; 6] = ["exec", "attach", "portforward", "proxy", "log", "/watch/"];
     let (path, query) = (request.uri().path(), request.uri().query());
     // Most say at a glance that they are none.
     if !query.is_some_and(|query| query.contains("watch")) && !STREAMS.iter().any(|s| path.contains(s)) {
@@ -221,6 +222,7 @@ mod tests {
         check("GET", "/api/v1/namespaces/n/pods/p/log?follow=true", true);
         check("POST", "/api/v1/namespaces/n/pods/p/exec?command=ls", true);
         check("PUT", "/api/v1/nodes/n/proxy/upload", true);
+        check("GET", "/api/v1/watch/namespaces/n/pods", true);
         check("GET", "/api/v1/pods?watch=false", false);
         check("POST", "/api/v1/namespaces/n/configmaps?watch=true", false);
         check("POST", "/api/v1/namespaces/log/configmaps", false);

@@ -109,6 +109,7 @@ pub(crate) async fn unlisted(
     if is("apiextensions.k8s.io", "v1", "customresourcedefinitions")
         && method == http::Method::GET
         && address.name.is_empty()
+        && !address.within
     {
         let list = json!({
             "kind": "CustomResourceDefinitionList",

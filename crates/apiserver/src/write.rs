@@ -13,6 +13,7 @@ use crate::cache::Caches;
 use crate::claims::Taken;
 use crate::metadata;
 use crate::object::{Object, to_stored};
+use crate::request::Address;
 use crate::resources::{Cx, Resource};
 use crate::server::{Call, Inner};
 use crate::{admission, delete, validation};
@@ -180,9 +181,10 @@ pub(crate) async fn create(
     }
     let prefix = metadata::text(&value, "generateName").to_owned();
     let generated = metadata::text(&value, "name").is_empty() && !prefix.is_empty();
-    let base = value;
+    let mut base = value;
     for attempt in 1.. {
-        let mut value = base.clone();
+        // A name that was given is tried once.
+        let mut value = if generated { base.clone() } else { std::mem::take(&mut base) };
         if generated {
             metadata::of_mut(&mut value).insert("name".into(), metadata::generate_name(&prefix).into());
         }
@@ -233,6 +235,43 @@ pub(crate) async fn create(
     unreachable!("the loop ends by returning")
 }
 
+/// The same for a PUT to a name that is free. What is said there of the object that was to be replaced can't
+/// hold, but that whoever names a UID means that object; a version is passed over, as upstream does.
+pub(crate) async fn create_by_update(
+    server: &Inner,
+    call: &Call,
+    row: &'static Resource,
+    mut value: Value,
+) -> Result<Arc<Object>, StatusError> {
+    check_uid(row, &call.address.name, &value, "")?;
+    metadata::of_mut(&mut value).remove("resourceVersion");
+    create(server, call, row, value).await
+}
+
+/// An object that is put at a name must bear it.
+pub(crate) fn check_name(address: &Address, object: &Value) -> Result<(), StatusError> {
+    let name = address.name.as_str();
+    match metadata::text(object, "name") {
+        "" => Err(StatusError::bad_request(format!(
+            "the name of the object ({name} based on URL) was undeterminable: name must be provided"
+        ))),
+        given if given != name => Err(StatusError::bad_request(format!(
+            "the name of the object ({given}) does not match the name on the URL ({name})"
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// A UID in what is written says which object is meant.
+fn check_uid(row: &Resource, name: &str, wanted: &Value, present: &str) -> Result<(), StatusError> {
+    let uid = metadata::text(wanted, "uid");
+    if uid.is_empty() || uid == present {
+        return Ok(());
+    }
+    let why = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {present}");
+    Err(StatusError::conflict(row.group_resource(), name, &why))
+}
+
 /// Replaces an object, or (with `patched`) what a patch makes of it.
 ///
 /// `next` gives the wanted object in the row's version from the present one in the same version.
@@ -249,12 +288,7 @@ pub(crate) async fn update(
     modify(server, stored, row, &key, call.dry_run, |current| {
         let old = current.value(stored);
         let mut wanted = next(crate::render::value(row, stored, current))?;
-        if metadata::text(&wanted, "name") != name {
-            let given = metadata::text(&wanted, "name");
-            return Err(StatusError::bad_request(format!(
-                "the name of the object ({given}) does not match the name on the URL ({name})"
-            )));
-        }
+        check_name(&call.address, &wanted)?;
         metadata::check_namespace(row, &wanted, current.namespace())?;
         let asked = metadata::text(&wanted, "resourceVersion").to_owned();
         match asked.as_str() {
@@ -270,14 +304,7 @@ pub(crate) async fn update(
             asked if *asked != current.revision.to_string() => return Err(StatusError::modified(of, name)),
             _ => {}
         }
-        let uid = metadata::text(&wanted, "uid");
-        if !uid.is_empty() && uid != &*current.uid {
-            let why = format!(
-                "Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
-                current.uid
-            );
-            return Err(StatusError::conflict(of, name, &why));
-        }
+        check_uid(row, name, &wanted, &current.uid)?;
         if let Some(conversion) = &row.conversion {
             (conversion.to_stored)(&mut wanted);
             wanted["kind"] = stored.kind.into();

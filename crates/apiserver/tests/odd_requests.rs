@@ -79,6 +79,48 @@ async fn what_is_not_served_is_not_found() {
 }
 
 #[tokio::test]
+async fn what_belongs_to_no_namespace_is_not_found_in_one() {
+    let api = Api::new().await;
+    api.ok(Method::POST, "/api/v1/namespaces", json!({"metadata": {"name": "t"}})).await;
+    let missing = status(404, "NotFound", "the server could not find the requested resource");
+    let missing: Value = serde_json::from_str(&missing).expect("JSON");
+    let groups = api.ok(Method::GET, "/apis", Value::Null).await;
+    let names = groups["groups"].as_array().expect("groups").iter().map(|group| &group["name"]);
+    let bases: Vec<String> =
+        names.map(|name| format!("/apis/{}/v1", name.as_str().expect("a name"))).collect();
+    let mut kinds = Vec::new();
+    for base in std::iter::once("/api/v1").chain(bases.iter().map(String::as_str)) {
+        let list = api.ok(Method::GET, base, Value::Null).await;
+        let of_cluster =
+            list["resources"].as_array().expect("a list").iter().filter(|kind| kind["namespaced"] == false);
+        for kind in of_cluster.map(|kind| kind["name"].as_str().expect("a name")) {
+            let (kind, sub) =
+                kind.split_once('/').map_or((kind, String::new()), |(kind, sub)| (kind, format!("/{sub}")));
+            for name in ["", "/t", "/default"] {
+                let path = format!("{base}/namespaces/t/{kind}{name}{sub}");
+                for method in ["GET", "POST", "PUT", "PATCH", "DELETE"] {
+                    let (code, kind, body) = answer(&api, method, &path).await;
+                    let body: Value =
+                        serde_json::from_str(&body).unwrap_or_else(|_| panic!("{method} {path}: {body}"));
+                    assert_eq!((code, &*kind, &body), (404, "application/json", &missing), "{method} {path}");
+                }
+            }
+            kinds.push(kind.to_owned());
+        }
+    }
+    for kind in ["namespaces", "nodes", "clusterroles", "priorityclasses", "tokenreviews"] {
+        assert!(kinds.iter().any(|known| known == kind), "{kind}: {kinds:?}");
+    }
+    api.refused(Method::GET, "/api/v1/namespaces/t/namespaces", Value::Null, 404).await;
+    let (code, ..) =
+        answer(&api, "GET", "/apis/apiextensions.k8s.io/v1/namespaces/t/customresourcedefinitions").await;
+    assert_eq!(code, 404);
+    // Nothing of it was done, and what is a namespace's own is there all the same.
+    assert_eq!(api.ok(Method::GET, "/api/v1/namespaces/t", Value::Null).await["status"]["phase"], "Active");
+    api.ok(Method::GET, "/api/v1/namespaces/t/status", Value::Null).await;
+}
+
+#[tokio::test]
 async fn methods_that_are_not_served_are_refused() {
     let api = Api::new().await;
     api.ok(Method::POST, PODS, pod("p")).await;

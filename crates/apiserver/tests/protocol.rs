@@ -3,6 +3,8 @@
 mod api;
 
 use api::{Api, MAPS, PODS, next, pod};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::{Method, StatusCode};
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
@@ -363,4 +365,51 @@ async fn scales_are_views_of_their_workload() {
         (&deployment["spec"]["replicas"], &deployment["metadata"]["generation"]),
         (&json!(5), &json!(2))
     );
+}
+
+#[tokio::test]
+async fn a_forged_token_leads_to_nothing_beside_the_list() {
+    let api = Api::new().await;
+    api.ok(Method::POST, "/api/v1/namespaces", json!({"metadata": {"name": "other"}})).await;
+    for namespace in ["default", "other"] {
+        for kind in ["configmaps", "secrets"] {
+            let path = format!("/api/v1/namespaces/{namespace}/{kind}");
+            api.ok(Method::POST, &path, json!({"metadata": {"name": format!("{namespace}-{kind}")}})).await;
+        }
+    }
+    let listed = async |path: &str, start: &str| {
+        let token = json!({"v": "meta.k8s.io/v1", "rv": -1, "start": start}).to_string();
+        let path = format!("{path}?continue={}", URL_SAFE_NO_PAD.encode(token));
+        let (code, list) = api.call(Method::GET, &path, Value::Null).await;
+        let items = list["items"].as_array().cloned().unwrap_or_default();
+        let names = items.iter().map(|item| item["metadata"]["name"].as_str().expect("a name").to_owned());
+        (code.as_u16(), names.collect::<Vec<_>>(), list["message"].as_str().unwrap_or_default().to_owned())
+    };
+    for start in
+        ["../../secrets/default/", "../other/", "a/../../other/x", "..", "/../secrets", "default//x", "x/"]
+    {
+        for path in [MAPS, "/api/v1/configmaps"] {
+            let refused = format!("invalid continue token: continue key is not valid: {start}");
+            assert_eq!(listed(path, start).await, (400, vec![], refused), "{path}");
+        }
+    }
+    // What is no way out is a place in the list itself, wherever it would lie in another.
+    for (start, expected) in [
+        ("/", &["default-configmaps"][..]),
+        ("\0", &["default-configmaps"]),
+        ("default-configmaps", &["default-configmaps"]),
+        ("default-configmaps\0", &[]),
+        ("default/default-configmaps", &[]),
+        ("other/other-configmaps", &[]),
+        ("secrets/default/default-secrets", &[]),
+        ("zzz", &[]),
+    ] {
+        assert_eq!(
+            listed(MAPS, start).await,
+            (200, expected.iter().map(ToString::to_string).collect(), String::new())
+        );
+    }
+    let all = ["default-configmaps", "other-configmaps"].map(String::from);
+    assert_eq!(listed("/api/v1/configmaps", "a").await.1, all);
+    assert_eq!(listed("/api/v1/configmaps", "default/default-configmaps\0").await.1, all[1..]);
 }

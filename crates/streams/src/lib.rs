@@ -17,8 +17,8 @@
 //! });
 //! ```
 //!
-//! [`Opening`] is what both servers have below their TLS, for clients that speak none, and [`places`] is how
-//! both count their connections.
+//! [`Opening`] is what both servers have below their TLS, for clients that speak none, [`places`] is how both
+//! count their connections, and [`Watched`] how both look at what passes.
 //!
 //! Knows no Kubernetes objects, no server framework, no TLS and no authorization.
 
@@ -33,11 +33,13 @@ mod session;
 pub mod spdy;
 mod tunnel;
 pub mod upgrade;
+mod watched;
 
 pub use forward::Forward;
 pub use opening::Opening;
 pub use session::{Exit, Outcome, PIPE_BYTES, Reader, Remote, Resizes, Session, Size, Wants, Writer, relay};
 pub use upgrade::UpgradeError;
+pub use watched::{Watch, Watched};
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -69,4 +71,12 @@ impl From<spdy::SpdyError> for StreamError {
     fn from(error: spdy::SpdyError) -> Self {
         Self::Spdy(error)
     }
+}
+
+/// For tests. The seed is printed; `SKIFF_SEED` repeats a run.
+#[cfg(test)]
+fn random() -> rand::rngs::SmallRng {
+    let seed = std::env::var("SKIFF_SEED").map_or_else(|_| rand::random(), |seed| seed.parse().unwrap());
+    println!("SKIFF_SEED={seed}");
+    rand::SeedableRng::seed_from_u64(seed)
 }

@@ -3,12 +3,11 @@
 //! Such a client can't read TLS's alert, and would see nothing but a closed connection. It is told what it
 //! did wrong, in the words of Go's server, which clients know.
 
-use std::io::{self, IoSlice};
-use std::pin::Pin;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncWrite, AsyncWriteExt};
+
+use crate::watched::{Watch, Watched};
 
 /// The bytes that tell plain HTTP from TLS.
 const FIRST_BYTES: usize = 5;
@@ -17,27 +16,45 @@ const HTTP: [&[u8; FIRST_BYTES]; 5] = [b"GET /", b"HEAD ", b"POST ", b"PUT /", b
 const ANSWER: &[u8] = b"HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n";
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// A connection that remembers how it began. The handshake runs over it.
-pub struct Opening<IO> {
-    io: IO,
+/// How a connection began.
+pub struct Beginning {
     first: [u8; FIRST_BYTES],
     seen: usize,
 }
 
-impl<IO> Opening<IO> {
-    pub fn new(io: IO) -> Self {
-        Self { io, first: [0; FIRST_BYTES], seen: 0 }
-    }
+/// A connection that remembers how it began. The handshake runs over it.
+pub type Opening<IO> = Watched<IO, Beginning>;
 
+impl Beginning {
     fn is_http(&self) -> bool {
         self.seen == FIRST_BYTES && HTTP.contains(&&self.first)
+    }
+}
+
+impl Watch for Beginning {
+    fn read(&mut self, bytes: &[u8]) {
+        let seen = self.seen;
+        let count = bytes.len().min(FIRST_BYTES - seen);
+        self.first[seen..seen + count].copy_from_slice(&bytes[..count]);
+        self.seen += count;
+    }
+
+    /// The alert, which would stand before the answer.
+    fn swallows(&self) -> bool {
+        self.is_http()
+    }
+}
+
+impl<IO> Opening<IO> {
+    pub fn new(io: IO) -> Self {
+        Self::by(Beginning { first: [0; FIRST_BYTES], seen: 0 }, io)
     }
 }
 
 impl<IO: AsyncWrite + Unpin> Opening<IO> {
     /// After a handshake that failed: tells a client that speaks HTTP what is wrong, and ends the connection.
     pub async fn end(mut self) {
-        if !self.is_http() {
+        if !self.watch.is_http() {
             return;
         }
         let answering = async {
@@ -46,58 +63,6 @@ impl<IO: AsyncWrite + Unpin> Opening<IO> {
         };
         // Who does not take it, or is gone, needs no answer.
         let _ = tokio::time::timeout(ANSWER_TIMEOUT, answering).await;
-    }
-}
-
-impl<IO: AsyncRead + Unpin> AsyncRead for Opening<IO> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let before = buffer.filled().len();
-        let read = Pin::new(&mut self.io).poll_read(cx, buffer);
-        let seen = self.seen;
-        if seen < FIRST_BYTES {
-            let new = &buffer.filled()[before..];
-            let count = new.len().min(FIRST_BYTES - seen);
-            self.first[seen..seen + count].copy_from_slice(&new[..count]);
-            self.seen += count;
-        }
-        read
-    }
-}
-
-impl<IO: AsyncWrite + Unpin> AsyncWrite for Opening<IO> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        // The alert, which would stand before the answer.
-        if self.is_http() {
-            return Poll::Ready(Ok(bytes.len()));
-        }
-        Pin::new(&mut self.io).poll_write(cx, bytes)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        if self.is_http() {
-            return Poll::Ready(Ok(bytes.iter().map(|slice| slice.len()).sum()));
-        }
-        Pin::new(&mut self.io).poll_write_vectored(cx, bytes)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(cx)
     }
 }
 

@@ -111,7 +111,12 @@ pub(crate) async fn answer(
     let name = address.name.as_str();
     let of_namespace = !address.namespace.is_empty();
     let resource = address.resource.as_str();
-    if !matches!(resource, "pods" | "nodes" | "traces") {
+    let served = match resource {
+        "pods" | "traces" => true,
+        "nodes" => !address.within,
+        _ => false,
+    };
+    if address.watch || !served {
         authorize(server, who, base)?;
         return Err(StatusError::no_such_resource());
     }
@@ -127,7 +132,7 @@ pub(crate) async fn answer(
         ("pods", _, "pending") if of_namespace => json(&pending::answer(&question).await?),
         ("pods", _, "start") if of_namespace => json(&start::answer(&question).await?),
         ("traces", "", "") if of_namespace => traces::answer(&question, query).await,
-        ("nodes", name, "") if !name.is_empty() && !of_namespace => json(&nodes::answer(&question).await?),
+        ("nodes", name, "") if !name.is_empty() => json(&nodes::answer(&question).await?),
         _ => Err(StatusError::no_such_resource()),
     }
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
+use skiff_streams::Watch;
 use skiff_streams::places::Place;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
@@ -16,9 +17,9 @@ use super::activity::{Activity, PARTING, Underway};
 use crate::http_body::{Body, BoxError};
 use crate::limits::Slot;
 
-/// A client's stream: notes that the client says something, and ends when it takes nothing for too long.
-pub(crate) struct Guarded<IO> {
-    io: IO,
+/// Looks at a client's stream: notes that the client says something, and ends it when it takes nothing for too
+/// long.
+pub(crate) struct Guard {
     activity: Activity,
     stall_timeout: Duration,
     stalled: Option<Pin<Box<Sleep>>>,
@@ -28,16 +29,42 @@ pub(crate) struct Guarded<IO> {
     _place: Place,
 }
 
-impl<IO> Guarded<IO> {
-    pub(crate) fn new(io: IO, activity: Activity, stall_timeout: Duration, place: Place) -> Self {
-        Self { io, activity, stall_timeout, stalled: None, parting: None, _place: place }
+impl Guard {
+    pub(crate) fn new(activity: Activity, stall_timeout: Duration, place: Place) -> Self {
+        Self { activity, stall_timeout, stalled: None, parting: None, _place: place }
     }
 
-    /// What a write came to, with the clock running while it waits for the client.
-    fn watched<T>(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
-        if written.is_ready() {
+    /// Reads what the client still sends of a body that nobody wants, until it ends or its time is over. A
+    /// socket that is closed with bytes unread is reset, which may take the answer from the client.
+    fn poll_parting(&mut self, cx: &mut Context<'_>, io: &mut (impl AsyncRead + Unpin)) -> Poll<()> {
+        let timer = self.parting.get_or_insert_with(|| Box::pin(tokio::time::sleep(PARTING)));
+        let mut bytes = [0; 8192];
+        loop {
+            if timer.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(());
+            }
+            let mut buffer = ReadBuf::new(&mut bytes);
+            match Pin::new(&mut *io).poll_read(cx, &mut buffer) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {}
+                Poll::Ready(_) => return Poll::Ready(()),
+            }
+        }
+    }
+}
+
+impl Watch for Guard {
+    fn read(&mut self, bytes: &[u8]) {
+        if !bytes.is_empty() {
+            self.activity.heard();
+        }
+    }
+
+    /// With the clock running while it waits for the client.
+    fn written<T>(&mut self, cx: &mut Context<'_>, outcome: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if outcome.is_ready() {
             self.stalled = None;
-            return written;
+            return outcome;
         }
         let limit = self.stall_timeout;
         let timer = self.stalled.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
@@ -49,76 +76,20 @@ impl<IO> Guarded<IO> {
         }
         Poll::Pending
     }
-}
 
-impl<IO: AsyncRead + Unpin> Guarded<IO> {
-    /// Reads what the client still sends of a body that nobody wants, until it ends or its time is over. A
-    /// socket that is closed with bytes unread is reset, which may take the answer from the client.
-    fn poll_parting(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let timer = self.parting.get_or_insert_with(|| Box::pin(tokio::time::sleep(PARTING)));
-        let mut bytes = [0; 8192];
-        loop {
-            if timer.as_mut().poll(cx).is_ready() {
-                return Poll::Ready(());
-            }
-            let mut buffer = ReadBuf::new(&mut bytes);
-            match Pin::new(&mut self.io).poll_read(cx, &mut buffer) {
-                Poll::Pending => return Poll::Pending,
-                Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {}
-                Poll::Ready(_) => return Poll::Ready(()),
-            }
-        }
-    }
-}
-
-impl<IO: AsyncRead + Unpin> AsyncRead for Guarded<IO> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
+    fn poll_shutdown<IO: AsyncRead + AsyncWrite + Unpin>(
+        &mut self,
         cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
+        io: &mut IO,
     ) -> Poll<io::Result<()>> {
-        let before = buffer.filled().len();
-        let read = Pin::new(&mut self.io).poll_read(cx, buffer);
-        if buffer.filled().len() > before {
-            self.activity.heard();
-        }
-        read
-    }
-}
-
-impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Guarded<IO> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.io).poll_write(cx, bytes);
-        self.watched(cx, written)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.io).poll_write_vectored(cx, bytes);
-        self.watched(cx, written)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let flushed = Pin::new(&mut self.io).poll_flush(cx);
-        self.watched(cx, flushed)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.parting.is_none() {
-            let ended = Pin::new(&mut self.io).poll_shutdown(cx);
-            match self.watched(cx, ended) {
+            let ended = Pin::new(&mut *io).poll_shutdown(cx);
+            match self.written(cx, ended) {
                 Poll::Ready(Ok(())) if self.activity.has_unread() => {}
                 ended => return ended,
             }
         }
-        self.poll_parting(cx).map(Ok)
+        self.poll_parting(cx, io).map(Ok)
     }
 }
 
@@ -276,18 +247,19 @@ impl HttpBody for Answer {
 mod tests {
     use std::net::{IpAddr, Ipv4Addr};
 
+    use skiff_streams::Watched;
     use skiff_streams::places::Places;
     use tokio::io::{AsyncWriteExt, DuplexStream, duplex};
 
     use super::*;
     use crate::limits::Limits;
 
-    fn guarded() -> (DuplexStream, Guarded<DuplexStream>, Activity) {
+    fn guarded() -> (DuplexStream, Watched<DuplexStream, Guard>, Activity) {
         let (client, server) = duplex(16);
         let activity = Activity::new(&Limits::default());
         let place = Places::new(Limits::default().places()).enter(IpAddr::V4(Ipv4Addr::LOCALHOST));
-        let guarded = Guarded::new(server, activity.clone(), Duration::from_secs(60), place);
-        (client, guarded, activity)
+        let guard = Guard::new(activity.clone(), Duration::from_secs(60), place);
+        (client, Watched::by(guard, server), activity)
     }
 
     #[tokio::test(start_paused = true)]

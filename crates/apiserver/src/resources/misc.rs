@@ -9,6 +9,14 @@ pub(crate) struct ConfigMaps;
 
 impl Strategy for ConfigMaps {}
 
+pub(crate) struct Endpoints;
+
+impl Strategy for Endpoints {
+    fn creates_on_update(&self) -> bool {
+        true
+    }
+}
+
 pub(crate) struct Secrets;
 
 impl Strategy for Secrets {}

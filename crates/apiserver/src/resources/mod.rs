@@ -172,6 +172,7 @@ pub(crate) static RESOURCES: &[Resource] = &[
     row!("", "v1", "v1", "Endpoints", "endpoints", "endpoints", core_v1::Endpoints, {
         short_names: &["ep"],
         deprecated: Some("v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice"),
+        strategy: &misc::Endpoints,
     }),
     row!("", "v1", "v1", "Event", "events", "event", core_v1::Event, {
         short_names: &["ev"],

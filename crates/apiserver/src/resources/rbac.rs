@@ -29,6 +29,10 @@ impl Strategy for Roles {
     fn name_rule(&self) -> fn(&str) -> Option<String> {
         name_rule()
     }
+
+    fn creates_on_update(&self) -> bool {
+        true
+    }
 }
 
 /// Bindings of the plural.
@@ -47,5 +51,9 @@ impl Strategy for Bindings {
 
     fn name_rule(&self) -> fn(&str) -> Option<String> {
         name_rule()
+    }
+
+    fn creates_on_update(&self) -> bool {
+        true
     }
 }

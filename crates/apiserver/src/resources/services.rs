@@ -36,6 +36,10 @@ impl Strategy for Services {
     fn name_rule(&self) -> fn(&str) -> Option<String> {
         crate::names::label
     }
+
+    fn creates_on_update(&self) -> bool {
+        true
+    }
 }
 
 pub(crate) fn cluster_ip(service: &Value) -> Option<Ipv4Addr> {

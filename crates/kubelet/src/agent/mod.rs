@@ -7,7 +7,6 @@ mod exec;
 mod log_stream;
 mod platform;
 mod replay;
-mod seated;
 mod skiff;
 mod stats;
 mod streams;
@@ -26,8 +25,8 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use skiff_client::{Body, BoxError};
 use skiff_runtime::{Container, ContainerState};
-use skiff_streams::Opening;
 use skiff_streams::places::{Bounds, Place, Places};
+use skiff_streams::{Opening, Watched};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
@@ -36,7 +35,6 @@ use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use self::door::{Door, Peer};
-use self::seated::Seated;
 pub(crate) use self::exec::LEFT_MAX as COMMANDS_LEFT_MAX;
 pub(crate) use self::stats::Samples;
 use crate::labels;
@@ -103,6 +101,8 @@ impl Server {
     /// Serves a connection, which holds its `place` to its end.
     async fn connection(self: Arc<Self>, stream: TcpStream, place: Place) {
         let _ = stream.set_nodelay(true);
+        // Below TLS, so that a handshake is heard too.
+        let stream = Watched::by(place.clone(), stream);
         let allowed = self.context.config.serving.allowed_names.clone();
         match self.context.config.serving.tls.clone() {
             None => {
@@ -139,7 +139,6 @@ impl Server {
             return debug!("too many connections of one client; one was closed");
         }
         let peer = Arc::new(peer);
-        let stream = Seated { io: stream, _place: place.clone() };
         let service = service_fn(move |request| {
             let (server, peer, place) = (self.clone(), peer.clone(), place.clone());
             async move { Ok::<_, Infallible>(server.answer(request, &peer, &place).await) }

@@ -403,10 +403,8 @@ async fn a_client_that_opens_too_little_is_given_up() {
 
 #[tokio::test]
 async fn random_connections_end_without_panic() {
-    use rand::{RngExt, SeedableRng};
-    let seed = std::env::var("SKIFF_SEED").map_or_else(|_| rand::random(), |seed| seed.parse().unwrap());
-    println!("SKIFF_SEED={seed}");
-    let mut random = rand::rngs::SmallRng::seed_from_u64(seed);
+    use rand::RngExt;
+    let mut random = crate::random();
     for round in 0..400 {
         let front = if round % 2 == 0 { websocket_front(Protocol::V5) } else { spdy_front(4) };
         let (mut client, server) = tokio::io::duplex(1 << 16);

@@ -199,10 +199,8 @@ async fn a_port_that_closes_first_ends_the_forward() {
 
 #[tokio::test]
 async fn random_connections_end_without_panic() {
-    use rand::{RngExt, SeedableRng};
-    let seed = std::env::var("SKIFF_SEED").map_or_else(|_| rand::random(), |seed| seed.parse().unwrap());
-    println!("SKIFF_SEED={seed}");
-    let mut random = rand::rngs::SmallRng::seed_from_u64(seed);
+    use rand::RngExt;
+    let mut random = crate::random();
     for round in 0..400 {
         // Mostly something that looks like a frame, so that it gets beyond the first check.
         let (front, start): (_, &[u8]) = match round % 5 {

@@ -189,7 +189,7 @@ fn control(out: &mut BytesMut, kind: u16, length: usize) {
 
 #[cfg(test)]
 mod tests {
-    use rand::{RngExt, SeedableRng};
+    use rand::RngExt;
 
     use super::*;
 
@@ -242,9 +242,7 @@ mod tests {
 
     #[test]
     fn random_bytes_never_panic() {
-        let seed = std::env::var("SKIFF_SEED").map_or_else(|_| rand::random(), |seed| seed.parse().unwrap());
-        println!("SKIFF_SEED={seed}");
-        let mut random = rand::rngs::SmallRng::seed_from_u64(seed);
+        let mut random = crate::random();
         let valid = wire(&Frame::SynStream { stream: 1, headers: Headers::of(&[("streamtype", "data")]) });
         for _ in 0..20_000 {
             let mut bytes = if random.random_bool(0.5) {
