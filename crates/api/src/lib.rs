@@ -14,6 +14,7 @@ pub mod quantity;
 pub mod schema;
 pub mod selector;
 pub mod status;
+pub mod sysctl;
 pub mod tables;
 pub mod typed;
 pub mod validate;

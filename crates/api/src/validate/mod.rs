@@ -28,6 +28,7 @@ mod service;
 mod update;
 mod volume;
 mod warnings;
+mod windows;
 mod workload;
 
 use serde_json::Value;

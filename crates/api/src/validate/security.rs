@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 
 use super::container::choice;
 use super::cursor::At;
+use super::windows;
 use crate::status::Cause;
+use crate::sysctl;
 
 const ID_RANGE: &str = "must be between 0 and 2147483647, inclusive";
 const SYSCTL_CHARS_MAX: usize = 253;
@@ -25,7 +27,8 @@ pub(super) fn pod(spec: &At<'_>, faults: &mut Vec<Cause>) {
     sysctls(&context.get("sysctls"), spec, faults);
     seccomp(&context.get("seccompProfile"), faults);
     apparmor(&context.get("appArmorProfile"), faults);
-    windows(spec, &context, faults);
+    windows::options(&context.get("windowsOptions"), faults);
+    windows::pod(spec, faults);
     if !shares_the_nodes_users(spec) {
         // The capital letters are upstream's.
         for (field, named) in [("hostNetwork", "hostNetwork"), ("hostPID", "HostPID"), ("hostIPC", "HostIPC")]
@@ -63,6 +66,7 @@ pub(super) fn container(context: &At<'_>, host_users: bool, faults: &mut Vec<Cau
             clash("`capabilities.Add` CAP_SYS_ADMIN");
         }
     }
+    windows::options(&context.get("windowsOptions"), faults);
     apparmor(&context.get("appArmorProfile"), faults);
 }
 
@@ -91,23 +95,11 @@ fn sysctls(sysctls: &At<'_>, spec: &At<'_>, faults: &mut Vec<Cause>) {
             faults.push(Cause::duplicate(name.path.clone(), name.text()));
         }
         // The node's own would be set for all its pods.
-        if let Some(shared) = namespace_field(name.text()).filter(|field| spec.get(field).is_true()) {
+        let shared = sysctl::namespace(name.text()).map(sysctl::Namespace::host_field);
+        if let Some(shared) = shared.filter(|field| spec.get(field).is_true()) {
             let detail = format!("may not be specified when '{shared}' is true");
             faults.push(Cause::invalid(name.path.clone(), name.text(), detail));
         }
-    }
-}
-
-/// The field by which a pod shares with its node what a sysctl belongs to.
-fn namespace_field(sysctl: &str) -> Option<&'static str> {
-    const OF_IPC: [&str; 3] = ["kernel.shm", "kernel.msg", "fs.mqueue."];
-    let name = sysctl.replace('/', ".");
-    if name.starts_with("net.") {
-        Some("hostNetwork")
-    } else if name == "kernel.sem" || OF_IPC.iter().any(|prefix| name.starts_with(prefix)) {
-        Some("hostIPC")
-    } else {
-        None
     }
 }
 
@@ -177,27 +169,6 @@ fn apparmor(profile: &At<'_>, faults: &mut Vec<Cause>) {
             }
         }
         _ => choice(&kind, PROFILE_TYPES, faults),
-    }
-}
-
-/// A pod that says it is for Linux may say nothing about Windows; one that says nothing may, and Linux
-/// nodes pass it over.
-fn windows(spec: &At<'_>, context: &At<'_>, faults: &mut Vec<Cause>) {
-    if spec.get("os").get("name").text() != "linux" {
-        return;
-    }
-    let refuse = |context: &At<'_>, faults: &mut Vec<Cause>| {
-        let options = context.get("windowsOptions");
-        if options.is_there() {
-            let detail = "windows options cannot be set for a linux pod";
-            faults.push(Cause::forbidden(options.path.clone(), detail));
-        }
-    };
-    refuse(context, faults);
-    for list in ["containers", "initContainers"] {
-        for container in spec.get(list).items() {
-            refuse(&container.get("securityContext"), faults);
-        }
     }
 }
 
@@ -339,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn apparmor_and_windows() {
+    fn apparmor_profiles_have_a_name_where_they_need_one() {
         of_pod(
             json!({"appArmorProfile": {"type": "Localhost", "localhostProfile": " x"}}),
             &[
@@ -351,16 +322,6 @@ mod tests {
             &[
                 "containers[0].securityContext.appArmorProfile.localhostProfile: Required value: must be set when AppArmor type is Localhost",
             ],
-        );
-        assert_eq!(
-            faults(
-                json!({"os": {"name": "linux"}, "securityContext": {"windowsOptions": {"hostProcess": true}},
-                "containers": [{"securityContext": {"windowsOptions": {"runAsUserName": "x"}}}]})
-            ),
-            [
-                "securityContext.windowsOptions: Forbidden: windows options cannot be set for a linux pod",
-                "containers[0].securityContext.windowsOptions: Forbidden: windows options cannot be set for a linux pod",
-            ]
         );
     }
 }

@@ -4,11 +4,17 @@ use serde_json::{Value, json};
 
 use super::*;
 
-mod others;
+mod configuration;
+mod containers;
+mod metadata;
 mod placement;
 mod pods;
 mod restarts;
+mod security;
+mod services;
 mod updates;
+mod volumes;
+mod workloads;
 
 fn pod(spec: Value) -> Value {
     let mut spec = spec;
@@ -32,6 +38,11 @@ fn check(kind: &str, object: &Value, expected: &[&str]) {
         _ => "",
     };
     assert_eq!(texts(&create(group, kind, object)), expected);
+}
+
+#[track_caller]
+fn check_of(group: &str, kind: &str, object: &Value, expected: &[&str]) {
+    assert_eq!(texts(&create(group, kind, object)), expected, "{object}");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::PodSpec;
+use skiff_api::sysctl::{Namespace, namespace};
 
 /// Those that belong to a pod's own namespaces and can't harm another pod: upstream's list of 1.36.
 const SAFE: [&str; 12] = [
@@ -19,18 +20,6 @@ const SAFE: [&str; 12] = [
     "net.ipv4.tcp_syncookies",
     "net.ipv4.tcp_wmem",
 ];
-
-/// The namespace that holds a parameter, by its name. The words are for messages.
-fn namespace(name: &str) -> Option<&'static str> {
-    const OF_IPC: [&str; 3] = ["kernel.shm", "kernel.msg", "fs.mqueue."];
-    if name == "kernel.sem" || OF_IPC.iter().any(|prefix| name.starts_with(prefix)) {
-        Some("ipc")
-    } else if name.starts_with("net.") {
-        Some("net")
-    } else {
-        None
-    }
-}
 
 /// Parameters that the node takes beside the safe ones: names, or beginnings that end in `*`. An error
 /// names one that belongs to no namespace, and so would be the whole machine's.
@@ -58,14 +47,13 @@ pub(crate) fn rejection(spec: &PodSpec, allowed: &[String]) -> Option<String> {
                 Some(prefix) => name.starts_with(prefix),
                 None => name == dotted(pattern),
             });
-        let shared = match namespace(&name) {
-            Some("net") => spec.host_network == Some(true),
-            Some("ipc") => spec.host_ipc == Some(true),
-            _ => false,
+        let shared = |namespace| match namespace {
+            Namespace::Net => spec.host_network == Some(true),
+            Namespace::Ipc => spec.host_ipc == Some(true),
         };
         match namespace(&name) {
-            Some(namespace) if is_allowed && shared => {
-                Some(format!("forbidden sysctl: {name:?} not allowed with host {namespace} enabled"))
+            Some(namespace) if is_allowed && shared(namespace) => {
+                Some(format!("forbidden sysctl: {name:?} not allowed with host {} enabled", namespace.name()))
             }
             Some(_) if is_allowed => None,
             _ => Some(format!("forbidden sysctl: {name:?} not allowlisted")),
