@@ -31,7 +31,7 @@ struct Row {
 const ROWS: &[Row] = &[
     Row {
         krate: "api",
-        files: &["quantity.rs", "selector.rs", "selector/*.rs", "validate/*.rs"],
+        files: &["quantity.rs", "quantity/text.rs", "selector.rs", "selector/*.rs", "validate/*.rs"],
         tests: &["--lib"],
     },
     Row {

@@ -33,8 +33,34 @@ impl Reader {
         Self { complaints: Vec::new(), error: None, path: String::new(), fields: Vec::new(), owner: "" }
     }
 
-    /// Reads an object of type `ty`. Of a repeated key the last value counts.
+    /// Reads an object of type `ty`.
     pub(crate) fn object(&mut self, ty: &'static Type, pairs: Vec<(String, Node)>) -> Map<String, Value> {
+        self.members(pairs, |reader, key, node| {
+            if ty.meta && (key == "kind" || key == "apiVersion") {
+                match node {
+                    Node::Null => None,
+                    Node::String(s) => Some(Value::String(s)),
+                    other => {
+                        let at = if key == "kind" { "kind" } else { "apiVersion" };
+                        reader.within(ty.name, at, |r| r.wrong(other.word(), "string"));
+                        None
+                    }
+                }
+            } else if let Some(field) = ty.field(key) {
+                reader.within(ty.name, field.name, |r| r.field(field, node))
+            } else {
+                reader.complain("unknown");
+                None
+            }
+        })
+    }
+
+    /// What `read` makes of each member, under its path. Of a repeated key the last value counts.
+    fn members(
+        &mut self,
+        pairs: Vec<(String, Node)>,
+        mut read: impl FnMut(&mut Self, &str, Node) -> Option<Value>,
+    ) -> Map<String, Value> {
         let mut out = Map::new();
         let mut seen = HashSet::new();
         for (key, node) in pairs {
@@ -42,26 +68,11 @@ impl Reader {
             if !seen.insert(key.clone()) {
                 self.complain("duplicate");
             }
-            if ty.meta && (key == "kind" || key == "apiVersion") {
-                match node {
-                    Node::Null => {}
-                    Node::String(s) => {
-                        out.insert(key, Value::String(s));
-                    }
-                    other => {
-                        let at = if key == "kind" { "kind" } else { "apiVersion" };
-                        self.within(ty.name, at, |r| r.wrong(other.word(), "string"));
-                    }
-                }
-            } else if let Some(field) = ty.field(&key) {
-                let value = self.within(ty.name, field.name, |r| r.field(field, node));
-                if let Some(value) = value {
-                    out.insert(key, value);
-                }
-            } else {
-                self.complain("unknown");
-            }
+            let value = read(self, &key, node);
             self.path.truncate(mark);
+            if let Some(value) = value {
+                out.insert(key, value);
+            }
         }
         out
     }
@@ -79,18 +90,7 @@ impl Reader {
                 read.collect()
             }
             Node::Object(pairs) => {
-                let mut out = Map::new();
-                let mut seen = HashSet::new();
-                for (key, node) in pairs {
-                    let mark = self.enter(&key);
-                    if !seen.insert(key.clone()) {
-                        self.complain("duplicate");
-                    }
-                    let value = self.untyped(node);
-                    self.path.truncate(mark);
-                    out.insert(key, value);
-                }
-                Value::Object(out)
+                Value::Object(self.members(pairs, |reader, _, node| Some(reader.untyped(node))))
             }
             scalar => scalar.into_value(),
         }
@@ -113,19 +113,7 @@ impl Reader {
                 Some(Value::Array(out))
             }
             (Shape::Map, Node::Object(pairs)) => {
-                let mut out = Map::new();
-                let mut seen = HashSet::new();
-                for (key, item) in pairs {
-                    let mark = self.enter(&key);
-                    if !seen.insert(key.clone()) {
-                        self.complain("duplicate");
-                    }
-                    if let Some(value) = self.element(field, item) {
-                        out.insert(key, value);
-                    }
-                    self.path.truncate(mark);
-                }
-                Some(Value::Object(out))
+                Some(Value::Object(self.members(pairs, |reader, _, item| reader.element(field, item))))
             }
             (_, node) => {
                 self.wrong(node.word(), &field.go_type());

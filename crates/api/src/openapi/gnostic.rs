@@ -58,24 +58,20 @@ fn one_parameter(parameter: &Value, out: &mut Vec<u8>) {
             flag(out, 4, required);
             message(out, 5, p.get("schema"), schema);
         }),
-        Some("path") => message(out, 2, Some(parameter), |p, out| {
-            message(out, 4, Some(p), |p, out| {
-                flag(out, 1, required);
-                text(out, 2, p.get("in"));
-                text(out, 4, p.get("name"));
-                text(out, 5, p.get("type"));
-                flag(out, 19, p.get("uniqueItems"));
+        // Those of paths and of queries differ in their numbers alone.
+        place => {
+            let is_path = place == Some("path");
+            let (number, ty, unique) = if is_path { (4, 5, 19) } else { (3, 6, 20) };
+            message(out, 2, Some(parameter), |p, out| {
+                message(out, number, Some(p), |p, out| {
+                    flag(out, 1, required);
+                    text(out, 2, p.get("in"));
+                    text(out, 4, p.get("name"));
+                    text(out, ty, p.get("type"));
+                    flag(out, unique, p.get("uniqueItems"));
+                });
             });
-        }),
-        _ => message(out, 2, Some(parameter), |p, out| {
-            message(out, 3, Some(p), |p, out| {
-                flag(out, 1, required);
-                text(out, 2, p.get("in"));
-                text(out, 4, p.get("name"));
-                text(out, 6, p.get("type"));
-                flag(out, 20, p.get("uniqueItems"));
-            });
-        }),
+        }
     }
 }
 
