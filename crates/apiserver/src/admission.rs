@@ -81,10 +81,7 @@ fn one_default_priority(cx: &Cx<'_>, row: &Resource, object: &Value) -> Result<(
         return Ok(());
     }
     let name = metadata::text(object, "name");
-    let view = cx.server.caches.of(row).view(0);
-    let others = view.objects.values().filter(|other| *other.key != *cx.key).map(|other| other.value(row));
-    let taken = others.into_iter().find(|other| other["globalDefault"] == json!(true));
-    match taken {
+    match default_priorities(cx.server).find(|other| metadata::text(other, "name") != name) {
         None => Ok(()),
         Some(other) => {
             let other = metadata::text(&other, "name");
@@ -138,9 +135,24 @@ fn namespace_takes_content(
     Ok(())
 }
 
+fn priority_classes() -> &'static Resource {
+    find("scheduling.k8s.io", "priorityclasses").expect("priority classes are in the table")
+}
+
+/// The classes that are marked as the default, the lowest first: should there be several, from two who made one at
+/// the same moment, it counts.
+fn default_priorities(server: &Inner) -> impl Iterator<Item = Value> {
+    let row = priority_classes();
+    let view = server.caches.of(row).view(0);
+    let mut marked: Vec<Value> = view.objects.values().map(|class| class.value(row)).collect();
+    marked.retain(|class| class["globalDefault"] == json!(true));
+    marked.sort_by_key(|class| class["value"].as_i64().unwrap_or(0));
+    marked.into_iter()
+}
+
 /// Turns a priority class into its number.
 fn priority(cx: &Cx<'_>, row: &Resource, pod: &mut Value) -> Result<(), StatusError> {
-    let classes = find("scheduling.k8s.io", "priorityclasses").expect("priority classes are in the table");
+    let classes = priority_classes();
     let cache = cx.server.caches.of(classes);
     let name = pod["spec"]["priorityClassName"].as_str().unwrap_or_default().to_owned();
     let refused = |why: &str| {
@@ -151,15 +163,7 @@ fn priority(cx: &Cx<'_>, row: &Resource, pod: &mut Value) -> Result<(), StatusEr
         )
     };
     let class = if name.is_empty() {
-        let view = cache.view(0);
-        let mut global: Vec<Value> = view
-            .objects
-            .values()
-            .map(|o| o.value(classes))
-            .filter(|c| c["globalDefault"] == json!(true))
-            .collect();
-        global.sort_by_key(|c| c["value"].as_i64().unwrap_or(0));
-        global.into_iter().next()
+        default_priorities(cx.server).next()
     } else {
         match cache.get(&classes.key("", &name)) {
             Some(class) => Some(class.value(classes)),

@@ -10,12 +10,8 @@ mod log;
 mod policy;
 
 use std::any::Any;
-use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
-use std::task::{Context, Poll};
 
-use bytes::Bytes;
-use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::BodyExt;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Status;
 use parking_lot::Mutex;
@@ -31,7 +27,7 @@ pub use self::policy::{Policy, PolicyError};
 use crate::access::Decision;
 use crate::auth::{Attributes, Identity};
 use crate::decode;
-use crate::http_body::{Body, BoxError, Request, Response, full};
+use crate::http_body::{Request, Response, full};
 use crate::notes::Notes;
 use crate::request::{Address, Query, verb};
 use crate::serve::Peer;
@@ -318,7 +314,14 @@ impl Begun {
                 if failure.is_none() {
                     record.emit(Stage::ResponseStarted, None).await;
                 }
-                response.map(|body| Watched { body, _held: held }.boxed_unsync())
+                response.map(|body| {
+                    // A closure that lives as long as the body, whose end is the request's.
+                    let ending = move |frame| {
+                        let _ = &held;
+                        frame
+                    };
+                    body.map_frame(ending).boxed_unsync()
+                })
             }
             None => record.end_answer(response).await,
         };
@@ -347,30 +350,4 @@ impl Drop for Held {
 /// What a stream that outlives its answer keeps, so that the request ends with it.
 pub(crate) fn held(request: &Request) -> Option<Arc<Held>> {
     request.extensions().get::<Option<Arc<Held>>>().cloned().flatten()
-}
-
-/// A body whose end is the request's.
-struct Watched {
-    body: Body,
-    _held: Arc<Held>,
-}
-
-impl HttpBody for Watched {
-    type Data = Bytes;
-    type Error = BoxError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
 }

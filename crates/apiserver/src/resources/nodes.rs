@@ -1,5 +1,6 @@
 //! Nodes: no two share a pod range; heartbeats need not survive a crash.
 
+use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 use skiff_api::status::{Cause, GroupResource, StatusError};
 
@@ -87,27 +88,21 @@ pub(crate) fn spans(node: &Value) -> Vec<(u32, u32)> {
 
 /// What a node has of the addresses of pods, by either field.
 pub(crate) fn ranges(node: &Value) -> Vec<String> {
-    let mut ranges: Vec<String> = node["spec"]["podCIDRs"]
-        .as_array()
-        .map(|list| list.iter().filter_map(Value::as_str).map(String::from).collect())
-        .unwrap_or_default();
-    if let Some(one) = node["spec"]["podCIDR"].as_str()
-        && !one.is_empty()
-        && !ranges.iter().any(|r| r == one)
-    {
-        ranges.push(one.to_owned());
-    }
-    ranges
+    read_ranges(node)
 }
 
-/// The ranges of a stored node, of which nothing else is read: each new node asks all others.
+/// The same of a node's text, of which nothing else is read: each new node asks all others.
 fn stored_ranges(body: &[u8]) -> Vec<String> {
-    #[derive(Default, serde::Deserialize)]
+    read_ranges(&mut serde_json::Deserializer::from_slice(body))
+}
+
+fn read_ranges<'de>(node: impl Deserializer<'de>) -> Vec<String> {
+    #[derive(Default, Deserialize)]
     #[serde(default)]
     struct Stored {
-        spec: Spec,
+        spec: Option<Spec>,
     }
-    #[derive(Default, serde::Deserialize)]
+    #[derive(Default, Deserialize)]
     #[serde(default)]
     struct Spec {
         #[serde(rename = "podCIDR")]
@@ -115,7 +110,7 @@ fn stored_ranges(body: &[u8]) -> Vec<String> {
         #[serde(rename = "podCIDRs")]
         all: Option<Vec<String>>,
     }
-    let Spec { one, all } = serde_json::from_slice::<Stored>(body).unwrap_or_default().spec;
+    let Spec { one, all } = Stored::deserialize(node).unwrap_or_default().spec.unwrap_or_default();
     let mut ranges = all.unwrap_or_default();
     ranges.extend(one.filter(|one| !one.is_empty() && !ranges.contains(one)));
     ranges
@@ -152,16 +147,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_stored_nodes_ranges_are_those_of_the_whole_node() {
-        let nodes = [
-            serde_json::json!({"metadata": {"name": "a"}, "spec": {"podCIDR": "10.0.0.0/24", "podCIDRs": ["10.0.0.0/24"]}}),
-            serde_json::json!({"metadata": {"name": "a"}, "spec": {"podCIDR": "10.0.0.0/24"}, "status": {"x": [1]}}),
-            serde_json::json!({"metadata": {}, "spec": {"podCIDR": "", "podCIDRs": null}}),
-            serde_json::json!({"metadata": {}}),
-        ];
-        for node in nodes {
-            assert_eq!(stored_ranges(node.to_string().as_bytes()), ranges(&node), "{node}");
-        }
+    fn a_node_has_the_ranges_of_both_fields_once() {
+        let check = |spec: Value, expected: &[&str]| {
+            let node = serde_json::json!({"metadata": {"name": "a"}, "spec": spec, "status": {"x": [1]}});
+            assert_eq!(ranges(&node), expected, "{node}");
+            assert_eq!(stored_ranges(node.to_string().as_bytes()), expected, "{node}");
+        };
+        check(serde_json::json!({"podCIDR": "10.0.0.0/24", "podCIDRs": ["10.0.0.0/24"]}), &["10.0.0.0/24"]);
+        check(serde_json::json!({"podCIDR": "10.0.0.0/24"}), &["10.0.0.0/24"]);
+        check(
+            serde_json::json!({"podCIDR": "10.0.0.0/24", "podCIDRs": ["10.0.1.0/24"]}),
+            &["10.0.1.0/24", "10.0.0.0/24"],
+        );
+        check(serde_json::json!({"podCIDR": "", "podCIDRs": null}), &[]);
+        check(Value::Null, &[]);
     }
 
     #[test]

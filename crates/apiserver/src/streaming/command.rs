@@ -2,14 +2,12 @@
 
 use std::sync::Arc;
 
-use hyper_util::rt::TokioIo;
 use skiff_api::status::StatusError;
 use skiff_streams::{command, relay};
 use tracing::debug;
 
 use super::agent::{Agent, refusal};
-use super::{query, spawn, switching, target, upgrade_error};
-use crate::audit;
+use super::{query, spawn_upgraded, switching, target, upgrade_error};
 use crate::http_body::{Request, Response};
 use crate::resources::Resource;
 use crate::server::{Call, Inner};
@@ -40,18 +38,12 @@ pub(super) async fn answer(
     };
 
     let response = switching(front.response());
-    let held = audit::held(&request);
-    spawn(server, "command", async move {
-        let _held = held;
-        let Ok(upgraded) = hyper::upgrade::on(request).await else {
-            debug!("a client left before its upgrade");
-            return Ok(());
-        };
+    spawn_upgraded(server, "command", request, async move |io| {
         let relaying = |session| async move {
             let outcome = dialed.run(wants, |remote| relay(session, remote)).await;
             debug!(?outcome, "a remote command ended");
         };
-        command::serve(TokioIo::new(upgraded), &front, wants, relaying).await
+        command::serve(io, &front, wants, relaying).await
     });
     Ok(response)
 }

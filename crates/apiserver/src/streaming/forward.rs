@@ -2,16 +2,13 @@
 
 use std::sync::Arc;
 
-use hyper_util::rt::TokioIo;
 use skiff_api::status::StatusError;
 use skiff_streams::client::DialError;
 use skiff_streams::{Forward, forward};
 use tokio::io::AsyncWriteExt;
-use tracing::debug;
 
 use super::agent::Agent;
-use super::{query, spawn, switching, target, upgrade_error};
-use crate::audit;
+use super::{query, spawn_upgraded, switching, target, upgrade_error};
 use crate::http_body::{Request, Response};
 use crate::resources::Resource;
 use crate::server::{Call, Inner};
@@ -35,15 +32,9 @@ pub(super) async fn answer(
     let response = switching(front.response());
     let (namespace, name) = (call.address.namespace.clone(), call.address.name.clone());
     let inner = Arc::clone(server);
-    let held = audit::held(&request);
-    spawn(server, "port-forward", async move {
-        let _held = held;
-        let Ok(upgraded) = hyper::upgrade::on(request).await else {
-            debug!("a client left before its upgrade");
-            return Ok(());
-        };
+    spawn_upgraded(server, "port-forward", request, async move |io| {
         let run = |forward: Forward| one(&inner, &node, &namespace, &name, forward);
-        forward::serve(TokioIo::new(upgraded), &front, &ports, run).await
+        forward::serve(io, &front, &ports, run).await
     });
     Ok(response)
 }

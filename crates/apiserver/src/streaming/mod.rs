@@ -15,9 +15,12 @@ mod target;
 
 use std::sync::Arc;
 
+use hyper::upgrade::Upgraded;
+use hyper_util::rt::TokioIo;
 use skiff_api::status::StatusError;
 use tracing::debug;
 
+use crate::audit;
 use crate::http_body::{Request, Response, empty};
 use crate::resources::Resource;
 use crate::server::{Call, Inner};
@@ -40,7 +43,7 @@ pub(crate) async fn answer(
     }
 }
 
-/// Serves an upgraded connection until it ends or the server stops.
+/// Serves what was upgraded until it ends or the server stops.
 fn spawn<E: std::fmt::Display>(
     server: &Arc<Inner>,
     what: &'static str,
@@ -54,6 +57,27 @@ fn spawn<E: std::fmt::Display>(
             },
             () = server.stopping() => {}
         }
+    });
+}
+
+/// The same of the request's own connection, once it is upgraded.
+fn spawn_upgraded<F, E>(
+    server: &Arc<Inner>,
+    what: &'static str,
+    request: Request,
+    serve: impl FnOnce(TokioIo<Upgraded>) -> F + Send + 'static,
+) where
+    F: Future<Output = Result<(), E>> + Send + 'static,
+    E: std::fmt::Display + 'static,
+{
+    let held = audit::held(&request);
+    spawn(server, what, async move {
+        let _held = held;
+        let Ok(upgraded) = hyper::upgrade::on(request).await else {
+            debug!("a client left before its upgrade");
+            return Ok(());
+        };
+        serve(TokioIo::new(upgraded)).await
     });
 }
 
