@@ -23,6 +23,7 @@ use tracing::error;
 use crate::access::Access;
 use crate::audit::{self, Audit};
 use crate::auth::{Attributes, Identity};
+use crate::authn::last_used::Uses;
 use crate::cache::{CacheError, Caches, Loaded};
 use crate::claims::Claims;
 use crate::config::Config;
@@ -58,6 +59,7 @@ pub(crate) struct Inner {
     pub(crate) requests: metrics::Requests,
     pub(crate) connections: Places,
     pub(crate) tokens: Tokens,
+    pub(crate) token_uses: Uses,
     pub(crate) stopping: CancellationToken,
 }
 
@@ -170,7 +172,9 @@ impl ApiServer {
                 }
             }
         });
+        let (token_uses, uses) = Uses::new();
         let inner = Inner {
+            token_uses,
             agents: crate::agents::Agents::new(config.agent_tls.clone()),
             gate: Gate::new(&config.limits),
             requests: metrics::Requests::default(),
@@ -194,6 +198,7 @@ impl ApiServer {
         seed::objects(&server.inner).await.map_err(BuildError::Seed)?;
         authn::own_token::keep(&server.inner).await.map_err(BuildError::Seed)?;
         tokio::spawn(seed::keep_service(Arc::clone(&server.inner)));
+        tokio::spawn(authn::last_used::keep(Arc::clone(&server.inner), uses));
         tokio::spawn(at_rest::rewrite(Arc::clone(&server.inner), stale));
         Ok(server)
     }

@@ -6,6 +6,7 @@
 
 pub(crate) mod bearer;
 mod bootstrap;
+pub(crate) mod last_used;
 mod objects;
 pub(crate) mod own_token;
 pub(crate) mod reviews;

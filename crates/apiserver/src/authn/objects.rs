@@ -7,7 +7,7 @@ use crate::clock;
 use crate::object::Object;
 use crate::resources::{Resource, find};
 use crate::server::Inner;
-use crate::tokens::{Kind, Lookup, Present};
+use crate::tokens::{INVALID_SINCE, Kind, Lookup, Present};
 
 pub(crate) struct CachedObjects<'a>(pub(crate) &'a Inner);
 
@@ -26,6 +26,19 @@ impl Lookup for CachedObjects<'_> {
         let row = row(kind);
         let object = self.0.caches.of(row).get(&row.key(namespace, name))?;
         Some(Present { uid: object.uid.clone(), ends: end(&object) })
+    }
+
+    fn secret_invalid_since(&self, namespace: &str, name: &str) -> Option<String> {
+        let row = row(Kind::Secret);
+        let object = self.0.caches.of(row).get(&row.key(namespace, name))?;
+        object.labels.get(INVALID_SINCE).filter(|since| !since.is_empty()).map(ToString::to_string)
+    }
+
+    fn note_use(&self, namespace: &str, name: &str) {
+        let row = row(Kind::Secret);
+        if let Some(object) = self.0.caches.of(row).get(&row.key(namespace, name)) {
+            self.0.token_uses.note(&object, self.0.config.clock.now());
+        }
     }
 
     fn secret_token(&self, namespace: &str, name: &str) -> Option<Vec<u8>> {

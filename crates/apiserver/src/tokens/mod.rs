@@ -17,7 +17,7 @@ use std::sync::Arc;
 use claims::{Claims, Reference};
 pub(crate) use keys::Keys;
 pub use keys::KeysError;
-pub(crate) use validate::{Invalid, Kind, Lookup, Present, Validated};
+pub(crate) use validate::{INVALID_SINCE, Invalid, Kind, Lookup, Present, Validated};
 use verified::{Verified, VerifiedTokens};
 
 use crate::auth::Identity;

@@ -9,6 +9,9 @@ use crate::auth::Identity;
 /// How far clocks may be apart, and how long a deleted object's tokens outlive its grace period.
 const LEEWAY_S: i64 = 60;
 
+/// The label by which a Secret's token is out of use, until somebody takes it off.
+pub(crate) const INVALID_SINCE: &str = "kubernetes.io/legacy-token-invalid-since";
+
 /// Whose a token is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Validated {
@@ -46,6 +49,12 @@ pub(crate) enum Invalid {
     Revoked,
     #[error("Token does not match server's copy")]
     NotTheCopy,
+    #[error(
+        "the token in secret {namespace}/{secret} for service account {namespace}/{account} has been marked invalid. \
+         Use tokens from the TokenRequest API or manually created secret-based tokens, or remove the \
+         '{INVALID_SINCE}' label from the secret to temporarily allow use of this token"
+    )]
+    MarkedInvalid { namespace: String, secret: String, account: String },
 }
 
 fn quoted(texts: &[String]) -> String {
@@ -75,6 +84,10 @@ pub(crate) trait Lookup {
     fn find(&self, kind: Kind, namespace: &str, name: &str) -> Option<Present>;
     /// The token that a Secret holds.
     fn secret_token(&self, namespace: &str, name: &str) -> Option<Vec<u8>>;
+    /// Since when a Secret's token is marked as out of use.
+    fn secret_invalid_since(&self, namespace: &str, name: &str) -> Option<String>;
+    /// That somebody came with a Secret's token.
+    fn note_use(&self, namespace: &str, name: &str);
 }
 
 /// The audiences of `wanted` that the token is for. A token that names none is for the API alone (`own`).
@@ -132,7 +145,18 @@ pub(super) fn still_bound(
         return Err(Invalid::DeletedAccount(format!("{namespace}/{name}")));
     }
     let (kind, word, namespace, claimed) = match &verified.binding {
-        Binding::Account | Binding::KeptIn(_) => return Ok(()),
+        Binding::Account => return Ok(()),
+        Binding::KeptIn(secret) => {
+            objects.note_use(namespace, secret);
+            return match objects.secret_invalid_since(namespace, secret) {
+                None => Ok(()),
+                Some(_) => Err(Invalid::MarkedInvalid {
+                    namespace: namespace.to_owned(),
+                    secret: secret.clone(),
+                    account: name.clone(),
+                }),
+            };
+        }
         Binding::Pod(pod) => (Kind::Pod, "pod", namespace, pod),
         Binding::Secret(secret) => (Kind::Secret, "secret", namespace, secret),
         Binding::Node(node) => (Kind::Node, "node", "", node),
