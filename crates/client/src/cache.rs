@@ -14,7 +14,8 @@ use tokio::sync::{broadcast, watch};
 use tracing::{debug, warn};
 
 use crate::Error;
-use crate::client::{Client, ListParams, Object, WatchEvent};
+use crate::WatchEvent;
+use crate::client::{Client, ListParams, Object};
 use crate::objects::{IndexBy, Objects};
 
 /// How many changes a subscriber may be behind before it is told to look at everything anew.

@@ -1,16 +1,11 @@
 //! Requests for typed objects.
 
 use std::fmt::Write as _;
-use std::marker::PhantomData;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::{Buf, Bytes, BytesMut};
-use futures_core::Stream;
+use bytes::Bytes;
 use http::{Method, Request, Response};
-use http_body::Body as _;
 use http_body_util::BodyExt;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Status};
 use k8s_openapi::{ClusterResourceScope, Metadata};
@@ -20,11 +15,9 @@ use serde_json::value::RawValue;
 use skiff_api::json::Json;
 use skiff_api::typed;
 
+use crate::Error;
 use crate::transport::{Body, Transport, empty, full};
-use crate::{Error, ObjectKey};
-
-/// A watch frame holds one object; objects are bounded far below this.
-const FRAME_BYTES_MAX: usize = 16 << 20;
+use crate::watch::WatchStream;
 
 /// How long one request may take, watches excepted.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
@@ -79,15 +72,6 @@ pub struct DeleteOptions {
     pub propagation_policy: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub preconditions: Option<k8s_openapi::apimachinery::pkg::apis::meta::v1::Preconditions>,
-}
-
-/// What a watch tells.
-#[derive(Debug, Clone)]
-pub enum WatchEvent<K> {
-    Added(Arc<K>),
-    Modified(Arc<K>),
-    Deleted(Arc<K>),
-    Bookmark { resource_version: String, initial_events_end: bool },
 }
 
 /// Requests to one API server, under one identity. Cheap to clone.
@@ -221,13 +205,12 @@ impl Client {
         let path = path::<K>(params.namespace.as_deref(), None, None) + &query(params, &more);
         let response = self.bounded(request(Method::GET, &path, None)?).await?;
         if let Some(stream) = response.extensions().get::<typed::Watch>().and_then(typed::Watch::take) {
-            return Ok(WatchStream { inner: Inner::Typed(stream), kind: PhantomData });
+            return Ok(WatchStream::typed(stream));
         }
         if !response.status().is_success() {
             return Err(refusal(response).await);
         }
-        let inner = Inner::Bytes { body: response.into_body(), buffer: BytesMut::new() };
-        Ok(WatchStream { inner, kind: PhantomData })
+        Ok(WatchStream::of_lines(response.into_body()))
     }
 
     async fn object<K: Object>(
@@ -328,7 +311,7 @@ fn whole<K: Object>(object: &K) -> Result<(&'static str, Bytes), Error> {
     }
 }
 
-fn decode<K: Object>(json: &[u8]) -> Result<Arc<K>, Error> {
+pub(crate) fn decode<K: Object>(json: &[u8]) -> Result<Arc<K>, Error> {
     K::from_json(json).map(Arc::new).map_err(|error| Error::Decode(error.into()))
 }
 
@@ -344,7 +327,7 @@ fn items_of(list: &[u8]) -> Result<(Vec<&RawValue>, String), Error> {
     Ok((wire.items, wire.metadata.resource_version.unwrap_or_default()))
 }
 
-fn downcast<K: Object>(object: typed::AnyObject) -> Result<Arc<K>, Error> {
+pub(crate) fn downcast<K: Object>(object: typed::AnyObject) -> Result<Arc<K>, Error> {
     object.downcast().map_err(|_| Error::Decode("the server's object is of another kind".into()))
 }
 
@@ -384,129 +367,6 @@ enum Answer {
     Bytes(Bytes),
 }
 
-enum Inner {
-    Typed(typed::EventStream),
-    Bytes { body: Body, buffer: BytesMut },
-}
-
-/// A running watch.
-pub struct WatchStream<K> {
-    inner: Inner,
-    kind: PhantomData<fn() -> K>,
-}
-
-impl<K: Object> Stream for WatchStream<K> {
-    type Item = Result<WatchEvent<K>, Error>;
-
-    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        match &mut self.get_mut().inner {
-            Inner::Typed(stream) => stream.as_mut().poll_next(context).map(|event| event.map(from_typed)),
-            Inner::Bytes { body, buffer } => loop {
-                if let Some(end) = buffer.iter().position(|byte| *byte == b'\n') {
-                    let line = buffer.split_to(end);
-                    buffer.advance(1);
-                    return Poll::Ready(Some(from_line(&line)));
-                }
-                if buffer.len() > FRAME_BYTES_MAX {
-                    return Poll::Ready(Some(Err(Error::Decode("a watch frame exceeds 16 MiB".into()))));
-                }
-                match std::task::ready!(Pin::new(&mut *body).poll_frame(context)) {
-                    Some(Ok(frame)) => {
-                        if let Ok(data) = frame.into_data() {
-                            buffer.extend_from_slice(&data);
-                        }
-                    }
-                    Some(Err(error)) => return Poll::Ready(Some(Err(Error::Transport(error)))),
-                    None => return Poll::Ready(None),
-                }
-            },
-        }
-    }
-}
-
-fn from_typed<K: Object>(event: typed::Event) -> Result<WatchEvent<K>, Error> {
-    Ok(match event {
-        typed::Event::Added(object) => WatchEvent::Added(downcast(object)?),
-        typed::Event::Modified(object) => WatchEvent::Modified(downcast(object)?),
-        typed::Event::Deleted(object) => WatchEvent::Deleted(downcast(object)?),
-        typed::Event::Bookmark { resource_version, initial_events_end } => {
-            WatchEvent::Bookmark { resource_version, initial_events_end }
-        }
-        typed::Event::Error(status) => return Err(Error::Status(Box::new(status))),
-    })
-}
-
-fn from_line<K: Object>(line: &[u8]) -> Result<WatchEvent<K>, Error> {
-    Ok(match frame(line)? {
-        WireEvent::Added(object) => WatchEvent::Added(decode(object.get().as_bytes())?),
-        WireEvent::Modified(object) => WatchEvent::Modified(decode(object.get().as_bytes())?),
-        WireEvent::Deleted(object) => WatchEvent::Deleted(decode(object.get().as_bytes())?),
-        WireEvent::Bookmark { resource_version, initial_events_end } => {
-            WatchEvent::Bookmark { resource_version, initial_events_end }
-        }
-    })
-}
-
-/// A frame of a watch, its object not yet read.
-enum WireEvent<'a> {
-    Added(&'a RawValue),
-    Modified(&'a RawValue),
-    Deleted(&'a RawValue),
-    Bookmark { resource_version: String, initial_events_end: bool },
-}
-
-fn frame(line: &[u8]) -> Result<WireEvent<'_>, Error> {
-    #[derive(serde::Deserialize)]
-    struct Wire<'a> {
-        #[serde(rename = "type")]
-        kind: String,
-        #[serde(borrow)]
-        object: &'a RawValue,
-    }
-    #[derive(serde::Deserialize)]
-    struct Bookmark {
-        metadata: ObjectMeta,
-    }
-    let unreadable = |error: serde_json::Error| Error::Decode(error.into());
-    let wire: Wire<'_> = serde_json::from_slice(line).map_err(unreadable)?;
-    let object = wire.object;
-    Ok(match wire.kind.as_str() {
-        "ADDED" => WireEvent::Added(object),
-        "MODIFIED" => WireEvent::Modified(object),
-        "DELETED" => WireEvent::Deleted(object),
-        "BOOKMARK" => {
-            let Bookmark { metadata } =
-                serde_json::from_slice(object.get().as_bytes()).map_err(unreadable)?;
-            let initial_events_end = metadata
-                .annotations
-                .as_ref()
-                .and_then(|annotations| annotations.get("k8s.io/initial-events-end"))
-                .is_some_and(|value| value == "true");
-            WireEvent::Bookmark {
-                resource_version: metadata.resource_version.unwrap_or_default(),
-                initial_events_end,
-            }
-        }
-        "ERROR" => {
-            let status: Status = serde_json::from_slice(object.get().as_bytes()).map_err(unreadable)?;
-            return Err(Error::Status(Box::new(status)));
-        }
-        other => return Err(Error::Decode(format!("unknown watch event type {other:?}").into())),
-    })
-}
-
-impl<K: Object> WatchEvent<K> {
-    /// The key of the object it is about; none for bookmarks.
-    pub fn key(&self) -> Option<ObjectKey> {
-        match self {
-            Self::Added(object) | Self::Modified(object) | Self::Deleted(object) => {
-                Some(ObjectKey::of(&**object))
-            }
-            Self::Bookmark { .. } => None,
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use k8s_openapi::api::core::v1::{Node, Pod};
@@ -526,16 +386,5 @@ mod tests {
     fn queries_are_percent_encoded() {
         let params = ListParams { field_selector: Some("spec.nodeName=a b".into()), ..ListParams::default() };
         assert_eq!(query(&params, &[("watch", "true")]), "?fieldSelector=spec.nodeName%3Da%20b&watch=true");
-    }
-
-    #[test]
-    fn watch_lines_decode() {
-        let line = br#"{"type":"BOOKMARK","object":{"metadata":{"resourceVersion":"7","annotations":{"k8s.io/initial-events-end":"true"}}}}"#;
-        let event = from_line::<Pod>(line).expect("a bookmark");
-        assert!(
-            matches!(event, WatchEvent::Bookmark { resource_version, initial_events_end: true } if resource_version == "7")
-        );
-        let line = br#"{"type":"ERROR","object":{"code":410,"reason":"Expired"}}"#;
-        assert!(from_line::<Pod>(line).expect_err("an error").is_expired());
     }
 }

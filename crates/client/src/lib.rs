@@ -12,10 +12,11 @@ mod objects;
 mod queue;
 mod remote;
 mod transport;
+mod watch;
 mod yaml;
 
 pub use cache::{Cache, Change, Changes, ObjectKey};
-pub use client::{Client, DeleteOptions, List, ListParams, Object, Patch, WatchEvent, WatchStream};
+pub use client::{Client, DeleteOptions, List, ListParams, Object, Patch};
 pub use error::Error;
 pub use events::{EventRecorder, EventType, now, reference};
 pub use objects::IndexBy;
@@ -23,3 +24,4 @@ pub use queue::metrics::write as write_queue_metrics;
 pub use queue::{Requeue, WorkQueue, work};
 pub use remote::{Remote, RemoteConfig};
 pub use transport::{Body, BoxError, InProcess, Transport, empty, full};
+pub use watch::{WatchEvent, WatchStream};
