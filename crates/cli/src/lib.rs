@@ -17,6 +17,7 @@ mod token;
 mod tour;
 mod version;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -60,9 +61,18 @@ pub fn list_nodes(
     block_on(node::list(connection, format, clusters))
 }
 
-/// Whether the API that a kubeconfig leads to calls itself ready.
-pub fn is_ready(kubeconfig: &Path) -> anyhow::Result<bool> {
-    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(remote::ready(kubeconfig))
+/// What a cluster's API tells of its parts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Health {
+    /// Whether it calls itself ready.
+    pub server: bool,
+    /// The nodes that are Ready and whose agents answer; `None` where the API can't tell.
+    pub agents: Option<BTreeSet<String>>,
+}
+
+/// Asks the API that a kubeconfig leads to, for a few seconds.
+pub fn health(kubeconfig: &Path) -> anyhow::Result<Health> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(remote::health(kubeconfig))
 }
 
 /// What API and agents tell of the platform's processes, as `skiff status` of a cluster that is elsewhere.

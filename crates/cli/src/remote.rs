@@ -5,15 +5,17 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use http::{Method, Request};
 use http_body_util::BodyExt;
+use k8s_openapi::api::core::v1::Node;
 use serde::{Deserialize, Serialize};
 use skiff_client::kubeconfig::Kubeconfig;
-use skiff_client::{Client, Remote, empty};
+use skiff_client::{Client, ListParams, Remote, empty};
 
-use crate::image::{call, json, node_names};
+use crate::image::{call, json};
 use crate::output::{Format, Row, age, print};
+use crate::{Health, refusal};
 
 /// An agent that has not answered by then is told of as such, and the others are still asked.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -33,6 +35,15 @@ struct Process {
     since_seconds: u64,
     memory_bytes: u64,
     health: String,
+}
+
+/// What is told of a node.
+struct Told {
+    node: String,
+    /// Whether the API has it as Ready.
+    ready: bool,
+    /// What its agent says, if it answers.
+    status: Option<Status>,
 }
 
 #[derive(Debug, PartialEq, Eq, Serialize)]
@@ -76,27 +87,57 @@ fn connect(kubeconfig: &Path) -> anyhow::Result<Client> {
 
 pub(crate) async fn status(kubeconfig: &Path, format: Format) -> anyhow::Result<()> {
     let client = connect(kubeconfig)?;
-    let nodes = node_names(&client).await?;
-    let server = server(&client).await;
-    let asked = nodes.into_iter().map(async |node| {
+    let nodes = tokio::time::timeout(PATIENCE, nodes(&client)).await;
+    let nodes = nodes.map_err(|_| anyhow!("the API server does not answer"))??;
+    let server = tokio::time::timeout(PATIENCE, server(&client)).await.unwrap_or_default();
+    let asked = nodes.into_iter().map(async |(node, ready)| {
         let answer = tokio::time::timeout(PATIENCE, ask(&client, &node)).await;
         let answer = answer
             .ok()
             .and_then(|answer| answer.inspect_err(|error| eprintln!("skiff: warning: {error:#}")).ok());
-        (node, answer)
+        Told { node, ready, status: answer }
     });
     let told = futures_util::future::join_all(asked).await;
     print(&rows(server, told), format)
+}
+
+/// The names of the nodes, and which of them are Ready.
+async fn nodes(client: &Client) -> anyhow::Result<Vec<(String, bool)>> {
+    let nodes = client.list::<Node>(&ListParams::default()).await;
+    let nodes = nodes.map_err(|error| anyhow!(refusal::of_error(&error)))?;
+    Ok(nodes.items.iter().filter_map(|node| Some((node.metadata.name.clone()?, is_ready(node)))).collect())
+}
+
+fn is_ready(node: &Node) -> bool {
+    let conditions = node.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    conditions.into_iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
 }
 
 async fn ask(client: &Client, node: &str) -> anyhow::Result<Status> {
     json(call(client, Method::GET, node, "status", empty()).await?).await
 }
 
-/// Whether the API that a kubeconfig leads to calls itself ready. One that does not answer is not.
-pub(crate) async fn ready(kubeconfig: &Path) -> anyhow::Result<bool> {
+/// What the API that a kubeconfig leads to tells of itself and of agents. One that does not answer in time is
+/// not ready.
+pub(crate) async fn health(kubeconfig: &Path) -> anyhow::Result<Health> {
     let client = connect(kubeconfig)?;
-    Ok(tokio::time::timeout(PATIENCE, server(&client)).await.is_ok_and(|(ready, _)| ready))
+    let server = tokio::time::timeout(PATIENCE, server(&client)).await.is_ok_and(|(ready, _)| ready);
+    let Ok(Ok(nodes)) = tokio::time::timeout(PATIENCE, nodes(&client)).await else {
+        return Ok(Health { server, agents: None });
+    };
+    let asked = nodes.into_iter().filter(|(_, ready)| *ready).map(async |(node, _)| {
+        let answer = tokio::time::timeout(PATIENCE, is_well(&client, &node)).await;
+        answer.unwrap_or(false).then_some(node)
+    });
+    let agents = futures_util::future::join_all(asked).await.into_iter().flatten().collect();
+    Ok(Health { server, agents: Some(agents) })
+}
+
+/// Whether a node's agent says so, through the API server.
+async fn is_well(client: &Client, node: &str) -> bool {
+    let request = Request::get(format!("/api/v1/nodes/{node}/proxy/healthz")).body(empty());
+    let Ok(request) = request else { return false };
+    client.send(request).await.is_ok_and(|answer| answer.status().is_success())
 }
 
 /// Whether the API that answers calls itself ready, and its version.
@@ -115,9 +156,9 @@ async fn server(client: &Client) -> (bool, String) {
 }
 
 /// Rows of what was told. The server that answered is told of once even where no agent sees its process.
-fn rows((ready, version): (bool, String), told: Vec<(String, Option<Status>)>) -> Vec<ProcessRow> {
+fn rows((ready, version): (bool, String), told: Vec<Told>) -> Vec<ProcessRow> {
     let mut rows = Vec::new();
-    for (node, status) in told {
+    for Told { node, ready, status } in told {
         let Some(status) = status else {
             rows.push(ProcessRow {
                 node,
@@ -132,11 +173,14 @@ fn rows((ready, version): (bool, String), told: Vec<(String, Option<Status>)>) -
         };
         rows.extend(status.processes.into_iter().map(|process| ProcessRow {
             node: node.clone(),
+            health: match process.role == "agent" && process.health == "ok" && !ready {
+                true => "not ready".to_owned(),
+                false => process.health,
+            },
             role: process.role,
             pid: Some(process.pid),
             since_seconds: Some(process.since_seconds),
             memory_bytes: Some(process.memory_bytes),
-            health: process.health,
             version: status.version.clone(),
         }));
     }
@@ -195,7 +239,9 @@ mod tests {
     }
 
     fn cells(ready: bool, told: Vec<(String, Option<Status>)>) -> Vec<String> {
-        rows((ready, "1.36.0".into()), told).iter().map(|row| row.cells().join(" ")).collect()
+        // The one called `late` is not Ready.
+        let told = told.into_iter().map(|(node, status)| Told { ready: node != "late", node, status });
+        rows((ready, "1.36.0".into()), told.collect()).iter().map(|row| row.cells().join(" ")).collect()
     }
 
     #[test]
@@ -223,6 +269,11 @@ mod tests {
         assert_eq!(cells(false, told())[0], "a server 7 60s 2.0MB not ready 1.36.0");
         // No agent beside the server.
         assert_eq!(cells(true, Vec::new()), ["- server - - - ok 1.36.0"]);
+        let late = vec![("late".to_owned(), status(&[("agent", "ok"), ("shim", "ok")]))];
+        assert_eq!(
+            cells(true, late)[1..],
+            ["late agent 7 60s 2.0MB not ready 1.36.0+skiff", "late shim 7 60s 2.0MB ok 1.36.0+skiff"]
+        );
         let stopped = vec![("a".to_owned(), status(&[("server", "stopped")]))];
         assert_eq!(cells(true, stopped), ["a server 7 60s 2.0MB stopped 1.36.0+skiff"]);
     }

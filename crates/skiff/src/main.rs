@@ -45,7 +45,7 @@ enum Command {
     Server(server::Args),
     Agent(agent::Args),
     Reset(reset::Args),
-    Status(up::local::StatusArgs),
+    Status(up::status::Args),
     Node(up::local::NodeArgs),
     Logs(up::local::LogsArgs),
     #[command(flatten)]
@@ -103,7 +103,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Server(args) => server::run(&args)?,
         Command::Agent(args) => agent::run(&args)?,
         Command::Reset(args) => return reset::run(&args),
-        Command::Status(args) => return up::local::status(&args),
+        Command::Status(args) => return up::status::run(&args),
         Command::Node(args) => return up::local::node(&args),
         Command::Logs(args) => return up::local::logs(&args),
         Command::Client(command) => return skiff_cli::run(command, &up::local::clusters),

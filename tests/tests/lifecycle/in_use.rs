@@ -47,10 +47,7 @@ fn a_second_server_on_the_same_data_is_refused() {
     let args = ["server", "--data-dir", dir, "--node-ip", "127.0.0.1"];
     let second = || run(machine.command(&skiff_path()).args(args));
     let server = machine.skiff("server.txt", &args);
-    let kubectl = |args: &[&str]| {
-        let mut kubectl = machine.command(Path::new(&std::env::var_os("KUBECTL").expect("KUBECTL")));
-        run(kubectl.args(args).env("KUBECONFIG", data.join("kubeconfig")).env("HOME", dir))
-    };
+    let kubectl = |args: &[&str]| machine.kubectl(&data, args);
     wait_until("the server answers", || kubectl(&["get", "--raw", "/readyz"]).code == 0);
     // Its own agent writes its configuration anew when the token has been of use.
     wait_until("the machine's own token is forgotten", || {
@@ -121,4 +118,21 @@ fn a_second_up_on_the_data_of_a_running_cluster_is_refused() {
     assert_eq!(kept.code, 1, "{kept:?}");
     assert_eq!(files(data), before, "nothing was changed");
     assert_eq!(cluster.kubectl(&["get", "--raw", "/readyz"]).ok(), "ok");
+}
+
+/// Neither is handed what is the other's: each one's data are free as soon as it is down itself.
+#[test]
+fn clusters_that_one_process_starts_at_once_keep_nothing_of_each_others() {
+    let names = ["lc-once-a", "lc-once-b", "lc-once-c"];
+    let clusters = std::thread::scope(|scope| {
+        let starts = names.map(|name| scope.spawn(move || Cluster::start(name, 1)));
+        starts.map(|start| start.join().expect("it starts"))
+    });
+    let [a, b, c] = &clusters;
+    for (down, up) in [(a, b), (b, c)] {
+        // Its own processes are gone; whoever else had its lock would be named, and the data would stay.
+        skiff(&["down", "--name", &down.name]).ok();
+        assert!(!down.data_dir().exists(), "{} is left", down.data_dir().display());
+        assert_eq!(up.kubectl(&["get", "--raw", "/readyz"]).ok(), "ok");
+    }
 }

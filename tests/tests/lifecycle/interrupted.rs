@@ -197,10 +197,7 @@ fn data_of_before_outlive_an_up_that_is_interrupted() {
     let mut random = Random::seeded();
     let victim = Victim::new("lc-int-kept");
     run(victim.up().arg("--detach")).ok();
-    let kubectl = |args: &[&str]| {
-        let mut kubectl = victim.machine.command(Path::new(&std::env::var_os("KUBECTL").expect("KUBECTL")));
-        run(kubectl.arg("--kubeconfig").arg(victim.data_dir.join("kubeconfig")).args(args))
-    };
+    let kubectl = |args: &[&str]| victim.machine.kubectl(&victim.data_dir, args);
     kubectl(&["create", "configmap", "kept"]).ok();
     victim.down(&["--keep-data"]).ok();
     victim.assert_nothing_left("down --keep-data");

@@ -48,6 +48,13 @@ impl Machine {
         run(self.command(Path::new(command[0])).args(&command[1..]))
     }
 
+    /// kubectl as the administrator of the server whose data these are.
+    pub(crate) fn kubectl(&self, data: &Path, args: &[&str]) -> Output {
+        let program = PathBuf::from(std::env::var_os("KUBECTL").expect("KUBECTL"));
+        let mut kubectl = self.command(&program);
+        run(kubectl.args(args).env("KUBECONFIG", data.join("kubeconfig")).env("HOME", data))
+    }
+
     /// Runs the program under test, with its output in a file, until the value is dropped.
     pub(crate) fn skiff(&self, log: &str, args: &[&str]) -> Background {
         let file = File::create(self.dir.join(log)).expect("a file");
@@ -120,10 +127,7 @@ fn a_server_and_an_agent_on_machines_of_their_own_are_a_cluster() {
     let flags = ["server", "--data-dir", data, "--node-ip", "192.168.77.1"];
     let server = one.skiff("server.txt", &flags);
     let kubeconfig = format!("{data}/kubeconfig");
-    let kubectl_path = PathBuf::from(std::env::var_os("KUBECTL").expect("KUBECTL"));
-    let kubectl = |args: &[&str]| {
-        run(one.command(&kubectl_path).args(args).env("KUBECONFIG", &kubeconfig).env("HOME", data))
-    };
+    let kubectl = |args: &[&str]| one.kubectl(Path::new(data), args);
     wait_until("the server answers", || kubectl(&["get", "--raw", "/readyz"]).code == 0);
     assert!(one.text("server.txt").contains("skiff agent --server https://192.168.77.1:6443 --token"));
     let token = fs::read_to_string(format!("{data}/pki/join-token")).expect("a token").trim().to_owned();
@@ -253,10 +257,7 @@ fn a_machine_joins_with_a_token_that_was_made_for_it_and_with_no_other() {
     let data = data.to_str().expect("UTF-8");
     let _server = one.skiff("server.txt", &["server", "--data-dir", data, "--node-ip", "192.168.77.1"]);
     let kubeconfig = format!("{data}/kubeconfig");
-    let kubectl_path = PathBuf::from(std::env::var_os("KUBECTL").expect("KUBECTL"));
-    let kubectl = |args: &[&str]| {
-        run(one.command(&kubectl_path).args(args).env("KUBECONFIG", &kubeconfig).env("HOME", data))
-    };
+    let kubectl = |args: &[&str]| one.kubectl(Path::new(data), args);
     wait_until("the server answers", || kubectl(&["get", "--raw", "/readyz"]).code == 0);
     let token = |args: &[&str]| {
         let mut command = one.command(&skiff_path());
@@ -323,11 +324,7 @@ fn a_node_gets_other_certificates_before_its_own_end() {
     let flags =
         ["server", "--data-dir", data, "--node-ip", "192.168.77.1", "--cluster-signing-duration", "1m"];
     let _server = one.skiff("server.txt", &flags);
-    let kubeconfig = format!("{data}/kubeconfig");
-    let kubectl_path = PathBuf::from(std::env::var_os("KUBECTL").expect("KUBECTL"));
-    let kubectl = |args: &[&str]| {
-        run(one.command(&kubectl_path).args(args).env("KUBECONFIG", &kubeconfig).env("HOME", data))
-    };
+    let kubectl = |args: &[&str]| one.kubectl(Path::new(data), args);
     wait_until("the node is Ready", || kubectl(&["get", "nodes", "--no-headers"]).stdout.contains(" Ready "));
     let kept = |which: &str| {
         let text = fs::read_to_string(one.dir.join("server/agent/membership.json")).expect("it is kept");

@@ -5,6 +5,7 @@
 mod again;
 mod cli;
 mod down;
+mod health;
 mod in_use;
 mod interrupted;
 mod machines;

@@ -73,10 +73,7 @@ fn reset_proves_that_server_and_agent_left_nothing_whatever_was_killed() {
     let dir = data.to_str().expect("UTF-8");
     let server = one.skiff("server.txt", &["server", "--data-dir", dir, "--node-ip", "192.168.77.1"]);
     let kubeconfig = format!("{dir}/kubeconfig");
-    let kubectl_path = PathBuf::from(std::env::var_os("KUBECTL").expect("KUBECTL"));
-    let kubectl = |args: &[&str]| {
-        run(one.command(&kubectl_path).args(args).env("KUBECONFIG", &kubeconfig).env("HOME", dir))
-    };
+    let kubectl = |args: &[&str]| one.kubectl(&data, args);
     wait_until("the server answers", || kubectl(&["get", "--raw", "/readyz"]).code == 0);
     let token = fs::read_to_string(format!("{dir}/pki/join-token")).expect("a token").trim().to_owned();
     let agent = ["agent", "--server", "https://192.168.77.1:6443", "--node-ip", "192.168.77.2"];

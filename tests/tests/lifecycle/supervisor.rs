@@ -17,9 +17,7 @@ struct Site {
 
 impl Site {
     fn kubectl(&self, args: &[&str]) -> Output {
-        let mut kubectl = self.machine.command(Path::new(&std::env::var_os("KUBECTL").expect("KUBECTL")));
-        let kubeconfig = format!("{}/kubeconfig", self.data);
-        run(kubectl.args(args).env("KUBECONFIG", kubeconfig).env("HOME", &self.data))
+        self.machine.kubectl(Path::new(&self.data), args)
     }
 
     /// PIDs there, of processes whose command lines begin so.

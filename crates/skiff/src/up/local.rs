@@ -1,6 +1,6 @@
-//! Commands about the nodes of this machine's clusters: `status`, `node`, `logs`.
+//! Commands about the nodes of this machine's clusters: `node`, `logs`.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::path::Path;
@@ -10,24 +10,13 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use clap::Subcommand;
 use nix::sched::{CloneFlags, setns};
-use serde::Serialize;
-use skiff_apiserver::pki::days_left;
 use skiff_cli::Connection;
-use skiff_cli::output::{Output, Row, age, print};
-use skiff_kubelet::platform::{self, Logs, Process};
+use skiff_cli::output::Output;
+use skiff_kubelet::platform::{self, Logs};
 
 use super::cgroups;
 use super::place::{self, Place};
 use super::record::{NodeRecord, Record};
-
-/// Show the platform's own processes: they are no pods
-#[derive(Debug, clap::Args)]
-pub(crate) struct StatusArgs {
-    #[command(flatten)]
-    connection: Connection,
-    #[command(flatten)]
-    output: Output,
-}
 
 /// List nodes, or run a command on one
 #[derive(Debug, clap::Args)]
@@ -72,133 +61,8 @@ pub(crate) fn clusters() -> anyhow::Result<Vec<skiff_cli::LocalCluster>> {
     Ok(Record::visible()?.into_iter().map(local).collect())
 }
 
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct ProcessRow {
-    cluster: String,
-    node: String,
-    /// With its PID as this machine numbers it.
-    #[serde(flatten)]
-    process: Process,
-}
-
-impl Row for ProcessRow {
-    const COLUMNS: &'static [&'static str] = &["CLUSTER", "NODE", "ROLE", "PID", "SINCE", "MEMORY", "HEALTH"];
-
-    fn cells(&self) -> Vec<String> {
-        vec![
-            self.cluster.clone(),
-            self.node.clone(),
-            self.process.role.to_owned(),
-            self.process.pid.to_string(),
-            age(self.process.since_seconds),
-            format!("{:.1}MB", self.process.memory_bytes as f64 / 1e6),
-            self.process.health.to_owned(),
-        ]
-    }
-}
-
-/// Runs `skiff status`.
-pub(crate) fn status(args: &StatusArgs) -> anyhow::Result<ExitCode> {
-    let records = match place::find(&args.connection)? {
-        Place::Here(records) => records,
-        Place::Elsewhere(kubeconfig) => return skiff_cli::remote_status(&kubeconfig, args.output.format),
-    };
-    if records.is_empty() {
-        bail!("no cluster is up: start one with `skiff up`, or name a --kubeconfig");
-    }
-    let mut rows = Vec::new();
-    for record in &records {
-        let mut own = Vec::new();
-        for node in &record.nodes {
-            own.extend(platform_processes(record, node)?);
-        }
-        // A process that lives may serve nothing, or be unable to write.
-        if own.iter().any(|row| row.process.role == "server") && !skiff_cli::is_ready(&record.kubeconfig)? {
-            not_ready(own.iter_mut().map(|row| &mut row.process));
-        }
-        rows.extend(own);
-        certificates(record).iter().filter_map(Ending::warning).for_each(crate::tell);
-    }
-    print(&rows, args.output.format)?;
-    Ok(ExitCode::SUCCESS)
-}
-
-fn not_ready<'a>(processes: impl Iterator<Item = &'a mut Process>) {
-    let servers = processes.filter(|process| process.role == "server" && process.health == "ok");
-    servers.for_each(|server| server.health = "not ready");
-}
-
-/// This many days before a certificate ends one is told so.
-const WARN_DAYS: i64 = 30;
-
-/// How long a certificate is good yet.
-struct Ending {
-    /// Whose it is.
-    of: String,
-    days: i64,
-    /// What makes it a new one.
-    cure: String,
-}
-
-impl Ending {
-    fn warning(&self) -> Option<String> {
-        let Self { of, days, cure } = self;
-        match days {
-            ..0 => Some(format!("warning: {of} has ended: {cure}")),
-            0..=WARN_DAYS => Some(format!("warning: {of} ends in {days} days: {cure}")),
-            _ => None,
-        }
-    }
-}
-
-/// The authority's certificate, the administrator's, and those that the nodes' agents keep.
-fn certificates(record: &Record) -> Vec<Ending> {
-    let pki = crate::server::pki_dir(&record.server_dir());
-    let name = &record.name;
-    let restart = format!("`skiff down --keep-data` and `skiff up` again with --name {name} make a new one");
-    let of_cluster = [
-        (
-            "ca.crt",
-            format!("the certificate authority of cluster {name:?}"),
-            "make a new cluster before".into(),
-        ),
-        ("admin.crt", format!("the administrator's certificate of cluster {name:?}"), restart),
-    ];
-    let mut endings: Vec<Ending> = of_cluster
-        .into_iter()
-        .filter_map(|(file, of, cure)| {
-            let pem = fs::read_to_string(pki.join(file)).ok()?;
-            Some(Ending { of, days: days_left(&pem)?, cure })
-        })
-        .collect();
-    for node in &record.nodes {
-        let kept = crate::membership::kept_certificates(&record.node_data_dir(&node.name));
-        endings.extend(kept.into_iter().filter_map(|(purpose, pem)| {
-            Some(Ending {
-                of: format!("the {purpose} certificate of node {}", node.name),
-                days: days_left(&pem)?,
-                cure: format!(
-                    "its agent should have renewed it, and says in `skiff logs {}` why not",
-                    node.name
-                ),
-            })
-        }));
-    }
-    endings
-}
-
-/// The platform's processes of a node.
-fn platform_processes(record: &Record, node: &NodeRecord) -> anyhow::Result<Vec<ProcessRow>> {
-    let pids = cgroups::processes(&Path::new(&Record::cgroup(&record.name)).join(&node.name))?;
-    let Some(init) = find_init(&pids.iter().copied().collect::<Vec<_>>()) else {
-        return Ok(Vec::new());
-    };
-    let row = |process| ProcessRow { cluster: record.name.clone(), node: node.name.clone(), process };
-    Ok(platform::processes(pids, platform::executable(init)).into_iter().map(row).collect())
-}
-
-fn find_init(pids: &[i32]) -> Option<i32> {
+/// The first process of a node, among its processes.
+pub(super) fn find_init(pids: &[i32]) -> Option<i32> {
     pids.iter().copied().find(|pid| platform::role(*pid) == Some("init"))
 }
 
@@ -297,23 +161,5 @@ pub(crate) fn logs(args: &LogsArgs) -> anyhow::Result<ExitCode> {
         }
         // Files are rotated by renaming and grow by appending: looking is simpler than being told.
         std::thread::sleep(Duration::from_millis(200));
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn certificates_that_end_are_warned_of_a_month_ahead() {
-        let check = |days: i64, expected: Option<&str>| {
-            let ending =
-                Ending { of: "the client certificate of node n".into(), days, cure: "renew it".into() };
-            assert_eq!(ending.warning().as_deref(), expected);
-        };
-        check(31, None);
-        check(30, Some("warning: the client certificate of node n ends in 30 days: renew it"));
-        check(0, Some("warning: the client certificate of node n ends in 0 days: renew it"));
-        check(-1, Some("warning: the client certificate of node n has ended: renew it"));
     }
 }

@@ -14,6 +14,7 @@ pub(crate) mod prove;
 mod ranges;
 mod ready;
 pub(crate) mod record;
+pub(crate) mod status;
 pub(crate) mod stock;
 pub(crate) mod sysctls;
 mod topology;
