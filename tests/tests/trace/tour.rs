@@ -2,11 +2,12 @@
 //! says; it goes on where it was left, and leaves nothing behind.
 
 use std::io::{Read, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::{Arc, Mutex};
 
-use skiff_tests::{Cluster, fixed_ports, run, skiff, skiff_path, wait_for};
+use skiff_tests::{Cluster, fixed_ports, run, skiff, skiff_path, wait_for, wait_until};
 
 /// The words of one language that the tests look for.
 struct Language {
@@ -75,8 +76,29 @@ impl Stage {
         run(&mut command)
     }
 
+    /// The tour on a terminal, where each `kubectl apply` says that it began and never ends.
+    fn on_terminal_with_a_hanging_kubectl(&self) -> Terminal {
+        let programs = tempfile::tempdir().expect("a directory");
+        let kubectl = programs.path().join("kubectl");
+        let real = std::env::var("KUBECTL").expect("KUBECTL");
+        let text = format!(
+            "#!/bin/sh\nif [ \"$1\" = apply ]; then : > '{}'; exec sleep 100000; fi\nexec '{real}' \"$@\"\n",
+            programs.path().join("hangs").display()
+        );
+        std::fs::write(&kubectl, text).expect("it is written");
+        std::fs::set_permissions(&kubectl, std::fs::Permissions::from_mode(0o755)).expect("it is ours");
+        let mut terminal = self.on_terminal_with(&ENGLISH, Some(programs.path()));
+        terminal.programs = Some(programs);
+        terminal
+    }
+
     /// The tour on a terminal.
     fn on_terminal(&self, language: &Language) -> Terminal {
+        self.on_terminal_with(language, None)
+    }
+
+    /// As [`Stage::on_terminal`], with a directory of programs before all others.
+    fn on_terminal_with(&self, language: &Language, programs: Option<&Path>) -> Terminal {
         let quoted = |path: PathBuf| format!("'{}'", path.display());
         let tour = format!(
             "exec {} tour --lang {} --name '{}'",
@@ -86,6 +108,10 @@ impl Stage {
         );
         let mut script = Command::new("script");
         script.args(["-qec", &tour, "/dev/null"]).envs(self.environment()).env_remove("KUBECONFIG");
+        if let Some(programs) = programs {
+            let [(_, path), _] = self.environment();
+            script.env("PATH", format!("{}:{path}", programs.display()));
+        }
         Terminal::start(script)
     }
 
@@ -125,6 +151,8 @@ struct Terminal {
     screen: Arc<Mutex<Vec<u8>>>,
     /// How far it was read.
     read: usize,
+    /// Programs of its own.
+    programs: Option<tempfile::TempDir>,
 }
 
 impl Terminal {
@@ -141,7 +169,7 @@ impl Terminal {
             }
         });
         let keys = child.stdin.take().expect("it is piped");
-        Self { child, keys, screen, read: 0 }
+        Self { child, keys, screen, read: 0, programs: None }
     }
 
     fn text(&self) -> String {
@@ -164,6 +192,20 @@ impl Terminal {
 
     fn press(&mut self, keys: &str) {
         self.keys.write_all(keys.as_bytes()).expect("the terminal takes it");
+    }
+
+    /// The tour's PID: it takes the place of the shell that `script` starts.
+    fn tour(&self) -> u32 {
+        let children = format!("/proc/{0}/task/{0}/children", self.child.id());
+        wait_for("the tour is there", || std::fs::read_to_string(&children).ok()?.trim().parse().ok())
+    }
+
+    /// Plays the first step until one of its commands hangs.
+    fn until_it_hangs(&mut self) {
+        self.until(&[ENGLISH.enter]);
+        self.press("\n");
+        let hangs = self.programs.as_ref().expect("it has its own").path().join("hangs");
+        wait_until("a command hangs", || hangs.exists());
     }
 
     /// Whether the program succeeded, and what it said last.
@@ -273,6 +315,40 @@ fn the_tour_is_as_it_says_in_every_language() {
     assert!(all.ends_with(&rest) && all.starts_with(&first), "{first:?} {rest:?}");
     // What lies between was played before Ctrl-C, or is played again.
     assert_eq!(at_a3, skipped > first.len(), "{first:?} {rest:?}");
+    stage.is_clean();
+}
+
+/// By whatever signal, and when the terminal is closed, also while a command of the tour hangs.
+#[test]
+fn the_tour_cleans_up_however_it_is_ended() {
+    let _ports = fixed_ports();
+    let stage = Stage::new();
+    for signal in ["TERM", "HUP", "INT"] {
+        let mut terminal = stage.on_terminal_with_a_hanging_kubectl();
+        terminal.until_it_hangs();
+        run(Command::new("kill").arg(format!("-{signal}")).arg(terminal.tour().to_string())).ok();
+        terminal.until(&[ENGLISH.stopped]);
+        let (succeeded, last) = terminal.end();
+        assert!(!succeeded, "{signal}: who was interrupted did not succeed: {last}");
+        stage.is_swept(&["A1"]);
+    }
+
+    // The terminal is closed: nobody reads any more, and all the same nothing is left.
+    let mut terminal = stage.on_terminal_with_a_hanging_kubectl();
+    terminal.until_it_hangs();
+    let (tour, programs) = (terminal.tour(), terminal.programs.take());
+    drop(terminal);
+    wait_until("the tour has ended", || !Path::new(&format!("/proc/{tour}")).exists());
+    stage.is_swept(&["A1"]);
+    drop(programs);
+
+    // It waits for Enter, and nothing runs.
+    let mut terminal = stage.on_terminal(&ENGLISH);
+    terminal.until(&[ENGLISH.enter]);
+    run(Command::new("kill").arg("-TERM").arg(terminal.tour().to_string())).ok();
+    terminal.until(&[ENGLISH.stopped]);
+    assert!(!terminal.end().0);
+    stage.tour(&["--clean"]).ok();
     stage.is_clean();
 }
 

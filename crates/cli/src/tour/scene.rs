@@ -7,8 +7,12 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, symlink};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
 
 use super::events::Events;
 use super::steps::{FILES, GUARDED, NAMESPACE, Needed, OUTSIDE, steps};
@@ -17,6 +21,11 @@ use super::steps::{FILES, GUARDED, NAMESPACE, Needed, OUTSIDE, steps};
 const NEXT: &str = "skiff.dev/tour-next";
 /// How often a name for the directory is tried that somebody else has.
 const NAMES_MAX: u32 = 100;
+
+/// How often is looked whether a command is to end.
+const LOOK: Duration = Duration::from_millis(50);
+/// How long it has to end by itself then.
+const GRACE: Duration = Duration::from_secs(2);
 
 /// The directory; gone at the end.
 struct Scratch(PathBuf);
@@ -139,22 +148,23 @@ impl<'a> Scene<'a> {
         self.ranges.iter().fold(expected.to_owned(), |expected, (name, begin)| expected.replace(name, begin))
     }
 
-    /// Runs a command of a step. Ctrl-C ends it, as it would any command of a terminal.
+    /// Runs a command of a step. Whatever signal ends the tour ends it too, as Ctrl-C does any command of a
+    /// terminal.
     pub(super) fn shell(&self, command: &str) -> Printed {
-        run(self.command(command))
+        run(self.command(command), || self.interrupted())
     }
 
-    /// Runs a command of the tour itself, which Ctrl-C doesn't reach.
+    /// Runs a command of the tour itself, which no signal ends.
     fn quietly(&self, command: &str) -> Printed {
-        let mut command = self.command(command);
-        command.process_group(0);
-        run(command)
+        run(self.command(command), || false)
     }
 
     fn command(&self, command: &str) -> Command {
         let mut shell = Command::new("sh");
         shell.args(["-c", &format!("exec 2>&1; {command}")]).stdin(Stdio::null());
         shell.envs(self.variables.iter().map(|(name, value)| (name, value)));
+        // What the terminal sends to all of its foreground reaches the tour alone, which passes it on.
+        shell.process_group(0);
         shell
     }
 
@@ -251,13 +261,39 @@ fn copy(kubeconfig: &Path, to: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn run(mut command: Command) -> Printed {
-    match command.output() {
-        Ok(output) => Printed {
-            text: String::from_utf8_lossy(&output.stdout).into_owned(),
-            ok: output.status.success(),
-        },
-        Err(error) => Printed { text: format!("cannot run sh: {error}\n"), ok: false },
+/// Runs a command, of a process group of its own, to its end or until it is to end.
+fn run(mut command: Command, is_to_end: impl Fn() -> bool) -> Printed {
+    let fault = |error: io::Error| Printed { text: format!("cannot run sh: {error}\n"), ok: false };
+    let child = match command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn() {
+        Ok(child) => child,
+        Err(error) => return fault(error),
+    };
+    let group = Pid::from_raw(child.id().cast_signed());
+    let (sender, ended) = channel();
+    // It ends with the command, which nobody waits for longer than that.
+    std::thread::spawn(move || drop(sender.send(child.wait_with_output())));
+    let mut asked: Option<Instant> = None;
+    loop {
+        match ended.recv_timeout(LOOK) {
+            Ok(Ok(output)) => {
+                return Printed {
+                    text: String::from_utf8_lossy(&output.stdout).into_owned(),
+                    ok: output.status.success(),
+                };
+            }
+            Ok(Err(error)) => return fault(error),
+            Err(RecvTimeoutError::Disconnected) => return fault(io::ErrorKind::Interrupted.into()),
+            Err(RecvTimeoutError::Timeout) => {}
+        }
+        // It may have ended this very moment.
+        let _ = match asked {
+            None if is_to_end() => {
+                asked = Some(Instant::now());
+                killpg(group, Signal::SIGTERM)
+            }
+            Some(since) if since.elapsed() > GRACE => killpg(group, Signal::SIGKILL),
+            _ => Ok(()),
+        };
     }
 }
 
@@ -314,6 +350,26 @@ mod tests {
             let error = workers(nodes).unwrap_err().to_string();
             assert!(error.contains(has) && error.contains("skiff up --nodes 3"), "{error}");
         }
+    }
+
+    /// Also what it started itself, and what does not listen.
+    #[test]
+    fn a_command_ends_when_it_is_to_end() {
+        let scratch = Scratch::make().unwrap();
+        let begun = scratch.0.join("begun");
+        let ended = |script: &str| {
+            let _ = std::fs::remove_file(&begun);
+            let mut command = Command::new("sh");
+            command.args(["-c", script, "sh"]).arg(&begun).process_group(0);
+            run(command, || begun.exists())
+        };
+        let whole = ended("echo here; exit 3");
+        assert_eq!((whole.text.as_str(), whole.ok), ("here\n", false));
+        assert!(ended("true").ok);
+        let cut = ended("echo begun; sleep 600 & : > $1; wait; echo over");
+        assert_eq!((cut.text.as_str(), cut.ok), ("begun\n", false));
+        let deaf = ended("trap '' TERM; sleep 600 & : > $1; while true; do wait; done");
+        assert_eq!((deaf.text.as_str(), deaf.ok), ("", false));
     }
 
     #[test]
