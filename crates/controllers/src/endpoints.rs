@@ -9,11 +9,14 @@ mod plan;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Endpoints, Pod, Service};
+use k8s_openapi::api::core::v1::{Endpoints, Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use skiff_client::{DeleteOptions, Error, ObjectKey, Requeue, WorkQueue, work};
+use skiff_client::{Cache, Change, DeleteOptions, Error, ObjectKey, Requeue, WorkQueue, work};
 
 use crate::context::{Context, feed};
+
+/// Names a node's zone.
+const ZONE: &str = "topology.kubernetes.io/zone";
 
 /// The accounts that slices are written as; endpoints are written as the controller's own.
 const SLICES: &str = "endpointslice-controller";
@@ -46,6 +49,7 @@ pub(crate) async fn run(context: Context) {
     let (slices, mirror) = (context.of_account(SLICES), context.of_account(MIRRORED));
     let reconciler = context.clone();
     tokio::join!(
+        feed_moves(caches.nodes, queue.clone(), all.clone()),
         feed(caches.services, queue.clone(), |service: &Service| vec![ObjectKey::of(service)], all.clone()),
         feed(caches.pods, queue.clone(), of_pod, all.clone()),
         feed(caches.endpoints, queue.clone(), |own: &Endpoints| vec![ObjectKey::of(own)], all.clone()),
@@ -60,6 +64,26 @@ pub(crate) async fn run(context: Context) {
             async move { reconcile(&context, &slices, &mirror, &key).await }
         }),
     );
+}
+
+/// Where a node's label says that it is.
+fn zone(node: &Node) -> Option<&String> {
+    node.metadata.labels.as_ref()?.get(ZONE).filter(|zone| !zone.is_empty())
+}
+
+/// Queues all services when a node is another place: much else of nodes changes often, and concerns none.
+async fn feed_moves(nodes: Cache<Node>, queue: WorkQueue<ObjectKey>, all: impl Fn() -> Vec<ObjectKey>) {
+    let mut changes = nodes.subscribe();
+    loop {
+        let moved = match changes.next().await {
+            Change::Applied { old, new } => old.as_deref().and_then(zone) != zone(&new),
+            Change::Deleted(node) => zone(&node).is_some(),
+            Change::Resync => true,
+        };
+        if moved {
+            all().into_iter().for_each(|key| queue.add(key));
+        }
+    }
 }
 
 /// The key of the service that one of our slices is for.
@@ -118,7 +142,9 @@ async fn reconcile(
     apply(as_mirror, key, mirror::slices(None, &mirrored)).await?;
     let mut selected = caches.pods.list_namespace(&key.namespace);
     selected.retain(|pod| selects(&service, pod));
-    apply(as_slices, key, plan::slices(&service, &selected, &slices)).await?;
+    let zone_of =
+        |node: &str| caches.nodes.get(&ObjectKey::new("", node)).and_then(|node| zone(&node).cloned());
+    apply(as_slices, key, plan::slices(&service, &selected, &slices, zone_of)).await?;
     match plan::endpoints(&service, &selected, endpoints.as_deref()) {
         Some(wanted) if endpoints.is_none() => match context.client.create(&wanted).await {
             Ok(_) => {}

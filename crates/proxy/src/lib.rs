@@ -5,6 +5,7 @@
 //! server and puts it into the node's nftables table, changing only what changed. What leaves the node
 //! translated is masqueraded by the network's own rules. Affinity to a client is not there yet.
 
+mod endpoints;
 mod flows;
 pub mod plan;
 pub mod policy;
@@ -18,6 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
+use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
@@ -34,14 +36,25 @@ use crate::table::{Step, Table};
 /// The parts of the ruleset that [`run`] defines or withdraws.
 pub const PARTS: [&str; 2] = [schema::PART, policy::PART];
 
+/// Names the node's zone.
+const ZONE: &str = "topology.kubernetes.io/zone";
+
 /// How long to wait after the kernel refused, before everything is written anew.
 const RETRY: Duration = Duration::from_secs(1);
 
 /// An IPv4 range.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Range {
     pub address: Ipv4Addr,
     pub prefix: u8,
+}
+
+impl Range {
+    /// Without the bits of one address in it, so that the same range is written in one way.
+    fn whole(self) -> Range {
+        let mask = u32::MAX.checked_shl(32 - u32::from(self.prefix)).unwrap_or(0);
+        Range { address: Ipv4Addr::from_bits(self.address.to_bits() & mask), prefix: self.prefix }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -65,6 +78,7 @@ impl FromStr for Range {
 pub struct Config {
     /// The node's name, as endpoints have it.
     pub node_name: String,
+    pub node_ip: Ipv4Addr,
     /// The range of all pods: connections from there come from inside the cluster.
     pub cluster_cidr: Range,
     /// What is sent to an address of it that no service has is refused.
@@ -94,36 +108,56 @@ pub async fn run(
     ruleset: Arc<Ruleset>,
     shutdown: CancellationToken,
 ) -> Result<(), Error> {
+    let field_selector = Some(format!("metadata.name={}", config.node_name));
+    let own_node =
+        Cache::<core::Node>::new(client.clone(), ListParams { field_selector, ..ListParams::default() });
     let services = Cache::<Service>::new(client.clone(), ListParams::default());
     let slices = Cache::<EndpointSlice>::new(client.clone(), ListParams::default());
     let all_policies = Cache::<NetworkPolicy>::new(client.clone(), ListParams::default());
     let mut tasks = JoinSet::new();
+    tasks.spawn(own_node.clone().run());
     tasks.spawn(services.clone().run());
     tasks.spawn(slices.clone().run());
     tasks.spawn(all_policies.clone().run());
     let sources = move || policy::Sources::watch(&client);
     let policies = policy::follow(config.clone(), policies, all_policies, sources, ruleset.clone());
     tokio::select! {
-        result = follow(config, services, slices, ruleset) => result,
+        result = follow(config, own_node, services, slices, ruleset) => result,
         result = policies => result,
         Some(ended) = tasks.join_next() => Err(ended.err().map_or(Error::Ended, Error::Task)),
         () = shutdown.cancelled() => Ok(()),
     }
 }
 
-/// Keeps the ruleset in step with the two copies. Never ends by itself.
+/// Where the node's label says that it is.
+fn zone(own_node: &Cache<core::Node>, name: &str) -> Option<String> {
+    let node = own_node.get(&ObjectKey::new("", name))?;
+    node.metadata.labels.as_ref()?.get(ZONE).filter(|zone| !zone.is_empty()).cloned()
+}
+
+/// Keeps the ruleset in step with the copies of services, of their slices, and of the node's own object. Never
+/// ends by itself.
 pub async fn follow(
     config: Config,
+    own_node: Cache<core::Node>,
     services: Cache<Service>,
     slices: Cache<EndpointSlice>,
     ruleset: Arc<Ruleset>,
 ) -> Result<(), Error> {
     // Subscribed first and listed later, so that no change is missed.
     let (mut service_changes, mut slice_changes) = (services.subscribe(), slices.subscribe());
+    let mut node_changes = own_node.subscribe();
     services.synced().await;
     slices.synced().await;
+    own_node.synced().await;
     let local_addresses: BTreeSet<Ipv4Addr> = config.local_addresses.iter().copied().collect();
-    let node = Node { name: config.node_name, local_addresses, services: config.service_cidr };
+    let mut node = Node {
+        zone: zone(&own_node, &config.node_name),
+        name: config.node_name,
+        ip: config.node_ip,
+        local_addresses,
+        services: config.service_cidr,
+    };
     let mut state = State::new(services.list(), slices.list());
     let mut table = Table::default();
     let first = table.step(state.services().cloned().collect(), |service| state.plan(service, &node));
@@ -145,6 +179,14 @@ pub async fn follow(
         tokio::select! {
             change = service_changes.next() => batch.service(&mut state, change),
             change = slice_changes.next() => batch.slice(&mut state, change),
+            _ = node_changes.next() => {
+                let zone = zone(&own_node, &node.name);
+                if zone == node.zone {
+                    continue;
+                }
+                node.zone = zone;
+                batch.dirty.extend(state.services().cloned());
+            }
         }
         batch.drain(&mut state, &mut service_changes, &mut slice_changes);
         if batch.resync {

@@ -1,18 +1,19 @@
 //! What the services of a cluster ask of one node: pure, from objects to values.
 //!
 //! A service opens [`Frontend`]s; each leads to [`Ways`]: where connections from inside the cluster go,
-//! and where those from outside, if that differs. The rules are those of upstream's service proxies
-//! (kubernetes.io/docs/reference/networking/virtual-ips).
+//! where those from outside, if that differs, and who may connect at all. The rules are those of upstream's
+//! service proxies (kubernetes.io/docs/reference/networking/virtual-ips).
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Service, ServicePort};
-use k8s_openapi::api::discovery::v1::{Endpoint, EndpointPort, EndpointSlice};
+use k8s_openapi::api::core::v1::{LoadBalancerIngress, Service, ServiceSpec};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use skiff_client::{Change, ObjectKey};
 
 use crate::Range;
+use crate::endpoints::{Endpoints, is_one_place};
 
 /// Slices carry the name of their service in this label.
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
@@ -52,7 +53,12 @@ pub struct Ways {
     /// From this node and from pods; also from elsewhere, if `outside` does not say otherwise.
     pub inside: Target,
     pub outside: Option<Target>,
+    /// From whom alone connections are taken, wherever they come from; everybody else gets no answer.
+    pub sources: Option<Sources>,
 }
+
+/// Ranges of addresses.
+pub type Sources = BTreeSet<Range>;
 
 /// What a service, or all of them, ask for.
 pub type Services = BTreeMap<Frontend, Ways>;
@@ -61,6 +67,9 @@ pub type Services = BTreeMap<Frontend, Ways>;
 #[derive(Debug, Clone)]
 pub struct Node {
     pub name: String,
+    pub ip: Ipv4Addr,
+    /// What the node's label says where it is, if it says anything.
+    pub zone: Option<String>,
     /// Service addresses that the node answers itself.
     pub local_addresses: BTreeSet<Ipv4Addr>,
     /// The range of services' own addresses.
@@ -197,30 +206,35 @@ fn plan_service(
     }
     let internal_local = spec.internal_traffic_policy.as_deref() == Some("Local");
     let external_local = spec.external_traffic_policy.as_deref() == Some("Local");
+    let external_ips: Vec<Ipv4Addr> = addresses(spec.external_ips.iter().flatten().map(String::as_str));
+    // Only those of that type have them; what became another type may show them for a moment yet.
+    let balanced = if kind == "LoadBalancer" { load_balanced(service) } else { Vec::new() };
+    let sources = sources(spec, &balanced, node.ip);
     for port in spec.ports.iter().flatten() {
         let (Some(protocol), Some(number)) = (protocol(port.protocol.as_deref()), number(port.port)) else {
             continue;
         };
         let endpoints = Endpoints::select(slices, port);
-        let anywhere = endpoints.target(|_| true);
-        let here = || match (
-            &anywhere,
-            endpoints.target(|endpoint| endpoint.node_name.as_ref() == Some(&node.name)),
-        ) {
+        let anywhere = endpoints.preferred(node);
+        let here = || match (&anywhere, endpoints.of_node(&node.name)) {
             // With endpoints elsewhere only, somebody else answers: silence, so that the client tries on.
             (Target::Backends(_), Target::Reject) => Target::Drop,
             (_, here) => here,
         };
         let inside = if internal_local { here() } else { anywhere.clone() };
-        plan.insert(Frontend { address: cluster_ip, protocol, port: number }, Ways { inside, outside: None });
+        let own = Frontend { address: cluster_ip, protocol, port: number };
+        plan.insert(own, Ways { inside, outside: None, sources: None });
 
-        let ways = Ways { inside: anywhere.clone(), outside: external_local.then(here) };
-        let external_ips = spec.external_ips.iter().flatten().filter_map(|ip| ip.parse::<Ipv4Addr>().ok());
-        let external_ips = external_ips.filter(|ip| is_one_place(*ip));
-        let places = external_ips.map(|address| Frontend { address, protocol, port: number });
-        for place in places.filter(|place| !is_platforms(place)) {
-            plan.insert(place, ways.clone());
-        }
+        let ways = Ways { inside: anywhere.clone(), outside: external_local.then(here), sources: None };
+        let mut open = |addresses: &[Ipv4Addr], ways: &Ways| {
+            let places = addresses.iter().map(|ip| Frontend { address: *ip, protocol, port: number });
+            for place in places.filter(|place| !is_platforms(place)) {
+                plan.insert(place, ways.clone());
+            }
+        };
+        open(&external_ips, &ways);
+        // Last: an address that is both is as guarded as the load balancer's.
+        open(&balanced, &Ways { sources: sources.clone(), ..ways.clone() });
         let node_port = port.node_port.and_then(self::number).filter(|_| kind != "ClusterIP");
         if let Some(port) = node_port {
             plan.insert(Frontend { address: Ipv4Addr::UNSPECIFIED, protocol, port }, ways);
@@ -229,65 +243,34 @@ fn plan_service(
     plan
 }
 
-/// The endpoints behind one port of a service.
-struct Endpoints<'a>(Vec<(&'a Endpoint, u16)>);
+/// Those that are IPv4 and the same place for all.
+fn addresses<'a>(texts: impl Iterator<Item = &'a str>) -> Vec<Ipv4Addr> {
+    texts.filter_map(|ip| ip.parse().ok()).filter(|ip| is_one_place(*ip)).collect()
+}
 
-impl<'a> Endpoints<'a> {
-    fn select(slices: &[&'a EndpointSlice], port: &ServicePort) -> Endpoints<'a> {
-        let same = |this: &&EndpointPort| {
-            this.name.as_deref().unwrap_or_default() == port.name.as_deref().unwrap_or_default()
-                && protocol(this.protocol.as_deref()) == protocol(port.protocol.as_deref())
-        };
-        let of_slice = |slice: &&'a EndpointSlice| {
-            let slice = *slice;
-            let ports: Vec<u16> =
-                slice.ports.iter().flatten().filter(same).filter_map(|port| number(port.port?)).collect();
-            slice
-                .endpoints
-                .iter()
-                .flatten()
-                .flat_map(move |endpoint| ports.clone().into_iter().map(move |port| (endpoint, port)))
-        };
-        let ipv4 = slices.iter().filter(|slice| slice.address_type == "IPv4");
-        Endpoints(ipv4.flat_map(of_slice).collect())
+/// The addresses that a load balancer gave a service and that packets for it bear when they come to a node.
+/// (One of mode `Proxy` sends them to node ports, and nothing is to be short-circuited.)
+fn load_balanced(service: &Service) -> Vec<Ipv4Addr> {
+    let is_vip = |given: &&LoadBalancerIngress| given.ip_mode.as_deref().is_none_or(|mode| mode == "VIP");
+    let status = service.status.iter().filter_map(|status| status.load_balancer.as_ref());
+    let given = status.flat_map(|balancer| balancer.ingress.iter().flatten()).filter(is_vip);
+    addresses(given.filter_map(|given| given.ip.as_deref()))
+}
+
+/// Who may connect to a load balancer's address: the ranges that the service names, if it names any.
+fn sources(spec: &ServiceSpec, balanced: &[Ipv4Addr], node: Ipv4Addr) -> Option<Sources> {
+    let named = spec.load_balancer_source_ranges.iter().flatten();
+    // The API takes blanks around them, as upstream's.
+    let mut ranges: Sources =
+        named.filter_map(|range| range.trim().parse::<Range>().ok()).map(Range::whole).collect();
+    // What a node sends to an address that it has itself comes from that address.
+    if ranges.iter().any(|range| range.contains(node)) {
+        ranges.extend(balanced.iter().map(|ip| Range { address: *ip, prefix: 32 }));
     }
-
-    /// The ready ones among those that `eligible` lets pass; if none is, those that still serve while
-    /// they end.
-    fn target(&self, eligible: impl Fn(&Endpoint) -> bool) -> Target {
-        let pick = |usable: fn(&Endpoint) -> bool| -> Vec<Backend> {
-            let picked = self.0.iter().filter(|(endpoint, _)| eligible(endpoint) && usable(endpoint));
-            // One address may be in two slices for a while: it counts once.
-            let backends: BTreeSet<Backend> = picked
-                .filter_map(|(endpoint, port)| Some((endpoint.addresses.first()?.parse().ok()?, *port)))
-                .filter(|(ip, _)| is_one_place(*ip))
-                .collect();
-            backends.into_iter().collect()
-        };
-        let ready = pick(is_ready);
-        let backends = if ready.is_empty() { pick(serves_while_ending) } else { ready };
-        if backends.is_empty() { Target::Reject } else { Target::Backends(backends) }
-    }
+    (!ranges.is_empty()).then_some(ranges)
 }
 
-/// Whether an address is the same place for all: others would lead to whatever listens on the loopback or the
-/// link of the node that happens to translate. The API refuses them; a store may have them from before.
-fn is_one_place(ip: Ipv4Addr) -> bool {
-    !(ip.is_loopback() || ip.is_unspecified() || ip.is_link_local() || ip.is_multicast())
-}
-
-/// An unknown condition is to be taken as ready (discovery/v1, EndpointConditions).
-fn is_ready(endpoint: &Endpoint) -> bool {
-    endpoint.conditions.as_ref().and_then(|conditions| conditions.ready).unwrap_or(true)
-}
-
-fn serves_while_ending(endpoint: &Endpoint) -> bool {
-    endpoint.conditions.as_ref().is_some_and(|conditions| {
-        conditions.terminating == Some(true) && conditions.serving.or(conditions.ready).unwrap_or(true)
-    })
-}
-
-fn protocol(name: Option<&str>) -> Option<Protocol> {
+pub(crate) fn protocol(name: Option<&str>) -> Option<Protocol> {
     match name.unwrap_or("TCP") {
         "TCP" => Some(Protocol::Tcp),
         "UDP" => Some(Protocol::Udp),
@@ -296,6 +279,6 @@ fn protocol(name: Option<&str>) -> Option<Protocol> {
     }
 }
 
-fn number(port: i32) -> Option<u16> {
+pub(crate) fn number(port: i32) -> Option<u16> {
     u16::try_from(port).ok().filter(|port| *port > 0)
 }

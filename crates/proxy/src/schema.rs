@@ -4,22 +4,30 @@
 //! draws one of them at random and finds it in `endpoints` by (address, protocol, port, draw). So there are
 //! as many chains as there are different numbers of endpoints, however many services. The maps whose names
 //! begin with `local-` are for connections from outside to services that keep these on the node.
+//!
+//! Before all that, `sources` leads from (address, protocol, port) to a chain that drops whoever does not come
+//! from one of the ranges that the service names for its load balancer's addresses: one chain for each set of
+//! ranges, whose name says which.
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::Ipv4Addr;
 
+use sha2::{Digest, Sha256};
 use skiff_sys::nft::{
     Address, Chain, Comparison::Equal, Comparison::Unequal, Datum, Field, Hook, Key, Map, Point, Register,
     Reject, Rule, Schema, Type, Value, Verdict,
 };
 
 use crate::Range;
-use crate::plan::{Frontend, Target, Ways};
+use crate::plan::{Frontend, Sources, Target, Ways};
 
 /// The name of this part of the ruleset.
 pub(crate) const PART: &str = "proxy";
 const OWN_ADDRESSES: &str = "own-addresses";
+const SOURCES: &str = "sources";
 const REFUSE: &str = "refuse";
+/// How the names of chains begin that come and go.
+const PASSING: &str = "pick-";
 const TCP: u8 = 6;
 
 /// One of the two pairs of maps.
@@ -35,8 +43,8 @@ const OUTSIDE: View = View { services: "local-services", endpoints: "local-endpo
 const VIEWS: [&View; 2] = [&INSIDE, &OUTSIDE];
 
 /// The maps that hold services.
-pub(crate) const SERVICE_MAPS: [&str; 4] =
-    [INSIDE.services, INSIDE.endpoints, OUTSIDE.services, OUTSIDE.endpoints];
+pub(crate) const SERVICE_MAPS: [&str; 5] =
+    [INSIDE.services, INSIDE.endpoints, OUTSIDE.services, OUTSIDE.endpoints, SOURCES];
 
 /// The registers: a key of up to four parts, and the endpoint found.
 const KEY: Register = Register(0);
@@ -49,7 +57,10 @@ const FOUND_PORT: Register = Register(5);
 pub(crate) fn schema(cluster: Range, services: Range) -> Schema {
     const SERVICE: &[Type] = &[Type::Address, Type::Protocol, Type::Port];
     const DRAWN: &[Type] = &[Type::Address, Type::Protocol, Type::Port, Type::Number];
-    let mut maps = vec![Map { name: OWN_ADDRESSES, key: &[Type::Address], value: Value::None }];
+    let mut maps = vec![
+        Map { name: OWN_ADDRESSES, key: &[Type::Address], value: Value::None },
+        Map { name: SOURCES, key: SERVICE, value: Value::Verdict },
+    ];
     for view in VIEWS {
         maps.extend([
             Map { name: view.services, key: SERVICE, value: Value::Verdict },
@@ -61,6 +72,7 @@ pub(crate) fn schema(cluster: Range, services: Range) -> Schema {
         let own = Rule::new().load(Field::DestinationAddress, KEY).within(OWN_ADDRESSES, KEY);
         own.verdict(&Verdict::Accept)
     };
+    let guarded = || frontend(Rule::new(), false).dispatch(SOURCES, KEY);
     let from_inside = [
         Rule::new().range(Address::Source, Equal, cluster.address, cluster.prefix),
         Rule::new().local(Address::Source, Equal),
@@ -84,15 +96,20 @@ pub(crate) fn schema(cluster: Range, services: Range) -> Schema {
         Chain::base(
             "services-in",
             hook(Point::Prerouting),
-            vec![own(), go(Verdict::Jump("from-outside".into())), go(Verdict::Goto("from-inside".into()))],
+            vec![
+                own(),
+                guarded(),
+                go(Verdict::Jump("from-outside".into())),
+                go(Verdict::Goto("from-inside".into())),
+            ],
         ),
         Chain::base(
             "services-out",
             hook(Point::Output),
-            vec![own(), go(Verdict::Goto("from-inside".into()))],
+            vec![own(), guarded(), go(Verdict::Goto("from-inside".into()))],
         ),
     ];
-    Schema { maps, chains, passing: Some("pick-") }
+    Schema { maps, chains, passing: Some(PASSING) }
 }
 
 fn lookups(view: &View, services: Range) -> Vec<Rule> {
@@ -134,6 +151,25 @@ pub(crate) fn chains(count: u32) -> Vec<Chain> {
     VIEWS.iter().flat_map(|view| [chain(view, false), chain(view, true)]).collect()
 }
 
+/// Lets those come back that come from one of the ranges.
+pub(crate) fn guard(sources: &Sources) -> Chain {
+    let from = |range: &Range| {
+        let from = Rule::new().range(Address::Source, Equal, range.address, range.prefix);
+        from.verdict(&Verdict::Return)
+    };
+    let silence = Rule::new().verdict(&Verdict::Drop);
+    Chain::plain(guard_name(sources), sources.iter().map(from).chain([silence]).collect())
+}
+
+/// The same for the same ranges, also after a restart, and for no others: so it is no hash that somebody could
+/// make another set of ranges for.
+fn guard_name(sources: &Sources) -> String {
+    let mut hash = Sha256::new();
+    sources.iter().for_each(|range| hash.update([&range.address.octets()[..], &[range.prefix]].concat()));
+    let hex: String = hash.finalize().iter().take(12).map(|byte| format!("{byte:02x}")).collect();
+    format!("{PASSING}from-{hex}")
+}
+
 pub(crate) fn own_elements(addresses: &BTreeSet<Ipv4Addr>) -> (&'static str, HashMap<Key, Datum>) {
     (OWN_ADDRESSES, addresses.iter().map(|ip| (Key::EMPTY.address(*ip), Datum::Member)).collect())
 }
@@ -159,6 +195,9 @@ pub(crate) fn elements(frontend: &Frontend, ways: &Ways) -> Vec<(&'static str, K
     add(&INSIDE, &ways.inside);
     if let Some(outside) = &ways.outside {
         add(&OUTSIDE, outside);
+    }
+    if let Some(sources) = &ways.sources {
+        elements.push((SOURCES, key, Datum::Verdict(Verdict::Jump(guard_name(sources)))));
     }
     elements
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use skiff_client::ObjectKey;
 use skiff_sys::nft::{Chain, Change, Contents, Datum, Key};
 
-use crate::plan::{Backend, Frontend, Services, Target, Ways};
+use crate::plan::{Backend, Frontend, Services, Sources, Target, Ways};
 use crate::schema;
 
 /// The frontends in force.
@@ -17,6 +17,15 @@ pub(crate) struct Table {
     waiting: BTreeSet<ObjectKey>,
     /// The numbers of endpoints that occur, and how often.
     counts: BTreeMap<u32, usize>,
+    /// The sets of ranges that alone may connect somewhere, and how often.
+    sources: BTreeMap<Sources, usize>,
+}
+
+/// What chains are there for.
+#[derive(Debug, Default)]
+struct Needed {
+    counts: BTreeSet<u32>,
+    sources: BTreeSet<Sources>,
 }
 
 /// A step of the ruleset from one plan to the next.
@@ -39,7 +48,7 @@ impl Table {
         mut services: BTreeSet<ObjectKey>,
         plan: impl Fn(&ObjectKey) -> Services,
     ) -> Step {
-        let (before, mut step) = (self.counts(), Step::default());
+        let (before, mut step) = (self.needed(), Step::default());
         while let Some(service) = services.pop_first() {
             self.update(&service, plan(&service), &mut step);
             services.append(&mut step.again);
@@ -76,6 +85,9 @@ impl Table {
                 continue;
             }
             schema::counts(&ways).for_each(|count| *self.counts.entry(count).or_default() += 1);
+            if let Some(sources) = &ways.sources {
+                *self.sources.entry(sources.clone()).or_default() += 1;
+            }
             step.replace(&frontend, old.as_ref(), Some(&ways));
             if let Some(old) = &old {
                 self.give_back(old);
@@ -87,20 +99,27 @@ impl Table {
     }
 
     /// Adds the chains that the step's changes lead to, and removes those that nothing leads to now.
-    fn complete(&mut self, step: &mut Step, before: &BTreeSet<u32>) {
+    fn complete(&mut self, step: &mut Step, before: &Needed) {
         self.counts.retain(|_, users| *users > 0);
-        let after = self.counts();
-        for count in after.difference(before) {
+        self.sources.retain(|_, users| *users > 0);
+        let after = self.needed();
+        let name = |chain: Chain| chain.name;
+        for count in after.counts.difference(&before.counts) {
             step.chains.extend(schema::chains(*count));
         }
-        for count in before.difference(&after) {
-            step.idle.extend(schema::chains(*count).into_iter().map(|chain| chain.name));
+        for count in before.counts.difference(&after.counts) {
+            step.idle.extend(schema::chains(*count).into_iter().map(name));
         }
+        step.chains.extend(after.sources.difference(&before.sources).map(schema::guard));
+        step.idle.extend(before.sources.difference(&after.sources).map(schema::guard).map(name));
     }
 
-    /// The numbers of endpoints that occur.
-    fn counts(&self) -> BTreeSet<u32> {
-        self.counts.keys().copied().collect()
+    /// What there have to be chains for.
+    fn needed(&self) -> Needed {
+        Needed {
+            counts: self.counts.keys().copied().collect(),
+            sources: self.sources.keys().cloned().collect(),
+        }
     }
 
     fn give_back(&mut self, ways: &Ways) {
@@ -108,6 +127,9 @@ impl Table {
             if let Some(users) = self.counts.get_mut(&count) {
                 *users -= 1;
             }
+        }
+        if let Some(users) = ways.sources.as_ref().and_then(|sources| self.sources.get_mut(sources)) {
+            *users -= 1;
         }
     }
 
@@ -120,7 +142,8 @@ impl Table {
                 maps.entry(map).or_default().insert(key, datum);
             }
         }
-        let chains = self.counts.keys().flat_map(|count| schema::chains(*count)).collect();
+        let picks = self.counts.keys().flat_map(|count| schema::chains(*count));
+        let chains = picks.chain(self.sources.keys().map(schema::guard)).collect();
         Contents { chains, elements: maps.into_iter().collect() }
     }
 }
@@ -150,12 +173,41 @@ fn backends(ways: &Ways) -> Vec<Backend> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Range;
     use crate::plan::Protocol;
 
     fn web(address: &str, backends: u8) -> Services {
         let frontend = Frontend { address: address.parse().unwrap(), protocol: Protocol::Tcp, port: 80 };
         let backends = (0..backends).map(|last| ([10, 244, 1, last].into(), 8080)).collect();
-        Services::from([(frontend, Ways { inside: Target::Backends(backends), outside: None })])
+        Services::from([(
+            frontend,
+            Ways { inside: Target::Backends(backends), outside: None, sources: None },
+        )])
+    }
+
+    /// Ranges told apart by a number.
+    fn sources(numbers: &[u8]) -> Sources {
+        numbers.iter().map(|number| Range { address: [203, 0, *number, 0].into(), prefix: 24 }).collect()
+    }
+
+    #[test]
+    fn one_chain_serves_all_who_take_connections_from_the_same_ranges() {
+        let mut table = Table::default();
+        let guarded = |address: &str, numbers: &[u8]| {
+            let mut plan = web(address, 1);
+            plan.values_mut().for_each(|ways| ways.sources = Some(sources(numbers)));
+            plan
+        };
+        let first = step(&mut table, "a", guarded("198.51.100.1", &[1, 2]));
+        assert_eq!(summary(&first), (5, 3, 0, 0), "four to pick, and one");
+        assert_eq!(summary(&step(&mut table, "b", guarded("198.51.100.2", &[2, 1]))), (0, 3, 0, 0));
+        let other = step(&mut table, "b", guarded("198.51.100.2", &[1]));
+        assert_eq!(summary(&other), (1, 3, 0, 0), "all elements of what changed are written");
+        let gone = step(&mut table, "a", Services::new());
+        assert_eq!(summary(&gone), (0, 0, 3, 1));
+        assert_eq!(gone.idle[0], first.chains[4].name);
+        assert!(gone.idle[0].starts_with("pick-from-"), "{}", gone.idle[0]);
+        assert_eq!(table.contents().chains.len(), 5);
     }
 
     fn key(service: &str) -> ObjectKey {
@@ -181,6 +233,20 @@ mod tests {
         assert_eq!(summary(&step(&mut table, "a", Services::new())), (0, 0, 3, 4));
         assert_eq!(summary(&step(&mut table, "b", Services::new())), (0, 0, 2, 4));
         assert!(table.frontends.is_empty() && table.by_service.is_empty() && table.counts.is_empty());
+    }
+
+    #[test]
+    fn what_changed_is_told_with_all_that_it_leads_to_now() {
+        let mut table = Table::default();
+        let frontend = *web("10.96.0.1", 1).keys().next().unwrap();
+        let mut plan = web("10.96.0.1", 2);
+        let outside = vec![([10, 244, 2, 9].into(), 8080)];
+        plan.get_mut(&frontend).unwrap().outside = Some(Target::Backends(outside));
+        let changed = step(&mut table, "a", plan.clone()).changed;
+        let all = [[10, 244, 1, 0], [10, 244, 1, 1], [10, 244, 2, 9]].map(|ip| (ip.into(), 8080)).to_vec();
+        assert_eq!(changed, BTreeMap::from([(frontend, all)]));
+        assert!(step(&mut table, "a", plan).changed.is_empty());
+        assert_eq!(step(&mut table, "a", Services::new()).changed, BTreeMap::from([(frontend, Vec::new())]));
     }
 
     #[test]
@@ -211,6 +277,7 @@ mod tests {
                     plan.values_mut().for_each(|ways| match (backends, last) {
                         (0, _) => ways.inside = Target::Reject,
                         (_, 3) => ways.outside = Some(Target::Drop),
+                        (2.., 2) => ways.sources = Some(sources(&[*backends])),
                         _ => {}
                     });
                     plan

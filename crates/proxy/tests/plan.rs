@@ -11,25 +11,29 @@ use skiff_proxy::plan::{Node, Services, State, Target};
 fn node() -> Node {
     Node {
         name: "here".into(),
+        ip: "10.100.0.2".parse().unwrap(),
+        zone: Some("east".into()),
         local_addresses: BTreeSet::from(["10.96.0.10".parse().unwrap()]),
         services: "10.96.0.0/16".parse().unwrap(),
     }
 }
 
-/// Endpoints as `address node condition…`, all in one slice of port 8080 named `p`.
+/// Endpoints as `address node condition… hint=name…`, all in one slice of port 8080 named `p`.
 fn slice(name: &str, service: &str, endpoints: &[&str]) -> Value {
     let endpoints: Vec<Value> = endpoints
         .iter()
         .map(|text| {
             let mut words = text.split(' ');
             let (address, node) = (words.next().unwrap(), words.next().unwrap());
-            let conditions: serde_json::Map<String, Value> = words
-                .map(|word| match word.strip_prefix('!') {
-                    Some(word) => (word.to_owned(), false.into()),
-                    None => (word.to_owned(), true.into()),
-                })
-                .collect();
-            json!({"addresses": [address], "nodeName": node, "conditions": conditions})
+            let (mut conditions, mut hints) = (serde_json::Map::new(), json!({}));
+            for word in words {
+                match (word.strip_prefix('!'), word.split_once('=')) {
+                    (_, Some((kind, name))) => hints[kind] = json!([{"name": name}]),
+                    (Some(word), _) => drop(conditions.insert(word.to_owned(), false.into())),
+                    (None, _) => drop(conditions.insert(word.to_owned(), true.into())),
+                }
+            }
+            json!({"addresses": [address], "nodeName": node, "conditions": conditions, "hints": hints})
         })
         .collect();
     json!({
@@ -58,13 +62,18 @@ fn text(plan: &Services) -> String {
     plan.iter()
         .map(|(frontend, ways)| {
             let outside = ways.outside.as_ref().map(|outside| format!(", outside {}", target(outside)));
+            let sources = ways.sources.iter().map(|sources| {
+                let ranges = sources.iter().map(|range| format!("{}/{}", range.address, range.prefix));
+                format!(", only from {}", ranges.collect::<Vec<_>>().join(" "))
+            });
             format!(
-                "{:?} {}:{} -> {}{}\n",
+                "{:?} {}:{} -> {}{}{}\n",
                 frontend.protocol,
                 frontend.address,
                 frontend.port,
                 target(&ways.inside),
-                outside.unwrap_or_default()
+                outside.unwrap_or_default(),
+                sources.collect::<String>()
             )
         })
         .collect()
@@ -213,6 +222,157 @@ fn a_node_port_is_an_external_address_of_every_node() {
         Tcp 198.51.100.7:80 -> 10.244.1.2:8080
         Udp 198.51.100.7:81 -> Reject
     "#]],
+    );
+}
+
+/// A service to which a load balancer gave these.
+fn balanced(spec: Value, ingress: Value) -> Value {
+    let mut all = json!({"type": "LoadBalancer"});
+    for (field, value) in spec.as_object().unwrap() {
+        all[field] = value.clone();
+    }
+    let mut service = service(all);
+    service["status"] = json!({"loadBalancer": {"ingress": ingress}});
+    service
+}
+
+#[test]
+fn a_load_balancers_addresses_are_external_addresses_unless_it_is_a_proxy() {
+    let ingress = json!([
+        {"ip": "198.51.100.7"}, {"ip": "198.51.100.8", "ipMode": "VIP"}, {"ip": "198.51.100.9", "ipMode": "Proxy"},
+        {"hostname": "example.org"}, {"ip": "2001:db8::1"}, {"ip": "127.0.0.1"}, {"ip": "10.96.0.77"},
+    ]);
+    let slices = [slice("a", "web", &["10.244.1.2 here", "10.244.2.3 there"])];
+    let ports = json!([{"name": "p", "port": 80, "nodePort": 30080}]);
+    let spec = json!({"externalTrafficPolicy": "Local", "externalIPs": ["203.0.113.5"], "ports": ports});
+    check(
+        balanced(spec.clone(), ingress.clone()),
+        &slices,
+        expect![[r#"
+            Tcp 0.0.0.0:30080 -> 10.244.1.2:8080 10.244.2.3:8080, outside 10.244.1.2:8080
+            Tcp 10.96.0.5:80 -> 10.244.1.2:8080 10.244.2.3:8080
+            Tcp 198.51.100.7:80 -> 10.244.1.2:8080 10.244.2.3:8080, outside 10.244.1.2:8080
+            Tcp 198.51.100.8:80 -> 10.244.1.2:8080 10.244.2.3:8080, outside 10.244.1.2:8080
+            Tcp 203.0.113.5:80 -> 10.244.1.2:8080 10.244.2.3:8080, outside 10.244.1.2:8080
+        "#]],
+    );
+    // What is left of them when it is no such service any more opens nothing.
+    let mut other = balanced(spec, ingress);
+    other["spec"]["type"] = "ClusterIP".into();
+    other["spec"]["externalIPs"] = json!([]);
+    check(
+        other,
+        &slices,
+        expect![[r#"
+            Tcp 10.96.0.5:80 -> 10.244.1.2:8080 10.244.2.3:8080
+        "#]],
+    );
+}
+
+#[test]
+fn source_ranges_guard_the_load_balancers_addresses_alone() {
+    let slices = [slice("a", "web", &["10.244.1.2 here"])];
+    let ingress = json!([{"ip": "198.51.100.7"}]);
+    let spec = |ranges: Value| json!({"externalIPs": ["203.0.113.5"], "loadBalancerSourceRanges": ranges, "ports": [{"name": "p", "port": 80, "nodePort": 30080}]});
+    check(
+        balanced(spec(json!(["192.0.2.77/24", " 203.0.113.9/32", "2001:db8::/32"])), ingress.clone()),
+        &slices,
+        expect![[r#"
+            Tcp 0.0.0.0:30080 -> 10.244.1.2:8080
+            Tcp 10.96.0.5:80 -> 10.244.1.2:8080
+            Tcp 198.51.100.7:80 -> 10.244.1.2:8080, only from 192.0.2.0/24 203.0.113.9/32
+            Tcp 203.0.113.5:80 -> 10.244.1.2:8080
+        "#]],
+    );
+    // A node among them reaches it also by the address itself, where it has that.
+    check(
+        balanced(spec(json!(["10.100.0.0/24"])), ingress.clone()),
+        &slices,
+        expect![[r#"
+            Tcp 0.0.0.0:30080 -> 10.244.1.2:8080
+            Tcp 10.96.0.5:80 -> 10.244.1.2:8080
+            Tcp 198.51.100.7:80 -> 10.244.1.2:8080, only from 10.100.0.0/24 198.51.100.7/32
+            Tcp 203.0.113.5:80 -> 10.244.1.2:8080
+        "#]],
+    );
+    // Of another family alone: as if there were none, as upstream.
+    check(
+        balanced(spec(json!(["2001:db8::/32"])), ingress.clone()),
+        &slices,
+        expect![[r#"
+            Tcp 0.0.0.0:30080 -> 10.244.1.2:8080
+            Tcp 10.96.0.5:80 -> 10.244.1.2:8080
+            Tcp 198.51.100.7:80 -> 10.244.1.2:8080
+            Tcp 203.0.113.5:80 -> 10.244.1.2:8080
+        "#]],
+    );
+    // An address that is both is guarded.
+    let mut both = balanced(spec(json!(["0.0.0.0/8"])), ingress);
+    both["spec"]["externalIPs"] = json!(["198.51.100.7"]);
+    check(
+        both,
+        &slices,
+        expect![[r#"
+            Tcp 0.0.0.0:30080 -> 10.244.1.2:8080
+            Tcp 10.96.0.5:80 -> 10.244.1.2:8080
+            Tcp 198.51.100.7:80 -> 10.244.1.2:8080, only from 0.0.0.0/8
+        "#]],
+    );
+}
+
+/// The endpoints that connections to a service's address are led to.
+#[track_caller]
+fn led_to(endpoints: &[&str], expected: &str) {
+    let plan = state(service(json!({})), &[slice("a", "web", endpoints)]);
+    let text = text(&plan.plan(&ObjectKey::new("default", "web"), &node()));
+    assert_eq!(text.trim_end().strip_prefix("Tcp 10.96.0.5:80 -> ").expect(&text), expected, "{endpoints:?}");
+}
+
+#[test]
+fn hints_lead_to_the_same_node_else_the_same_zone_else_anywhere() {
+    let (one, two, three) = ("10.244.1.1:8080", "10.244.1.2:8080", "10.244.1.3:8080");
+    let all = format!("{one} {two} {three}");
+    let one_of = |hints: [&str; 3]| {
+        let endpoints = [1, 2, 3].map(|last| format!("10.244.1.{last} n{last} {}", hints[last - 1]));
+        endpoints.map(|text| text.trim_end().to_owned())
+    };
+    let check = |hints: [&str; 3], expected: &str| {
+        led_to(&one_of(hints).each_ref().map(String::as_str), expected);
+    };
+    check(["", "", ""], &all);
+    check(["forZones=east", "forZones=west", "forZones=east"], &format!("{one} {three}"));
+    check(["forZones=north", "forZones=west", "forZones=south"], &all);
+    // One without a hint, and none holds.
+    check(["forZones=east", "", "forZones=east"], &all);
+    check(["forNodes=here", "forNodes=there", "forNodes=elsewhere"], one);
+    check(["forNodes=here forZones=west", "forNodes=there forZones=east", "forNodes=x forZones=east"], one);
+    check(
+        ["forNodes=y forZones=west", "forNodes=there forZones=east", "forNodes=x forZones=east"],
+        &format!("{two} {three}"),
+    );
+    check(["forNodes=here forZones=west", "forZones=east", "forZones=east"], &format!("{two} {three}"));
+    // Who is not ready has no say.
+    check(["forZones=east", "!ready", "forZones=west"], one);
+    check(["!ready forZones=east", "forZones=west", "forZones=west"], &format!("{two} {three}"));
+    // Where nobody is ready those serve that end, wherever they are.
+    let ending = "!ready serving terminating";
+    check(
+        [&format!("{ending} forZones=east"), &format!("{ending} forZones=west"), "!ready"],
+        &format!("{one} {two}"),
+    );
+}
+
+#[test]
+fn a_traffic_policy_goes_before_preferences() {
+    let endpoints = ["10.244.1.2 here forZones=west", "10.244.2.3 there forZones=east"];
+    let ports = json!([{"name": "p", "port": 80, "nodePort": 30080}]);
+    check(
+        service(json!({"type": "NodePort", "externalTrafficPolicy": "Local", "ports": ports})),
+        &[slice("a", "web", &endpoints)],
+        expect![[r#"
+            Tcp 0.0.0.0:30080 -> 10.244.2.3:8080, outside 10.244.1.2:8080
+            Tcp 10.96.0.5:80 -> 10.244.2.3:8080
+        "#]],
     );
 }
 

@@ -353,6 +353,7 @@ pub(crate) async fn serve(config: AgentConfig, path: &Path) -> anyhow::Result<()
     });
     let proxy = skiff_proxy::Config {
         node_name: config.node_name.clone(),
+        node_ip: config.node_ip,
         cluster_cidr: cluster.cluster_cidr.parse().context("the cluster's pod range")?,
         service_cidr: cluster.service_cidr.parse().context("the cluster's service range")?,
         local_addresses: vec![dns],

@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::{
     EndpointAddress, EndpointPort, EndpointSubset, Endpoints, ObjectReference, Pod, Service, ServicePort,
 };
 use k8s_openapi::api::discovery::v1::{
-    Endpoint, EndpointConditions, EndpointPort as SlicePort, EndpointSlice,
+    Endpoint, EndpointConditions, EndpointHints, EndpointPort as SlicePort, EndpointSlice, ForNode, ForZone,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
@@ -48,12 +48,19 @@ pub(super) fn is_generated(endpoints: &Endpoints) -> bool {
 type Ports = Vec<SlicePort>;
 
 /// What the service's slices should become, touching as few as possible: an endpoint stays in the slice it
-/// is in.
-pub(super) fn slices(service: &Service, pods: &[Arc<Pod>], present: &[Arc<EndpointSlice>]) -> Vec<Change> {
+/// is in. `zone_of` tells where nodes are.
+pub(super) fn slices(
+    service: &Service,
+    pods: &[Arc<Pod>],
+    present: &[Arc<EndpointSlice>],
+    zone_of: impl Fn(&str) -> Option<String>,
+) -> Vec<Change> {
     // A port set without endpoints is one empty slice, so that readers can tell "none" from "not yet".
     let mut wanted: Vec<(Ports, Vec<Endpoint>)> = Vec::new();
     for pod in pods {
-        let Some(endpoint) = endpoint(service, pod) else { continue };
+        let Some(mut endpoint) = endpoint(service, pod) else { continue };
+        endpoint.zone = endpoint.node_name.as_deref().and_then(&zone_of);
+        endpoint.hints = hints(service, &endpoint);
         let ports = ports(service, pod);
         match wanted.iter_mut().find(|(own, _)| *own == ports) {
             Some((_, endpoints)) => endpoints.push(endpoint),
@@ -204,6 +211,21 @@ fn endpoint(service: &Service, pod: &Pod) -> Option<Endpoint> {
         target_ref: Some(target(pod)),
         ..Endpoint::default()
     })
+}
+
+/// For whose connections an endpoint is meant before others: those of its zone, and where the service prefers
+/// that, of its node. Only one that is ready has any.
+fn hints(service: &Service, endpoint: &Endpoint) -> Option<EndpointHints> {
+    let is_ready = endpoint.conditions.as_ref().and_then(|conditions| conditions.ready) == Some(true);
+    let wish = service.spec.as_ref()?.traffic_distribution.as_deref()?;
+    let by_node = wish == "PreferSameNode";
+    // The second is the first's older name.
+    if !is_ready || !(by_node || matches!(wish, "PreferSameZone" | "PreferClose")) {
+        return None;
+    }
+    let zone = endpoint.zone.clone().map(|name| vec![ForZone { name }]);
+    let node = endpoint.node_name.clone().filter(|_| by_node).map(|name| vec![ForNode { name }]);
+    (zone.is_some() || node.is_some()).then_some(EndpointHints { for_zones: zone, for_nodes: node })
 }
 
 fn address(pod: &Pod) -> Option<String> {

@@ -34,6 +34,7 @@ pub fn range(address: &str, prefix: u8) -> Range {
 pub fn config(index: usize) -> Config {
     Config {
         node_name: format!("node-{index}"),
+        node_ip: Ipv4Addr::new(10, 100, 0, 2 + u8::try_from(index).unwrap()),
         cluster_cidr: range("10.244.0.0", 16),
         service_cidr: range("10.96.0.0", 16),
         local_addresses: vec![ip(DNS)],
@@ -42,6 +43,7 @@ pub fn config(index: usize) -> Config {
 
 pub struct World {
     pub lab: Lab,
+    pub nodes: Cache<core::Node>,
     pub services: Cache<core::Service>,
     pub slices: Cache<EndpointSlice>,
     running: Vec<JoinHandle<Result<(), skiff_proxy::Error>>>,
@@ -52,6 +54,7 @@ impl World {
         let client = Client::new(Nobody);
         let mut world = World {
             lab: Lab::new(nodes),
+            nodes: Cache::detached(client.clone(), []),
             services: Cache::detached(client.clone(), []),
             slices: Cache::detached(client, []),
             running: Vec::new(),
@@ -65,6 +68,7 @@ impl World {
         for (index, node) in self.lab.nodes.iter().enumerate() {
             let follow = skiff_proxy::follow(
                 config(index),
+                self.nodes.clone(),
                 self.services.clone(),
                 self.slices.clone(),
                 node.ruleset.clone(),
@@ -76,6 +80,13 @@ impl World {
 
     pub fn stop(&mut self) {
         self.running.drain(..).for_each(|task| task.abort());
+    }
+
+    /// Says where a node is. Nobody waits until it is taken in.
+    pub fn zone(&self, node: usize, zone: &str) {
+        let labels = json!({"topology.kubernetes.io/zone": zone});
+        let node = json!({"metadata": {"name": format!("node-{node}"), "labels": labels}});
+        self.nodes.apply(Arc::new(serde_json::from_value(node).unwrap()));
     }
 
     /// Puts a service and its endpoints (node, address, ready) in place; returns when all nodes serve it.
@@ -133,11 +144,15 @@ impl Drop for World {
 pub struct Service {
     name: String,
     spec: Value,
+    status: Value,
+    /// Of the endpoints on each node.
+    hints: Vec<Value>,
 }
 
 impl Service {
     pub fn new(name: &str, address: &str) -> Service {
-        Service { name: name.into(), spec: json!({"clusterIP": address, "type": "ClusterIP", "ports": []}) }
+        let spec = json!({"clusterIP": address, "type": "ClusterIP", "ports": []});
+        Service { name: name.into(), spec, status: json!({}), hints: Vec::new() }
     }
 
     pub fn port(self, port: u16) -> Service {
@@ -168,6 +183,23 @@ impl Service {
         self.with("externalIPs", json!([address]))
     }
 
+    /// With an address that a load balancer gave it.
+    pub fn balanced(mut self, address: &str) -> Service {
+        self.status = json!({"loadBalancer": {"ingress": [{"ip": address}]}});
+        self.with("type", "LoadBalancer".into())
+    }
+
+    /// The ranges whose connections to that address are taken.
+    pub fn only_from(self, ranges: &[&str]) -> Service {
+        self.with("loadBalancerSourceRanges", json!(ranges))
+    }
+
+    /// What is said of the endpoints on each node.
+    pub fn hints(mut self, hints: &[Value]) -> Service {
+        self.hints = hints.to_vec();
+        self
+    }
+
     fn with(mut self, field: &str, value: Value) -> Service {
         self.spec[field] = value;
         self
@@ -181,7 +213,8 @@ impl Service {
 
     pub fn object(&self) -> core::Service {
         let metadata = json!({"namespace": "default", "name": self.name});
-        serde_json::from_value(json!({"metadata": metadata, "spec": self.spec})).unwrap()
+        serde_json::from_value(json!({"metadata": metadata, "spec": self.spec, "status": self.status}))
+            .unwrap()
     }
 
     pub fn slice(&self, endpoints: &[(usize, Ipv4Addr, bool)], port: u16) -> EndpointSlice {
@@ -195,7 +228,9 @@ impl Service {
         let endpoints: Vec<Value> = endpoints
             .iter()
             .map(|(node, ip, ready)| {
-                json!({"addresses": [ip], "nodeName": format!("node-{node}"), "conditions": {"ready": ready}})
+                let hints = self.hints.get(*node).cloned().unwrap_or(json!({}));
+                json!({"addresses": [ip], "nodeName": format!("node-{node}"), "conditions": {"ready": ready},
+                    "hints": hints})
             })
             .collect();
         serde_json::from_value(json!({

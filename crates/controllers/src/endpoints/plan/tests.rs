@@ -25,6 +25,11 @@ fn pod(name: &str, ip: &str, ready: bool, more: Value) -> Arc<Pod> {
     Arc::new(serde_json::from_value(object).unwrap())
 }
 
+/// Where nodes are nowhere in particular.
+fn slices(service: &Service, pods: &[Arc<Pod>], present: &[Arc<EndpointSlice>]) -> Vec<Change> {
+    super::slices(service, pods, present, |_| None)
+}
+
 fn port_80() -> Value {
     json!({"ports": [{"name": "http", "port": 80, "targetPort": "http"}]})
 }
@@ -158,4 +163,53 @@ fn endpoints_list_ready_and_unready_addresses() {
     let made = endpoints(&headless, &pods[1..2], None).unwrap();
     assert_eq!(made.metadata.labels.unwrap()[HEADLESS_LABEL], "");
     assert_eq!(made.subsets.unwrap().len(), 1, "a headless service needs no ports");
+}
+
+#[test]
+fn endpoints_are_meant_for_their_zone_and_for_their_node_where_the_service_prefers_that() {
+    let on = |node: &str| json!({"spec": {"nodeName": node}});
+    let late = json!({"spec": {"nodeName": "n1"}, "metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}});
+    let pods = [
+        pod("a", "10.0.0.1", true, on("n1")),
+        pod("b", "10.0.0.2", true, on("nowhere")),
+        pod("c", "10.0.0.3", false, on("n1")),
+        pod("d", "10.0.0.4", true, late),
+    ];
+    let zone_of = |node: &str| (node == "n1").then(|| "east".to_owned());
+    let hints = |made: &[Arc<EndpointSlice>]| -> Vec<String> {
+        let names = |hints: &EndpointHints| {
+            let zones = hints.for_zones.iter().flatten().map(|zone| format!(" zone {}", zone.name));
+            let nodes = hints.for_nodes.iter().flatten().map(|node| format!(" node {}", node.name));
+            zones.chain(nodes).collect::<String>()
+        };
+        let endpoints = made.iter().flat_map(|slice| slice.endpoints.iter().flatten());
+        endpoints
+            .map(|own| {
+                let zone = own.zone.clone().unwrap_or_default();
+                format!("{} {zone}:{}", own.addresses[0], own.hints.iter().map(names).collect::<String>())
+            })
+            .collect()
+    };
+    let with = |wish: Option<&str>, present: &[Arc<EndpointSlice>]| {
+        let mut spec = port_80();
+        if let Some(wish) = wish {
+            spec["trafficDistribution"] = wish.into();
+        }
+        applied(super::slices(&service(spec), &pods, present, zone_of))
+    };
+    let none = ["10.0.0.1 east:", "10.0.0.2 :", "10.0.0.3 east:", "10.0.0.4 east:"];
+    let plain = with(None, &[]);
+    assert_eq!(hints(&plain), none);
+    assert_eq!(hints(&with(Some("ByMagic"), &[])), none);
+    for wish in ["PreferClose", "PreferSameZone"] {
+        let wanted = ["10.0.0.1 east: zone east", "10.0.0.2 :", "10.0.0.3 east:", "10.0.0.4 east:"];
+        assert_eq!(hints(&with(Some(wish), &[])), wanted, "{wish}");
+        // One that is there already is changed, and back again.
+        let changed = with(Some(wish), &plain);
+        assert_eq!(hints(&changed), wanted, "{wish}");
+        assert_eq!(hints(&with(None, &changed)), none, "{wish}");
+        assert!(with(Some(wish), &changed).is_empty(), "{wish}");
+    }
+    let wanted = ["10.0.0.1 east: zone east node n1", "10.0.0.2 : node nowhere", none[2], none[3]];
+    assert_eq!(hints(&with(Some("PreferSameNode"), &[])), wanted);
 }
