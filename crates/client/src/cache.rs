@@ -1,7 +1,8 @@
 //! A shared local copy of a collection.
 //!
 //! [`Cache::run`] lists, then watches, and lists again where the watch can't go on. Readers see each
-//! change in the copy before they are told of it.
+//! change in the copy before they are told of it. Of an object that can't be read the copy keeps the last state
+//! that could, for as long as the object is there: one bad object stops nothing that is about others.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -219,7 +220,7 @@ impl<K: Object> Cache<K> {
             None => {
                 params.resource_version = None;
                 let list = self.0.client.list::<K>(&params).await?;
-                self.replace(list.items);
+                self.replace(list.items, &list.unreadable);
                 self.0.synced.send_replace(true);
                 version.insert(list.resource_version).clone()
             }
@@ -239,6 +240,12 @@ impl<K: Object> Cache<K> {
                     seen
                 }
                 WatchEvent::Bookmark { resource_version, .. } => Some(resource_version),
+                WatchEvent::Unreadable(object) => {
+                    if object.gone {
+                        self.remove(&object.key, None);
+                    }
+                    Some(object.resource_version)
+                }
             };
             if let Some(seen) = seen.filter(|seen| !seen.is_empty()) {
                 *version = Some(seen);
@@ -247,12 +254,13 @@ impl<K: Object> Cache<K> {
         Ok(())
     }
 
-    fn replace(&self, items: Vec<Arc<K>>) {
+    fn replace(&self, items: Vec<Arc<K>>, unreadable: &[ObjectKey]) {
         let mut fresh: HashMap<ObjectKey, Arc<K>> =
             items.into_iter().map(|object| (ObjectKey::of(&*object), object)).collect();
         for key in self.keys() {
             match fresh.remove(&key) {
                 Some(object) => self.apply(object),
+                None if unreadable.contains(&key) => {}
                 None => self.remove(&key, None),
             }
         }

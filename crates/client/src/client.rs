@@ -15,9 +15,9 @@ use serde_json::value::RawValue;
 use skiff_api::json::Json;
 use skiff_api::typed;
 
-use crate::Error;
 use crate::transport::{Body, Transport, empty, full};
-use crate::watch::WatchStream;
+use crate::watch::{Unreadable, WatchStream};
+use crate::{Error, ObjectKey};
 
 /// How long one request may take, watches excepted.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
@@ -47,6 +47,8 @@ pub struct ListParams {
 /// A collection at one resource version.
 pub struct List<K> {
     pub items: Vec<Arc<K>>,
+    /// Objects that are there too, and that this program can't read.
+    pub unreadable: Vec<ObjectKey>,
     pub resource_version: String,
 }
 
@@ -185,18 +187,27 @@ impl Client {
         read(self.bounded(request(Method::POST, &path, Some(json(body)?))?).await?).await
     }
 
-    /// The matching objects at one version.
+    /// The matching objects at one version. One that does not fit its type is named, and keeps nobody from
+    /// the others.
     pub async fn list<K: Object>(&self, params: &ListParams) -> Result<List<K>, Error> {
         let path = path::<K>(params.namespace.as_deref(), None, None) + &query(params, &[]);
         let response = self.bounded(request(Method::GET, &path, None)?).await?;
         if let Some(list) = response.extensions().get::<typed::List>() {
             let items = list.items.iter().cloned().map(downcast).collect::<Result<_, _>>()?;
-            return Ok(List { items, resource_version: list.resource_version.clone() });
+            let unreadable = Vec::new();
+            return Ok(List { items, unreadable, resource_version: list.resource_version.clone() });
         }
         let bytes = read(response).await?;
-        let (items, resource_version) = items_of(&bytes)?;
-        let items = items.into_iter().map(|item| decode(item.get().as_bytes()));
-        Ok(List { items: items.collect::<Result<_, _>>()?, resource_version })
+        let (present, resource_version) = items_of(&bytes)?;
+        let (mut items, mut unreadable) = (Vec::with_capacity(present.len()), Vec::new());
+        for item in present {
+            let json = item.get().as_bytes();
+            match decode(json) {
+                Ok(object) => items.push(object),
+                Err(why) => unreadable.push(Unreadable::of::<K>(json, false, why)?.key),
+            }
+        }
+        Ok(List { items, unreadable, resource_version })
     }
 
     /// Changes after `params.resource_version`. Ends when the server ends it; an `Err` is the last item.

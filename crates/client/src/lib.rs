@@ -24,4 +24,4 @@ pub use queue::metrics::write as write_queue_metrics;
 pub use queue::{Requeue, WorkQueue, work};
 pub use remote::{Remote, RemoteConfig};
 pub use transport::{Body, BoxError, InProcess, Transport, empty, full};
-pub use watch::{WatchEvent, WatchStream};
+pub use watch::{Unreadable, WatchEvent, WatchStream};

@@ -11,6 +11,7 @@ use http_body::Body as _;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Status};
 use serde_json::value::RawValue;
 use skiff_api::typed;
+use tracing::warn;
 
 use crate::client::{Object, decode, downcast};
 use crate::transport::Body;
@@ -25,7 +26,51 @@ pub enum WatchEvent<K> {
     Added(Arc<K>),
     Modified(Arc<K>),
     Deleted(Arc<K>),
-    Bookmark { resource_version: String, initial_events_end: bool },
+    Bookmark {
+        resource_version: String,
+        initial_events_end: bool,
+    },
+    /// Something happened to an object that this program can't read. Others go on.
+    Unreadable(Unreadable),
+}
+
+/// What is known of an object that does not fit its type.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unreadable {
+    pub key: ObjectKey,
+    pub resource_version: String,
+    /// It was deleted.
+    pub gone: bool,
+}
+
+impl Unreadable {
+    /// What the object says of itself beside what can't be read; an error where not even that can be.
+    /// `why` is logged, as nobody else will tell of it.
+    pub(crate) fn of<K: Object>(json: &[u8], gone: bool, why: Error) -> Result<Self, Error> {
+        #[derive(Default, serde::Deserialize)]
+        #[serde(default, rename_all = "camelCase")]
+        struct Metadata {
+            namespace: String,
+            name: String,
+            resource_version: String,
+        }
+        #[derive(serde::Deserialize)]
+        struct Named {
+            metadata: Metadata,
+        }
+        let Ok(Named { metadata }) = serde_json::from_slice(json) else { return Err(why) };
+        if metadata.name.is_empty() {
+            return Err(why);
+        }
+        let key = ObjectKey::new(metadata.namespace, metadata.name);
+        warn!(
+            kind = K::KIND,
+            object = %key,
+            error = &why as &dyn std::error::Error,
+            "an object can't be read and is passed over"
+        );
+        Ok(Self { key, resource_version: metadata.resource_version, gone })
+    }
 }
 
 enum Inner {
@@ -93,10 +138,17 @@ fn from_typed<K: Object>(event: typed::Event) -> Result<WatchEvent<K>, Error> {
 }
 
 fn from_line<K: Object>(line: &[u8]) -> Result<WatchEvent<K>, Error> {
+    let read = |object: &RawValue, event: fn(Arc<K>) -> WatchEvent<K>, gone| {
+        let json = object.get().as_bytes();
+        match decode(json) {
+            Ok(object) => Ok(event(object)),
+            Err(why) => Unreadable::of::<K>(json, gone, why).map(WatchEvent::Unreadable),
+        }
+    };
     Ok(match frame(line)? {
-        WireEvent::Added(object) => WatchEvent::Added(decode(object.get().as_bytes())?),
-        WireEvent::Modified(object) => WatchEvent::Modified(decode(object.get().as_bytes())?),
-        WireEvent::Deleted(object) => WatchEvent::Deleted(decode(object.get().as_bytes())?),
+        WireEvent::Added(object) => read(object, WatchEvent::Added, false)?,
+        WireEvent::Modified(object) => read(object, WatchEvent::Modified, false)?,
+        WireEvent::Deleted(object) => read(object, WatchEvent::Deleted, true)?,
         WireEvent::Bookmark { resource_version, initial_events_end } => {
             WatchEvent::Bookmark { resource_version, initial_events_end }
         }
@@ -158,6 +210,7 @@ impl<K: Object> WatchEvent<K> {
             Self::Added(object) | Self::Modified(object) | Self::Deleted(object) => {
                 Some(ObjectKey::of(&**object))
             }
+            Self::Unreadable(object) => Some(object.key.clone()),
             Self::Bookmark { .. } => None,
         }
     }
@@ -178,5 +231,21 @@ mod tests {
         );
         let line = br#"{"type":"ERROR","object":{"code":410,"reason":"Expired"}}"#;
         assert!(from_line::<Pod>(line).expect_err("an error").is_expired());
+    }
+
+    #[test]
+    fn an_object_that_does_not_fit_its_type_is_named() {
+        let read = |kind: &str, metadata: &str| {
+            let line = format!(r#"{{"type":"{kind}","object":{{"metadata":{metadata}}}}}"#);
+            from_line::<Pod>(line.as_bytes())
+        };
+        let metadata = r#"{"namespace":"a","name":"b","resourceVersion":"7","deletionTimestamp":""}"#;
+        for (kind, gone) in [("ADDED", false), ("MODIFIED", false), ("DELETED", true)] {
+            let event = read(kind, metadata).expect("an event");
+            let WatchEvent::Unreadable(object) = event else { panic!("{event:?}") };
+            let key = ObjectKey::new("a", "b");
+            assert_eq!(object, Unreadable { key, resource_version: "7".into(), gone });
+        }
+        assert!(matches!(read("ADDED", r#"{"deletionTimestamp":""}"#), Err(Error::Decode(_))), "no name");
     }
 }

@@ -143,7 +143,7 @@ async fn wait(client: &Client, made: &CertificateSigningRequest, name: &str) -> 
             let csr = match event {
                 Ok(WatchEvent::Added(csr) | WatchEvent::Modified(csr)) => csr,
                 Ok(WatchEvent::Deleted(_)) => return Err(anyhow!("the request {name} was deleted")),
-                Ok(WatchEvent::Bookmark { .. }) => continue,
+                Ok(WatchEvent::Bookmark { .. } | WatchEvent::Unreadable(_)) => continue,
                 Err(_) => break,
             };
             match answer(&csr) {
