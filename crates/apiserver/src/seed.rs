@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::select_all;
 use http::HeaderMap;
 use serde_json::{Value, json};
 use skiff_api::status::StatusError;
@@ -14,13 +15,11 @@ use crate::write;
 
 const RETRY: Duration = Duration::from_secs(10);
 
-const NAMESPACES: &[&str] = &["kube-system", "kube-public", "kube-node-lease", "default"];
+const NAMESPACES: &[&str; 4] = &["kube-system", "kube-public", "kube-node-lease", "default"];
 
 /// Makes what is missing.
 pub(crate) async fn objects(server: &Inner) -> Result<(), StatusError> {
-    for name in NAMESPACES {
-        ensure(server, row("", "namespaces"), "", json!({"metadata": {"name": name}})).await?;
-    }
+    namespaces(server).await?;
     for (name, value, description) in [
         (
             "system-cluster-critical",
@@ -43,26 +42,61 @@ pub(crate) async fn objects(server: &Inner) -> Result<(), StatusError> {
     own_service(server).await
 }
 
-/// Makes the Service `default/kubernetes` again whenever somebody deletes it.
-pub(crate) async fn keep_service(server: Arc<Inner>) {
-    let services = row("", "services");
-    let key = services.key("default", "kubernetes");
-    let mut changes = server.caches.of(services).subscribe();
+async fn namespaces(server: &Inner) -> Result<(), StatusError> {
+    for name in NAMESPACES {
+        ensure(server, row("", "namespaces"), "", json!({"metadata": {"name": name}})).await?;
+    }
+    Ok(())
+}
+
+/// Makes the system's namespaces, the Service `default/kubernetes` and its endpoints again whenever somebody
+/// deletes or changes them: without the one no node's heartbeat is taken, without the others no pod reaches the
+/// API.
+pub(crate) async fn keep(server: Arc<Inner>) {
+    let mut changes = kept().map(|(row, _)| server.caches.of(row).subscribe());
+    let mut seen = None;
     loop {
-        if server.caches.of(services).get(&key).is_none()
-            && let Err(error) = own_service(&server).await
-        {
-            tracing::warn!(%error, "cannot make the API's own service again; will retry");
-            tokio::select! {
-                () = tokio::time::sleep(RETRY) => continue,
-                () = server.stopping() => return,
+        let present = kept().map(|(row, key)| Some(server.caches.of(row).get(&key)?.revision));
+        if seen != Some(present) {
+            match restore(&server).await {
+                Ok(()) => seen = Some(present),
+                Err(error) => {
+                    tracing::warn!(%error, "cannot make again what every cluster has; will retry");
+                    tokio::select! {
+                        () = tokio::time::sleep(RETRY) => continue,
+                        () = server.stopping() => return,
+                    }
+                }
             }
         }
+        let changed = changes.iter_mut().map(|changes| Box::pin(changes.changed()));
         tokio::select! {
-            changed = changes.changed() => if changed.is_err() { return },
+            // Cancel-safe: a change not seen here is still marked as unseen.
+            (changed, ..) = select_all(changed) => if changed.is_err() { return },
             () = server.stopping() => return,
         }
     }
+}
+
+/// What [`keep`] looks at, by kind and key.
+fn kept() -> [(&'static Resource, String); 7] {
+    let namespace = |name| (row("", "namespaces"), row("", "namespaces").key("", name));
+    let own = |row: &'static Resource| (row, row.key("default", "kubernetes"));
+    let [a, b, c, d] = *NAMESPACES;
+    [
+        namespace(a),
+        namespace(b),
+        namespace(c),
+        namespace(d),
+        own(row("", "services")),
+        own(row("", "endpoints")),
+        own(row("discovery.k8s.io", "endpointslices")),
+    ]
+}
+
+async fn restore(server: &Inner) -> Result<(), StatusError> {
+    namespaces(server).await?;
+    own_service(server).await
 }
 
 /// The API's own Service with its endpoints.
@@ -155,6 +189,9 @@ async fn replace(
     let call = call(server, row, namespace, &name);
     write::update(server, &call, row, |mut present| {
         present[part] = object[part].clone();
+        for (name, value) in object["metadata"]["labels"].as_object().into_iter().flatten() {
+            present["metadata"]["labels"][name] = value.clone();
+        }
         present["ports"] = object["ports"].clone();
         if object.get("ports").is_none()
             && let Some(map) = present.as_object_mut()

@@ -197,7 +197,7 @@ impl ApiServer {
         }
         seed::objects(&server.inner).await.map_err(BuildError::Seed)?;
         authn::own_token::keep(&server.inner).await.map_err(BuildError::Seed)?;
-        tokio::spawn(seed::keep_service(Arc::clone(&server.inner)));
+        tokio::spawn(seed::keep(Arc::clone(&server.inner)));
         tokio::spawn(authn::last_used::keep(Arc::clone(&server.inner), uses));
         tokio::spawn(at_rest::rewrite(Arc::clone(&server.inner), stale));
         Ok(server)

@@ -261,6 +261,7 @@ fn yaml_that_is_too_deep_is_refused_before_it_is_read() {
         format!("x: {}", "{a: ".repeat(500_000)),
         format!("x:\n{}a", "- ".repeat(1_000_000)),
         format!("{}a", "? ".repeat(1_000_000)),
+        (0..60_000).map(|n| format!("%TAG !a{n}! tag:x,2000:\n")).collect::<String>() + "---\nx: y\n",
         // Not as deep, but many tokens down there.
         format!("x: {}{}{}", "[".repeat(9_000), "1,".repeat(200_000), "]".repeat(9_000)),
         format!("x: {}{}{}", "[".repeat(300), "1,".repeat(200_000), "]".repeat(300)),

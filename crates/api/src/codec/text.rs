@@ -95,6 +95,8 @@ pub(crate) fn yaml(text: &[u8]) -> Result<Node, String> {
 const BRACKETS_MAX: usize = 10_000;
 /// Collections that may begin on one line, one in the other.
 const BEGUN_MAX: usize = 100;
+/// Directives that may stand in front: the scanner looks through all of them for each.
+const DIRECTIVES_MAX: usize = 100;
 /// Steps of the scanner that any document may take, and those that each of its bytes adds: some 50 ms.
 const STEPS: usize = 4_000_000;
 const STEPS_A_BYTE: usize = 16;
@@ -114,8 +116,11 @@ fn is_too_deep(text: &str) -> bool {
         steps += if byte.is_ascii_punctuation() || byte == b'\n' { open } else { 0 };
         open > BRACKETS_MAX || steps > most
     });
+    let directives = text.lines().filter(|line| line.starts_with('%')).count() > DIRECTIVES_MAX;
     let begins = |word: &&str| matches!(*word, "-" | "?" | ":");
-    brackets || text.lines().any(|line| line.split_ascii_whitespace().take_while(begins).count() > BEGUN_MAX)
+    brackets
+        || directives
+        || text.lines().any(|line| line.split_ascii_whitespace().take_while(begins).count() > BEGUN_MAX)
 }
 
 /// What a value counts besides its text: no document without aliases has more than one a byte.
