@@ -141,4 +141,50 @@ mod tests {
         ended.status.get_or_insert_default().phase = Some("Failed".into());
         assert!(!is_rejected(&pod("new", port, false), &[Arc::new(ended)]));
     }
+
+    #[test]
+    fn who_came_before_holds_what_it_asks_for() {
+        let port = || json!({"containerPort": 80, "hostPort": 9000});
+        let made = |uid: &str, at: &str, phase: &str| {
+            let mut pod = Pod::clone(&pod(uid, port(), false));
+            pod.metadata.creation_timestamp = serde_json::from_value(json!(at)).unwrap();
+            pod.status.get_or_insert_default().phase = Some(phase.into());
+            Arc::new(pod)
+        };
+        let (first, second) = ("2026-01-01T00:00:00Z", "2026-01-01T00:00:01Z");
+        let new = made("m", first, "Pending");
+        assert!(is_rejected(&made("a", second, "Pending"), std::slice::from_ref(&new)));
+        assert!(!is_rejected(&new, &[made("a", second, "Pending")]));
+        assert!(is_rejected(&new, &[pod("z", port(), true)]), "it was started");
+        for phase in ["Failed", "Succeeded"] {
+            assert!(!is_rejected(&new, &[made("a", first, phase)]), "{phase}");
+        }
+        assert!(is_rejected(&new, &[made("a", first, "Running")]));
+    }
+
+    #[test]
+    fn ports_without_a_number_or_of_another_one_clash_with_nobody() {
+        let port = |number: u16, more: serde_json::Value| {
+            let mut port = json!({"containerPort": 80, "hostPort": number});
+            port.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            port
+        };
+        let plain = |number| port(number, json!({}));
+        for (new, held, rejected) in [
+            (plain(9000), plain(9001), false),
+            (plain(0), plain(0), false),
+            (plain(1), plain(1), true),
+            (plain(9000), port(9000, json!({"protocol": "TCP"})), true),
+            (plain(9000), port(9000, json!({"hostIP": ""})), true),
+            (port(9000, json!({"hostIP": "127.0.0.1"})), port(9000, json!({"hostIP": "0.0.0.0"})), true),
+            (port(9000, json!({"hostIP": "0.0.0.0"})), port(9000, json!({"hostIP": "127.0.0.1"})), true),
+        ] {
+            let holder = pod("holder", held.clone(), true);
+            assert_eq!(
+                is_rejected(&pod("new", new.clone(), false), &[holder]),
+                rejected,
+                "{new} beside {held}"
+            );
+        }
+    }
 }

@@ -232,7 +232,12 @@ fn go_quote(text: &str) -> String {
             '\n' => quoted.push_str("\\n"),
             '\t' => quoted.push_str("\\t"),
             '\r' => quoted.push_str("\\r"),
-            other if other.is_control() => quoted.push_str(&format!("\\x{:02x}", u32::from(other))),
+            '\x07' => quoted.push_str("\\a"),
+            '\x08' => quoted.push_str("\\b"),
+            '\x0b' => quoted.push_str("\\v"),
+            '\x0c' => quoted.push_str("\\f"),
+            other if other.is_ascii_control() => quoted.push_str(&format!("\\x{:02x}", u32::from(other))),
+            other if other.is_control() => quoted.push_str(&format!("\\u{:04x}", u32::from(other))),
             other => quoted.push(other),
         }
     }
@@ -464,5 +469,188 @@ mod tests {
             assert_eq!(variables.get(name).map(String::as_str), Some(value), "{name}");
         }
         assert!(service_links([&service].into_iter(), "n", false).is_empty());
+    }
+
+    #[test]
+    fn a_missing_source_is_an_error_unless_it_is_optional() {
+        let all_of = |from: Value| run(json!({"name": "c", "envFrom": [from]})).map(|env| env.len());
+        assert_eq!(all_of(json!({"configMapRef": {"name": "q"}})), Err(Error::NoConfigMap("q".into())));
+        assert_eq!(all_of(json!({"secretRef": {"name": "q"}})), Err(Error::NoSecret("q".into())));
+        // The services' variable is there anyway.
+        assert_eq!(all_of(json!({"configMapRef": {"name": "q", "optional": true}})), Ok(1));
+        assert_eq!(all_of(json!({"secretRef": {"name": "q", "optional": true}})), Ok(1));
+        let one = |kind: &str, name: &str, key: &str, optional: bool| {
+            let from = json!({kind: {"name": name, "key": key, "optional": optional}});
+            run(json!({"name": "c", "env": [{"name": "A", "valueFrom": from}]})).map(|env| get(&env, "A"))
+        };
+        for (kind, name) in [("configMapKeyRef", "m"), ("secretKeyRef", "s")] {
+            assert_eq!(one(kind, name, "none", true), Ok(None), "{kind}");
+            assert_eq!(one(kind, "q", "none", true), Ok(None), "{kind}");
+        }
+        let key = || "none".to_owned();
+        assert_eq!(
+            one("configMapKeyRef", "m", "none", false),
+            Err(Error::NoConfigMapKey { namespace: "n".into(), name: "m".into(), key: key() })
+        );
+        assert_eq!(one("configMapKeyRef", "q", "none", false), Err(Error::NoConfigMap("q".into())));
+        assert_eq!(
+            one("secretKeyRef", "s", "none", false),
+            Err(Error::NoSecretKey { namespace: "n".into(), name: "s".into(), key: key() })
+        );
+        assert_eq!(one("secretKeyRef", "q", "none", false), Err(Error::NoSecret("q".into())));
+    }
+
+    fn facts(pod: &Pod) -> Facts<'_> {
+        Facts {
+            pod,
+            pod_ip: Some(Ipv4Addr::new(10, 244, 0, 5)),
+            node_ip: Ipv4Addr::new(10, 100, 0, 2),
+            node_cpu_milli: 2_000,
+            node_memory_bytes: 1 << 30,
+        }
+    }
+
+    #[test]
+    fn each_field_of_the_downward_api_has_its_value() {
+        let mut pod: Pod = serde_json::from_value(json!({
+            "metadata": {"name": "p", "namespace": "n", "uid": "u",
+                "labels": {"app": "web", "tier": "a\"b"}, "annotations": {"note": "one\ntwo"}},
+            "spec": {"nodeName": "node", "serviceAccountName": "robot", "containers": []},
+        }))
+        .unwrap();
+        let of = |pod: &Pod, path: &str| {
+            let selector = ObjectFieldSelector { field_path: path.into(), api_version: None };
+            field(&facts(pod), &selector)
+        };
+        for (path, value) in [
+            ("metadata.name", "p"),
+            ("metadata.namespace", "n"),
+            ("metadata.uid", "u"),
+            ("metadata.labels", "app=\"web\"\ntier=\"a\\\"b\""),
+            ("metadata.annotations", "note=\"one\\ntwo\""),
+            ("metadata.labels['app']", "web"),
+            ("metadata.labels[\"app\"]", "web"),
+            ("metadata.labels['none']", ""),
+            ("metadata.annotations['note']", "one\ntwo"),
+            ("spec.nodeName", "node"),
+            ("spec.serviceAccountName", "robot"),
+            ("status.hostIP", "10.100.0.2"),
+            ("status.hostIPs", "10.100.0.2"),
+            ("status.podIP", "10.244.0.5"),
+            ("status.podIPs", "10.244.0.5"),
+        ] {
+            assert_eq!(of(&pod, path).as_deref(), Ok(value), "{path}");
+        }
+        for path in ["spec.hostname", "metadata.uid['a']", "metadata.labels[app]", "metadata.labels['app"] {
+            assert_eq!(of(&pod, path), Err(Error::Field(path.into())));
+        }
+        pod.spec.as_mut().unwrap().host_network = Some(true);
+        assert_eq!(of(&pod, "status.podIP").as_deref(), Ok("10.100.0.2"));
+    }
+
+    #[test]
+    fn quotes_are_those_of_go() {
+        assert_eq!(go_quote("a\\b\t\r\n\"é\u{7}\u{8}\u{b}\u{c}"), r#""a\\b\t\r\n\"é\a\b\v\f""#);
+        assert_eq!(go_quote("\u{1}\u{7f}\u{85}"), r#""\x01\x7f\u0085""#);
+    }
+
+    #[test]
+    fn resources_are_whole_numbers_of_their_divisor() {
+        let pod: Pod = serde_json::from_value(json!({"spec": {
+            "containers": [
+                {"name": "own", "resources": {"requests": {"cpu": "250m", "memory": "1500Ki"},
+                    "limits": {"cpu": "1500m", "hugepages-2Mi": "4Mi", "ephemeral-storage": "1Gi"}}},
+                {"name": "other", "resources": {"limits": {"memory": "2Gi"}}}],
+            "initContainers": [{"name": "init", "resources": {"requests": {"cpu": "3"}}}],
+        }}))
+        .unwrap();
+        let of = |container: &str, resource: &str, divisor: &str| {
+            let selector: ResourceFieldSelector = serde_json::from_value(
+                json!({"containerName": container, "resource": resource, "divisor": divisor}),
+            )
+            .unwrap();
+            super::resource(&facts(&pod), &selector, pod.spec.as_ref().map(|spec| &spec.containers[0]))
+        };
+        for (container, resource, divisor, value) in [
+            ("", "requests.cpu", "0", "1"),
+            ("", "requests.cpu", "1m", "250"),
+            ("own", "limits.cpu", "1", "2"),
+            ("own", "limits.cpu", "500m", "3"),
+            ("own", "requests.memory", "1", "1536000"),
+            ("own", "requests.memory", "1Ki", "1500"),
+            ("own", "requests.memory", "1Mi", "2"),
+            ("own", "limits.memory", "1Mi", "1024"),
+            ("other", "limits.memory", "1Mi", "2048"),
+            ("other", "limits.cpu", "1m", "2000"),
+            ("other", "requests.cpu", "1m", "0"),
+            ("own", "limits.hugepages-2Mi", "1Mi", "4"),
+            ("own", "limits.ephemeral-storage", "1Gi", "1"),
+            ("other", "limits.ephemeral-storage", "1Gi", "0"),
+            ("init", "requests.cpu", "1", "3"),
+        ] {
+            assert_eq!(
+                of(container, resource, divisor).as_deref(),
+                Ok(value),
+                "{container} {resource} {divisor}"
+            );
+        }
+        for wrong in ["cpu", "uses.cpu", "limits.pods", "requests.example.com/gpu"] {
+            assert_eq!(of("own", wrong, "1"), Err(Error::Resource(wrong.into())));
+        }
+        assert_eq!(of("nobody", "limits.cpu", "1"), Err(Error::NoContainer("nobody".into())));
+    }
+
+    #[test]
+    fn only_services_with_an_address_and_ports_become_variables() {
+        let links = |namespace: &str, name: &str, address: &str, ports: Value, links: bool| {
+            let service: Service = serde_json::from_value(json!({
+                "metadata": {"name": name, "namespace": namespace},
+                "spec": {"clusterIP": address, "ports": ports},
+            }))
+            .unwrap();
+            service_links([&service].into_iter(), "n", links)
+        };
+        let port = || json!([{"port": 80}]);
+        assert_eq!(links("n", "web", "10.96.0.9", port(), true).len(), 7);
+        for (namespace, name, address, ports) in [
+            ("other", "web", "10.96.0.9", port()),
+            ("n", "web", "None", port()),
+            ("n", "web", "", port()),
+            ("n", "web", "10.96.0.9", json!([])),
+            ("other", "kubernetes", "10.96.0.9", port()),
+            ("default", "web", "10.96.0.9", port()),
+        ] {
+            assert!(links(namespace, name, address, ports, true).is_empty(), "{namespace}/{name} {address}");
+        }
+        // The API's own is told in each namespace, also of who wants no others.
+        assert!(!links("default", "kubernetes", "10.96.0.1", port(), false).is_empty());
+        let two = json!([{"name": "", "port": 80}, {"name": "dns", "port": 53, "protocol": "UDP"}]);
+        let variables = links("n", "my-web", "10.96.0.9", two, true);
+        let told: Vec<String> = variables.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        assert_eq!(
+            told,
+            [
+                "MY_WEB_PORT=tcp://10.96.0.9:80",
+                "MY_WEB_PORT_53_UDP=udp://10.96.0.9:53",
+                "MY_WEB_PORT_53_UDP_ADDR=10.96.0.9",
+                "MY_WEB_PORT_53_UDP_PORT=53",
+                "MY_WEB_PORT_53_UDP_PROTO=udp",
+                "MY_WEB_PORT_80_TCP=tcp://10.96.0.9:80",
+                "MY_WEB_PORT_80_TCP_ADDR=10.96.0.9",
+                "MY_WEB_PORT_80_TCP_PORT=80",
+                "MY_WEB_PORT_80_TCP_PROTO=tcp",
+                "MY_WEB_SERVICE_HOST=10.96.0.9",
+                "MY_WEB_SERVICE_PORT=80",
+                "MY_WEB_SERVICE_PORT_DNS=53",
+            ]
+        );
+    }
+
+    #[test]
+    fn commands_are_expanded_like_values() {
+        let env = [("A".to_owned(), "1".to_owned()), ("B".to_owned(), "2".to_owned())];
+        let texts = vec!["$(A)-$(B)".to_owned(), "$(C)".to_owned()];
+        assert_eq!(expand_all(Some(&texts), &env), ["1-2", "$(C)"]);
+        assert!(expand_all(None, &env).is_empty());
     }
 }

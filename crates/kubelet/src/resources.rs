@@ -189,4 +189,100 @@ mod tests {
         let own = of_container(&spec, &spec.containers[0], 1 << 30);
         assert_eq!((own.cpu_shares, own.cpu_quota, own.memory_bytes, own.oom_score_adj), (2, 0, 0, 1_000));
     }
+
+    #[test]
+    fn each_container_needs_both_limits_for_the_first_class() {
+        let class = |containers: Value, inits: Value| {
+            let spec = json!({"containers": containers, "initContainers": inits});
+            qos_class(&serde_json::from_value(spec).unwrap()).to_string()
+        };
+        let with = |resources: Value| json!({"name": "a", "resources": resources});
+        let full = || with(json!({"limits": {"cpu": "1", "memory": "1Gi"}}));
+        let none = || with(json!({}));
+        assert_eq!(class(json!([full(), full()]), json!([full()])), "Guaranteed");
+        assert_eq!(class(json!([full(), none()]), json!([])), "Burstable");
+        assert_eq!(class(json!([full()]), json!([none()])), "Burstable");
+        assert_eq!(class(json!([none()]), json!([none()])), "BestEffort");
+        for resources in [
+            json!({"limits": {"cpu": "1"}}),
+            json!({"limits": {"memory": "1Gi"}}),
+            json!({"requests": {"cpu": "1", "memory": "1Gi"}}),
+            json!({"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"memory": "2Gi"}}),
+        ] {
+            assert_eq!(class(json!([with(resources.clone())]), json!([])), "Burstable", "{resources}");
+        }
+        let same = json!({"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"cpu": "1000m", "memory": "1024Mi"}});
+        assert_eq!(class(json!([with(same)]), json!([])), "Guaranteed");
+        // Other resources are no matter of it.
+        let other = json!({"requests": {"ephemeral-storage": "1Gi"}});
+        assert_eq!(class(json!([with(other)]), json!([])), "BestEffort");
+    }
+
+    #[test]
+    fn a_pods_cgroup_is_as_big_as_its_containers_together() {
+        let pod: PodSpec = serde_json::from_value(json!({
+            "initContainers": [{"name": "i", "resources": {"requests": {"cpu": "900m"},
+                "limits": {"cpu": "100m", "memory": "512Mi"}}}],
+            "containers": [
+                {"name": "a", "resources": {"requests": {"cpu": "250m"}, "limits": {"cpu": "500m", "memory": "64Mi"}}},
+                {"name": "b", "resources": {"requests": {"cpu": "250m"}, "limits": {"cpu": "1", "memory": "64Mi"}}}],
+        }))
+        .unwrap();
+        let all = of_pod(&pod);
+        assert_eq!((all.cpu_shares, all.cpu_quota, all.cpu_period), (921, 150_000, 100_000));
+        assert_eq!(all.memory_bytes, 512 << 20);
+        // One without a limit makes the whole pod one without.
+        let mut open = pod.clone();
+        open.containers[1].resources.as_mut().unwrap().limits.as_mut().unwrap().remove("cpu");
+        let all = of_pod(&open);
+        assert_eq!((all.cpu_quota, all.cpu_period, all.memory_bytes), (0, 0, 512 << 20));
+        open.containers[1].resources.as_mut().unwrap().limits = None;
+        assert_eq!(of_pod(&open).memory_bytes, 0);
+        let guaranteed = spec(json!({"limits": {"cpu": "1", "memory": "1Gi"}}));
+        assert_eq!(cgroup_parent(&guaranteed, "u"), "podu");
+        assert_eq!(cgroup_parent(&spec(json!({})), "u"), "besteffort/podu");
+    }
+
+    #[test]
+    fn a_limit_stands_for_a_request_that_is_not_there() {
+        let shares = |resources: Value| {
+            let spec = spec(resources);
+            of_container(&spec, &spec.containers[0], 1 << 30).cpu_shares
+        };
+        assert_eq!(shares(json!({"limits": {"cpu": "500m"}})), 512);
+        assert_eq!(shares(json!({"limits": {"cpu": "500m"}, "requests": {"memory": "1Mi"}})), 512);
+        assert_eq!(shares(json!({"limits": {"cpu": "500m"}, "requests": {"cpu": "250m"}})), 256);
+        assert_eq!(shares(json!({"limits": {"cpu": "500m"}, "requests": {"cpu": "0"}})), 2);
+    }
+
+    #[test]
+    fn shares_and_quotas_keep_the_kernels_bounds() {
+        for (milli, expected) in
+            [(-1, 2), (0, 2), (1, 2), (2, 2), (3, 3), (1_000, 1_024), (1_000_000, 262_144)]
+        {
+            assert_eq!(shares(milli), expected, "{milli}");
+        }
+        for (milli, expected) in [(-1, (0, 0)), (0, (0, 0)), (1, (1_000, 100_000)), (11, (1_100, 100_000))] {
+            assert_eq!(quota(milli), expected, "{milli}");
+        }
+    }
+
+    #[test]
+    fn who_asked_for_more_of_the_memory_goes_later() {
+        let score = |memory: &str, priority: i32| {
+            let mut spec = spec(json!({"requests": {"memory": memory}}));
+            spec.priority = Some(priority);
+            oom_score_adj(&spec, &spec.containers[0], 1 << 30)
+        };
+        assert_eq!(score("1Ki", 0), 999);
+        assert_eq!(score("256Mi", 0), 750);
+        assert_eq!(score("1Gi", 0), 3);
+        assert_eq!(score("9Gi", 0), 3);
+        assert_eq!(score("256Mi", 2_000_000_999), 750);
+        assert_eq!(score("256Mi", 2_000_001_000), -997);
+        let guaranteed = spec(json!({"limits": {"cpu": "1", "memory": "1Gi"}}));
+        assert_eq!(oom_score_adj(&guaranteed, &guaranteed.containers[0], 1 << 30), -997);
+        let small = spec(json!({"requests": {"cpu": "1"}}));
+        assert_eq!(oom_score_adj(&small, &small.containers[0], 0), 999);
+    }
 }
