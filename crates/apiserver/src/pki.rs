@@ -5,6 +5,7 @@
 //! administrator's is in a file, and reissued at a start.
 
 mod clients;
+mod join;
 mod live;
 mod nodes;
 mod signing;
@@ -95,7 +96,6 @@ pub struct Pki {
     ca: String,
     ca_der: CertificateDer<'static>,
     ca_hash: String,
-    join_token: String,
     nodes: Nodes,
 }
 
@@ -160,10 +160,9 @@ impl Pki {
             CertificateDer::from_pem_slice(ca.as_bytes()).map_err(|_| PkiError::Pem { path: cert_path })?;
         let issuer = Issuer::from_ca_cert_pem(&ca, KeyPair::from_pem(&key)?)?;
         let ca_hash: String = Sha256::digest(&ca_der).iter().map(|byte| format!("{byte:02x}")).collect();
-        let join_token = join_token(&dir.join("join-token"), &ca_hash)?;
         let lives = Mutex::new(Life::of("ca", &ca).into_iter().collect());
         let nodes = Nodes::open(&dir.join("nodes.json"))?;
-        Ok(Self { dir: dir.into(), clock, lives, issuer, ca, ca_der, ca_hash, join_token, nodes })
+        Ok(Self { dir: dir.into(), clock, lives, issuer, ca, ca_der, ca_hash, nodes })
     }
 
     /// The authority's certificate, PEM.
@@ -176,17 +175,7 @@ impl Pki {
         &self.ca_hash
     }
 
-    /// ID and secret of the bootstrap token in [`Pki::join_token`].
-    pub(crate) fn own_bootstrap_token(&self) -> Option<(&str, &str)> {
-        self.join_token.split_once('.')?.1.split_once('.')
-    }
-
-    /// `SHA256_OF_CA.ID.SECRET`: pins the authority, and buys an agent its certificates.
-    pub fn join_token(&self) -> &str {
-        &self.join_token
-    }
-
-    /// Join tokens as [`Pki::join_token`], each for one of these nodes and for one use within a day. They
+    /// Join tokens as [`Pki::make_join_token`], each for one of these nodes and for one use within a day. They
     /// replace all of an earlier time, and a server that runs already does not know them.
     pub fn node_tokens(&self, nodes: &[&str]) -> Result<Vec<String>, PkiError> {
         let tokens = self.nodes.make_tokens(nodes, self.clock.now())?;
@@ -424,22 +413,6 @@ fn date(seconds: i64) -> time::OffsetDateTime {
 /// How many whole days a certificate (PEM) is good for yet, by the system's clock.
 pub fn days_left(certificate: &str) -> Option<i64> {
     Life::of("", certificate).map(|life| (life.not_after - clock::now()).div_euclid(DAY_S))
-}
-
-/// The token in the file, or a new one.
-fn join_token(path: &Path, ca_hash: &str) -> Result<String, PkiError> {
-    match read(path) {
-        // A file of an earlier version, or of another authority, is of no use.
-        Ok(token) if token.split('.').count() == 3 && token.starts_with(ca_hash) => {
-            return Ok(token.trim().to_owned());
-        }
-        Ok(_) => {}
-        Err(PkiError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(error),
-    }
-    let token = format!("{ca_hash}.{}.{}", random(6), random(16));
-    write_private(path, &token)?;
-    Ok(token)
 }
 
 /// A part of a bootstrap token.

@@ -196,7 +196,10 @@ impl ApiServer {
             tracing::warn!(?claim, "more than one object holds a value that is one object's alone");
         }
         seed::objects(&server.inner).await.map_err(BuildError::Seed)?;
-        authn::own_token::keep(&server.inner).await.map_err(BuildError::Seed)?;
+        authn::own_token::publish(&server.inner).await.map_err(BuildError::Seed)?;
+        if server.inner.config.pki.is_some() {
+            tokio::spawn(authn::own_token::sweep(Arc::clone(&server.inner)));
+        }
         tokio::spawn(seed::keep(Arc::clone(&server.inner)));
         tokio::spawn(authn::last_used::keep(Arc::clone(&server.inner), uses));
         tokio::spawn(at_rest::rewrite(Arc::clone(&server.inner), stale));

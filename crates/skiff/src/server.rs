@@ -128,6 +128,12 @@ pub(crate) fn token_path(data_dir: &Path) -> PathBuf {
     pki_dir(data_dir).join("join-token")
 }
 
+/// Makes the cluster's join token, unless there is one that is good yet.
+fn make_join_token(data_dir: &Path) -> anyhow::Result<()> {
+    let pki = Pki::open(&pki_dir(data_dir)).context("cannot open the cluster's certificate authority")?;
+    pki.make_join_token().map(drop).context("cannot make a join token")
+}
+
 /// Join tokens for nodes of this machine, one each, which the server knows that is started next.
 pub(crate) fn node_tokens(data_dir: &Path, nodes: &[&str]) -> anyhow::Result<Vec<String>> {
     let pki = Pki::open(&pki_dir(data_dir)).context("cannot open the cluster's certificate authority")?;
@@ -178,6 +184,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let begun = machine::begin("server", &config.data_dir)?;
     config.security.prepare(&pki_dir(&config.data_dir))?;
     let authority = authority(&config.data_dir)?;
+    make_join_token(&config.data_dir)?;
     let kubeconfig = config.data_dir.join("kubeconfig");
     let mut document = Kubeconfig::empty(&kubeconfig);
     document.merge(&Entries {
@@ -226,7 +233,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         });
     }
     crate::tell(format_args!(
-        "export KUBECONFIG={}\nThe processes log to {}. Further nodes join with:\n\
+        "export KUBECONFIG={}\nThe processes log to {}. Further nodes join within a day with (later with what \
+         `skiff token create` prints):\n\
          skiff agent --server https://{node_ip}:{} --token \"$(cat {})\"",
         kubeconfig.display(),
         logs.display(),

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
-use super::{DAY_S, PkiError, random, read, write_private};
+use super::{DAY_S, PkiError, join, random, read, write_private};
 
 /// Of one node, the last ones.
 const ADDRESSES_MAX: usize = 4;
@@ -34,6 +34,9 @@ struct Kept {
     /// Until when the last client certificate of each node is good, in Unix seconds.
     #[serde(default)]
     ends: BTreeMap<String, i64>,
+    /// The join token that is for any node.
+    #[serde(default)]
+    join: Option<join::Made>,
 }
 
 /// See the module.
@@ -112,6 +115,16 @@ impl Nodes {
     /// Until when a certificate of this node is good, where that is known.
     pub(super) fn end(&self, node: &str) -> Option<i64> {
         self.kept.lock().ends.get(node).copied()
+    }
+
+    pub(super) fn join(&self) -> Option<join::Made> {
+        self.kept.lock().join.clone()
+    }
+
+    pub(super) fn set_join(&self, made: Option<join::Made>) -> Result<(), PkiError> {
+        let mut kept = self.kept.lock();
+        kept.join = made;
+        self.write(&kept)
     }
 
     fn write(&self, kept: &Kept) -> Result<(), PkiError> {
