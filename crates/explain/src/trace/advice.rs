@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use super::Verdict;
 use super::target::Request;
 use super::walk::{End, Hop, Tuple};
-use super::world::World;
+use super::world::{Outside, Service, World};
 
 pub(super) struct Told {
     pub(super) verdict: Verdict,
@@ -168,7 +168,11 @@ fn not_local(
     hops.last().filter(|hop| hop.table.as_deref() == Some("skiff") && hop.comment.is_none())?;
     let (service, port) =
         world.service_at(tuple.destination, tuple.destination_port, request.protocol.name())?;
-    let node_port = world.node_at(tuple.destination).is_some();
+    let outside = service.outside_at(tuple.destination);
+    if let Some(told) = outside.and_then(|outside| not_from_there(place, tuple, hops, service, outside)) {
+        return Some(told);
+    }
+    let node_port = world.node_at(tuple.destination).is_some() || outside.is_some();
     let (local, field) = match node_port {
         true => (service.external_local, "externalTrafficPolicy"),
         false => (service.internal_local, "internalTrafficPolicy"),
@@ -206,6 +210,26 @@ fn not_local(
         ),
     };
     Some((summary, advice))
+}
+
+/// A load balancer's address whose service names from where connections to it are taken. Its rule drops the
+/// others before any that leads them on.
+fn not_from_there(
+    place: &str,
+    tuple: &Tuple,
+    hops: &[Hop],
+    service: &Service,
+    outside: &Outside,
+) -> Option<(String, String)> {
+    hops.last().filter(|hop| hop.chain.as_deref().is_some_and(|chain| chain.starts_with("pick-from-")))?;
+    let name = format!("{}/{}", service.namespace, service.name);
+    let (to, from) = (outside.ip, tuple.source);
+    // Which ranges these are is whose business the service is.
+    let summary = format!(
+        "dropped on {place}: service {name} takes connections to {to} from its loadBalancerSourceRanges alone, \
+         and {from} is in none of them"
+    );
+    Some((summary, format!("a range with {from} among the loadBalancerSourceRanges of service {name}")))
 }
 
 /// What would make a port answer at which nothing listens.

@@ -1,4 +1,5 @@
-//! The ways to one pod: by its own address, its host ports, its services' addresses and node ports.
+//! The ways to one pod: by its own address, its host ports, its services' addresses, inside and outside, and
+//! node ports.
 
 use super::target::{Protocol, Request, Target, TraceError};
 use super::world::{Pod, Service, World};
@@ -6,7 +7,7 @@ use super::world::{Pod, Service, World};
 /// One way to the pod that can be traced.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Compared {
-    /// `pod`, `hostPort`, `ClusterIP` or `NodePort`.
+    /// `pod`, `hostPort`, `ClusterIP`, `LoadBalancer`, `externalIP` or `NodePort`.
     pub by: &'static str,
     pub opens_on: String,
     pub request: Request,
@@ -38,6 +39,11 @@ pub fn compared(request: &Request, world: &World) -> Result<Vec<Compared>, Trace
         if let Some(ip) = service.cluster_ip {
             let inside = "every node, inside".to_owned();
             add("ClusterIP", inside, Target::Address(ip), port.port, request.protocol);
+        }
+        for outside in &service.outside {
+            // Whoever brings packets for it to a node is asked of nobody here: each node takes them.
+            let to = Target::Address(outside.ip);
+            add(outside.by, "every node".into(), to, port.port, request.protocol);
         }
         if let Some(node_port) = port.node_port {
             // By a node where the pod is not: there the difference shows.

@@ -68,6 +68,7 @@ impl Follow {
         let starts = this.starts(&goals)?;
         let chance = 1.0 / starts.len().max(1) as f64;
         for (node, start, tuple) in starts {
+            let hops = this.brought(&node, &start, &tuple).into_iter().collect();
             let packets = Packets { protocol: this.request.protocol.number(), tuple, reply: false };
             let to = (tuple.destination, tuple.destination_port);
             this.origins.push(Origin { node: node.clone(), start: start.clone(), to });
@@ -75,7 +76,7 @@ impl Follow {
             this.open.push_back(Branch {
                 ask: Ask { node, question },
                 chance,
-                hops: Vec::new(),
+                hops,
                 answer: Vec::new(),
                 conversations: HashMap::new(),
                 arrived: None,
@@ -207,6 +208,9 @@ impl Follow {
         if let Some(node) = self.world.pod_at(to).and_then(|pod| self.world.node(&pod.node)) {
             return Ok(node);
         }
+        if let Some(node) = self.any_entrance(to) {
+            return Ok(node);
+        }
         if self.world.services.iter().any(|service| service.cluster_ip == Some(to)) {
             return Err(TraceError(format!(
                 "{to} ({}) is an address inside the cluster: nothing outside leads there; use a node port",
@@ -214,6 +218,45 @@ impl Follow {
             )));
         }
         Err(TraceError(format!("{to} is no address of this cluster: nothing outside leads to it here")))
+    }
+
+    /// A node that takes what is brought for a service's outside address: all do. Of one that keeps connections
+    /// on the node, a node with an endpoint, as whoever brings them is to find out.
+    fn any_entrance(&self, to: Ipv4Addr) -> Option<&Node> {
+        let world = &self.world;
+        let service = world.services.iter().find(|service| service.outside_at(to).is_some())?;
+        let has_one = |node: &&Node| {
+            let mut endpoints = service.ports.iter().flat_map(|port| &port.endpoints);
+            endpoints.any(|end| {
+                let here = |pod: &super::world::Pod| pod.ip == Some(end.ip) && pod.node == node.name;
+                world.pods.iter().any(here)
+            })
+        };
+        let able = world.nodes.iter().find(|node| service.external_local && has_one(node));
+        able.or(world.nodes.first())
+    }
+
+    /// What is not known of a connection from outside to a service's outside address: how it gets to a node.
+    fn brought(&self, node: &str, start: &Start, tuple: &Tuple) -> Option<Hop> {
+        let to = tuple.destination;
+        let service = self.world.services.iter().find(|service| service.outside_at(to).is_some())?;
+        let outside = service.outside_at(to).filter(|_| *start == Start::Outside)?;
+        let among = match self.world.nodes.len() {
+            1 => String::new(),
+            nodes => format!(", one of {nodes} that would take it,"),
+        };
+        Some(Hop {
+            place: "outside the cluster".into(),
+            kind: "route".into(),
+            text: format!(
+                "{to} is the {} address of service {}/{}; what brings it to {node}{among} is not known",
+                outside.by, service.namespace, service.name
+            ),
+            source: tuple.source.to_string(),
+            destination: format!("{to}:{}", tuple.destination_port),
+            doubtful: true,
+            ..Hop::default()
+        })
     }
 
     fn go_on(&mut self, mut branch: Branch, way: NodeWay) {

@@ -20,7 +20,9 @@ pub use compare::{Compared, compared};
 pub use follow::{Ask, Follow, Origin};
 pub use target::{Protocol, Request, Target, TraceError, address};
 pub use walk::Hop;
-pub use world::{Ended, Endpoint, Node, Pod, PodPort, Range, Service, ServicePort, Surroundings, World};
+pub use world::{
+    Ended, Endpoint, Node, Outside, Pod, PodPort, Range, Service, ServicePort, Surroundings, World,
+};
 
 /// What a receiver sees as the sender when somebody outside arrives untranslated.
 pub const OWN_ADDRESS: &str = "the sender's own address";

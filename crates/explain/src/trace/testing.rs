@@ -39,6 +39,7 @@ pub(super) fn world() -> World {
             }],
             internal_local: false,
             external_local: true,
+            outside: Vec::new(),
         }],
         ended: vec![Ended { namespace: "default".into(), name: "gone".into(), phase: "Succeeded".into() }],
         ranges: vec![

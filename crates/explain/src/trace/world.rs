@@ -75,8 +75,18 @@ pub struct Service {
     pub ports: Vec<ServicePort>,
     /// Connections to its own address go to endpoints of the same node alone.
     pub internal_local: bool,
-    /// Connections to its node ports do.
+    /// Connections from outside to its node ports and outside addresses do.
     pub external_local: bool,
+    /// Addresses besides its own at which every node opens its ports.
+    pub outside: Vec<Outside>,
+}
+
+/// An address of a service that is for clients outside of the cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Outside {
+    pub ip: Ipv4Addr,
+    /// `LoadBalancer` or `externalIP`.
+    pub by: &'static str,
 }
 
 #[derive(Debug, Clone)]
@@ -124,7 +134,7 @@ impl World {
             let here = |of: &&ServicePort| {
                 of.protocol == protocol && if node { of.node_port == Some(port) } else { of.port == port }
             };
-            let at = node || service.cluster_ip == Some(ip);
+            let at = node || service.is_at(ip);
             Some((service, service.ports.iter().filter(|_| at).find(here)?))
         })
     }
@@ -165,10 +175,21 @@ impl World {
         if let Some(node) = self.node_at(ip) {
             return format!("node {}", node.name);
         }
-        match self.services.iter().find(|service| service.cluster_ip == Some(ip)) {
+        match self.services.iter().find(|service| service.is_at(ip)) {
             Some(service) => format!("service {}/{}", service.namespace, service.name),
             None => self.neighbour(ip).map_or_else(|| ip.to_string(), str::to_owned),
         }
+    }
+}
+
+impl Service {
+    fn is_at(&self, ip: Ipv4Addr) -> bool {
+        self.cluster_ip == Some(ip) || self.outside_at(ip).is_some()
+    }
+
+    /// What is known of an address of it that is for clients outside of the cluster.
+    pub fn outside_at(&self, ip: Ipv4Addr) -> Option<&Outside> {
+        self.outside.iter().find(|outside| outside.ip == ip)
     }
 }
 

@@ -1,11 +1,11 @@
 //! Nodes, pods and services as a trace knows them, from the server's own copies.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::net::Ipv4Addr;
 
 use serde_json::Value;
 use skiff_explain::trace::{
-    Ended, Endpoint, Node, Pod, PodPort, Range, Service, ServicePort, Surroundings, World,
+    Ended, Endpoint, Node, Outside, Pod, PodPort, Range, Service, ServicePort, Surroundings, World,
 };
 
 use crate::cache::in_namespace;
@@ -125,9 +125,25 @@ fn service(service: &Value, slices: &HashMap<(&str, &str), Vec<&Value>>) -> Serv
         ports: ports.collect(),
         internal_local: spec["internalTrafficPolicy"] == "Local",
         external_local: spec["externalTrafficPolicy"] == "Local",
+        outside: outside(service),
         namespace,
         name,
     }
+}
+
+/// The addresses that nodes open for clients outside of the cluster, as the service proxy has them.
+fn outside(service: &Value) -> Vec<Outside> {
+    let spec = &service["spec"];
+    let given = each(&service["status"]["loadBalancer"]["ingress"]);
+    let given = given.filter(|own| spec["type"] == "LoadBalancer" && own["ipMode"] != "Proxy");
+    let balanced = given.filter_map(|own| ip(&own["ip"])).map(|ip| Outside { ip, by: "LoadBalancer" });
+    let external = each(&spec["externalIPs"]).filter_map(ip);
+    let external = external.map(|ip| Outside { ip, by: "externalIP" });
+    let headless = !spec["clusterIP"].as_str().is_some_and(|ip| ip.parse::<Ipv4Addr>().is_ok());
+    let mut all: Vec<Outside> = balanced.chain(external).filter(|_| !headless).collect();
+    let mut seen = BTreeSet::new();
+    all.retain(|outside| seen.insert(outside.ip));
+    all
 }
 
 /// The ready endpoints of a slice for one port of its service.

@@ -151,3 +151,29 @@ fn where_nothing_listens_the_same_host_port_elsewhere_is_named() {
         assert_eq!(said("10.100.0.2", 9000, &world), nowhere(9000), "on {node:?}");
     }
 }
+
+#[test]
+fn a_load_balancers_address_says_why_it_takes_no_connection() {
+    let mut world = world();
+    let to = ip("198.51.100.7");
+    world.services[0].outside = vec![Outside { ip: to, by: "LoadBalancer" }];
+    let at = tuple("198.51.100.7", 80);
+    let rule = |chain: &str| Hop { chain: Some(chain.into()), ..hop("skiff", None) };
+    let (summary, advice) = dropped_on("node n1", &[rule("pick-from-0a1b")], at, &world);
+    assert_eq!(
+        summary,
+        "dropped on node n1: service default/svc takes connections to 198.51.100.7 from its \
+         loadBalancerSourceRanges alone, and 10.244.1.2 is in none of them"
+    );
+    assert_eq!(
+        advice.as_deref(),
+        Some("a range with 10.244.1.2 among the loadBalancerSourceRanges of service default/svc")
+    );
+    // As at a node port, what comes from outside stays on a node that has an endpoint.
+    let (summary, _) = dropped_on("node n1", &[rule("from-outside")], at, &world);
+    assert_eq!(
+        summary,
+        "dropped on node n1: service default/svc has externalTrafficPolicy Local, and no ready endpoint for \
+         port 80 is on n1"
+    );
+}

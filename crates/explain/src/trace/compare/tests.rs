@@ -55,3 +55,21 @@ fn what_nothing_leads_to_is_said() {
         "pod default/web names no UDP port: nothing leads to it"
     );
 }
+
+#[test]
+fn addresses_for_clients_outside_are_ways_too() {
+    let mut world = world();
+    let ip = crate::trace::testing::ip;
+    world.services[0].outside = vec![
+        crate::trace::Outside { ip: ip("198.51.100.7"), by: "LoadBalancer" },
+        crate::trace::Outside { ip: ip("203.0.113.5"), by: "externalIP" },
+    ];
+    let all = rows("web", &world).unwrap();
+    assert_eq!(
+        all[3..5],
+        [
+            row("LoadBalancer", "every node", "198.51.100.7 (service default/svc):80"),
+            row("externalIP", "every node", "203.0.113.5 (service default/svc):80"),
+        ]
+    );
+}

@@ -1,6 +1,7 @@
 //! Ways that are followed over nodes which answer what a test tells them to.
 
 use super::*;
+use crate::trace::Outside;
 use crate::trace::testing::{ip, world};
 
 fn follow(from: &str, to: &str) -> Result<Follow, TraceError> {
@@ -403,4 +404,33 @@ fn doubt_before_the_end_is_told_otherwise_than_doubt_at_the_end() {
     silent.answer(Ok(vec![one]));
     silent.answer(Err("silent".into()));
     assert_eq!(silent.finish().0[0].summary, "node n2 can't say: silent");
+}
+
+#[test]
+fn what_comes_from_outside_for_a_load_balancers_address_enters_by_some_node() {
+    let mut world = world();
+    let to = ip("198.51.100.7");
+    world.services[0].outside = vec![Outside { ip: to, by: "LoadBalancer" }];
+    let begin = |world: &World| {
+        let request = Request::read("external", "198.51.100.7:80", "default", world).unwrap();
+        let mut follow = Follow::new(Arc::new(world.clone()), request).unwrap();
+        let ask = follow.next().unwrap().clone();
+        let end = End::Dropped { place: format!("node {}", ask.node), by: "a rule".into() };
+        follow.answer(Ok(vec![way(end, ask.question.packets.tuple)]));
+        let (ways, ..) = follow.finish();
+        (ask.node, ask.question.start, ways[0].hops[0].clone())
+    };
+    // It keeps them on the node, so one is chosen that has an endpoint.
+    let (node, start, hop) = begin(&world);
+    assert_eq!((node.as_str(), start), ("n2", Start::Outside));
+    assert!(hop.doubtful);
+    assert_eq!(
+        hop.text,
+        "198.51.100.7 is the LoadBalancer address of service default/svc; what brings it to n2, one of 2 that \
+         would take it, is not known"
+    );
+    world.services[0].external_local = false;
+    assert_eq!(begin(&world).0, "n1");
+    world.nodes.remove(1);
+    assert!(begin(&world).2.text.ends_with("what brings it to n1 is not known"));
 }

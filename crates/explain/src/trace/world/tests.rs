@@ -46,3 +46,15 @@ fn only_what_is_nobodys_leads_outside() {
     assert!(world.leads_outside(ip("10.244.9.9")));
     assert!(!world.leads_outside(ip("127.0.0.1")));
 }
+
+#[test]
+fn a_services_outside_address_is_its_own_and_leads_nowhere_else() {
+    let mut world = world();
+    let to = ip("198.51.100.7");
+    assert!(world.leads_outside(to));
+    world.services[0].outside = vec![Outside { ip: to, by: "LoadBalancer" }];
+    assert!(!world.leads_outside(to));
+    assert_eq!(world.who(to), "service default/svc");
+    let at = |port| world.service_at(to, port, "TCP").map(|(service, _)| service.name.as_str());
+    assert_eq!((at(80), at(30080)), (Some("svc"), None));
+}
