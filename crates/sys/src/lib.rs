@@ -2,6 +2,7 @@
 //! library crate with `unsafe`.
 #![allow(unsafe_code, reason = "the kernel's interfaces are C's; everything public here is safe")]
 
+pub mod attached;
 pub mod caps;
 pub mod cgroup;
 pub mod devices;
@@ -19,3 +20,4 @@ pub mod process;
 pub mod seccomp;
 mod syscalls;
 pub mod tty;
+pub mod xtables;

@@ -157,7 +157,7 @@ pub struct VethEnd<'a> {
 /// A connection to the kernel for one network namespace.
 #[derive(Debug)]
 pub struct Connection {
-    socket: Socket,
+    pub(super) socket: Socket,
 }
 
 impl Connection {
