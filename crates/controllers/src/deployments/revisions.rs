@@ -176,3 +176,6 @@ pub(super) fn superfluous(deployment: &Deployment, old: &[Arc<ReplicaSet>]) -> V
     empty.truncate(old.len().saturating_sub(limit).min(empty.len()));
     empty
 }
+
+#[cfg(test)]
+mod tests;

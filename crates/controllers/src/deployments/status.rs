@@ -215,3 +215,6 @@ impl Conditions {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
