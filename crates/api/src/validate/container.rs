@@ -357,6 +357,13 @@ fn probe(probe: &At<'_>, field: &str, faults: &mut Vec<Cause>) {
             faults.push(Cause::required(http.child("path"), ""));
         }
         choice(&http.get("scheme"), &["HTTP", "HTTPS"], faults);
+        for header in http.get("httpHeaders").items() {
+            let name = header.get("name");
+            if let Some(fault) = names::http_header(name.text()) {
+                // Upstream names the list, not the header.
+                faults.push(Cause::invalid(http.child("httpHeaders"), name.text(), fault));
+            }
+        }
     }
     for handler in [http, tcp, grpc].into_iter().filter(|handler| handler.is_there()) {
         port_reference(&handler.get("port"), faults);
@@ -368,6 +375,14 @@ fn probe(probe: &At<'_>, field: &str, faults: &mut Vec<Cause>) {
         if let Some(number) = place.number().filter(|number| *number < 0) {
             faults.push(Cause::invalid(place.path, number, "must be greater than or equal to 0"));
         }
+    }
+    let grace = probe.get("terminationGracePeriodSeconds");
+    if let Some(number) = grace.number().filter(|number| *number <= 0) {
+        faults.push(Cause::invalid(grace.path.clone(), number, "must be greater than 0"));
+    }
+    if field == "readinessProbe" && grace.is_there() {
+        let detail = "must not be set for readinessProbes";
+        faults.push(Cause::invalid(grace.path, grace.value.clone(), detail));
     }
     let successes = probe.get("successThreshold");
     if field != "readinessProbe" && successes.number().is_some_and(|number| number != 1) {

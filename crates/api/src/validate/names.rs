@@ -98,6 +98,16 @@ pub(super) fn port_name(text: &str) -> Vec<String> {
     faults
 }
 
+/// The name of an HTTP header, as Go's library takes it.
+pub(super) fn http_header(text: &str) -> Option<String> {
+    let fits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+    (!fits).then(|| {
+        "a valid HTTP header must consist of alphanumeric characters or '-' (e.g. 'X-Header-Name', regex used for \
+         validation is '[-A-Za-z0-9]+')"
+            .into()
+    })
+}
+
 /// A port number.
 pub(super) fn port(number: i64) -> Option<String> {
     (!(1..=65535).contains(&number)).then(|| "must be between 1 and 65535, inclusive".to_owned())

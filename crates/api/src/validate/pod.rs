@@ -71,17 +71,10 @@ pub(super) fn spec(spec: &At<'_>, faults: &mut Vec<Cause>) {
     let dns = spec.get("dnsPolicy");
     choice(&dns, &["ClusterFirstWithHostNet", "ClusterFirst", "Default", "None"], faults);
     dns_config(&spec.get("dnsConfig"), dns.text(), faults);
-    for field in ["activeDeadlineSeconds", "terminationGracePeriodSeconds"] {
-        let place = spec.get(field);
-        let least = i64::from(field == "activeDeadlineSeconds");
-        if let Some(number) = place.number().filter(|number| *number < least) {
-            let detail = if least == 1 {
-                "must be between 1 and 2147483647, inclusive"
-            } else {
-                "must be greater than or equal to 0"
-            };
-            faults.push(Cause::invalid(place.path, number, detail));
-        }
+    deadline(&spec.get("activeDeadlineSeconds"), faults);
+    let grace = spec.get("terminationGracePeriodSeconds");
+    if let Some(number) = grace.number().filter(|number| *number < 0) {
+        faults.push(Cause::invalid(grace.path, number, "must be greater than or equal to 0"));
     }
     for field in ["hostname", "subdomain"] {
         let place = spec.get(field);
@@ -116,6 +109,13 @@ pub(super) fn spec(spec: &At<'_>, faults: &mut Vec<Cause>) {
     if spec.get("hostPID").is_true() && spec.get("shareProcessNamespace").is_true() {
         let place = spec.child("shareProcessNamespace");
         faults.push(Cause::invalid(place, true, "ShareProcessNamespace and HostPID cannot both be enabled"));
+    }
+}
+
+pub(super) fn deadline(place: &At<'_>, faults: &mut Vec<Cause>) {
+    if let Some(number) = place.number().filter(|number| !(1..=i64::from(i32::MAX)).contains(number)) {
+        let detail = "must be between 1 and 2147483647, inclusive";
+        faults.push(Cause::invalid(place.path.clone(), number, detail));
     }
 }
 

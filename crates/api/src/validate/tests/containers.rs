@@ -247,6 +247,24 @@ fn probes_have_one_handler() {
             "livenessProbe.successThreshold: Invalid value: 2: must be 1",
         ),
         (ready(json!({"tcpSocket": {"port": 1}, "timeoutSeconds": 0, "failureThreshold": 0})), ""),
+        (live(json!({"tcpSocket": {"port": 1}, "terminationGracePeriodSeconds": i64::MAX})), ""),
+        (
+            live(json!({"tcpSocket": {"port": 1}, "terminationGracePeriodSeconds": 0})),
+            "livenessProbe.terminationGracePeriodSeconds: Invalid value: 0: must be greater than 0",
+        ),
+        (
+            ready(json!({"tcpSocket": {"port": 1}, "terminationGracePeriodSeconds": 1})),
+            "readinessProbe.terminationGracePeriodSeconds: Invalid value: 1: must not be set for readinessProbes",
+        ),
+        (
+            live(json!({"httpGet": {"path": "/", "port": 1, "httpHeaders": [{"name": "X-A", "value": ""}]}})),
+            "",
+        ),
+        (
+            live(json!({"httpGet": {"path": "/", "port": 1, "httpHeaders": [null]}})),
+            "livenessProbe.httpGet.httpHeaders: Invalid value: \"\": a valid HTTP header must consist of alphanumeric \
+             characters or '-' (e.g. 'X-Header-Name', regex used for validation is '[-A-Za-z0-9]+')",
+        ),
     ]);
 }
 

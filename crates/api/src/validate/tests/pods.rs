@@ -76,6 +76,11 @@ fn seconds_have_their_least() {
             json!({"activeDeadlineSeconds": 0}),
             &format!("spec.activeDeadlineSeconds: Invalid value: 0: {first}"),
         ),
+        (json!({"activeDeadlineSeconds": i32::MAX, "terminationGracePeriodSeconds": i64::MAX}), ""),
+        (
+            json!({"activeDeadlineSeconds": i64::MAX}),
+            &format!("spec.activeDeadlineSeconds: Invalid value: 9223372036854775807: {first}"),
+        ),
         (
             json!({"terminationGracePeriodSeconds": -1}),
             &format!("spec.terminationGracePeriodSeconds: Invalid value: -1: {second}"),
