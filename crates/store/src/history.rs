@@ -34,6 +34,9 @@ impl Default for Limits {
 /// What one event weighs beside its key and value.
 const EVENT_OVERHEAD_BYTES: usize = 160;
 
+/// Older than the oldest that is kept.
+const TICK: Duration = Duration::from_millis(1);
+
 /// Events between two reads of the lock by one watcher.
 const CHUNK_EVENTS: usize = 256;
 
@@ -71,6 +74,23 @@ impl History {
             self.compacted = event.revision;
             self.pop();
         }
+    }
+
+    /// When the last event is too old to be kept, if nothing is written until then. Writes trim by themselves, so
+    /// that nobody needs to look before.
+    pub(crate) fn outdated_at(&self) -> Option<Instant> {
+        let (at, _) = self.events.back()?;
+        at.checked_add(self.limits.age_max)?.checked_add(TICK)
+    }
+
+    /// Forgets what exceeds the limits when nobody writes, and gives back the room that a burst took.
+    pub(crate) fn tidy(&mut self, now: Instant) {
+        self.trim(now);
+        self.events.shrink_to(2 * self.events.len());
+    }
+
+    pub(crate) fn age_max(&self) -> Duration {
+        self.limits.age_max
     }
 
     /// Forgets the events up to and with `before`.

@@ -139,6 +139,11 @@ impl Log {
         watch_from(&self.state, self.published.subscribe(), after)
     }
 
+    /// Forgets history that is too old, though nobody writes.
+    pub(crate) fn tidy(&self, now: Instant) {
+        self.state.write().history.tidy(now);
+    }
+
     pub(crate) fn compact(&self, before: Revision) {
         let mut state = self.state.write();
         let before = before.min(state.revision);

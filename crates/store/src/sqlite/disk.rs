@@ -2,8 +2,9 @@
 //!
 //! `log` has one row a write, whose NULL value is a deletion; the last row of a key is its state. `meta`
 //! has the end of the reserved block of revisions. Rows that a later one made dead are noted here, and
-//! deleted by [`Disk::sweep`] once there are many, oldest first: so a deletion's own row never goes before
-//! the rows it buries. SQLite fills their pages again, which bounds the file.
+//! deleted by [`Disk::sweep`] once there are many, or some and nobody has written for long, oldest first: so a
+//! deletion's own row never goes before the rows it buries. SQLite fills their pages again, which bounds the
+//! file.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fs::{self, OpenOptions};
@@ -25,6 +26,10 @@ const FORMAT: i64 = 1;
 /// Dead rows and bytes that may lie in the file beside as much again as what lives.
 const DEAD_ROWS_MIN: usize = 10_000;
 const DEAD_BYTES_MIN: usize = 16 << 20;
+
+/// Dead rows and bytes that lie in the file for good: to delete each as it comes would be a write for a write.
+const QUIET_ROWS_MIN: usize = 1_000;
+const QUIET_BYTES_MIN: usize = 1 << 20;
 
 /// Pages in the write-ahead log from which on they are carried over into the file, and their size there.
 const LOG_PAGES: u32 = 4096;
@@ -224,6 +229,16 @@ impl Disk {
         self.sweeping
     }
 
+    /// Whether there is so much that it is deleted when nobody writes.
+    pub(crate) fn is_worth_a_sweep(&self) -> bool {
+        self.dead.len() >= QUIET_ROWS_MIN || self.dead_bytes >= QUIET_BYTES_MIN
+    }
+
+    /// Has all dead rows deleted by and by.
+    pub(crate) fn begin_sweep(&mut self) {
+        self.sweeping = true;
+    }
+
     /// Deletes some dead rows in one transaction.
     pub(crate) fn sweep(&mut self) -> rusqlite::Result<()> {
         let count = self.dead.len().min(SWEEP_ROWS);
@@ -237,6 +252,9 @@ impl Disk {
         transaction.commit()?;
         for (_, bytes) in self.dead.drain(..count) {
             self.dead_bytes -= bytes;
+        }
+        if self.dead.is_empty() {
+            self.dead.shrink_to_fit();
         }
         Ok(())
     }
@@ -267,6 +285,12 @@ impl Disk {
     pub(crate) fn limit_pages(&self, pages: u32) {
         // SQLite answers what is in force.
         self.connection.query_row(&format!("PRAGMA max_page_count = {pages}"), [], |_| Ok(())).unwrap();
+    }
+
+    /// Rows in the file, and how many of them are known to be dead.
+    pub(crate) fn count(&self) -> (usize, usize) {
+        let rows = self.connection.query_row("SELECT count(*) FROM log", [], |row| row.get::<_, i64>(0));
+        (rows.unwrap() as usize, self.dead.len())
     }
 
     pub(crate) fn break_tables(&self) {

@@ -2,7 +2,8 @@
 //!
 //! One thread writes. While it waits for the disk, the writes of other callers queue; it takes all of
 //! them into its next transaction, so that many callers share one fsync. The state lives in memory, the
-//! file is only read when it is opened. An idle store writes nothing.
+//! file is only read when it is opened. An idle store writes nothing, but once after a burst, when what that
+//! left has become old and is deleted.
 //!
 //! Volatile writes stay in memory. So that their revisions do not come again after a crash, revisions are
 //! reserved in blocks in the file before the first volatile write of the block gets one; who opens the
@@ -10,6 +11,7 @@
 
 mod disk;
 mod room;
+mod wait;
 mod writer;
 
 use std::path::Path;
@@ -168,6 +170,22 @@ mod tests {
         }
         disk::keep_private(&path).unwrap();
         assert_eq!(modes(), [0o600; 2]);
+    }
+
+    #[tokio::test]
+    async fn history_goes_by_time_though_nobody_writes() {
+        let directory = tempfile::tempdir().unwrap();
+        let limits = Limits { age_max: std::time::Duration::from_millis(5), ..Limits::default() };
+        let store = SqliteStore::open(&directory.path().join("store.db"), limits).unwrap();
+        let value = Some(bytes::Bytes::from_static(b"x"));
+        let write = Write { key: "/a".into(), expect: crate::Expect::Absent, value, volatile: false };
+        let revision = store.commit(vec![write]).await.remove(0).unwrap();
+        let forgotten = async {
+            while store.load().await.unwrap().compacted < revision {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(std::time::Duration::from_secs(30), forgotten).await.expect("it goes");
     }
 
     #[tokio::test]

@@ -5,9 +5,11 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 use tracing::{error, info, warn};
 
 use super::disk::{Disk, Row};
+use super::wait::{Heard, hear};
 use crate::state::{Batch, Log};
 use crate::{CommitError, Event, Revision, Write};
 
@@ -35,6 +37,8 @@ pub(crate) struct Writer {
     unsaved: HashSet<Arc<str>>,
     /// Why the last write to the disk failed; `None` when it succeeded.
     failing: Failing,
+    /// When something was last written to the disk of which nothing has been deleted since.
+    written_at: Option<Instant>,
     /// Nothing can be written any more: after a failed fsync nobody knows what is on disk.
     broken: bool,
 }
@@ -55,7 +59,9 @@ impl Writer {
         reserved: Revision,
         failing: Failing,
     ) -> Self {
-        Self { log, disk, revision, reserved, unsaved: HashSet::new(), failing, broken: false }
+        // What an earlier run left is as old as this one.
+        let written_at = Some(Instant::now());
+        Self { log, disk, revision, reserved, unsaved: HashSet::new(), failing, written_at, broken: false }
     }
 
     /// Runs until all senders of the queue are gone, or until only who opens the file anew knows what it
@@ -63,20 +69,13 @@ impl Writer {
     pub(crate) fn run(mut self, mut queue: mpsc::Receiver<Request>) {
         while !self.broken {
             // What is full is swept again when something was written.
-            let first = if self.failing.lock().is_none() && self.disk.wants_sweep() {
-                match queue.try_recv() {
-                    Ok(request) => Some(request),
-                    Err(mpsc::error::TryRecvError::Empty) => None,
-                    Err(mpsc::error::TryRecvError::Disconnected) => break,
-                }
-            } else {
-                match queue.blocking_recv() {
-                    Some(request) => Some(request),
-                    None => break,
-                }
-            };
-            if let Some(first) = first {
-                self.commit(gather(first, &mut queue));
+            let sweeps = self.failing.lock().is_none() && self.disk.wants_sweep();
+            let until = if sweeps { Some(Instant::now()) } else { self.quiet_at() };
+            match hear(&mut queue, until) {
+                Heard::Request(request) => self.commit(gather(request, &mut queue)),
+                Heard::Nothing if sweeps => {}
+                Heard::Nothing => self.tidy(Instant::now()),
+                Heard::End => break,
             }
             if !self.broken && self.failing.lock().is_none() && self.disk.wants_sweep() {
                 self.sweep();
@@ -86,6 +85,27 @@ impl Writer {
             }
         }
         self.save();
+    }
+
+    /// When there is something to clear away, unless something is written before: once after each burst.
+    fn quiet_at(&self) -> Option<Instant> {
+        let history = self.log.read(|state| state.history.outdated_at());
+        [history, self.sweep_at()].into_iter().flatten().min()
+    }
+
+    fn sweep_at(&self) -> Option<Instant> {
+        let clear = self.failing.lock().is_none() && self.disk.is_worth_a_sweep();
+        let written_at = self.written_at.filter(|_| clear)?;
+        written_at.checked_add(self.log.read(|state| state.history.age_max()))
+    }
+
+    /// Nobody has written for long: what is only kept for a while has no reason to be there any more.
+    fn tidy(&mut self, now: Instant) {
+        self.log.tidy(now);
+        if self.sweep_at().is_some_and(|at| at <= now) {
+            self.written_at = None;
+            self.disk.begin_sweep();
+        }
     }
 
     fn commit(&mut self, requests: Vec<Request>) {
@@ -157,6 +177,9 @@ impl Writer {
             return Ok(());
         }
         self.disk.append(&rows, reserve)?;
+        if !rows.is_empty() {
+            self.written_at = Some(Instant::now());
+        }
         self.reserved = reserve.unwrap_or(self.reserved);
         if self.failing.lock().take().is_some() {
             info!("the store is written to again");
@@ -287,6 +310,36 @@ mod tests {
         assert!(commit(&mut writer, vec![write("b", 1 << 20, false)])[0].is_ok());
         let live = writer.log.read(|state| state.live.keys().map(ToString::to_string).collect::<Vec<_>>());
         assert_eq!(live, ["a", "b", "lease"]);
+    }
+
+    #[test]
+    fn what_a_burst_left_goes_once_when_nobody_has_written_for_long() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut writer = writer(directory.path());
+        assert_eq!(writer.quiet_at(), None, "there is nothing");
+        for _ in 0..3 {
+            let burst = (0..1_000).map(|each| write(&format!("k{each}"), 10, false)).collect();
+            commit(&mut writer, burst);
+        }
+        assert_eq!(writer.disk.count(), (3_000, 2_000));
+        let age = Limits::default().age_max;
+        let quiet = writer.quiet_at().unwrap();
+        assert!(quiet <= Instant::now() + age);
+        let late = quiet + age;
+        // A lease that is renewed keeps its own moment alone, and the disk waits for no lease.
+        commit(&mut writer, vec![write("lease", 10, true)]);
+        writer.tidy(late);
+        while writer.disk.wants_sweep() {
+            writer.sweep();
+        }
+        assert_eq!(writer.disk.count(), (1_000, 0));
+        let kept = writer.log.snapshot();
+        assert_eq!((kept.compacted, kept.entries.len()), (kept.revision, 1_001));
+        assert_eq!(writer.quiet_at(), None, "an idle store writes nothing");
+        commit(&mut writer, vec![write("k1", 10, false)]);
+        writer.tidy(Instant::now() + 2 * age);
+        assert!(!writer.disk.wants_sweep(), "a write now and then is no burst");
+        assert_eq!(writer.quiet_at(), None);
     }
 
     #[test]
