@@ -186,6 +186,19 @@ impl Object {
         out.freeze()
     }
 
+    /// The same in two parts, of which the second is what lies here and no copy.
+    pub(crate) fn json_parts(&self, resource: &Resource) -> (Bytes, Bytes) {
+        let mut head = BytesMut::with_capacity(128);
+        head.put_slice(resource.json_head().as_bytes());
+        self.write_revision(&mut head);
+        (head.freeze(), self.body.slice(HEAD.len()..))
+    }
+
+    /// About how long it is as JSON.
+    pub(crate) fn size(&self) -> usize {
+        self.body.len()
+    }
+
     pub(crate) fn write_json(&self, resource: &Resource, out: &mut BytesMut) {
         out.put_slice(resource.json_head().as_bytes());
         self.write_after_head(out);
@@ -198,13 +211,17 @@ impl Object {
     }
 
     fn write_after_head(&self, out: &mut BytesMut) {
+        self.write_revision(out);
+        out.put_slice(&self.body[HEAD.len()..]);
+    }
+
+    fn write_revision(&self, out: &mut BytesMut) {
         // What a dry run would have created has none.
         if self.revision != 0 {
             out.put_slice(b"\"resourceVersion\":\"");
             out.put_slice(self.revision.to_string().as_bytes());
             out.put_slice(b"\",");
         }
-        out.put_slice(&self.body[HEAD.len()..]);
     }
 }
 

@@ -21,7 +21,7 @@ use tracing::{debug, warn};
 
 use crate::auth::is_privileged;
 use crate::http_body::{Response, empty};
-use crate::limits::activity::{Activity, PARTING, Verdict};
+use crate::limits::activity::{Activity, Lasts, PARTING, Verdict};
 use crate::limits::guarded::{Answer, Guard, InFlight, Timed};
 use crate::pki::{Presented, ServerTls};
 use crate::request::{Address, Query, verb};
@@ -133,12 +133,12 @@ async fn connection(
     let service = service_fn(move |request: http::Request<Incoming>| {
         let mut router = router.clone();
         let activity = of_requests.clone();
-        let lasting = lasts(&request);
-        let underway = activity.begin(lasting);
+        let lasts = lasts(&request);
+        let underway = activity.begin(lasts);
         let head = request.method() == http::Method::HEAD;
-        let mut request = request.map(|body| match lasting {
-            true => body.map_err(Into::into).boxed_unsync(),
-            false => Timed::new(body, limits.body_timeout, activity.clone()).boxed_unsync(),
+        let mut request = request.map(|body| match lasts {
+            Lasts::Watch | Lasts::Stream => body.map_err(Into::into).boxed_unsync(),
+            Lasts::No => Timed::new(body, limits.body_timeout, activity.clone()).boxed_unsync(),
         });
         if let Some(presented) = &presented {
             request.extensions_mut().insert(presented.clone());
@@ -196,16 +196,20 @@ async fn connection(
     }
 }
 
-/// Whether a request may take as long as it likes.
-fn lasts<B>(request: &http::Request<B>) -> bool {
+/// How long a request may take.
+fn lasts<B>(request: &http::Request<B>) -> Lasts {
     const STREAMS: [&str; 6] = ["exec", "attach", "portforward", "proxy", "log", "/watch/"];
     let (path, query) = (request.uri().path(), request.uri().query());
     // Most say at a glance that they are none.
     if !query.is_some_and(|query| query.contains("watch")) && !STREAMS.iter().any(|s| path.contains(s)) {
-        return false;
+        return Lasts::No;
     }
-    let Some(address) = Address::parse(path) else { return false };
-    is_lasting(&address, verb(request.method(), &address, &Query::parse(query)))
+    let Some(address) = Address::parse(path) else { return Lasts::No };
+    match verb(request.method(), &address, &Query::parse(query)) {
+        "watch" => Lasts::Watch,
+        verb if is_lasting(&address, verb) => Lasts::Stream,
+        _ => Lasts::No,
+    }
 }
 
 #[cfg(test)]
@@ -214,19 +218,19 @@ mod tests {
 
     #[test]
     fn only_watches_and_streams_last() {
-        let check = |method: &str, uri: &str, expected: bool| {
+        let check = |method: &str, uri: &str, expected: Lasts| {
             let request = http::Request::builder().method(method).uri(uri).body(()).expect("a request");
             assert_eq!(lasts(&request), expected, "{method} {uri}");
         };
-        check("GET", "/api/v1/pods?watch=true", true);
-        check("GET", "/api/v1/namespaces/n/pods/p/log?follow=true", true);
-        check("POST", "/api/v1/namespaces/n/pods/p/exec?command=ls", true);
-        check("PUT", "/api/v1/nodes/n/proxy/upload", true);
-        check("GET", "/api/v1/watch/namespaces/n/pods", true);
-        check("GET", "/api/v1/pods?watch=false", false);
-        check("POST", "/api/v1/namespaces/n/configmaps?watch=true", false);
-        check("POST", "/api/v1/namespaces/log/configmaps", false);
-        check("PUT", "/api/v1/namespaces/n/configmaps/exec", false);
-        check("POST", "/apis/authorization.k8s.io/v1/exec", false);
+        check("GET", "/api/v1/pods?watch=true", Lasts::Watch);
+        check("GET", "/api/v1/namespaces/n/pods/p/log?follow=true", Lasts::Stream);
+        check("POST", "/api/v1/namespaces/n/pods/p/exec?command=ls", Lasts::Stream);
+        check("PUT", "/api/v1/nodes/n/proxy/upload", Lasts::Stream);
+        check("GET", "/api/v1/watch/namespaces/n/pods", Lasts::Watch);
+        check("GET", "/api/v1/pods?watch=false", Lasts::No);
+        check("POST", "/api/v1/namespaces/n/configmaps?watch=true", Lasts::No);
+        check("POST", "/api/v1/namespaces/log/configmaps", Lasts::No);
+        check("PUT", "/api/v1/namespaces/n/configmaps/exec", Lasts::No);
+        check("POST", "/apis/authorization.k8s.io/v1/exec", Lasts::No);
     }
 }

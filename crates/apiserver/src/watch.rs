@@ -34,12 +34,36 @@ const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
 const TIMEOUT_DEFAULT_S: u64 = 1800;
 /// Events taken from the ring at a time.
 const BATCH: usize = 256;
+/// As many of them as come to this: they lie in memory until the client takes them.
+const BATCH_BYTES: usize = 256 << 10;
+/// An object from this size on is sent as it lies in the cache and not copied for each watch.
+const LARGE_BYTES: usize = 64 << 10;
 
 /// One event of one watch.
 enum Item {
     Change { kind: EventType, object: Arc<Object>, event: Option<Arc<Event>> },
     Bookmark { revision: u64, initial_events_end: bool },
     Error(StatusError),
+}
+
+impl Item {
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Change { object, .. } => object.size(),
+            Self::Bookmark { .. } | Self::Error(_) => 0,
+        }
+    }
+}
+
+/// How many of these sizes make a batch: at least one.
+fn batch(sizes: impl Iterator<Item = usize>) -> usize {
+    let mut sum = 0_usize;
+    let fit = sizes.take(BATCH).take_while(|size| {
+        let fits = sum < BATCH_BYTES;
+        sum += size;
+        fits
+    });
+    fit.count()
 }
 
 struct Watcher {
@@ -201,7 +225,7 @@ impl Watcher {
     /// The next events, at least one; `None` at the watch's end.
     async fn next(&mut self) -> Option<Vec<Item>> {
         if !self.initial.is_empty() {
-            let n = self.initial.len().min(BATCH);
+            let n = batch(self.initial.iter().map(Item::bytes));
             return Some(self.initial.drain(..n).collect());
         }
         if self.ended {
@@ -218,13 +242,19 @@ impl Watcher {
                     return Some(vec![Item::Error(StatusError::too_old(self.told, oldest))]);
                 }
             };
-            self.position += events.len() as u64;
-            let drained = events.len() < BATCH;
+            let mut drained = events.len() < BATCH;
             let mut batch = Vec::new();
+            let mut bytes = 0;
             for event in events {
+                if bytes >= BATCH_BYTES {
+                    drained = false;
+                    break;
+                }
+                self.position += 1;
                 self.told = event.revision;
                 let seen = event.seen_by(|o| self.selects(o)).map(|(kind, o)| (kind, Arc::clone(o)));
                 if let Some((kind, object)) = seen {
+                    bytes += object.size();
                     batch.push(Item::Change { kind, object, event: Some(event) });
                 }
             }
@@ -281,14 +311,15 @@ fn respond(
         return response;
     }
     let mut columns = true;
-    let frames = stream.map(move |batch| {
+    let frames = stream.flat_map(move |batch| {
         let mut out = Frames::default();
         // Ages are told as of now, not as of the watch's beginning.
         renderer.now = now();
         for item in batch {
-            out.push(frame(&renderer, item, &mut columns));
+            frame(&renderer, item, &mut columns, &mut out);
         }
-        Ok::<_, BoxError>(Frame::data(out.done()))
+        let frames = out.done().into_iter().map(|bytes| Ok::<_, BoxError>(Frame::data(bytes)));
+        futures_util::stream::iter(frames)
     });
     let mut response = http::Response::new(StreamBody::new(frames).boxed_unsync());
     *response.status_mut() = StatusCode::OK;
@@ -296,9 +327,10 @@ fn respond(
     response
 }
 
-/// Frames put together; a single one stays shared.
+/// Frames put together; a single one stays shared, and so does what is large.
 #[derive(Default)]
 struct Frames {
+    ready: Vec<Bytes>,
     one: Option<Bytes>,
     many: BytesMut,
 }
@@ -314,23 +346,49 @@ impl Frames {
         }
     }
 
-    fn done(self) -> Bytes {
-        self.one.unwrap_or_else(|| self.many.freeze())
+    fn push_apart(&mut self, part: Bytes) {
+        self.flush();
+        self.ready.push(part);
+    }
+
+    fn flush(&mut self) {
+        let many = (!self.many.is_empty()).then(|| self.many.split().freeze());
+        self.ready.extend(self.one.take().or(many));
+    }
+
+    fn done(mut self) -> Vec<Bytes> {
+        self.flush();
+        self.ready
     }
 }
 
+/// What stands before and after an event's object.
+fn before_and_after(kind: &str) -> (BytesMut, &'static [u8]) {
+    let mut begin = BytesMut::with_capacity(48);
+    begin.put_slice(b"{\"type\":\"");
+    begin.put_slice(kind.as_bytes());
+    begin.put_slice(b"\",\"object\":");
+    (begin, b"}\n")
+}
+
 fn wrap(kind: &str, object: &[u8]) -> Bytes {
-    let mut out = BytesMut::with_capacity(object.len() + 48);
-    out.put_slice(b"{\"type\":\"");
-    out.put_slice(kind.as_bytes());
-    out.put_slice(b"\",\"object\":");
+    let (mut out, end) = before_and_after(kind);
+    out.reserve(object.len() + end.len());
     out.put_slice(object);
-    out.put_slice(b"}\n");
+    out.put_slice(end);
     out.freeze()
 }
 
-fn frame(renderer: &Renderer, item: Item, columns: &mut bool) -> Bytes {
-    match item {
+fn frame(renderer: &Renderer, item: Item, columns: &mut bool, out: &mut Frames) {
+    let frame = match item {
+        Item::Change { kind, object, event: None } if renderer.is_plain() && object.size() >= LARGE_BYTES => {
+            let (head, rest) = object.json_parts(renderer.stored);
+            let (mut begin, end) = before_and_after(kind.name());
+            begin.extend_from_slice(&head);
+            out.push(begin.freeze());
+            out.push_apart(rest);
+            Bytes::from_static(end)
+        }
         Item::Change { kind, object, event } => {
             let render = || wrap(kind.name(), &renderer.object(&object));
             match event {
@@ -370,7 +428,8 @@ fn frame(renderer: &Renderer, item: Item, columns: &mut bool) -> Bytes {
             let status = serde_json::to_vec(&*error.0).expect("a Status can be written to memory");
             wrap("ERROR", &status)
         }
-    }
+    };
+    out.push(frame);
 }
 
 fn typed_event(item: Item, stored: &'static Resource) -> Option<typed::Event> {
@@ -433,5 +492,47 @@ mod tests {
         assert_eq!(ok(None, Some(true), None), None);
         assert_eq!(ok(None, None, match_), None);
         assert_eq!(ok(None, Some(true), Some("Exact")), None);
+    }
+
+    #[test]
+    fn a_batch_is_bounded_by_number_and_by_bytes() {
+        assert_eq!(batch(std::iter::empty()), 0);
+        assert_eq!(batch([BATCH_BYTES * 9].into_iter()), 1, "one goes, however large");
+        assert_eq!(batch([1, BATCH_BYTES, 1].into_iter()), 2);
+        assert_eq!(batch([BATCH_BYTES, 1].into_iter()), 1);
+        assert_eq!(batch(std::iter::repeat_n(1, BATCH + 1)), BATCH);
+    }
+
+    #[tokio::test]
+    async fn what_is_large_is_sent_as_it_lies_in_the_cache() {
+        let maps = find("", "configmaps").expect("config maps are served");
+        let object = |name: &str, size: usize| {
+            let body = format!(r#"{{"metadata":{{"name":"{name}"}},"data":{{"k":"{}"}}}}"#, "x".repeat(size));
+            let object = Object::from_stored(maps, format!("/configmaps/n/{name}").into(), 7, Bytes::from(body));
+            Arc::new(object.expect("an object"))
+        };
+        let accepted = Accepted { shape: Shape::Whole, yaml: false };
+        let renderer = Renderer { row: maps, stored: maps, accepted, include: Include::Metadata, now: 0 };
+        let (small, large) = (object("small", 1), object("large", LARGE_BYTES));
+        let change = |object: &Arc<Object>| Item::Change {
+            kind: EventType::Added,
+            object: Arc::clone(object),
+            event: None,
+        };
+        let events = vec![change(&small), change(&large), change(&small)];
+        let mut out = Frames::default();
+        let mut columns = true;
+        events.into_iter().for_each(|event| frame(&renderer, event, &mut columns, &mut out));
+        let frames = out.done();
+        let rest = large.json_parts(maps).1;
+        assert!(frames.iter().any(|frame| frame.as_ptr() == rest.as_ptr()), "shared with the cache");
+        let lines = frames.concat();
+        let told = lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).map(|line| {
+            let event: serde_json::Value = serde_json::from_slice(line).expect("an event");
+            (event["type"] == "ADDED").then(|| event["object"].clone())
+        });
+        let expected = [&small, &large, &small]
+            .map(|object| Some(serde_json::from_slice(&object.json(maps)).expect("an object")));
+        assert_eq!(told.collect::<Vec<Option<serde_json::Value>>>(), expected);
     }
 }

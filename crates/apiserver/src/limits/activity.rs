@@ -23,15 +23,15 @@ struct Shared {
 
 struct State {
     active: usize,
-    /// Active ones without an end: watches and streams.
-    lasting: usize,
+    /// Active ones whose client may stop reading for as long as it likes.
+    streams: usize,
     /// When the last request ended, or the connection began.
     idle_since: Instant,
     /// When the first bytes after that came.
     header_since: Option<Instant>,
     /// Requests taken back before their answer's end, less those that were not.
     cancelled: usize,
-    /// When each answer that has an end was last asked for more of it.
+    /// When each answer that has an end, or of which more is ready, was last asked for more of it.
     answers: BTreeMap<u64, Instant>,
     next: u64,
     /// A request was answered before all of its body was read.
@@ -45,11 +45,22 @@ pub(crate) enum Verdict {
     TooLong,
 }
 
+/// How long a request may take, and its client to read the answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lasts {
+    /// It has an end.
+    No,
+    /// Without an end; what is ready has to be read.
+    Watch,
+    /// Without an end, and read when its client likes: logs, and what becomes a stream.
+    Stream,
+}
+
 /// One request on the connection, until its answer's last byte is handed over.
 pub(crate) struct Underway {
     activity: Activity,
     number: u64,
-    lasting: bool,
+    lasts: Lasts,
     answered: bool,
 }
 
@@ -57,7 +68,7 @@ impl Activity {
     pub(crate) fn new(limits: &Limits) -> Self {
         let state = State {
             active: 0,
-            lasting: 0,
+            streams: 0,
             idle_since: Instant::now(),
             header_since: None,
             cancelled: 0,
@@ -79,25 +90,25 @@ impl Activity {
     }
 
     /// A request's header is complete.
-    pub(crate) fn begin(&self, lasting: bool) -> Underway {
+    pub(crate) fn begin(&self, lasts: Lasts) -> Underway {
         let mut state = self.0.state.lock();
         state.active += 1;
-        state.lasting += usize::from(lasting);
+        state.streams += usize::from(lasts == Lasts::Stream);
         state.header_since = None;
         let number = state.next;
         state.next += 1;
         drop(state);
-        Underway { activity: self.clone(), number, lasting, answered: false }
+        Underway { activity: self.clone(), number, lasts, answered: false }
     }
 
-    /// Whether a watch or stream runs, whose client may stop reading for as long as it likes.
-    pub(crate) fn lasts(&self) -> bool {
-        self.0.state.lock().lasting > 0
+    /// Whether a stream runs, whose client may stop reading for as long as it likes.
+    pub(crate) fn has_streams(&self) -> bool {
+        self.0.state.lock().streams > 0
     }
 
     /// The connection is a stream now, whatever was a request on it before.
     pub(crate) fn upgraded(&self) {
-        self.0.state.lock().lasting += 1;
+        self.0.state.lock().streams += 1;
     }
 
     /// Nobody reads the rest of a request's body.
@@ -141,10 +152,17 @@ fn until(idle_since: Instant, header_since: Option<Instant>, limits: &Limits) ->
 }
 
 impl Underway {
-    /// The client takes more of the answer.
-    pub(crate) fn progressed(&mut self) {
-        if !self.lasting {
-            self.activity.0.state.lock().answers.insert(self.number, Instant::now());
+    /// The client takes more of the answer; `more` says whether some of what is ready is left.
+    pub(crate) fn progressed(&mut self, more: bool) {
+        let clocked = match self.lasts {
+            Lasts::No => true,
+            Lasts::Watch => more,
+            Lasts::Stream => return,
+        };
+        let answers = &mut self.activity.0.state.lock().answers;
+        match clocked {
+            true => drop(answers.insert(self.number, Instant::now())),
+            false => drop(answers.remove(&self.number)),
         }
     }
 
@@ -158,9 +176,9 @@ impl Drop for Underway {
         let mut state = self.activity.0.state.lock();
         state.answers.remove(&self.number);
         state.active -= 1;
-        state.lasting -= usize::from(self.lasting);
+        state.streams -= usize::from(self.lasts == Lasts::Stream);
         // To end a watch is no abuse: it has no other end.
-        if self.answered || self.lasting {
+        if self.answered || self.lasts != Lasts::No {
             state.cancelled = state.cancelled.saturating_sub(1);
         } else {
             state.cancelled += 1;
@@ -198,7 +216,7 @@ mod tests {
         later(1).await;
         assert_eq!(verdict(), Verdict::TooLong, "nothing was said for 90 s");
 
-        drop(activity.begin(false));
+        drop(activity.begin(Lasts::No));
         activity.heard();
         later(29).await;
         activity.heard();
@@ -207,7 +225,7 @@ mod tests {
         assert_eq!(verdict(), Verdict::TooLong, "30 s after a header's first byte");
         assert!(matches!(activity.verdict(&LIMITS(), false), Verdict::LookAgain(_)));
 
-        let watch = activity.begin(true);
+        let watch = activity.begin(Lasts::Watch);
         later(3600).await;
         assert!(matches!(verdict(), Verdict::LookAgain(_)), "a request runs");
         drop(watch);
@@ -220,15 +238,15 @@ mod tests {
         let activity = Activity::new(&limits);
         let verdict = || activity.verdict(&limits, false);
         let later = |seconds| tokio::time::advance(Duration::from_secs(seconds));
-        let (mut unread, mut read) = (activity.begin(false), activity.begin(false));
-        let mut watch = activity.begin(true);
+        let (mut unread, mut read) = (activity.begin(Lasts::No), activity.begin(Lasts::No));
+        let mut watch = activity.begin(Lasts::Watch);
         later(3600).await;
         assert!(matches!(verdict(), Verdict::LookAgain(_)), "they are not answered yet");
         for answer in [&mut unread, &mut read, &mut watch] {
-            answer.progressed();
+            answer.progressed(false);
         }
         later(59).await;
-        read.progressed();
+        read.progressed(false);
         assert!(matches!(verdict(), Verdict::LookAgain(_)));
         later(1).await;
         assert_eq!(verdict(), Verdict::TooLong, "one of them, whatever becomes of the other");
@@ -237,6 +255,18 @@ mod tests {
         drop(read);
         later(3600).await;
         assert!(matches!(verdict(), Verdict::LookAgain(_)), "a watch may stay silent");
+        let mut stream = activity.begin(Lasts::Stream);
+        stream.progressed(true);
+        watch.progressed(true);
+        later(59).await;
+        watch.progressed(true);
+        later(59).await;
+        assert!(matches!(verdict(), Verdict::LookAgain(_)));
+        later(1).await;
+        assert_eq!(verdict(), Verdict::TooLong, "events are ready that nobody takes");
+        watch.progressed(false);
+        later(3600).await;
+        assert!(matches!(verdict(), Verdict::LookAgain(_)), "all were taken, and a stream may wait");
     }
 
     #[test]
@@ -246,12 +276,12 @@ mod tests {
         let activity = Activity::new(&Limits { cancelled_max: 3, ..Limits::default() });
         let flooded = || activity.flooded().now_or_never().is_some();
         for _ in 0..3 {
-            drop(activity.begin(false));
+            drop(activity.begin(Lasts::No));
         }
-        activity.begin(false).answered();
-        drop(activity.begin(false));
+        activity.begin(Lasts::No).answered();
+        drop(activity.begin(Lasts::No));
         assert!(!flooded(), "three, with one forgiven");
-        drop(activity.begin(false));
+        drop(activity.begin(Lasts::No));
         assert!(flooded());
     }
 }

@@ -69,7 +69,7 @@ impl Watch for Guard {
         let limit = self.stall_timeout;
         let timer = self.stalled.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
         while timer.as_mut().poll(cx).is_ready() {
-            if !self.activity.lasts() {
+            if !self.activity.has_streams() {
                 return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client reads nothing")));
             }
             timer.as_mut().reset(Instant::now() + limit);
@@ -179,7 +179,7 @@ impl Answer {
         head: bool,
         in_pieces: bool,
     ) -> Self {
-        underway.progressed();
+        underway.progressed(false);
         Self { body, rest: Bytes::new(), in_pieces, underway, ended: head, _in_flight: in_flight }
     }
 
@@ -205,27 +205,30 @@ impl HttpBody for Answer {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        if !self.rest.is_empty() {
-            self.underway.progressed();
-            let piece = self.piece();
-            return Poll::Ready(Some(Ok(Frame::data(piece))));
-        }
-        let frame = Pin::new(&mut self.body).poll_frame(cx);
-        self.ended |= matches!(frame, Poll::Ready(None));
-        if frame.is_ready() {
-            self.underway.progressed();
-        }
-        match frame {
-            Poll::Ready(Some(Ok(frame))) if self.in_pieces => match frame.into_data() {
-                Ok(data) => {
-                    self.rest = data;
-                    let piece = self.piece();
-                    Poll::Ready(Some(Ok(Frame::data(piece))))
+        if self.rest.is_empty() {
+            let frame = match Pin::new(&mut self.body).poll_frame(cx) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(frame) => frame,
+            };
+            self.ended |= frame.is_none();
+            match frame {
+                Some(Ok(frame)) if self.in_pieces => match frame.into_data() {
+                    Ok(data) => self.rest = data,
+                    Err(trailers) => {
+                        self.underway.progressed(false);
+                        return Poll::Ready(Some(Ok(trailers)));
+                    }
+                },
+                frame => {
+                    self.underway.progressed(false);
+                    return Poll::Ready(frame);
                 }
-                Err(trailers) => Poll::Ready(Some(Ok(trailers))),
-            },
-            frame => frame,
+            }
         }
+        let piece = self.piece();
+        let more = !self.rest.is_empty();
+        self.underway.progressed(more);
+        Poll::Ready(Some(Ok(Frame::data(piece))))
     }
 
     fn is_end_stream(&self) -> bool {

@@ -212,6 +212,11 @@ async fn an_answer_that_nobody_reads_is_given_up() {
 
 /// A list of many megabytes, asked for by HTTP/2 that many times and not read.
 async fn unread_lists(served: &Served, count: usize) -> Unread {
+    unread(served, "", count).await
+}
+
+/// The same with a query.
+async fn unread(served: &Served, query: &str, count: usize) -> Unread {
     let admin = served.admin();
     let mut client = served.connect(&admin).await.expect("connects");
     let map =
@@ -220,7 +225,7 @@ async fn unread_lists(served: &Served, count: usize) -> Unread {
     let head = format!("POST {path} HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\n");
     let made = client.ask(&format!("{head}content-length: {}\r\n\r\n{map}", map.len())).await;
     assert_eq!(made.status, 201);
-    served.unread_by_http2(&admin, path, count).await
+    served.unread_by_http2(&admin, &format!("{path}{query}"), count).await
 }
 
 /// On HTTP/2 nothing is written while a client gives no room for it, and what it asked for lies in memory.
@@ -228,6 +233,13 @@ async fn unread_lists(served: &Served, count: usize) -> Unread {
 async fn an_answer_that_nobody_reads_is_given_up_on_http2_too() {
     let served = Served::start(Limits { stall_timeout: SHORT, ..Limits::default() }).await;
     unread_lists(&served, 3).await.ended().await;
+}
+
+/// A watch may be silent for as long as it likes, but not deaf.
+#[tokio::test]
+async fn a_watch_whose_events_nobody_takes_is_given_up() {
+    let served = Served::start(Limits { stall_timeout: SHORT, ..Limits::default() }).await;
+    unread(&served, "?watch=true", 1).await.ended().await;
 }
 
 #[tokio::test]
