@@ -207,7 +207,11 @@ impl NodeAgent {
                     || last.at.elapsed() >= HEARTBEAT
             });
             let limit = if due {
-                let patch = Patch::Merge(json!({ "status": status }));
+                // By what is known of the Node: an agent that was held up must see that it was taken for lost
+                // before it says that it lives, or the end of that would bear the time of its beginning.
+                let known = known.as_ref().and_then(|node| node.metadata.resource_version.as_deref());
+                let patch = json!({ "metadata": {"resourceVersion": known}, "status": status });
+                let patch = Patch::Merge(patch);
                 match self.client.patch::<Node>("", &self.config.node_name, Some("status"), &patch).await {
                     Ok(node) => {
                         if is_up && !written.as_ref().is_some_and(|last| is_ready(&last.status)) {

@@ -206,12 +206,15 @@ fn a_node_whose_agent_is_silent_is_not_ready_until_it_speaks_again() {
     namespace.ready("web");
     namespace.ready("hasty");
     let before = undisturbed(&namespace, "web");
-    let condition = |kind: &str, object: &Value| {
+    let part = |kind: &str, object: &Value, part: &str| {
         let conditions = object["status"]["conditions"].as_array().cloned().unwrap_or_default();
         let found = conditions.iter().find(|condition| condition["type"] == kind);
-        found.and_then(|condition| condition["status"].as_str()).unwrap_or_default().to_owned()
+        found.and_then(|condition| condition[part].as_str()).unwrap_or_default().to_owned()
     };
+    let condition = |kind: &str, object: &Value| part(kind, object, "status");
+    let since = || part("Ready", &cluster.object(&["node", &node]), "lastTransitionTime");
     let agent = pids(&cluster.name, &node, "agent");
+    let ready_since = since();
     signal("STOP", &agent);
     wait_until("it is listed as stopped", || {
         let status = super::processes(&cluster.name);
@@ -237,6 +240,8 @@ fn a_node_whose_agent_is_silent_is_not_ready_until_it_speaks_again() {
             && !object["spec"]["taints"].to_string().contains("unreachable")
             && condition("Ready", &namespace.pod("web")) == "True"
     });
+    // As RFC 3339, so that the later one is the greater.
+    assert!(since() > ready_since, "it was away between");
     wait_until("the evicted is gone", || namespace.kubectl(&["get", "pod", "hasty"]).code != 0);
     assert_eq!(pids(&cluster.name, &node, "agent"), agent);
     assert_eq!(undisturbed(&namespace, "web"), before);
