@@ -573,6 +573,13 @@ impl Network for FakeNetwork {
     ) -> Result<Vec<skiff_network::walk::Way>, skiff_network::Error> {
         Ok(Vec::new())
     }
+
+    async fn approaches(
+        &self,
+        asked: skiff_network::walk::Approaches,
+    ) -> Result<Vec<Result<Vec<skiff_network::walk::Way>, skiff_network::Error>>, skiff_network::Error> {
+        Ok(asked.packets.iter().map(|_| Ok(Vec::new())).collect())
+    }
 }
 
 #[derive(Default)]

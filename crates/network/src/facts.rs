@@ -41,6 +41,27 @@ pub struct SocketFact {
     pub address: IpAddr,
     pub port: u16,
     pub inode: u64,
+    /// The link that it is bound to, by its number; 0 for all.
+    pub link: u32,
+    /// What is for an IPv4 address never gets to it. Nothing where the kernel does not tell.
+    pub six_only: Option<bool>,
+}
+
+impl SocketFact {
+    /// How well a packet to the address that came in by the link suits it: the kernel gives a packet to the
+    /// one that it suits best. Nothing where it never gets it.
+    pub fn suits(&self, to: Ipv4Addr, link: Option<u32>) -> Option<u8> {
+        let of_address = match self.address.to_canonical() {
+            IpAddr::V4(own) if own == to => 4,
+            IpAddr::V4(own) if own.is_unspecified() => 1,
+            IpAddr::V6(own) if own.is_unspecified() && self.six_only != Some(true) => 0,
+            _ => return None,
+        };
+        match (self.link, link) {
+            (0, _) => Some(of_address),
+            (own, link) => (Some(own) == link).then_some(of_address + 2),
+        }
+    }
 }
 
 /// Everything of one namespace.
@@ -92,29 +113,44 @@ pub fn read(pid: u32) -> Result<Facts, Error> {
 
 /// The sockets that wait for peers in a process's network namespace.
 pub fn sockets(pid: u32) -> Vec<SocketFact> {
+    let there = || {
+        let netns = fs::File::open(format!("/proc/{pid}/ns/net"))?;
+        asked(&Socket::open_in(netns.as_fd(), Family::SockDiag)?)
+    };
+    sorted(there(), &format!("/proc/{pid}/net"))
+}
+
+/// Those of the calling thread's.
+pub(crate) fn sockets_here() -> Vec<SocketFact> {
+    let here = || asked(&Socket::open(Family::SockDiag, 0)?);
+    // Through the thread: its namespace is what counts, also where the process began in another.
+    sorted(here(), "/proc/thread-self/net")
+}
+
+fn sorted(asked: io::Result<Vec<SocketFact>>, tables: &str) -> Vec<SocketFact> {
     // A kernel may lack this, and then has the tables still.
-    let mut found = asked(pid).unwrap_or_else(|_| tables(pid));
+    let mut found = asked.unwrap_or_else(|_| self::tables(tables));
     found.sort_by_key(|socket| (socket.port, socket.protocol, socket.address));
     found
 }
 
-fn asked(pid: u32) -> io::Result<Vec<SocketFact>> {
-    let netns = fs::File::open(format!("/proc/{pid}/ns/net"))?;
-    let socket = Socket::open_in(netns.as_fd(), Family::SockDiag)?;
+fn asked(socket: &Socket) -> io::Result<Vec<SocketFact>> {
     let mut found = Vec::new();
     for protocol in [Protocol::Tcp, Protocol::Udp] {
-        let waiting = diag::waiting(&socket, protocol.number())?.into_iter();
+        let waiting = diag::waiting(socket, protocol.number())?.into_iter();
         found.extend(waiting.map(|own| SocketFact {
             protocol,
             address: own.address,
             port: own.port,
             inode: own.inode,
+            link: own.link,
+            six_only: Some(own.six_only),
         }));
     }
     Ok(found)
 }
 
-fn tables(pid: u32) -> Vec<SocketFact> {
+fn tables(dir: &str) -> Vec<SocketFact> {
     let mut found = Vec::new();
     for (file, protocol, state) in [
         ("tcp", Protocol::Tcp, "0A"),
@@ -122,12 +158,13 @@ fn tables(pid: u32) -> Vec<SocketFact> {
         ("udp", Protocol::Udp, "07"),
         ("udp6", Protocol::Udp, "07"),
     ] {
-        let table = fs::read_to_string(format!("/proc/{pid}/net/{file}")).unwrap_or_default();
+        let table = fs::read_to_string(format!("{dir}/{file}")).unwrap_or_default();
         found.extend(table.lines().skip(1).filter_map(|line| parse_socket(line, protocol, state)));
     }
     found
 }
 
+/// The tables tell neither links nor whether IPv4 is left out.
 fn parse_socket(line: &str, protocol: Protocol, state: &str) -> Option<SocketFact> {
     let mut fields = line.split_ascii_whitespace();
     let (address, port) = fields.nth(1)?.split_once(':')?;
@@ -136,7 +173,9 @@ fn parse_socket(line: &str, protocol: Protocol, state: &str) -> Option<SocketFac
     }
     let inode = fields.nth(5)?.parse().ok()?;
     let address = parse_address(address)?;
-    Some(SocketFact { protocol, address, port: u16::from_str_radix(port, 16).ok()?, inode })
+    let port = u16::from_str_radix(port, 16).ok()?;
+    let six_only = address.is_ipv4().then_some(false);
+    Some(SocketFact { protocol, address, port, inode, link: 0, six_only })
 }
 
 /// Hexadecimal words in the machine's byte order.
@@ -194,11 +233,11 @@ mod tests {
         let pid = std::process::id();
         let facts = read(pid).unwrap();
         // Both ways of asking say the same of them; sockets of other tests come and go.
-        let asked = asked(pid).unwrap();
+        let asked = asked(&Socket::open(Family::SockDiag, 0).unwrap()).unwrap();
         for port in [tcp.local_addr().unwrap().port(), udp.local_addr().unwrap().port()] {
             let of = |all: &[SocketFact]| all.iter().copied().find(|own| own.port == port);
             assert!(of(&asked).is_some());
-            assert_eq!(of(&asked), of(&tables(pid)));
+            assert_eq!(of(&asked), of(&tables("/proc/thread-self/net")));
         }
         let owners = owners([pid], &facts.sockets);
         for (protocol, port) in [
@@ -212,6 +251,61 @@ mod tests {
         }
         let lo = facts.links.iter().find(|link| link.name == "lo").unwrap();
         assert_eq!(lo.index, 1);
+    }
+
+    #[test]
+    fn who_takes_no_ipv4_or_one_link_alone_is_known_by_it() {
+        let own = |address: &str, link, six_only| SocketFact {
+            protocol: Protocol::Tcp,
+            address: address.parse().unwrap(),
+            port: 80,
+            inode: 1,
+            link,
+            six_only,
+        };
+        let to = Ipv4Addr::new(10, 0, 0, 1);
+        let suits = |address: &str, link, six_only| own(address, link, six_only).suits(to, Some(2));
+        for (address, link, six_only, expected) in [
+            ("0.0.0.0", 0, Some(false), Some(1)),
+            ("10.0.0.1", 0, Some(false), Some(4)),
+            ("10.0.0.2", 0, Some(false), None),
+            ("::", 0, Some(false), Some(0)),
+            ("::", 0, None, Some(0)),
+            ("::", 0, Some(true), None),
+            ("::1", 0, Some(false), None),
+            ("::ffff:10.0.0.1", 0, Some(false), Some(4)),
+            ("::ffff:10.0.0.2", 0, Some(false), None),
+            ("0.0.0.0", 2, Some(false), Some(3)),
+            ("0.0.0.0", 1, Some(false), None),
+        ] {
+            assert_eq!(suits(address, link, six_only), expected, "{address} link {link} {six_only:?}");
+        }
+    }
+
+    #[test]
+    fn the_kernel_tells_of_sockets_without_ipv4_and_of_one_link() {
+        use nix::sys::socket::{setsockopt, sockopt};
+        use socket2::{Domain, SockAddr, Socket, Type};
+        let listening = |domain, at: &str, link: Option<&str>| {
+            let socket = Socket::new(domain, Type::STREAM, None)?;
+            if domain == Domain::IPV6 {
+                socket.set_only_v6(true)?;
+            }
+            if let Some(link) = link {
+                setsockopt(&socket, sockopt::BindToDevice, &link.into())?;
+            }
+            socket.bind(&SockAddr::from(at.parse::<std::net::SocketAddr>().unwrap()))?;
+            socket.listen(1)?;
+            let port = socket.local_addr()?.as_socket().unwrap().port();
+            Ok::<_, io::Error>((socket, port))
+        };
+        let told = |port: u16| sockets_here().into_iter().find(|own| own.port == port).unwrap();
+        let (_bound, port) = listening(Domain::IPV4, "0.0.0.0:0", Some("lo")).unwrap();
+        assert_eq!((told(port).link, told(port).six_only), (1, Some(false)));
+        // A machine may have no IPv6 at all.
+        if let Ok((_six, port)) = listening(Domain::IPV6, "[::]:0", None) {
+            assert_eq!((told(port).link, told(port).six_only), (0, Some(true)));
+        }
     }
 
     #[test]

@@ -1,70 +1,40 @@
-//! Which process of the node listens on a port: sockets from `/proc/net`, their owners from `/proc/*/fd`.
+//! Which process of a network namespace listens on a port, and which gets what comes in there.
 
 use std::fs;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 
-use crate::{HostPort, HostPortConflict, Protocol};
+use crate::facts::{SocketFact, sockets_here};
+use crate::{HostPort, HostPortConflict};
 
-/// A listening socket as `/proc/net/tcp` and its siblings tell it.
-#[derive(Debug, PartialEq, Eq)]
-struct Listener {
-    /// 0.0.0.0 for every address, also for a socket of both IP versions.
-    address: Ipv4Addr,
-    port: u16,
-    inode: u64,
-}
-
-/// The process that listens on the port. A process that this one may not look into is number 0.
+/// The process whose socket is in the way of one for the port in the calling thread's namespace. A process
+/// that this one may not look into is number 0.
 pub(crate) fn find(port: &HostPort) -> Option<HostPortConflict> {
-    let (files, state) = match port.protocol {
-        Protocol::Tcp => (["tcp", "tcp6"], "0A"),
-        // An unconnected UDP socket.
-        Protocol::Udp => (["udp", "udp6"], "07"),
-        // Told in a format of its own, and no such socket was ever seen to matter here.
-        Protocol::Sctp => return None,
-    };
-    // Through the thread: its namespace is what counts, also where the process began in another.
-    let tables =
-        files.map(|name| fs::read_to_string(format!("/proc/thread-self/net/{name}")).unwrap_or_default());
-    let listener = tables.iter().flat_map(|table| parse(table, state)).find(|this| overlaps(this, port))?;
+    let listener = sockets_here().into_iter().find(|this| overlaps(this, port))?;
+    Some(conflict(&listener, *port))
+}
+
+/// The process that gets what comes in by the link, by its number, to the address and port of the calling
+/// thread's namespace.
+pub(crate) fn taker(port: &HostPort, link: Option<u32>) -> Option<HostPortConflict> {
+    let all = sockets_here();
+    let here = all.iter().filter(|own| own.protocol == port.protocol && own.port == port.host_port);
+    let taker = here.filter_map(|own| Some((own.suits(port.host_ip, link)?, own)));
+    let (_, listener) = taker.max_by_key(|(how_well, _)| *how_well)?;
+    Some(conflict(listener, *port))
+}
+
+fn conflict(listener: &SocketFact, port: HostPort) -> HostPortConflict {
     let (pid, command) = owner(listener.inode).unwrap_or((0, "unknown".into()));
-    Some(HostPortConflict { port: *port, pid, command })
+    HostPortConflict { port, pid, command }
 }
 
-fn overlaps(listener: &Listener, port: &HostPort) -> bool {
-    listener.port == port.host_port
-        && (listener.address == port.host_ip
-            || listener.address.is_unspecified()
-            || port.host_ip.is_unspecified())
-}
-
-fn parse<'a>(table: &'a str, state: &'a str) -> impl Iterator<Item = Listener> + 'a {
-    table.lines().skip(1).filter_map(move |line| {
-        let fields: Vec<&str> = line.split_whitespace().collect();
-        let (address, port) = fields.get(1)?.split_once(':')?;
-        if *fields.get(3)? != state {
-            return None;
-        }
-        Some(Listener {
-            address: parse_address(address)?,
-            port: u16::from_str_radix(port, 16).ok()?,
-            inode: fields.get(9)?.parse().ok()?,
-        })
-    })
-}
-
-/// Hexadecimal words in the machine's byte order. Nothing for an IPv6 address that no IPv4 packet reaches.
-fn parse_address(hex: &str) -> Option<Ipv4Addr> {
-    let mut bytes = Vec::with_capacity(16);
-    for at in (0..hex.len()).step_by(8) {
-        let word = u32::from_str_radix(hex.get(at..at + 8)?, 16).ok()?;
-        bytes.extend_from_slice(&word.to_ne_bytes());
+/// SCTP sockets are told in a format of their own, and none was ever seen to matter here.
+fn overlaps(listener: &SocketFact, port: &HostPort) -> bool {
+    let same = listener.protocol == port.protocol && listener.port == port.host_port;
+    same && match listener.address.to_canonical() {
+        IpAddr::V4(own) => own == port.host_ip || own.is_unspecified() || port.host_ip.is_unspecified(),
+        IpAddr::V6(own) => own.is_unspecified() && listener.six_only != Some(true),
     }
-    if let Ok(four) = <[u8; 4]>::try_from(bytes.as_slice()) {
-        return Some(four.into());
-    }
-    let six = Ipv6Addr::from(<[u8; 16]>::try_from(bytes).ok()?);
-    if six.is_unspecified() { Some(Ipv4Addr::UNSPECIFIED) } else { six.to_ipv4_mapped() }
 }
 
 fn owner(inode: u64) -> Option<(u32, String)> {
@@ -96,27 +66,18 @@ fn command(pid: u32) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[cfg(target_endian = "little")]
-    #[test]
-    fn sockets_are_read() {
-        let table = "\
-  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
-   0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 4711 1
-   1: 0100007F:1F91 0100007F:0001 01 00000000:00000000 00:00000000 00000000     0        0 4712 1
-   2: 00000000000000000000000000000000:1F92 00000000000000000000000000000000:0000 0A 0:0 0:0 0 0 0 4713 1
-   3: 0000000000000000FFFF00000200640A:1F93 00000000000000000000000000000000:0000 0A 0:0 0:0 0 0 0 4714 1
-   4: 00000000000000000000000001000000:1F94 00000000000000000000000000000000:0000 0A 0:0 0:0 0 0 0 4715 1
-";
-        let found: Vec<_> =
-            parse(table, "0A").map(|this| (this.address.to_string(), this.port, this.inode)).collect();
-        let expected = [("127.0.0.1", 8080, 4711), ("0.0.0.0", 8082, 4713), ("10.100.0.2", 8083, 4714)];
-        assert_eq!(found, expected.map(|(address, port, inode)| (address.to_string(), port, inode)));
-    }
+    use crate::Protocol;
 
     #[test]
     fn a_listener_of_one_address_is_in_the_way_of_that_and_of_all() {
-        let listener = |address: &str| Listener { address: address.parse().unwrap(), port: 80, inode: 1 };
+        let listener = |address: &str| SocketFact {
+            protocol: Protocol::Tcp,
+            address: address.trim_end_matches('!').parse().unwrap(),
+            port: 80,
+            inode: 1,
+            link: 0,
+            six_only: Some(address.ends_with('!')),
+        };
         let port = |address: &str, host_port| HostPort {
             host_ip: address.parse().unwrap(),
             host_port,
@@ -128,6 +89,11 @@ mod tests {
             ("10.0.0.1", "0.0.0.0", true),
             ("10.0.0.1", "10.0.0.1", true),
             ("10.0.0.1", "10.0.0.2", false),
+            ("::", "10.0.0.1", true),
+            // One of IPv6 alone, which `ss` shows as `[::]` too.
+            ("::!", "0.0.0.0", false),
+            ("::1", "0.0.0.0", false),
+            ("::ffff:10.0.0.1", "10.0.0.1", true),
         ] {
             assert_eq!(overlaps(&listener(has), &port(wants, 80)), clash, "{has} {wants}");
             assert!(!overlaps(&listener(has), &port(wants, 81)));

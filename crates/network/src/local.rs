@@ -5,7 +5,7 @@
 //! without any bridge filter. The bridge answers their ARP questions for each other, and asks none itself:
 //! where each sandbox is, is written down in its neighbour table.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io;
 use std::net::Ipv4Addr;
@@ -22,7 +22,7 @@ use skiff_sys::private;
 
 use crate::schema::{self, Ranges};
 use crate::state::{PortKey, State, Targets, key};
-use crate::walk::{self, Asked, SandboxAt, Walk, Way};
+use crate::walk::{self, Approaches, Asked, SandboxAt, Walk, Way};
 use crate::{Attachment, Cidr, Error, HostPort, HostPortConflict, Network, Protocol, Route, listeners};
 
 /// The parameters of the whole machine, relative to `/proc/sys`, that a node needs set and that outlive its
@@ -161,6 +161,13 @@ impl Network for LocalNetwork {
         self.with(move |inner| inner.walk(&asked)).await
     }
 
+    async fn approaches(&self, asked: Approaches) -> Result<Vec<Result<Vec<Way>, Error>>, Error> {
+        self.with(move |inner| {
+            walk::approach::follow(&asked, &inner.config.bridge, &inner.sandboxes_at(&asked.sandboxes))
+        })
+        .await
+    }
+
     async fn listener(&self, port: &HostPort) -> Result<Option<HostPortConflict>, Error> {
         let port = *port;
         self.with(move |_| Ok(listeners::find(&port))).await
@@ -272,21 +279,23 @@ fn set_up_bridge(links: &Connection, config: &Config, gateway: Ipv4Addr, mtu: u3
 }
 
 impl Inner {
-    fn walk(&self, asked: &Asked) -> Result<Vec<Way>, Error> {
+    fn sandboxes_at(&self, known: &BTreeMap<String, (String, PathBuf)>) -> Vec<SandboxAt> {
         let attached = self.lock().state.sandboxes.clone();
-        let sandboxes: Vec<SandboxAt> = attached
-            .into_iter()
-            .filter_map(|(id, sandbox)| {
-                let (name, netns) = asked.sandboxes.get(&id)?.clone();
-                Some(SandboxAt { name, ip: sandbox.ip, host_link: sandbox.host_link, netns })
-            })
-            .collect();
+        let known = attached.into_iter().filter_map(|(id, sandbox)| {
+            let (name, netns) = known.get(&id)?.clone();
+            Some(SandboxAt { name, ip: sandbox.ip, host_link: sandbox.host_link, netns })
+        });
+        known.collect()
+    }
+
+    fn walk(&self, asked: &Asked) -> Result<Vec<Way>, Error> {
         let walk = Walk {
             node: walk::Namespace::open()?,
             name: &asked.node,
             bridge: &self.config.bridge,
-            sandboxes: &sandboxes,
+            sandboxes: &self.sandboxes_at(&asked.sandboxes),
             conversations: asked.conversations.clone(),
+            to_the_door: false,
         };
         walk.follow(&asked.start, &asked.packets)
     }

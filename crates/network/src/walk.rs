@@ -6,11 +6,13 @@
 //! decision is the kernel's: routes are looked up by it, and the filter's rules are carried out as listed
 //! from it, so that what others put there is found as well.
 
+pub(crate) mod approach;
 mod filter;
 mod links;
 mod machine;
 mod report;
 mod tracking;
+mod unjudged;
 
 use std::net::Ipv4Addr;
 
@@ -19,6 +21,7 @@ use skiff_sys::nft::listing::Layer;
 use skiff_sys::nft::passage::Packet;
 use skiff_sys::nft::words;
 
+pub use approach::Approaches;
 pub use machine::{Namespace, SandboxAt};
 pub use report::{Asked, Conversation, End, Hop, Packets, Start, Tuple, Way};
 
@@ -34,6 +37,8 @@ pub struct Walk<'a> {
     pub sandboxes: &'a [SandboxAt],
     /// Translations made by an earlier packet, whose answers are followed now.
     pub conversations: Vec<Conversation>,
+    /// Whether packets are followed into sandboxes and to their sockets, or to the door alone.
+    pub to_the_door: bool,
 }
 
 /// A packet on its way.
@@ -69,6 +74,7 @@ impl Walk<'_> {
         let mut ways = Vec::new();
         match start {
             Start::Node => self.emit(&Place::Node(&self.node), traveller, &mut ways)?,
+            Start::Sandbox { ip } if self.to_the_door => self.at_its_port(*ip, traveller, &mut ways)?,
             Start::Sandbox { ip } => {
                 let sandbox = self.sandbox(*ip)?;
                 let namespace = Namespace::of(sandbox)?;
@@ -261,8 +267,10 @@ impl Walk<'_> {
             // An answer is for the connection's own socket.
             let listener = if packet.connection.reply {
                 Some("the connection's own socket".to_owned())
+            } else if self.to_the_door {
+                Some(String::new())
             } else {
-                at.namespace().listener(protocol, packet.destination, port)
+                at.namespace().listener(protocol, packet.destination, port, &packet.input)
             };
             let place = at.name(self.name);
             let (text, end) = match listener {

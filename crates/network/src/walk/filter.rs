@@ -14,9 +14,10 @@ impl Walk<'_> {
         &self,
         at: &Place<'_>,
         point: Point,
-        this: Traveller,
+        mut this: Traveller,
         ways: &mut Vec<Way>,
     ) -> Vec<Traveller> {
+        self.tell_tables(at, point, &mut this);
         self.pass(at, Layer::Network, point, this, ways)
     }
 
@@ -26,10 +27,14 @@ impl Walk<'_> {
         at: &Place<'_>,
         layer: Layer,
         point: Point,
-        this: Traveller,
+        mut this: Traveller,
         ways: &mut Vec<Way>,
     ) -> Vec<Traveller> {
         let namespace = at.namespace();
+        let device = layer == Layer::Device;
+        if device && point == Point::Prerouting {
+            self.tell_attached(at, point, &mut this);
+        }
         let passages = passage::passages_of(&namespace.filter, namespace, layer, point, &this.packet);
         let mut onward = Vec::new();
         for Passage { chance, packet, end, steps } in passages {
@@ -61,7 +66,12 @@ impl Walk<'_> {
             });
             let place = at.name(self.name);
             match end {
-                passage::End::Accepted => onward.push(next),
+                passage::End::Accepted => {
+                    if device && point == Point::Postrouting {
+                        self.tell_attached(at, point, &mut next);
+                    }
+                    onward.push(next);
+                }
                 passage::End::Dropped => self.end(next, End::Dropped { place, by }, ways),
                 passage::End::Reset | passage::End::Unreachable => {
                     self.end(next, End::Rejected { place, by }, ways);
@@ -100,6 +110,7 @@ impl Walk<'_> {
         this: &mut Traveller,
     ) {
         let namespace = at.namespace();
+        self.tell_neighbours(at, link, this);
         for (point, answer) in points {
             let (from, to) = if answer { (wanted, asking) } else { (asking, wanted) };
             let mut packet = Packet::first(0, (from, 0), (to, 0));

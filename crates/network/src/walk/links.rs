@@ -138,6 +138,11 @@ impl Walk<'_> {
             self.tell(at, &mut this, "veth", Some(veth), &text);
             for mut this in self.pass(at, Layer::Device, Point::Postrouting, this, ways) {
                 this.packet.enter_namespace();
+                if self.to_the_door {
+                    let process = String::new();
+                    self.end(this, End::Delivered { place: sandbox.name.clone(), process }, ways);
+                    continue;
+                }
                 let namespace = Namespace::of(sandbox)?;
                 let there = Place::Sandbox(sandbox, &namespace);
                 if let Some(own) = self.node.address_on(self.bridge) {
@@ -150,7 +155,7 @@ impl Walk<'_> {
     }
 
     /// One point after the other.
-    fn pass_all(
+    pub(super) fn pass_all(
         &self,
         at: &Place<'_>,
         points: &[(Layer, Point)],

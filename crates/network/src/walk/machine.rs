@@ -6,11 +6,13 @@ use std::net::Ipv4Addr;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
 
+use skiff_sys::netlink::in_netns;
 use skiff_sys::netlink::route::{self, Connection, Link};
-use skiff_sys::netlink::{Family, Socket, in_netns};
-use skiff_sys::nft::listing::Listing;
+use skiff_sys::nft::TABLE;
+use skiff_sys::nft::listing::{ListedChain, Listing};
 use skiff_sys::nft::passage::Machine;
 
+use super::unjudged::Unjudged;
 use crate::{Error, HostPort, Protocol, listeners};
 
 /// Said of a link that somebody set down, as against one whose other end is.
@@ -32,6 +34,7 @@ pub struct Namespace {
     links: Vec<Link>,
     addresses: Vec<route::Address>,
     pub(super) filter: Listing,
+    pub(super) unjudged: Unjudged,
     /// None is the calling thread's.
     netns: Option<File>,
 }
@@ -39,25 +42,39 @@ pub struct Namespace {
 impl Namespace {
     /// The calling thread's.
     pub fn open() -> Result<Namespace, Error> {
-        let filter = Listing::open().map_err(|source| failed("read the packet filter", source))?;
-        let routes = Connection::open().map_err(|source| failed("read routes", source))?;
-        Namespace::read(routes, filter, None)
+        Namespace::here(true)
     }
 
     pub(super) fn of(sandbox: &SandboxAt) -> Result<Namespace, Error> {
         let netns = File::open(&sandbox.netns)
             .map_err(|source| failed(format!("open the network namespace of {}", sandbox.name), source))?;
-        let socket = Socket::open_in(netns.as_fd(), Family::Netfilter)
-            .map_err(|source| failed("open a netfilter socket", source))?;
-        let filter = Listing::read(&socket).map_err(|source| failed("read the packet filter", source))?;
-        let routes = Connection::open_in(netns.as_fd()).map_err(|source| failed("read routes", source))?;
-        Namespace::read(routes, filter, Some(netns))
+        // Sockets stay with the namespace in which they were opened.
+        let found = in_netns(netns.as_fd(), || Namespace::here(false))
+            .map_err(|source| failed(format!("enter the network namespace of {}", sandbox.name), source))?;
+        Ok(Namespace { netns: Some(netns), ..found? })
     }
 
-    fn read(routes: Connection, filter: Listing, netns: Option<File>) -> Result<Namespace, Error> {
+    fn here(is_own: bool) -> Result<Namespace, Error> {
+        let filter = Listing::open().map_err(|source| failed("read the packet filter", source))?;
+        let routes = Connection::open().map_err(|source| failed("read routes", source))?;
         let links = routes.links().map_err(|source| failed("list links", source))?;
         let addresses = routes.addresses().map_err(|source| failed("list addresses", source))?;
-        Ok(Namespace { routes, links, addresses, filter, netns })
+        let unjudged = Unjudged::read(&routes, &links, is_own);
+        Ok(Namespace { routes, links, addresses, filter, unjudged, netns: None })
+    }
+
+    /// What is attached to a device where a packet comes in by it, or leaves by it, in words.
+    pub(super) fn attached(&self, device: &str, came: bool) -> Vec<String> {
+        let Some(link) = self.link(device) else { return Vec::new() };
+        if came { self.unjudged.comes(&self.routes, link) } else { self.unjudged.leaves(&self.routes, link) }
+    }
+
+    /// Without the rules of ours that let packets pass or not: whoever made them knows what they say. What
+    /// translates stays.
+    pub(super) fn without_our_verdicts(mut self) -> Namespace {
+        let judges = |chain: &ListedChain| chain.hook.as_ref().is_some_and(|hook| !hook.nat);
+        self.filter.chains.retain(|chain| chain.table != TABLE || !judges(chain));
+        self
     }
 
     pub(super) fn look_up(
@@ -124,17 +141,18 @@ impl Namespace {
         }
     }
 
-    /// Who listens there.
-    pub(super) fn listener(&self, protocol: u8, address: Ipv4Addr, port: u16) -> Option<String> {
+    /// Who gets what comes in there by the link.
+    pub(super) fn listener(&self, protocol: u8, address: Ipv4Addr, port: u16, link: &str) -> Option<String> {
         let protocol = match protocol {
             6 => Protocol::Tcp,
             17 => Protocol::Udp,
             _ => return None,
         };
         let wanted = HostPort { host_ip: address, host_port: port, protocol, container_port: port };
+        let link = self.link(link).map(|link| link.index);
         let found = match &self.netns {
-            None => listeners::find(&wanted),
-            Some(netns) => in_netns(netns.as_fd(), || listeners::find(&wanted)).ok().flatten(),
+            None => listeners::taker(&wanted, link),
+            Some(netns) => in_netns(netns.as_fd(), || listeners::taker(&wanted, link)).ok().flatten(),
         }?;
         Some(match found.pid {
             0 => "a process that can't be looked into".into(),
@@ -167,6 +185,10 @@ impl Namespace {
 impl Machine for Namespace {
     fn is_local(&self, address: Ipv4Addr) -> bool {
         self.routes.look_up(address, None, None).is_ok_and(|found| found.local)
+    }
+
+    fn index_of(&self, link: &str) -> Option<u32> {
+        Some(self.link(link)?.index)
     }
 
     fn address_of(&self, link: &str, towards: Ipv4Addr) -> Option<Ipv4Addr> {
