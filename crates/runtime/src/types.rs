@@ -110,6 +110,9 @@ pub struct Mount {
     #[serde(default)]
     pub recursive_read_only: bool,
     pub propagation: Propagation,
+    /// What it is called where it can't be mounted; by its source, if this is empty.
+    #[serde(default)]
+    pub name: String,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -90,10 +90,11 @@ pub fn set_attributes(
     Ok(())
 }
 
-/// Shows the files of a detached mount, not of those below it, as the users see them whose namespace that
-/// is: what belongs to 0 on the disk belongs to their 0, and the other way round. EINVAL: the file system
-/// can't do that.
-pub fn map_ids(tree: BorrowedFd<'_>, users: BorrowedFd<'_>) -> io::Result<()> {
+/// Shows the files of a detached mount as the users see them whose namespace that is: what belongs to 0 on the
+/// disk belongs to their 0, and the other way round. `recursive`: those of the mounts below it too, all or none.
+/// EINVAL: a file system can't do that.
+pub fn map_ids(tree: BorrowedFd<'_>, users: BorrowedFd<'_>, recursive: bool) -> io::Result<()> {
+    let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
     let attr = MountAttr {
         attr_set: MOUNT_ATTR_IDMAP,
         attr_clr: 0,
@@ -107,7 +108,7 @@ pub fn map_ids(tree: BorrowedFd<'_>, users: BorrowedFd<'_>) -> io::Result<()> {
             libc::SYS_mount_setattr,
             tree.as_raw_fd(),
             c"".as_ptr(),
-            libc::AT_EMPTY_PATH,
+            flags,
             &raw const attr,
             size_of::<MountAttr>(),
         ))?;

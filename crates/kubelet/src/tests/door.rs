@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio_rustls::TlsConnector;
 
 use super::*;
@@ -177,6 +177,48 @@ async fn strangers_keep_nobody_out_however_many_they_are() {
     assert!(node.ask(None, Some("good"), "GET /pods").await.expect("answers").starts_with("403 "));
     // The oldest went.
     assert_eq!(strangers[0].read(&mut [0; 8]).await.unwrap_or(0), 0);
+}
+
+/// A stranger's connection by TLS, from another address of the loopback.
+async fn stranger(node: &Node, source: u8) -> tokio_rustls::client::TlsStream<tokio::net::TcpStream> {
+    let tls = ClientConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .expect("versions")
+        .with_root_certificates(node.authority.roots())
+        .with_no_client_auth();
+    let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
+    socket.bind((Ipv4Addr::new(127, 0, 0, source), 0).into()).expect("an address");
+    let stream = socket.connect((Ipv4Addr::LOCALHOST, node.port).into()).await.expect("connects");
+    let name = ServerName::try_from("node").expect("a name");
+    let mut stream = TlsConnector::from(Arc::new(tls)).connect(name, stream).await.expect("a handshake");
+    ask_on(&mut stream).await.expect("answers");
+    stream
+}
+
+/// Asks without a credential, and leaves the connection open.
+async fn ask_on(stream: &mut (impl AsyncRead + AsyncWrite + Unpin)) -> std::io::Result<()> {
+    stream.write_all(b"GET /pods HTTP/1.1\r\nhost: node\r\n\r\n").await?;
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"\r\n\r\nUnauthorized") {
+        answer.push(stream.read_u8().await?);
+    }
+    Ok(())
+}
+
+/// One address has four of the 32 places.
+#[tokio::test]
+async fn who_speaks_stays_and_who_is_silent_longest_goes() {
+    let node = Node::start().await;
+    let mut first = stranger(&node, 9).await;
+    let mut others = Vec::new();
+    for _ in 0..3 {
+        others.push(stranger(&node, 9).await);
+    }
+    ask_on(&mut first).await.expect("answers");
+    let _one_more = stranger(&node, 9).await;
+    ask_on(&mut first).await.expect("the oldest has its place still");
+    assert_eq!(others[0].read(&mut [0; 8]).await.unwrap_or(0), 0, "it was silent for longest");
+    ask_on(&mut others[1]).await.expect("one is enough");
 }
 
 #[tokio::test]

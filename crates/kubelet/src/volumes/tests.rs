@@ -205,6 +205,7 @@ fn mounts_are_read_only_as_far_as_asked() {
         let container = &pod.spec.as_ref().expect("has one").containers[0];
         let made = container_mounts(&pod, dir.path(), container, &[]).expect("mounts");
         assert_eq!((made[0].read_only, made[0].recursive_read_only), expected, "{mount}");
+        assert_eq!(made[0].name, "v");
         let status = crate::status::mounts(container).expect("mounts");
         assert_eq!(status[0].recursive_read_only.as_deref(), told, "{mount}");
     }

@@ -108,8 +108,8 @@ pub(super) fn root_for(users: Users<'_>, rootfs: &Rootfs) -> Result<OwnedFd, Fai
 }
 
 /// In the words that runc has for it.
-pub(super) fn show_to(users: BorrowedFd<'_>, tree: &OwnedFd, path: &Path) -> Result<(), Failure> {
-    map_ids(tree.as_fd(), users).map_err(|error| {
+fn show_to(users: BorrowedFd<'_>, tree: &OwnedFd, path: &Path) -> Result<(), Failure> {
+    map_ids(tree.as_fd(), users, false).map_err(|error| {
         let path = path.display();
         Failure::new(
             128,

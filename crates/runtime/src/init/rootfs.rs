@@ -46,14 +46,14 @@ pub(super) fn gather(spec: &Spec, users: Option<Users<'_>>) -> Result<Parts, Fai
     for wanted in &spec.mounts {
         let tree = volumes::source(wanted)?;
         if let Some(users) = users {
-            overlay::show_to(users.namespace, &tree, &wanted.source)?;
+            volumes::show_to(users.namespace, &tree, wanted)?;
         }
         mounts.push(tree);
     }
     let shm = open_tree(&spec.shm, false).map_err(doing("copy the mount", &spec.shm))?;
     let Some(users) = users else { return Ok(Parts { mounts, shm, theirs: None }) };
     // Before Linux 6.3 a tmpfs can't; its top then belongs to nobody, and works.
-    let _ = map_ids(shm.as_fd(), users.namespace);
+    let _ = map_ids(shm.as_fd(), users.namespace, false);
     let mut given = Vec::new();
     for node in devices::wanted(spec) {
         let source = if node.source.as_os_str().is_empty() { &node.path } else { &node.source };

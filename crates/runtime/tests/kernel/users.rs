@@ -107,6 +107,49 @@ async fn volumes_are_shown_as_the_users_inside_see_them() {
     assert_eq!(node.leftovers(), Vec::<String>::new());
 }
 
+/// What is mounted in a volume belongs to the same users as the volume.
+#[tokio::test]
+async fn mounts_in_a_volume_are_shown_to_the_users_too() {
+    use nix::mount::{MntFlags, MsFlags, mount, umount2};
+    let node = Node::new().await;
+    let sandbox = node.sandbox_with(own_users).await;
+    let volume = node.dir.path().join("volume");
+    let (below, none) = (volume.join("below"), None::<&str>);
+    fs::create_dir_all(&below).unwrap();
+    // A directory of its own as a mount, so that the file system is one that can.
+    let other = node.dir.path().join("other");
+    fs::create_dir(&other).unwrap();
+    fs::write(other.join("given"), "text\n").unwrap();
+    std::os::unix::fs::chown(other.join("given"), Some(0), Some(2000)).unwrap();
+    mount(Some(&other), &below, none, MsFlags::MS_BIND, none).unwrap();
+    let bind = |name: &str| Mount {
+        source: volume.clone(),
+        target: "/volume".into(),
+        name: name.into(),
+        ..Mount::default()
+    };
+    let script = "stat -c %u:%g /volume/below/given; echo more > /volume/below/made && echo writes";
+    let seen = node.output_with(&sandbox, script, |config| config.mounts = vec![bind("data")]).await;
+    let made = fs::metadata(other.join("made")).map(|made| (made.uid(), made.gid()));
+    // One that can't is named.
+    fs::create_dir(volume.join("proc")).unwrap();
+    mount(Some("/proc"), &volume.join("proc"), none, MsFlags::MS_BIND, none).unwrap();
+    let config = ContainerConfig { mounts: vec![bind("data")], ..node.container_config("true") };
+    let refused = node.runtime.create_container(&sandbox.id, config).await;
+    for name in ["below", "proc"] {
+        umount2(&volume.join(name), MntFlags::MNT_DETACH).unwrap();
+    }
+    assert_eq!(seen, "0:2000\nwrites");
+    assert_eq!(made.unwrap(), (0, 0));
+    let refused = refused.unwrap_err().to_string();
+    let at = volume.join("proc").display().to_string();
+    assert!(refused.contains(&format!("failed to set MOUNT_ATTR_IDMAP on {at}: ")), "{refused}");
+    assert!(refused.contains("the volume \"data\" can't be shown to users of the pod's own"), "{refused}");
+    assert!(refused.contains("the file system proc can't be shown so"), "{refused}");
+    node.runtime.remove_sandbox(&sandbox.id).await.unwrap();
+    assert_eq!(node.leftovers(), Vec::<String>::new());
+}
+
 #[tokio::test]
 async fn what_can_not_be_shown_to_users_is_refused_and_leaves_nothing() {
     let node = Node::new().await;
