@@ -3,6 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::net::Ipv4Addr;
 
+use serde::Deserialize;
 use serde_json::Value;
 use skiff_explain::trace::{
     Ended, Endpoint, Node, Outside, Pod, PodPort, Range, Service, ServicePort, Surroundings, World,
@@ -31,7 +32,7 @@ pub(super) fn of(server: &Inner) -> World {
     let own = config.node_network;
     let ranges = [("pods", Some(config.cluster_cidr)), ("services", Some(config.service_cidr))];
     let ranges = ranges.into_iter().chain([("nodes", own.map(|own| own.range))]);
-    let pods = all("", "pods");
+    let pods = pods(server);
     World {
         ranges: ranges
             .filter_map(|(of, range)| Some(Range { of, network: range?.network, prefix: range?.prefix }))
@@ -70,34 +71,94 @@ fn node(node: &Value, uplink: Option<bool>) -> Option<Node> {
     Some(Node { name: text(&node["metadata"]["name"]), ip: ip(&internal["address"])?, uplink })
 }
 
-fn ended(pod: &Value) -> Option<Ended> {
-    let phase = pod["status"]["phase"].as_str().filter(|phase| matches!(*phase, "Succeeded" | "Failed"))?;
-    let (namespace, name) = (text(&pod["metadata"]["namespace"]), text(&pod["metadata"]["name"]));
+/// What a trace asks of a pod. There are many pods, and most of what is written in them is not read for it.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Asked {
+    metadata: AskedMetadata,
+    #[serde(default)]
+    spec: AskedSpec,
+    #[serde(default)]
+    status: AskedStatus,
+}
+
+#[derive(Deserialize)]
+struct AskedMetadata {
+    name: String,
+    #[serde(default)]
+    namespace: String,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase")]
+struct AskedSpec {
+    node_name: Option<String>,
+    host_network: Option<bool>,
+    init_containers: Option<Vec<AskedContainer>>,
+    containers: Option<Vec<AskedContainer>>,
+}
+
+#[derive(Deserialize)]
+struct AskedContainer {
+    ports: Option<Vec<AskedPort>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct AskedPort {
+    name: Option<String>,
+    protocol: Option<String>,
+    container_port: Option<u16>,
+    host_port: Option<u16>,
+    #[serde(rename = "hostIP")]
+    host_ip: Option<String>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase")]
+struct AskedStatus {
+    phase: Option<String>,
+    #[serde(rename = "podIP")]
+    pod_ip: Option<String>,
+}
+
+fn pods(server: &Inner) -> Vec<Asked> {
+    let row = find("", "pods").expect("the table has it");
+    let view = server.caches.of(row).view(server.caches.applied());
+    let all = in_namespace(&view.objects, row, "", None);
+    all.filter_map(|object| serde_json::from_slice(&object.body).ok()).collect()
+}
+
+fn ended(pod: &Asked) -> Option<Ended> {
+    let phase = pod.status.phase.as_deref().filter(|phase| matches!(*phase, "Succeeded" | "Failed"))?;
+    let (namespace, name) = (pod.metadata.namespace.clone(), pod.metadata.name.clone());
     Some(Ended { namespace, name, phase: phase.to_owned() })
 }
 
 /// Pods that have ended have no part in the network.
-fn pod(pod: &Value) -> Option<Pod> {
+fn pod(pod: &Asked) -> Option<Pod> {
     if ended(pod).is_some() {
         return None;
     }
-    let spec = &pod["spec"];
-    let containers = each(&spec["initContainers"]).chain(each(&spec["containers"]));
-    let ports = containers.flat_map(|container| each(&container["ports"])).filter_map(|own| {
-        let host_ip = ip(&own["hostIP"]).unwrap_or(Ipv4Addr::UNSPECIFIED);
+    let spec = &pod.spec;
+    let address = |text: &Option<String>| text.as_deref()?.parse::<Ipv4Addr>().ok();
+    let number = |port: Option<u16>| port.filter(|port| *port > 0);
+    let containers = spec.init_containers.iter().chain(&spec.containers).flatten();
+    let ports = containers.flat_map(|container| container.ports.iter().flatten()).filter_map(|own| {
+        let host_ip = address(&own.host_ip).unwrap_or(Ipv4Addr::UNSPECIFIED);
         Some(PodPort {
-            name: text(&own["name"]),
-            protocol: protocol(&own["protocol"]),
-            port: port(&own["containerPort"])?,
-            host_port: port(&own["hostPort"]).map(|port| (host_ip, port)),
+            name: own.name.clone().unwrap_or_default(),
+            protocol: own.protocol.clone().unwrap_or_else(|| "TCP".into()),
+            port: number(own.container_port)?,
+            host_port: number(own.host_port).map(|port| (host_ip, port)),
         })
     });
     Some(Pod {
-        namespace: text(&pod["metadata"]["namespace"]),
-        name: text(&pod["metadata"]["name"]),
-        ip: ip(&pod["status"]["podIP"]),
-        node: text(&spec["nodeName"]),
-        host_network: spec["hostNetwork"] == true,
+        namespace: pod.metadata.namespace.clone(),
+        name: pod.metadata.name.clone(),
+        ip: address(&pod.status.pod_ip),
+        node: spec.node_name.clone().unwrap_or_default(),
+        host_network: spec.host_network == Some(true),
         ports: ports.collect(),
     })
 }
@@ -155,4 +216,52 @@ fn behind<'a>(slice: &'a Value, name: &'a str, protocol: &'a str) -> impl Iterat
         let ready = each(&slice["endpoints"]).filter(|own| own["conditions"]["ready"] != false);
         ready.filter_map(move |own| Some(Endpoint { ip: ip(&own["addresses"][0])?, port }))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn of_a_pod_that_is_read_which_a_trace_asks_for() {
+        let read = |value: Value| serde_json::from_slice::<Asked>(value.to_string().as_bytes()).unwrap();
+        let whole = read(json!({
+            "metadata": {"name": "web", "namespace": "n", "labels": {"a": "b"}},
+            "spec": {
+                "nodeName": "n1", "tolerations": [{"operator": "Exists"}],
+                "initContainers": [{"name": "i", "ports": [{"containerPort": 1}]}],
+                "containers": [{"name": "c", "image": "x", "ports": [
+                    {"name": "http", "containerPort": 80, "hostPort": 8080, "hostIP": "10.0.0.1"},
+                    {"containerPort": 53, "protocol": "UDP", "hostPort": 53}, {"containerPort": 0},
+                ]}, {"name": "d"}],
+            },
+            "status": {"phase": "Running", "podIP": "10.244.1.2"},
+        }));
+        let told = pod(&whole).unwrap();
+        assert_eq!((told.namespace.as_str(), told.name.as_str(), told.node.as_str()), ("n", "web", "n1"));
+        assert_eq!((told.ip, told.host_network), (Some([10, 244, 1, 2].into()), false));
+        let ports: Vec<_> = told
+            .ports
+            .iter()
+            .map(|own| (own.name.as_str(), own.protocol.as_str(), own.port, own.host_port))
+            .collect();
+        assert_eq!(
+            ports,
+            [
+                ("", "TCP", 1, None),
+                ("http", "TCP", 80, Some(([10, 0, 0, 1].into(), 8080))),
+                ("", "UDP", 53, Some((Ipv4Addr::UNSPECIFIED, 53))),
+            ]
+        );
+        assert!(ended(&whole).is_none());
+        let over = read(
+            json!({"metadata": {"name": "p"}, "spec": {"hostNetwork": true}, "status": {"phase": "Failed"}}),
+        );
+        assert!(pod(&over).is_none());
+        assert_eq!(ended(&over).unwrap().phase, "Failed");
+        let bare = read(json!({"metadata": {"name": "p"}}));
+        assert_eq!(pod(&bare).unwrap().node, "");
+    }
 }
