@@ -19,7 +19,10 @@ const READERS: [&str; 3] = ["curl", "Wget", "Mozilla/5.0"];
 /// Whether the request wants it, by its query, the type that it takes, or the client's name.
 pub(crate) fn is_asked(query: &Query, headers: &HeaderMap) -> bool {
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let of_type = text(ACCEPT).split([',', ';']).any(|part| part.trim() == "pretty=1");
+    let accepted = text(ACCEPT);
+    // Most say nothing of it.
+    let of_type =
+        accepted.contains("pretty") && accepted.split([',', ';']).any(|part| part.trim() == "pretty=1");
     of_type
         || match query.given("pretty") {
             Some(given) => matches!(given, "1" | "t" | "T" | "TRUE" | "true" | "True"),

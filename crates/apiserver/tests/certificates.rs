@@ -1,8 +1,10 @@
 //! Certificates on a socket: whom they stand for, which are refused, and that the server's own never end.
 
 mod api;
+#[path = "api/socket.rs"]
+mod socket;
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
@@ -16,10 +18,10 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::time_provider::TimeProvider;
 use serde_json::{Value, json};
-use skiff_apiserver::pki::{self, Grant, Issued, Pki};
-use skiff_apiserver::{ApiServer, Clock, Config};
-use skiff_store::MemoryStore;
-use tokio::net::{TcpListener, TcpStream};
+use skiff_apiserver::pki::{Grant, Issued, Pki};
+use skiff_apiserver::{Clock, Config};
+use socket::{Listening, listen};
+use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
 const DAY_S: i64 = 86_400;
@@ -66,14 +68,7 @@ impl Served {
     async fn on(dir: tempfile::TempDir, time: Time) -> Self {
         let pki = Arc::new(Pki::open_by(dir.path(), time.clock()).expect("an authority"));
         let config = Config { pki: Some(Arc::clone(&pki)), clock: time.clock(), ..Config::default() };
-        let service = IpAddr::V4(config.service_cidr.nth(1));
-        let tls = pki.server_tls(&pki::server_names(&[], service, &config.cluster_domain)).expect("TLS");
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port");
-        let address = listener.local_addr().expect("an address");
-        let server = ApiServer::build(config, Arc::new(MemoryStore::default())).await.expect("builds");
-        let shutdown = CancellationToken::new();
-        let token = shutdown.clone();
-        let serving = tokio::spawn(async move { server.serve(vec![listener], tls, token).await });
+        let Listening { address, shutdown, serving } = listen(config).await;
         Self { address, pki, time, shutdown, serving, dir }
     }
 

@@ -333,20 +333,20 @@ pub(crate) static RESOURCES: &[Resource] = &[
     row!("rbac.authorization.k8s.io", "v1", "rbac.authorization.k8s.io/v1", "ClusterRole", "clusterroles",
         "clusterrole", rbac_v1::ClusterRole, {
         namespaced: false,
-        strategy: &rbac::Roles("clusterroles"),
+        strategy: &rbac::roles("clusterroles"),
     }),
     row!("rbac.authorization.k8s.io", "v1", "rbac.authorization.k8s.io/v1", "ClusterRoleBinding",
         "clusterrolebindings", "clusterrolebinding", rbac_v1::ClusterRoleBinding, {
         namespaced: false,
-        strategy: &rbac::Bindings("clusterrolebindings"),
+        strategy: &rbac::bindings("clusterrolebindings"),
     }),
     row!("rbac.authorization.k8s.io", "v1", "rbac.authorization.k8s.io/v1", "Role", "roles", "role",
         rbac_v1::Role, {
-        strategy: &rbac::Roles("roles"),
+        strategy: &rbac::roles("roles"),
     }),
     row!("rbac.authorization.k8s.io", "v1", "rbac.authorization.k8s.io/v1", "RoleBinding", "rolebindings",
         "rolebinding", rbac_v1::RoleBinding, {
-        strategy: &rbac::Bindings("rolebindings"),
+        strategy: &rbac::bindings("rolebindings"),
     }),
     row!("scheduling.k8s.io", "v1", "scheduling.k8s.io/v1", "PriorityClass", "priorityclasses",
         "priorityclass", scheduling_v1::PriorityClass, {

@@ -54,7 +54,7 @@ pub(crate) enum Invalid {
          Use tokens from the TokenRequest API or manually created secret-based tokens, or remove the \
          '{INVALID_SINCE}' label from the secret to temporarily allow use of this token"
     )]
-    MarkedInvalid { namespace: String, secret: String, account: String },
+    OutOfUse { namespace: String, secret: String, account: String },
 }
 
 fn quoted(texts: &[String]) -> String {
@@ -150,7 +150,7 @@ pub(super) fn still_bound(
             objects.note_use(namespace, secret);
             return match objects.secret_invalid_since(namespace, secret) {
                 None => Ok(()),
-                Some(_) => Err(Invalid::MarkedInvalid {
+                Some(_) => Err(Invalid::OutOfUse {
                     namespace: namespace.to_owned(),
                     secret: secret.clone(),
                     account: name.clone(),

@@ -2,6 +2,8 @@
 //! another one is served.
 
 mod served;
+#[path = "../api/socket.rs"]
+mod socket;
 
 use std::time::Duration;
 

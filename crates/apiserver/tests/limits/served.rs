@@ -1,7 +1,7 @@
 //! A server on a socket, and clients that write what they like.
 
 use std::io::Read as _;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,12 +10,12 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use serde_json::Value;
-use skiff_apiserver::pki::{self, Issued, Pki};
-use skiff_apiserver::{ApiServer, Config, Limits};
-use skiff_store::MemoryStore;
+use skiff_apiserver::pki::{Issued, Pki};
+use skiff_apiserver::{Config, Limits};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio_util::sync::CancellationToken;
+use tokio::net::{TcpSocket, TcpStream};
+
+use crate::socket::{Listening, listen};
 
 /// For all that must happen at some time.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -56,14 +56,7 @@ impl Served {
         let dir = tempfile::tempdir().expect("a directory");
         let pki = Arc::new(Pki::open(dir.path()).expect("an authority"));
         let config = Config { pki: Some(Arc::clone(&pki)), limits, ..Config::default() };
-        let service = IpAddr::V4(config.service_cidr.nth(1));
-        let tls = pki.server_tls(&pki::server_names(&[], service, &config.cluster_domain)).expect("TLS");
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port");
-        let address = listener.local_addr().expect("an address");
-        let server = ApiServer::build(config, Arc::new(MemoryStore::default())).await.expect("builds");
-        let shutdown = CancellationToken::new();
-        let stop = shutdown.clone();
-        tokio::spawn(async move { server.serve(vec![listener], tls, stop).await });
+        let Listening { address, shutdown, .. } = listen(config).await;
         Self { address, pki, _stop: shutdown.drop_guard(), _dir: dir }
     }
 
