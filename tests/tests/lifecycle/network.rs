@@ -1,6 +1,6 @@
 //! A network of a test's own, which clusters are started in.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use skiff_tests::{Background, Output, run, skiff_path, wait_until};
@@ -33,6 +33,13 @@ impl Network {
 
     pub(crate) fn run(&self, command: &[&str]) -> Output {
         run(self.command(Path::new(command[0])).args(&command[1..]))
+    }
+
+    /// kubectl as the administrator of the cluster whose data these are.
+    pub(crate) fn kubectl(&self, data_dir: &Path, args: &[&str]) -> Output {
+        let program = PathBuf::from(std::env::var_os("KUBECTL").expect("KUBECTL"));
+        let mut kubectl = self.command(&program);
+        run(kubectl.args(args).env("KUBECONFIG", data_dir.join("kubeconfig")).env("HOME", data_dir))
     }
 
     pub(crate) fn skiff(&self, args: &[&str]) -> Output {

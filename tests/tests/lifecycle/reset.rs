@@ -1,7 +1,7 @@
 //! `skiff reset` makes a real machine what it was; `--prove` says so only if it is so.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use skiff_tests::{Background, Cluster, Output, run, skiff, skiff_path, wait_until};

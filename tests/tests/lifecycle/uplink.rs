@@ -4,7 +4,7 @@ use std::fs::File;
 use std::path::PathBuf;
 
 use serde_json::Value;
-use skiff_tests::{Background, Output, peer_path, run, skiff, wait_for, wait_until};
+use skiff_tests::{Background, Output, peer_path, skiff, wait_for, wait_until};
 
 use super::network::Network;
 
@@ -49,10 +49,7 @@ impl<'a> Inside<'a> {
     }
 
     fn kubectl(&self, args: &[&str]) -> Output {
-        let kubectl = PathBuf::from(std::env::var_os("KUBECTL").expect("KUBECTL is not set"));
-        let mut command = self.machine.command(&kubectl);
-        command.arg("--kubeconfig").arg(self.data_dir.join("kubeconfig")).env("HOME", &self.data_dir);
-        run(command.args(args))
+        self.machine.kubectl(&self.data_dir, args)
     }
 
     /// What the pod hears from the outside.
