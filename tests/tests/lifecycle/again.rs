@@ -74,8 +74,13 @@ fn kept_data_bring_the_same_cluster_back() {
     assert!(traces("lc-keep").is_empty(), "{:?}", traces("lc-keep"));
 
     let data_dir = cluster.data_dir().to_str().expect("UTF-8").to_owned();
-    skiff(&["up", "--detach", "--name", "lc-keep", "--nodes", "2", "--port", "0", "--data-dir", &data_dir])
-        .ok();
+    let up = |more: &[&str]| {
+        let plain = ["up", "--detach", "--name", "lc-keep", "--port", "0", "--data-dir", &data_dir];
+        skiff(&[&plain[..], more].concat())
+    };
+    let refused = up(&["--nodes", "1"]).err();
+    assert!(refused.contains("--nodes 1") && refused.contains("are of 2 nodes"), "{refused}");
+    up(&[]).ok();
     let serves = || {
         let command = ["node", "shell", "--name", "lc-keep", "lc-keep-worker-1", "--"];
         let address = format!(
@@ -101,8 +106,7 @@ fn kept_data_bring_the_same_cluster_back() {
     // The server's data are lost, the nodes' are not: they join the new cluster.
     skiff(&["down", "--name", "lc-keep", "--keep-data"]).ok();
     std::fs::remove_dir_all(cluster.data_dir().join("server")).expect("it is there");
-    skiff(&["up", "--detach", "--name", "lc-keep", "--nodes", "2", "--port", "0", "--data-dir", &data_dir])
-        .ok();
+    up(&["--nodes", "2"]).ok();
     let namespace = cluster.namespace("fresh");
     namespace.apply(APP).ok();
     namespace.kubectl(&["rollout", "status", "deployment/web", "--timeout=120s"]).ok();

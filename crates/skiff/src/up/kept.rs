@@ -9,7 +9,7 @@ use std::io;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use serde::{Deserialize, Serialize};
 
 use super::ranges::{Ranges, Taken};
@@ -28,8 +28,30 @@ pub(crate) struct Kept {
     /// `None` in what an earlier version wrote.
     #[serde(default)]
     pub(crate) name: Option<String>,
+    /// How many there were; `None` likewise.
+    #[serde(default)]
+    pub(crate) nodes: Option<u16>,
     #[serde(flatten)]
     pub(crate) ranges: Ranges,
+}
+
+impl Kept {
+    /// How many nodes a cluster has on these data. A cluster's only node and the first of several have other
+    /// names, and one range of addresses.
+    pub(crate) fn nodes(&self, asked: Option<u16>, data: &str) -> anyhow::Result<u16> {
+        match (self.nodes, asked) {
+            (None, asked) => Ok(asked.unwrap_or(1)),
+            (Some(kept), None) => Ok(kept),
+            (Some(kept), Some(asked)) if (kept == 1) != (asked == 1) => {
+                let nodes = if kept == 1 { "one node".to_owned() } else { format!("{kept} nodes") };
+                let other = if kept == 1 { "can't become several" } else { "can't become one" };
+                bail!(
+                    "--nodes {asked}: {data} are of {nodes}, which {other}: leave it out, or name another --data-dir"
+                )
+            }
+            (Some(_), Some(asked)) => Ok(asked),
+        }
+    }
 }
 
 /// What a data directory remembers, if it holds any data.
@@ -46,7 +68,8 @@ pub(crate) fn read(data_dir: &Path) -> anyhow::Result<Option<Kept>> {
 
 /// Writes down beside the data whose they are, and lets the machine know of the directory.
 pub(crate) fn write(record: &Record) -> anyhow::Result<()> {
-    let kept = Kept { name: Some(record.name.clone()), ranges: record.ranges };
+    let nodes = u16::try_from(record.nodes.len()).ok();
+    let kept = Kept { name: Some(record.name.clone()), nodes, ranges: record.ranges };
     config::write(&record.data_dir.join(FILE), &kept)?;
     prune(Path::new(LINKS));
     note(Path::new(LINKS), &record.data_dir).with_context(|| format!("cannot make a link in {LINKS}"))
@@ -144,7 +167,7 @@ mod tests {
         let kept = |name: &str, owner: Option<&str>, first: u8| {
             let data = dir.join(name);
             fs::create_dir_all(&data).expect("a directory");
-            let kept = Kept { name: owner.map(str::to_owned), ranges: ranges(first) };
+            let kept = Kept { name: owner.map(str::to_owned), nodes: None, ranges: ranges(first) };
             fs::write(data.join(FILE), serde_json::to_string(&kept).expect("JSON")).expect("a file");
             assert_eq!(read(&data).expect("it can be read"), Some(kept));
             data
@@ -177,6 +200,23 @@ mod tests {
     fn data_of_an_earlier_version_are_read() {
         let text = serde_json::to_string(&ranges(1)).expect("JSON");
         let kept: Kept = serde_json::from_str(&text).expect("it has the ranges");
-        assert_eq!(kept, Kept { name: None, ranges: ranges(1) });
+        assert_eq!(kept, Kept { name: None, nodes: None, ranges: ranges(1) });
+    }
+
+    #[test]
+    fn a_cluster_comes_back_with_the_nodes_that_it_had() {
+        let nodes = |kept: Option<u16>, asked: Option<u16>| {
+            let kept = Kept { name: None, nodes: kept, ranges: ranges(1) };
+            kept.nodes(asked, "the data in /d").map_err(|error| error.to_string())
+        };
+        assert_eq!(nodes(None, None), Ok(1));
+        assert_eq!(nodes(None, Some(3)), Ok(3));
+        assert_eq!(nodes(Some(3), None), Ok(3));
+        assert_eq!(nodes(Some(3), Some(4)), Ok(4));
+        assert_eq!(nodes(Some(1), Some(1)), Ok(1));
+        let refused = nodes(Some(1), Some(2)).expect_err("another name and the same range");
+        assert!(refused.starts_with("--nodes 2: the data in /d are of one node, which can't become several"));
+        let refused = nodes(Some(3), Some(1)).expect_err("the same");
+        assert!(refused.starts_with("--nodes 1: the data in /d are of 3 nodes, which can't become one"));
     }
 }

@@ -53,9 +53,10 @@ const USER_RANGES: u32 = 128;
 /// Start a cluster on this machine
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// How many nodes; with more than one, node 1 is the control plane and takes no ordinary pods
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=250))]
-    nodes: u16,
+    /// How many nodes; with more than one, node 1 is the control plane and takes no ordinary pods [default: 1,
+    /// or as many as the kept data are of]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=250))]
+    nodes: Option<u16>,
     /// Name of the cluster, its context and (with a suffix) its nodes
     #[arg(long, default_value = "skiff", value_parser = record::cluster_name)]
     name: String,
@@ -287,17 +288,21 @@ fn plan(args: &Args, data_dir: PathBuf) -> anyhow::Result<Record> {
     known.push(&data_dir);
     taken.extend(kept::taken(&known));
     taken.extend(ranges::routes(&fs::read_to_string("/proc/net/route").unwrap_or_default()));
-    let nodes = usize::from(args.nodes);
-    let ranges = match kept::read(&data_dir)? {
+    let data = format!("the data in {}", data_dir.display());
+    let (count, ranges) = match kept::read(&data_dir)? {
         Some(kept) => {
-            let data = format!("the data in {}", data_dir.display());
-            ranges::again(&data, kept.ranges, &wanted, nodes, &taken)?
+            let count = kept.nodes(args.nodes, &data)?;
+            (count, ranges::again(&data, kept.ranges, &wanted, count.into(), &taken)?)
         }
-        None => ranges::choose(&wanted, nodes, &taken)?,
+        None => {
+            let count = args.nodes.unwrap_or(1);
+            (count, ranges::choose(&wanted, count.into(), &taken)?)
+        }
     };
+    let nodes = usize::from(count);
     let nodes = (0..nodes)
         .map(|index| {
-            let name = match (args.nodes, index) {
+            let name = match (count, index) {
                 (1, _) => args.name.clone(),
                 (_, 0) => format!("{}-control-plane", args.name),
                 (_, index) => format!("{}-worker-{index}", args.name),
