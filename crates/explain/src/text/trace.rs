@@ -84,8 +84,14 @@ fn one(out: &mut String, paint: Paint, way: &Way) {
     }
     if let Some(verdict) = &way.answer_verdict {
         wrapped(out, "  ", verdict);
-        let told = |hop: &&Hop| matches!(hop.kind.as_str(), "conntrack" | "filter") || hop.seen.is_some();
-        way.answer.iter().filter(told).for_each(|hop| self::hop(out, paint, hop, true));
+        let lost = way.answer_ends == Some(Verdict::Dropped);
+        let last = way.answer.len().saturating_sub(1);
+        for (index, hop) in way.answer.iter().enumerate() {
+            let tells = matches!(hop.kind.as_str(), "conntrack" | "filter") || hop.seen.is_some();
+            if tells || hop.doubtful || lost && index == last {
+                self::hop(out, paint, hop, true);
+            }
+        }
     }
 }
 
@@ -186,6 +192,7 @@ mod tests {
                 translated,
             ],
             answer: Vec::new(),
+            answer_ends: Some(Verdict::Delivered),
             answer_verdict: Some("the answer reaches pod default/client".into()),
         };
         let told =

@@ -67,6 +67,79 @@ pub(super) fn left(
     }
 }
 
+/// Whether the rule that decided last is somebody else's.
+fn is_foreign(hops: &[Hop]) -> bool {
+    hops.last().and_then(|hop| hop.table.as_deref()).is_some_and(|table| table != "skiff")
+}
+
+/// What to do about somebody else's rule.
+fn without(hops: &[Hop], place: &str) -> Option<String> {
+    let table = hops.last().filter(|_| is_foreign(hops))?.table.as_ref()?;
+    Some(format!("that rule is not Skiff's: remove it from table {table} on {place}"))
+}
+
+/// An answer that never arrives: how it is lost, and what would let it pass.
+pub(super) fn answer_lost(end: &End, to: Ipv4Addr, hops: &[Hop], world: &World) -> (String, Option<String>) {
+    match end {
+        End::Dropped { place, by } => {
+            (format!("the answer is dropped on {place} by {by}"), without(hops, place))
+        }
+        End::Rejected { place, by } => {
+            (format!("the answer is rejected on {place} by {by}"), without(hops, place))
+        }
+        End::Unroutable { place, why } => {
+            let routed = hops.last().is_some_and(|hop| hop.kind == "route");
+            let who = match world.who(to) {
+                words if words == to.to_string() => words,
+                words => format!("{to} ({words})"),
+            };
+            let advice = routed.then(|| format!("a route on {place} that leads to {who}"));
+            (format!("the answer gets lost on {place}: {why}"), advice)
+        }
+        End::Down { place, device, why } => {
+            (format!("the answer gets lost: {why}"), Some(format!("bring {device} up on {place}")))
+        }
+        End::Refused { why, .. } => (format!("the answer gets lost: {why}"), None),
+        End::Delivered { .. } | End::Leaves { .. } => {
+            ("the answer ends where it should have gone on".into(), None)
+        }
+    }
+}
+
+/// A packet that nodes hand on to each other for ever: `passed` is to whom, and from where.
+pub(super) fn circles(
+    hops: &[Hop],
+    passed: &[(String, Ipv4Addr, Tuple)],
+    to: Ipv4Addr,
+    world: &World,
+) -> (String, Option<String>) {
+    let mut between: Vec<String> = Vec::new();
+    for (node, from, _) in passed {
+        let from = world
+            .node_at(*from)
+            .map_or_else(|| format!("router {from}"), |from| format!("node {}", from.name));
+        for place in [from, format!("node {node}")] {
+            if !between.contains(&place) {
+                between.push(place);
+            }
+        }
+    }
+    let circle = format!("it goes in circles between {}", between.join(" and "));
+    let missing = hops.iter().rev().find(|hop| hop.kind == "bridge" && hop.device.is_some());
+    match missing {
+        Some(Hop { place, text, device: Some(device), .. }) => {
+            let up = text.ends_with(" is down");
+            let advice = if up {
+                format!("bring {device} up on {place}")
+            } else {
+                format!("a route over {device} on {place}")
+            };
+            (format!("{circle}: {text}"), Some(advice))
+        }
+        _ => (circle, Some(format!("a route that leads to {} where it is", world.who(to)))),
+    }
+}
+
 pub(super) fn stopped(end: &End, tuple: &Tuple, hops: &[Hop], request: &Request, world: &World) -> Told {
     let told = |verdict, summary: String, advice: Option<String>| Told { verdict, summary, advice };
     match end {
@@ -74,6 +147,9 @@ pub(super) fn stopped(end: &End, tuple: &Tuple, hops: &[Hop], request: &Request,
             let port = tuple.destination_port;
             let summary = format!("refused: {why}");
             told(Verdict::Refused, summary, Some(nobody(place, port, tuple, request, world)))
+        }
+        End::Rejected { by, place } if is_foreign(hops) => {
+            told(Verdict::Refused, format!("refused on {place} by {by}"), without(hops, place))
         }
         End::Rejected { by, place } => {
             let protocol = request.protocol.name();
@@ -104,7 +180,8 @@ pub(super) fn stopped(end: &End, tuple: &Tuple, hops: &[Hop], request: &Request,
             if let Some((summary, advice)) = not_local(place, tuple, hops, request, world) {
                 return told(Verdict::Dropped, summary, Some(advice));
             }
-            let isolated = hops
+            let ours = if is_foreign(hops) { &[] } else { hops };
+            let isolated = ours
                 .iter()
                 .rev()
                 .find_map(|hop| hop.comment.as_ref().filter(|comment| comment.contains(" isolated by ")));
@@ -132,16 +209,7 @@ pub(super) fn stopped(end: &End, tuple: &Tuple, hops: &[Hop], request: &Request,
                         Some(allowed),
                     )
                 }
-                None => {
-                    let foreign = hops.last().filter(|hop| hop.table.as_deref() != Some("skiff"));
-                    let advice = foreign.and_then(|hop| {
-                        Some(format!(
-                            "that rule is not Skiff's: remove it from table {} on {place}",
-                            hop.table.as_ref()?
-                        ))
-                    });
-                    told(Verdict::Dropped, format!("dropped on {place} by {by}"), advice)
-                }
+                None => told(Verdict::Dropped, format!("dropped on {place} by {by}"), without(hops, place)),
             }
         }
         End::Unroutable { why, .. } => told(Verdict::Unreachable, format!("gets nowhere: {why}"), None),

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use super::advice;
-use super::target::{self, Request, Target, TraceError};
+use super::target::{self, Protocol, Request, Target, TraceError};
 use super::walk::{Conversation, End, Hop, NodeWay, Packets, Question, Start, Tuple};
 use super::world::{Node, World};
 use super::{Verdict, Way};
@@ -51,6 +51,15 @@ struct Branch {
     conversations: HashMap<String, Vec<Conversation>>,
     /// Where the first packet arrived; the answer is under way.
     arrived: Option<Arrived>,
+    /// By which node the packet came to which, and with what addresses.
+    passed: Vec<(String, Ipv4Addr, Tuple)>,
+}
+
+/// What became of an answer.
+struct Answer {
+    ends: Verdict,
+    words: String,
+    advice: Option<String>,
 }
 
 #[derive(Clone)]
@@ -80,6 +89,7 @@ impl Follow {
                 answer: Vec::new(),
                 conversations: HashMap::new(),
                 arrived: None,
+                passed: Vec::new(),
             });
         }
         Ok(this)
@@ -135,6 +145,8 @@ impl Follow {
         let mut starts = Vec::new();
         let from = self.request.from.clone();
         for goal in goals {
+            // As connect(2) takes it.
+            let goal = &if goal.0.is_unspecified() { (Ipv4Addr::LOCALHOST, goal.1) } else { *goal };
             match &from {
                 Target::Pod { .. } | Target::Service { .. } => {
                     for pod in target::senders(&from, &self.world)? {
@@ -172,6 +184,16 @@ impl Follow {
 
     /// Why no connection from this address, which is neither a pod's nor a node's, gets to the cluster.
     fn begins_nothing(&self, ip: Ipv4Addr) -> Option<String> {
+        if ip.is_loopback() || ip.is_unspecified() || ip.is_multicast() || ip.is_broadcast() {
+            return Some(format!("nothing comes from {ip} over a network: nobody begins it"));
+        }
+        if let Some(service) = self.world.services.iter().find(|service| service.cluster_ip == Some(ip)) {
+            let name = format!("service {}/{}", service.namespace, service.name);
+            return Some(format!(
+                "{ip} is the address of {name}, which sends nothing: nobody begins it (svc/{} stands for its pods)",
+                service.name
+            ));
+        }
         if let Some(of) = self.world.vacant(ip) {
             return Some(format!("{ip} is in the range of {of}, and nobody there has it: nobody begins it"));
         }
@@ -197,7 +219,10 @@ impl Follow {
             return Ok((pod.node.clone(), Start::Node, tuple(Ipv4Addr::UNSPECIFIED)));
         }
         let ip = pod.ip.ok_or_else(|| TraceError(format!("{name} has no address yet: it sends nothing")))?;
-        Ok((pod.node.clone(), Start::Sandbox { ip }, tuple(ip)))
+        let tuple = tuple(ip);
+        // To itself a pod sends as whom the route says.
+        let source = if tuple.destination.is_loopback() { Ipv4Addr::UNSPECIFIED } else { ip };
+        Ok((pod.node.clone(), Start::Sandbox { ip }, Tuple { source, ..tuple }))
     }
 
     /// The node where a packet from outside comes in.
@@ -217,7 +242,15 @@ impl Follow {
                 self.world.who(to)
             )));
         }
-        Err(TraceError(format!("{to} is no address of this cluster: nothing outside leads to it here")))
+        Err(TraceError(match self.world.range_of(to) {
+            Some("services") => {
+                format!("{to} is an address inside the cluster, for services: nothing outside leads there")
+            }
+            _ if to.is_loopback() => {
+                format!("{to} is everybody's own: say by whom it is meant, pod/NAME or node/NAME")
+            }
+            _ => format!("{to} is no address of this cluster: nothing outside leads to it here"),
+        }))
     }
 
     /// A node that takes what is brought for a service's outside address: all do. Of one that keeps connections
@@ -285,10 +318,11 @@ impl Follow {
             End::Delivered { place, process } => {
                 let arrived = Arrived { place: place.clone(), process, tuple: way.tuple };
                 branch.arrived = Some(arrived);
-                let start = if place.starts_with("pod ") {
-                    Start::Sandbox { ip: way.tuple.destination }
-                } else {
-                    Start::Node
+                branch.passed.clear();
+                let start = match place.strip_prefix("pod ") {
+                    // It may have arrived at another address than the pod is known by, as at its loopback.
+                    Some(pod) => Start::Sandbox { ip: self.address_of(pod).unwrap_or(way.tuple.destination) },
+                    None => Start::Node,
                 };
                 let known = branch.conversations.get(&node).cloned().unwrap_or_default();
                 branch.ask.question = Question {
@@ -307,6 +341,12 @@ impl Follow {
                 self.close(branch, told.verdict, told.summary, told.advice, way.tuple);
             }
         }
+    }
+
+    /// The address of `NAMESPACE/NAME`.
+    fn address_of(&self, pod: &str) -> Option<Ipv4Addr> {
+        let (namespace, name) = pod.split_once('/')?;
+        self.world.pod(namespace, name)?.ip
     }
 
     /// The node to which a router between nodes hands the packet, if it is for one.
@@ -341,7 +381,8 @@ impl Follow {
     fn go_back(&mut self, mut branch: Branch, way: NodeWay) {
         branch.answer.extend(way.hops);
         let node = branch.ask.node.clone();
-        let verdict = match way.end {
+        let arrives = |ends, words| Answer { ends, words, advice: None };
+        let answer = match way.end {
             End::Leaves { next_hop, .. } => match self.world.node_at(next_hop) {
                 Some(next) => {
                     let (next, near) = (next.name.clone(), self.world.node(&node).map(|node| node.ip));
@@ -356,19 +397,23 @@ impl Follow {
                     let to = way.tuple.destination;
                     let whose =
                         self.world.neighbour(to).map(|whose| format!(" ({whose})")).unwrap_or_default();
-                    format!("the answer leaves {node} for {to}{whose}")
+                    arrives(Verdict::Left, format!("the answer leaves {node} for {to}{whose}"))
                 }
             },
             End::Delivered { place, .. } => {
-                format!("the answer reaches {place}, from {}:{}", way.tuple.source, way.tuple.source_port)
+                let words = format!(
+                    "the answer reaches {place}, from {}:{}",
+                    way.tuple.source, way.tuple.source_port
+                );
+                arrives(Verdict::Delivered, words)
             }
-            End::Dropped { place, by } => format!("the answer is dropped on {place} by {by}"),
-            End::Rejected { place, by } => format!("the answer is rejected on {place} by {by}"),
-            End::Refused { why, .. } | End::Unroutable { why, .. } | End::Down { why, .. } => {
-                format!("the answer gets lost: {why}")
+            end => {
+                let to = way.tuple.destination;
+                let (words, advice) = advice::answer_lost(&end, to, &branch.answer, &self.world);
+                Answer { ends: Verdict::Dropped, words, advice }
             }
         };
-        self.arrive(branch, Some(verdict));
+        self.arrive(branch, answer);
     }
 
     /// The packet goes on to another node.
@@ -376,12 +421,28 @@ impl Follow {
         let next_hop = near.unwrap_or(tuple.source);
         let conversations = branch.conversations.get(&node).cloned().unwrap_or_default();
         let packets = Packets { protocol: self.request.protocol.number(), tuple, reply };
+        let passed = (node.clone(), next_hop, tuple);
+        if branch.passed.contains(&passed) {
+            return self.circles(branch, tuple);
+        }
+        branch.passed.push(passed);
         branch.ask =
             Ask { node, question: Question { start: Start::Link { next_hop }, packets, conversations } };
         self.open.push_back(branch);
     }
 
-    fn arrive(&mut self, branch: Branch, answer_verdict: Option<String>) {
+    /// The packet comes to a node a second time as it came there before, and so again and again.
+    fn circles(&mut self, branch: Branch, tuple: Tuple) {
+        let hops = if branch.arrived.is_some() { &branch.answer } else { &branch.hops };
+        let (words, advice) = advice::circles(hops, &branch.passed, tuple.destination, &self.world);
+        if branch.arrived.is_some() {
+            let words = format!("the answer gets lost: {words}");
+            return self.arrive(branch, Answer { ends: Verdict::Dropped, words, advice });
+        }
+        self.close(branch, Verdict::Unreachable, format!("gets nowhere: {words}"), advice, tuple);
+    }
+
+    fn arrive(&mut self, branch: Branch, answer: Answer) {
         let Some(Arrived { place, process, tuple }) = branch.arrived.clone() else { return };
         let untouched = branch.hops.first().is_some_and(|hop| hop.source == tuple.source.to_string());
         let known = self.request.from != Target::External || self.world.surroundings.is_some();
@@ -390,19 +451,41 @@ impl Follow {
         if let Some(rule) = advice::allowing(&branch.hops) {
             summary = format!("{summary}, as NetworkPolicy {rule} allows");
         }
+        // What is not judged may be in the answer's way as well.
+        let doubtful = branch.answer.iter().any(|hop| hop.doubtful);
+        // Whoever sends a datagram may want no answer; without one there is no connection.
+        let lost = answer.ends == Verdict::Dropped && self.request.protocol == Protocol::Tcp;
+        let verdict = match (lost, doubtful) {
+            (false, _) => Verdict::Delivered,
+            (true, false) => Verdict::Dropped,
+            (true, true) => Verdict::Unknown,
+        };
+        if verdict != Verdict::Delivered {
+            let doubt = if doubtful { "not known: by what is marked with ? below, " } else { "" };
+            summary =
+                format!("{doubt}no connection comes about: its beginning {summary}, but {}", answer.words);
+        }
         let receiver = Some(place);
-        let mut way = self.way(branch, Verdict::Delivered, summary, None, tuple);
+        let advice = answer.advice.filter(|_| answer.ends == Verdict::Dropped);
+        let mut way = self.way(branch, verdict, summary, advice, tuple);
         way.receiver = receiver;
+        way.answer_ends = Some(if doubtful { Verdict::Unknown } else { answer.ends });
         // Which address somebody outside has is not known, only whether it arrives as it is.
         way.source_seen = Some(sender.map_or_else(|| super::OWN_ADDRESS.into(), |sender| sender.to_string()));
-        way.answer_verdict = answer_verdict;
+        way.answer_verdict = Some(match doubtful {
+            true => format!(
+                "not known: what is marked with ? below is not judged; apart from that, {}",
+                answer.words
+            ),
+            false => answer.words,
+        });
         self.done.push(way);
     }
 
     fn lost(&mut self, branch: Branch, why: &str) {
         let why = format!("node {} can't say: {why}", branch.ask.node);
         if branch.arrived.is_some() {
-            return self.arrive(branch, Some(why));
+            return self.arrive(branch, Answer { ends: Verdict::Unknown, words: why, advice: None });
         }
         let tuple = branch.ask.question.packets.tuple;
         self.close(branch, Verdict::Unknown, why, None, tuple);
@@ -462,6 +545,7 @@ impl Follow {
             hops: branch.hops,
             answer: branch.answer,
             answer_verdict: None,
+            answer_ends: None,
         }
     }
 }

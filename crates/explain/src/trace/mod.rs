@@ -98,6 +98,9 @@ pub struct Way {
     /// How the answer ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub answer_verdict: Option<String>,
+    /// What becomes of the answer: `Delivered`, `Left`, `Dropped` wherever it is lost, or `Unknown`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answer_ends: Option<Verdict>,
 }
 
 /// One real connection, beside what was said.
@@ -187,6 +190,7 @@ impl Way {
             hops: Vec::new(),
             answer: Vec::new(),
             answer_verdict: None,
+            answer_ends: None,
         }
     }
 }

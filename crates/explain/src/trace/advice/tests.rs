@@ -177,3 +177,23 @@ fn a_load_balancers_address_says_why_it_takes_no_connection() {
          port 80 is on n1"
     );
 }
+
+#[test]
+fn a_rejecting_rule_of_others_is_theirs_whatever_it_stands_before() {
+    let rejected = |to: &str, hops: &[Hop]| {
+        let end = End::Rejected { place: "node n1".into(), by: "chain c of table f, rule `reject`".into() };
+        let told = told(end, tuple(to, 81), hops, &world());
+        assert_eq!(told.verdict, Verdict::Refused);
+        (told.summary, told.advice)
+    };
+    let theirs = [hop("skiff", Some("egress isolated by default/deny")), hop("f", None)];
+    for to in ["10.244.2.2", "10.96.0.9", "10.100.0.2"] {
+        let (summary, advice) = rejected(to, &theirs);
+        assert_eq!(summary, "refused on node n1 by chain c of table f, rule `reject`");
+        assert_eq!(advice.as_deref(), Some("that rule is not Skiff's: remove it from table f on node n1"));
+    }
+    // A rule of others is no policy's, though one was met before.
+    let (summary, advice) = dropped_on("node n1", &theirs, tuple("10.244.2.2", 81), &world());
+    assert_eq!(summary, "dropped on node n1 by a rule");
+    assert_eq!(advice.as_deref(), Some("that rule is not Skiff's: remove it from table f on node n1"));
+}

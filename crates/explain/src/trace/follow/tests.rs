@@ -293,27 +293,155 @@ fn a_service_that_keeps_to_the_node_says_so() {
 }
 
 #[test]
-fn a_way_in_circles_ends() {
-    let mut follow = follow("client", "web").unwrap();
+fn a_way_in_circles_ends_where_it_comes_again() {
+    let circling = |told: fn(&str) -> Option<Hop>| {
+        let mut follow = follow("client", "web").unwrap();
+        assert_eq!(
+            follow.origins(),
+            [Origin {
+                node: "n1".into(),
+                start: Start::Sandbox { ip: ip("10.244.1.2") },
+                to: (ip("10.244.2.2"), 8080)
+            }]
+        );
+        let mut asked = Vec::new();
+        while let Some(ask) = follow.next().cloned() {
+            let other = if ask.node == "n1" { "10.100.0.3" } else { "10.100.0.1" };
+            let mut one = way(leaves(other), ask.question.packets.tuple);
+            one.hops.extend(told(&ask.node));
+            follow.answer(Ok(vec![one]));
+            asked.push(ask.node);
+            assert!(asked.len() < 10, "it goes on and on");
+        }
+        (asked.join(" "), follow.finish().0.remove(0))
+    };
+    let (asked, way) = circling(|_| None);
+    assert_eq!(asked, "n1 n2 n2");
+    let circle = "gets nowhere: it goes in circles between node n1 and node n2 and router 10.100.0.1";
+    assert_eq!((way.verdict, way.summary.as_str()), (Verdict::Unreachable, circle));
+    assert_eq!(way.advice.as_deref(), Some("a route that leads to pod default/web where it is"));
+    // What a node says is missing is named.
+    let (_, way) = circling(|node| {
+        let text = "pod default/web is on this node, but cbr0, which leads there, is down";
+        let (place, device) = (format!("node {node}"), Some("cbr0".into()));
+        (node == "n2").then(|| Hop {
+            place,
+            kind: "bridge".into(),
+            device,
+            text: text.into(),
+            ..Hop::default()
+        })
+    });
     assert_eq!(
-        follow.origins(),
-        [Origin {
-            node: "n1".into(),
-            start: Start::Sandbox { ip: ip("10.244.1.2") },
-            to: (ip("10.244.2.2"), 8080)
-        }]
+        way.summary,
+        format!("{circle}: pod default/web is on this node, but cbr0, which leads there, is down")
     );
-    let mut asked = 0;
-    while let Some(ask) = follow.next().cloned() {
-        let other = if ask.node == "n1" { "10.100.0.3" } else { "10.100.0.2" };
-        follow.answer(Ok(vec![way(leaves(other), ask.question.packets.tuple)]));
-        asked += 1;
-        assert!(asked <= ASKS_MAX + 1, "it goes on and on");
+    assert_eq!(way.advice.as_deref(), Some("bring cbr0 up on node n2"));
+}
+
+/// A connection to a pod that takes it, and what its node says of the answer.
+fn answered(to: &str, end: End, hop: Hop) -> Way {
+    let mut follow = follow("client", to).unwrap();
+    let tuple = follow.next().unwrap().question.packets.tuple;
+    let taken = End::Delivered { place: "pod default/web".into(), process: "process 7 (web)".into() };
+    follow.answer(Ok(vec![way(taken, tuple)]));
+    assert_eq!(follow.next().unwrap().question.start, Start::Sandbox { ip: ip("10.244.2.2") });
+    let mut back = way(end, tuple.turned());
+    back.hops.push(hop);
+    follow.answer(Ok(vec![back]));
+    follow.finish().0.remove(0)
+}
+
+#[test]
+fn a_connection_whose_answer_is_lost_does_not_come_about() {
+    let dropped = || End::Dropped { place: "node n1".into(), by: "chain c of table f, rule `drop`".into() };
+    let rule = |doubtful| Hop { table: Some("f".into()), doubtful, ..Hop::default() };
+    let way = answered("web", dropped(), rule(false));
+    assert_eq!(way.verdict, Verdict::Dropped);
+    assert_eq!(
+        way.summary,
+        "no connection comes about: its beginning reaches pod default/web: process 7 (web) takes it and sees \
+         10.244.1.2 (pod default/client) as the sender, but the answer is dropped on node n1 by chain c of \
+         table f, rule `drop`"
+    );
+    assert_eq!(way.advice.as_deref(), Some("that rule is not Skiff's: remove it from table f on node n1"));
+    assert_eq!((way.answer_ends, way.receiver.as_deref()), (Some(Verdict::Dropped), Some("pod default/web")));
+    // A datagram has arrived all the same.
+    let way = answered("web:53/udp", dropped(), rule(false));
+    assert_eq!((way.verdict, way.answer_ends), (Verdict::Delivered, Some(Verdict::Dropped)));
+    assert!(way.advice.is_some(), "{way:?}");
+    // What is not judged decides nothing.
+    let way = answered("web", dropped(), rule(true));
+    assert_eq!((way.verdict, way.answer_ends), (Verdict::Unknown, Some(Verdict::Unknown)));
+    assert!(way.summary.starts_with("not known: by what is marked with ? below, no connection"), "{way:?}");
+    // Routes and devices.
+    let route = || Hop { kind: "route".into(), ..Hop::default() };
+    let nowhere = End::Unroutable { place: "pod default/web".into(), why: "no route to 10.244.1.2".into() };
+    let way = answered("web", nowhere, route());
+    assert_eq!(
+        way.answer_verdict.as_deref(),
+        Some("the answer gets lost on pod default/web: no route to 10.244.1.2")
+    );
+    assert_eq!(
+        way.advice.as_deref(),
+        Some("a route on pod default/web that leads to 10.244.1.2 (pod default/client)")
+    );
+    let why = "veth1 of n1 is down".into();
+    let down = End::Down { place: "node n1".into(), device: "veth1".into(), why };
+    assert_eq!(answered("web", down, route()).advice.as_deref(), Some("bring veth1 up on node n1"));
+    let home = End::Delivered { place: "pod default/client".into(), process: String::new() };
+    let way = answered("web", home, Hop::default());
+    assert_eq!(
+        (way.verdict, way.answer_ends, way.advice),
+        (Verdict::Delivered, Some(Verdict::Delivered), None)
+    );
+}
+
+#[test]
+fn to_itself_a_pod_sends_as_its_loopback() {
+    let any = Ipv4Addr::UNSPECIFIED;
+    for (to, source, destination) in [
+        ("127.0.0.1:80", any, ip("127.0.0.1")),
+        ("127.0.0.9:80", any, ip("127.0.0.9")),
+        ("0.0.0.0:80", any, ip("127.0.0.1")),
+        ("10.244.1.2:80", ip("10.244.1.2"), ip("10.244.1.2")),
+    ] {
+        let tuple = asked("client", to).question.packets.tuple;
+        assert_eq!((tuple.source, tuple.destination), (source, destination), "{to}");
     }
-    assert_eq!(asked, ASKS_MAX + 1);
-    let way = follow.finish().0.remove(0);
-    assert_eq!(way.verdict, Verdict::Unknown);
-    assert!(way.summary.ends_with("the way goes through more nodes than can be"), "{}", way.summary);
+    // The answer begins in the pod, whose address is another one.
+    let mut follow = follow("client", "127.0.0.1:80").unwrap();
+    let tuple = Tuple { source: ip("127.0.0.1"), ..follow.next().unwrap().question.packets.tuple };
+    let taken = End::Delivered { place: "pod default/client".into(), process: "process 7 (web)".into() };
+    follow.answer(Ok(vec![way(taken, tuple)]));
+    assert_eq!(follow.next().unwrap().question.start, Start::Sandbox { ip: ip("10.244.1.2") });
+    let wrong = |to| super::tests::follow("external", to).err().map(|error| error.0).unwrap_or_default();
+    assert_eq!(
+        wrong("127.0.0.1:80"),
+        "127.0.0.1 is everybody's own: say by whom it is meant, pod/NAME or node/NAME"
+    );
+    assert_eq!(wrong("0.0.0.0:80"), wrong("127.0.0.1:80"));
+    assert_eq!(
+        wrong("10.96.0.10:53/udp"),
+        "10.96.0.10 is an address inside the cluster, for services: nothing outside leads there"
+    );
+}
+
+#[test]
+fn from_what_sends_nothing_nothing_begins() {
+    let said = |from: &str| {
+        let (ways, ..) = follow(from, "web").unwrap().finish();
+        assert_eq!(ways[0].verdict, Verdict::Unreachable);
+        ways[0].summary.clone()
+    };
+    assert_eq!(
+        said("10.96.0.9"),
+        "10.96.0.9 is the address of service default/svc, which sends nothing: nobody begins it (svc/svc stands \
+         for its pods)"
+    );
+    for from in ["127.0.0.1", "0.0.0.0", "224.0.0.1", "255.255.255.255"] {
+        assert_eq!(said(from), format!("nothing comes from {from} over a network: nobody begins it"));
+    }
 }
 
 #[test]
@@ -404,6 +532,24 @@ fn doubt_before_the_end_is_told_otherwise_than_doubt_at_the_end() {
     silent.answer(Ok(vec![one]));
     silent.answer(Err("silent".into()));
     assert_eq!(silent.finish().0[0].summary, "node n2 can't say: silent");
+}
+
+#[test]
+fn doubt_on_the_answers_way_is_told_of_the_answer() {
+    let mut follow = follow("client", "web").unwrap();
+    let tuple = follow.next().unwrap().question.packets.tuple;
+    follow.answer(Ok(vec![way(leaves("10.100.0.3"), tuple)]));
+    let taken = End::Delivered { place: "pod default/web".into(), process: "process 7 (web)".into() };
+    follow.answer(Ok(vec![way(taken, tuple)]));
+    let mut back = way(leaves("10.100.0.2"), tuple.turned());
+    back.hops.push(Hop { doubtful: true, kind: "filter".into(), ..Hop::default() });
+    follow.answer(Ok(vec![back]));
+    let home = End::Delivered { place: "pod default/client".into(), process: String::new() };
+    follow.answer(Ok(vec![way(home, tuple.turned())]));
+    let way = follow.finish().0.remove(0);
+    assert_eq!(way.verdict, Verdict::Delivered);
+    let answer = way.answer_verdict.unwrap();
+    assert!(answer.starts_with("not known: ") && answer.contains("the answer reaches pod"), "{answer}");
 }
 
 #[test]

@@ -23,10 +23,12 @@ pub fn judge(ways: &mut [Way], protocol: Protocol, outcome: &Outcome, observed: 
     let Some((gone, _)) = ways.iter().enumerate().max_by_key(fit) else { return live };
     live.way = gone;
     let way = &ways[gone];
+    // Whoever takes a connection's beginning answers it, also where the answer is lost on its way.
+    let lost = outcome.outcome == "silent" && protocol == Protocol::Tcp && loses_answer(way);
     let answered = outcome.outcome == "answered" && way.verdict == Verdict::Delivered;
     let mut marks = Vec::new();
     for answer in [false, true] {
-        if answer && !answered {
+        if answer && !answered && !lost {
             continue;
         }
         for this in expected(way, answer, observed) {
@@ -41,9 +43,11 @@ pub fn judge(ways: &mut [Way], protocol: Protocol, outcome: &Outcome, observed: 
             }
         }
     }
-    live.differences.extend(untold(ways, way, answered, observed));
+    live.differences.extend(untold(ways, way, answered || lost, observed));
     live.differences.extend(mistranslated(ways, way, answered, observed));
-    if !agrees(way.verdict, protocol, &outcome.outcome) {
+    // What stops the answer is silence too.
+    let unanswered = outcome.outcome == "silent" && way.answer.iter().any(|hop| hop.doubtful);
+    if !unanswered && !agrees(way.verdict, protocol, &outcome.outcome) {
         live.differences
             .push(format!("told was {:?}, but the connection was {}", way.verdict, outcome.outcome));
     }
@@ -93,7 +97,8 @@ fn expected<'a>(way: &'a Way, answer: bool, observed: &Observed) -> Vec<Expected
     let last = hops.len().saturating_sub(1);
     let kind = |(index, hop): (usize, &'a Hop)| {
         // A device that is down ends the way, and nothing passes it.
-        let is_end = !answer && way.verdict == Verdict::Unreachable && index == last;
+        let ends = if answer { loses_answer(way) } else { way.verdict == Verdict::Unreachable };
+        let is_end = ends && index == last;
         let kind = match hop.kind.as_str() {
             "device" | "veth" if hop.device.is_some() && !is_end => Kind::Device,
             "filter" if observed.could_meet(hop) => Kind::Rule,
@@ -103,6 +108,11 @@ fn expected<'a>(way: &'a Way, answer: bool, observed: &Observed) -> Vec<Expected
         Some(Expected { index, hop, answer, kind, certain: index < doubt })
     };
     hops.iter().enumerate().filter_map(kind).collect()
+}
+
+/// Whether it arrives and its answer does not.
+fn loses_answer(way: &Way) -> bool {
+    way.answer_ends == Some(Verdict::Dropped)
 }
 
 impl Observed {
@@ -218,6 +228,12 @@ fn is_rule(hop: &Hop, met: &MetRule) -> bool {
         && hop.handle == Some(met.handle)
 }
 
+/// Whether something on the way is not judged; an answer's depends on that of what it answers.
+fn doubt(way: &Way, answer: bool) -> bool {
+    let hops = way.hops.iter().chain(way.answer.iter().filter(|_| answer));
+    hops.into_iter().any(|hop| hop.doubtful)
+}
+
 /// What was observed that no way tells: sent again, the kernel may have drawn anew.
 fn untold(ways: &[Way], gone: &Way, answered: bool, observed: &Observed) -> Vec<String> {
     let mut found = Vec::new();
@@ -232,7 +248,11 @@ fn untold(ways: &[Way], gone: &Way, answered: bool, observed: &Observed) -> Vec<
         let told: Vec<Hop> = ways.iter().flat_map(|way| hops(way, answer)).collect();
         let devices: Vec<Expected<'_>> =
             ways.iter().flat_map(|way| expected(way, answer, observed)).collect();
-        let threshold: Vec<_> = ways.iter().filter(|_| !answer).flat_map(threshold).collect();
+        let threshold: Vec<_> = ways.iter().flat_map(|way| threshold(way, answer)).collect();
+        // What is not judged may lead it, or what follows from it, anywhere.
+        if doubt(gone, answer) {
+            continue;
+        }
         for sight in observed.sights.iter().filter(|sight| sight.answer == answer && sight.device != "lo") {
             let at = |this: &Expected<'_>| {
                 this.kind == Kind::Device
@@ -245,10 +265,6 @@ fn untold(ways: &[Way], gone: &Way, answered: bool, observed: &Observed) -> Vec<
                     sight.device, sight.place
                 ));
             }
-        }
-        // A rule that is not judged may lead to any other.
-        if hops(gone, answer).iter().any(|hop| hop.doubtful) {
-            continue;
         }
         // Sent again, it may meet what is for connections that are known.
         for met in observed.rules.iter().filter(|met| met.answer == answer && !met.again) {
@@ -355,7 +371,7 @@ fn unseen(way: &Way, protocol: Protocol, outcome: &str, observed: &Observed) -> 
                 .into(),
         );
     }
-    if way.hops.iter().any(|hop| hop.doubtful) {
+    if way.hops.iter().chain(&way.answer).any(|hop| hop.doubtful) {
         open.push("what is marked with ? above: no verdict was given that could be compared".into());
     }
     open
@@ -375,9 +391,13 @@ fn agrees(verdict: Verdict, protocol: Protocol, outcome: &str) -> bool {
 /// Where a way ends at a device that is down: that device, and the one that its route leads over, as a bridge
 /// over its port. The kernel tells its queues and neighbours of a lost carrier up to a second later (linkwatch),
 /// and until then they let a packet come this far, so that it may be seen there or not.
-fn threshold(way: &Way) -> Vec<(&String, &String)> {
-    let Some((end, before)) = way.hops.split_last() else { return Vec::new() };
-    if way.verdict != Verdict::Unreachable || !matches!(end.kind.as_str(), "device" | "bridge") {
+fn threshold(way: &Way, answer: bool) -> Vec<(&String, &String)> {
+    let (hops, ends) = match answer {
+        true => (&way.answer, loses_answer(way)),
+        false => (&way.hops, way.verdict == Verdict::Unreachable),
+    };
+    let Some((end, before)) = hops.split_last() else { return Vec::new() };
+    if !ends || !matches!(end.kind.as_str(), "device" | "bridge") {
         return Vec::new();
     }
     let route = before.iter().rev().find(|hop| hop.kind == "route" && hop.place == end.place);

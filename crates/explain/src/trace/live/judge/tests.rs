@@ -255,6 +255,15 @@ fn what_is_not_judged_is_no_fault_and_silence_of_datagrams_is_explained() {
     one.hops.remove(1);
     assert_eq!(judged(&one, "silent", &observed).differences.len(), 2);
 
+    // Of what may stop the answer silence is no fault; a refusal would be one.
+    let mut one = way(Verdict::Delivered, &[("pod a", "eth0")]);
+    assert_eq!(judged(&one, "silent", &observed).differences.len(), 1);
+    one.answer.push(Hop { doubtful: true, ..hop("node n1", "filter", None) });
+    let live = judged(&one, "silent", &observed);
+    assert_eq!(live.differences, Vec::<String>::new());
+    assert!(live.unseen.iter().any(|open| open.contains("marked with ?")), "{live:?}");
+    assert_eq!(judged(&one, "refused", &observed).differences.len(), 1);
+
     let mut datagram = [way(Verdict::Delivered, &[("pod a", "eth0")])];
     let outcome = Outcome { outcome: "silent".into(), source: None };
     let live = judge(&mut datagram, Protocol::Udp, &outcome, &observed);
@@ -445,4 +454,60 @@ fn a_connection_begins_in_a_node_or_in_a_pod() {
     assert_eq!(sender(&Start::Sandbox { ip }), Some(Some(ip)));
     assert_eq!(sender(&Start::Link { next_hop: ip }), None);
     assert_eq!(sender(&Start::Outside), None);
+}
+
+#[test]
+fn an_answer_that_was_told_to_be_lost_is_seen_as_far_as_it_came() {
+    let turned = |place: &str, device: &str| Hop {
+        source: "10.244.2.2".into(),
+        destination: "10.244.1.2:40000".into(),
+        ..hop(place, "device", Some(device))
+    };
+    let mut one = way(Verdict::Dropped, &[("pod a", "eth0"), ("pod b", "eth0")]);
+    one.answer_ends = Some(Verdict::Dropped);
+    one.answer = vec![turned("pod b", "eth0"), rule("node n1", "stop", 3)];
+    let mut observed = seen(&[("pod a", "eth0"), ("pod b", "eth0")]);
+    let answer = |place: &str, device: &str| Sight {
+        answer: true,
+        source: "10.244.2.2:80".parse().unwrap(),
+        destination: "10.244.1.2:41000".parse().unwrap(),
+        ..sight(place, device)
+    };
+    observed.sights.push(answer("pod b", "eth0"));
+    observed.rules.push(MetRule { answer: true, ..met("node n1", "stop", 3, "drop") });
+    let mut ways = [one.clone()];
+    let live = judged_of(&mut ways, "silent", &observed);
+    assert_eq!(live.differences, Vec::<String>::new());
+    assert!(ways[0].answer.iter().all(|hop| hop.seen == Some(true)));
+    assert_eq!(live.seen.iter().filter(|sighting| sighting.answer).count(), 2);
+    // It was seen where it should not have come any more.
+    let mut beyond = observed.clone();
+    beyond.sights.push(answer("pod a", "eth0"));
+    assert_eq!(
+        judged(&one, "silent", &beyond).differences,
+        ["the answer was seen on eth0 of pod a, where it should not come"]
+    );
+    assert_eq!(
+        judged(&one, "answered", &observed).differences,
+        ["told was Dropped, but the connection was answered"]
+    );
+    // Lost at a device that is down: nothing passes it, and for a moment something may.
+    one.answer[1] = turned("node n1", "veth1");
+    observed.rules.clear();
+    assert_eq!(judged(&one, "silent", &observed).differences, Vec::<String>::new());
+    let mut late = observed.clone();
+    late.sights.push(answer("node n1", "veth1"));
+    assert_eq!(judged(&one, "silent", &late).differences, Vec::<String>::new());
+}
+
+#[test]
+fn what_is_not_judged_may_be_seen_anywhere() {
+    let mut one = way(Verdict::Unknown, &[("pod a", "eth0")]);
+    one.hops.push(Hop { doubtful: true, ..hop("node n1", "filter", None) });
+    let observed = seen(&[("pod a", "eth0"), ("node n1", "cbr0")]);
+    for outcome in ["answered", "silent", "refused"] {
+        assert_eq!(judged(&one, outcome, &observed).differences, Vec::<String>::new(), "{outcome}");
+    }
+    one.hops[1].doubtful = false;
+    assert_eq!(judged(&one, "silent", &observed).differences.len(), 1);
 }
