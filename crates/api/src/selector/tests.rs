@@ -240,3 +240,21 @@ fn random_selectors_are_refused_or_printed_as_they_are_read() {
     }
     assert!(taken > 100, "only {taken} were selectors");
 }
+
+#[test]
+fn a_selector_prints_one_value_without_a_list() {
+    for text in ["a=b", "a!=b", "a in (b,c)", "a notin (b,c)", "a", "!a"] {
+        let selector = Selector::parse(text).unwrap();
+        assert_eq!(selector.to_string(), text);
+        assert!(!selector.is_everything(), "{text}");
+    }
+    assert!(Selector::EVERYTHING.is_everything());
+    assert!(!Selector::Nothing.is_everything());
+}
+
+#[test]
+fn a_keys_prefix_is_a_subdomain() {
+    for (key, faults) in [("a-b.c/x", 0), ("a_b/x", 1), ("-a/x", 1), ("a-/x", 1), ("A/x", 1), ("a..b/x", 1)] {
+        assert_eq!(label_key_faults(key).len(), faults, "{key}");
+    }
+}

@@ -128,7 +128,7 @@ pub(super) fn update(new: &At<'_>, old: &At<'_>, subresource: &str, faults: &mut
                 faults.push(Cause::not_supported(state.path.clone(), state.text(), &["True"]))
             }
             other => {
-                faults.push(Cause::not_supported(state.path.clone(), other, &["True", "False", "Unknown"]))
+                faults.push(Cause::not_supported(state.path.clone(), other, &["False", "True", "Unknown"]))
             }
         }
     }
@@ -232,5 +232,120 @@ mod tests {
             fields,
             ["spec.request", "spec.usages[1]", "spec.usages[2]", "spec.signerName", "spec.expirationSeconds"]
         );
+    }
+
+    #[test]
+    fn bounds_and_names_of_a_request() {
+        let faults = |spec: Value| {
+            let mut whole = json!({"request": "", "usages": ["any"], "signerName": "example.com/s"});
+            whole.as_object_mut().unwrap().extend(spec.as_object().unwrap().clone());
+            let mut faults = Vec::new();
+            check(&At::root(&json!({ "spec": whole })), &mut faults);
+            faults.retain(|fault| fault.field != "spec.request");
+            faults.into_iter().map(|fault| format!("{}: {}", fault.field, fault.message)).collect::<Vec<_>>()
+        };
+        assert_eq!(faults(json!({"expirationSeconds": 600})), Vec::<String>::new());
+        assert_eq!(faults(json!({"expirationSeconds": 599})).len(), 1);
+        for (name, said) in [
+            ("example.com/s", ""),
+            ("", "Required value"),
+            ("kubernetes.io/legacy-unknown", "the legacy signerName is not allowed via this API version"),
+            ("a/b/c", "must be a fully qualified domain and path of the form 'example.com/signer-name'"),
+            ("example/s", "should be a domain with at least two segments separated by dots"),
+        ] {
+            let told = faults(json!({ "signerName": name })).join("; ");
+            assert!(told.ends_with(said) && told.is_empty() == said.is_empty(), "{name}: {told}");
+        }
+        assert_eq!(request_pem(&json!({"spec": {"request": "YWI="}})), b"ab");
+        assert_eq!(request_pem(&json!({"spec": {}})), b"");
+    }
+
+    #[test]
+    fn a_condition_that_decides_is_true() {
+        let told = |type_: &str, status: &str| {
+            updated(json!({"conditions": [{"type": type_, "status": status}]}), json!({}), "approval")
+                .join("; ")
+        };
+        let place = "status.conditions[0].status";
+        for type_ in ["Approved", "Denied", "Failed"] {
+            assert_eq!(told(type_, "True"), "");
+            for status in ["False", "Unknown"] {
+                assert_eq!(
+                    told(type_, status),
+                    format!("{place}: Unsupported value: \"{status}\": supported values: \"True\"")
+                );
+            }
+        }
+        for status in ["True", "False", "Unknown"] {
+            assert_eq!(told("Mine", status), "");
+        }
+        assert_eq!(
+            told("Mine", "Maybe"),
+            format!(
+                "{place}: Unsupported value: \"Maybe\": supported values: \"False\", \"True\", \"Unknown\""
+            )
+        );
+        assert_eq!(told("Mine", ""), format!("{place}: Required value"));
+        assert_eq!(told("", "True"), "status.conditions[0].type: Required value");
+        let twice = json!({"conditions": [condition("Mine"), condition("Mine")]});
+        assert_eq!(updated(twice, json!({}), ""), ["status.conditions[1].type: Duplicate value: \"Mine\""]);
+        // What was decided before may be told again by who signs.
+        let approved = || json!({"conditions": [condition("Approved")]});
+        assert_eq!(updated(approved(), approved(), "status"), Vec::<String>::new());
+        assert_eq!(
+            updated(
+                json!({"conditions": [condition("Denied")]}),
+                json!({"conditions": [condition("Mine")]}),
+                "status"
+            ),
+            [
+                "status.conditions: Forbidden: updates may not remove a condition of type \"Mine\"",
+                "status.conditions: Forbidden: updates may not add a condition of type \"Denied\"",
+            ]
+        );
+    }
+
+    /// Signed by itself, of a key that nobody has.
+    const CERTIFICATE: &str = "-----BEGIN CERTIFICATE-----\n\
+        MIIBcDCCARWgAwIBAgIUTcFxqTojYQAZPXgPqlp5Ahoj97AwCgYIKoZIzj0EAwIw\n\
+        DDEKMAgGA1UEAwwBeDAgFw0yNjExMjEyMTEyMDRaGA8yMTI2MTAyODIxMTIwNFow\n\
+        DDEKMAgGA1UEAwwBeDBZMBMGByqGSM49AgEGCCqGSM49AwEHA0IABJMMDTg1T7DP\n\
+        17g62Jfdz+TgZLYBEpHtJ9Hu0hRBnpsO+9YqsApriCI0+x+W4/NhPxl2FEdO4IH8\n\
+        cOOyVgar7iijUzBRMB0GA1UdDgQWBBRjEJ5z3FFhMYA4TOi7P8Tnlq1O4DAfBgNV\n\
+        HSMEGDAWgBRjEJ5z3FFhMYA4TOi7P8Tnlq1O4DAPBgNVHRMBAf8EBTADAQH/MAoG\n\
+        CCqGSM49BAMCA0kAMEYCIQCnKE1BlSHmN/xTjpBOf2IThc2AlEgZjBVwyQMOPgF4\n\
+        UgIhAIDch5NK1mzPQzipOdgm7Gwinl8L77HLbzI0gevom4+X\n\
+        -----END CERTIFICATE-----\n";
+
+    #[test]
+    fn a_certificate_is_one_and_stays() {
+        let with = |pem: &str| json!({"certificate": STANDARD.encode(pem)});
+        let told = |new: Value, old: Value| updated(new, old, "status");
+        let none = Vec::<String>::new();
+        assert_eq!(told(with(CERTIFICATE), json!({})), none);
+        assert_eq!(told(with(&CERTIFICATE.repeat(2)), json!({})), none);
+        assert_eq!(told(with(CERTIFICATE), with(CERTIFICATE)), none);
+        let fault =
+            |text: &str| [format!("status.certificate: Invalid value: \"<certificate data>\": {text}")];
+        let block = |label: &str| format!("-----BEGIN {label}-----\nAAAA\n-----END {label}-----\n");
+        assert_eq!(
+            told(with(&block("PRIVATE KEY")), json!({})),
+            fault("only CERTIFICATE PEM blocks are allowed, found \"PRIVATE KEY\"")
+        );
+        assert_eq!(
+            told(with(&block("CERTIFICATE")), json!({})),
+            fault("a CERTIFICATE PEM block holds no certificate")
+        );
+        assert_eq!(
+            told(with("nothing"), json!({})),
+            fault("must contain at least one CERTIFICATE PEM block")
+        );
+        // What stands there already is not judged anew, and never changes.
+        assert_eq!(told(with("nothing"), with("nothing")), none);
+        assert_eq!(
+            told(json!({}), with(CERTIFICATE)),
+            ["status.certificate: Invalid value: \"null\": field is immutable"]
+        );
+        assert_eq!(told(with(&CERTIFICATE.repeat(2)), with(CERTIFICATE)).len(), 1);
     }
 }

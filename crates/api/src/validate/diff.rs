@@ -94,7 +94,7 @@ fn changes(old: &[String], new: &[String]) -> Vec<Change> {
 /// Pairs of equal lines in the same order on both sides, as many as there can be.
 fn kept(old: &[String], new: &[String]) -> Vec<(usize, usize)> {
     let width = new.len() + 1;
-    if old.is_empty() || new.is_empty() || old.len().saturating_mul(new.len()) > PAIRS_MAX {
+    if old.len().saturating_mul(new.len()) > PAIRS_MAX {
         return Vec::new();
     }
     // How many pairs there can be behind each two places.
@@ -169,5 +169,59 @@ mod tests {
         // More lines than are compared one by one: one place, replaced as a whole.
         let (old, new) = (json!(vec![1; 2000]), json!(vec![2; 2000]));
         assert!(diff(&old, &new).starts_with("@@ -1,2002 +1,2002 @@\n [\n- 1,\n"));
+    }
+
+    #[test]
+    fn as_many_lines_are_kept_as_can_be() {
+        /// By trying everything.
+        fn most(old: &[String], new: &[String]) -> usize {
+            match (old, new) {
+                ([], _) | (_, []) => 0,
+                ([a, old @ ..], [b, new @ ..]) if a == b => 1 + most(old, new),
+                ([_, rest @ ..], [_, other @ ..]) => most(rest, new).max(most(old, other)),
+            }
+        }
+        let texts: Vec<Vec<String>> = (0..5_u32)
+            .flat_map(|length| (0..3_u32.pow(length)).map(move |number| (length, number)))
+            .map(|(length, number)| (0..length).map(|at| (number / 3_u32.pow(at) % 3).to_string()).collect())
+            .collect();
+        for old in &texts {
+            for new in &texts {
+                let pairs = kept(old, new);
+                assert_eq!(pairs.len(), most(old, new), "{old:?} {new:?}");
+                assert!(pairs.iter().all(|(i, j)| old[*i] == new[*j]), "{old:?} {new:?}: {pairs:?}");
+                assert!(pairs.is_sorted_by(|a, b| a.0 < b.0 && a.1 < b.1), "{old:?} {new:?}: {pairs:?}");
+            }
+        }
+        // Up to a bound.
+        let same = |count: usize| vec!["x".to_owned(); count];
+        assert_eq!(kept(&same(1 << 10), &same(1 << 10)).len(), 1 << 10);
+        assert_eq!(kept(&same(1 << 10), &same((1 << 10) + 1)), []);
+    }
+
+    #[test]
+    fn changes_whose_contexts_meet_are_one_hunk() {
+        let heads = |apart: usize| {
+            let old = json!((0..30).collect::<Vec<_>>());
+            let mut new = old.clone();
+            new[5] = json!("x");
+            new[5 + apart] = json!("y");
+            diff(&old, &new).lines().filter(|line| line.starts_with("@@")).count()
+        };
+        assert_eq!((heads(2), heads(7), heads(8)), (1, 1, 2));
+    }
+
+    #[test]
+    fn what_is_shown_is_bounded_over_all_hunks() {
+        let old = json!((0..1000).collect::<Vec<_>>());
+        let mut new = old.clone();
+        for at in (0..150).chain(800..950) {
+            new[at] = json!("x");
+        }
+        let text = diff(&old, &new);
+        assert_eq!(text.lines().count(), SHOWN_MAX + 1);
+        // Two of 300 lines each, with their heads and what is around them: the list's first line, and three each.
+        let all = (1 + 1 + 300 + 3) + (1 + 3 + 300 + 3);
+        assert!(text.ends_with(&format!("… and {} more lines\n", all - SHOWN_MAX)), "{text}");
     }
 }

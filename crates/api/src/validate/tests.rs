@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::*;
 
+mod bounds;
 mod configuration;
 mod containers;
 mod metadata;
