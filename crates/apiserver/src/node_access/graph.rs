@@ -238,6 +238,10 @@ mod tests {
                     "env": [{"name": "A", "valueFrom": {"secretKeyRef": {"name": "key", "key": "k"}}}],
                     "envFrom": [{"configMapRef": {"name": "all"}}],
                 }],
+                "ephemeralContainers": [{
+                    "name": "e", "image": "i",
+                    "env": [{"name": "A", "valueFrom": {"secretKeyRef": {"name": "debug", "key": "k"}}}],
+                }],
                 "volumes": [
                     {"name": "a", "secret": {"secretName": "mounted"}},
                     {"name": "b", "projected": {"sources": [{"configMap": {"name": "projected"}}]}},
@@ -253,6 +257,7 @@ mod tests {
         (Vertex::Account, "account"),
         (Vertex::Secret, "pull"),
         (Vertex::Secret, "key"),
+        (Vertex::Secret, "debug"),
         (Vertex::Secret, "mounted"),
         (Vertex::ConfigMap, "all"),
         (Vertex::ConfigMap, "projected"),

@@ -132,3 +132,29 @@ fn check_rules(access: &Access, who: &Identity, namespace: &str, wanted: &[Rule]
     }
     Err(message)
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn an_update_grants_anew_where_rules_roles_or_subjects_change() {
+        let role = || json!({"rules": [{"verbs": ["get"]}], "metadata": {"labels": {"a": "b"}}});
+        let mut labeled = role();
+        labeled["metadata"]["labels"]["a"] = "c".into();
+        assert!(same_grant(&labeled, &role()));
+        for field in ["rules", "aggregationRule", "roleRef", "subjects"] {
+            let mut changed = role();
+            changed[field] = json!([{"name": "x"}]);
+            assert!(!same_grant(&changed, &role()), "{field}");
+            assert!(!same_grant(&role(), &changed), "{field}");
+        }
+        // Nothing has several forms.
+        for nothing in [json!({}), json!({"subjects": null}), json!({"subjects": []})] {
+            assert!(same_grant(&nothing, &json!({})), "{nothing}");
+        }
+        assert!(!same_grant(&json!({"aggregationRule": {}}), &json!({})), "an empty rule selects nothing");
+    }
+}

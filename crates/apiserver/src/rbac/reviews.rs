@@ -224,3 +224,61 @@ fn resource_rule(rule: &Rule) -> Value {
     }
     shown
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// The fields at fault of a review in namespace `a`.
+    fn told(kind: &str, metadata: Value, spec: Value) -> Vec<String> {
+        let review = json!({"metadata": metadata, "spec": spec});
+        let spec = serde_json::from_value(review["spec"].clone()).expect("a specification");
+        let faults = faults(kind, "a", &review, &spec);
+        faults.into_iter().map(|fault| fault.field.to_string()).collect()
+    }
+
+    #[test]
+    fn a_review_asks_for_one_thing_and_for_somebody() {
+        let (resource, path) = (json!({"verb": "get", "namespace": "a"}), json!({"path": "/x"}));
+        let of = |kind: &str, spec: Value| told(kind, json!({}), spec);
+        let (own, other) = ("SelfSubjectAccessReview", "SubjectAccessReview");
+        let none: [&str; 0] = [];
+        assert_eq!(of(own, json!({"resourceAttributes": resource})), none);
+        assert_eq!(of(own, json!({"nonResourceAttributes": path})), none);
+        assert_eq!(of(own, json!({})), ["spec.resourceAttributes"]);
+        assert_eq!(
+            of(own, json!({"resourceAttributes": resource, "nonResourceAttributes": path})),
+            ["spec.nonResourceAttributes"]
+        );
+        assert_eq!(of(other, json!({"resourceAttributes": resource})), ["spec.user"]);
+        assert_eq!(
+            of(other, json!({"resourceAttributes": resource, "user": "", "groups": []})),
+            ["spec.user"]
+        );
+        assert_eq!(of(other, json!({"resourceAttributes": resource, "user": "u"})), none);
+        assert_eq!(of(other, json!({"resourceAttributes": resource, "groups": ["g"]})), none);
+    }
+
+    #[test]
+    fn a_review_has_no_metadata_but_a_local_ones_namespace() {
+        let spec = |namespace: &str| json!({"user": "u", "resourceAttributes": {"verb": "get", "namespace": namespace}});
+        let (wide, local) = ("SubjectAccessReview", "LocalSubjectAccessReview");
+        let none: [&str; 0] = [];
+        for kind in [wide, local] {
+            let unset = json!({"creationTimestamp": null, "managedFields": [], "labels": null});
+            assert_eq!(told(kind, unset, spec("a")), none, "{kind}");
+            assert_eq!(told(kind, json!({"name": "x"}), spec("a")), ["metadata"], "{kind}");
+            assert_eq!(told(kind, json!({"name": "x", "namespace": "a"}), spec("a")), ["metadata"], "{kind}");
+        }
+        assert_eq!(told(wide, json!({"namespace": "a"}), spec("a")), ["metadata"]);
+        assert_eq!(told(wide, json!({}), spec("b")), none);
+        // A local one is about its namespace: that of its object, or else of the request.
+        assert_eq!(told(local, json!({"namespace": "a"}), spec("a")), none);
+        assert_eq!(told(local, json!({"namespace": "b"}), spec("b")), none);
+        for (metadata, asked) in [(json!({}), "b"), (json!({"namespace": "b"}), "a"), (json!({}), "")] {
+            assert_eq!(told(local, metadata, spec(asked)), ["spec.resourceAttributes.namespace"], "{asked}");
+        }
+    }
+}

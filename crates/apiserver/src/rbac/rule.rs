@@ -399,4 +399,10 @@ mod tests {
         let own = rule("get,list '',apps pods a /x");
         assert_eq!(Rule::from(&PolicyRule::from(&own)), own);
     }
+
+    #[test]
+    fn a_lone_fault_stands_without_brackets() {
+        assert_eq!(aggregate(&["one".into()]), "one");
+        assert_eq!(aggregate(&["one".into(), "two".into()]), "[one, two]");
+    }
 }

@@ -313,3 +313,27 @@ fn labels_are_forbidden_by_their_domain() {
         "is not allowed to modify labels: node-restriction.kubernetes.io/team"
     );
 }
+
+#[test]
+fn a_token_is_for_one_audience_that_a_volume_of_the_pod_names() {
+    let pod = |audiences: &[Option<&str>]| -> PodSpec {
+        let sources: Vec<Value> = audiences
+            .iter()
+            .map(|audience| json!({"serviceAccountToken": {"path": "t", "audience": audience}}))
+            .collect();
+        let volumes =
+            json!([{"name": "e", "emptyDir": {}}, {"name": "v", "projected": {"sources": sources}}]);
+        serde_json::from_value(json!({"containers": [], "volumes": volumes})).expect("a specification")
+    };
+    let vault = pod(&[Some("vault")]);
+    assert_eq!(unasked_audience(&json!(["vault"]), &vault), Ok(()));
+    assert_eq!(unasked_audience(&json!(["other"]), &vault), Err(Some("other")));
+    assert_eq!(unasked_audience(&json!([]), &vault), Err(Some("")));
+    assert_eq!(unasked_audience(&Value::Null, &vault), Err(Some("")));
+    assert_eq!(unasked_audience(&json!(["vault", "vault"]), &vault), Err(None));
+    for own in [pod(&[None]), pod(&[Some("vault"), Some("")])] {
+        assert_eq!(unasked_audience(&json!([]), &own), Ok(()));
+        assert_eq!(unasked_audience(&json!([""]), &own), Ok(()));
+    }
+    assert_eq!(unasked_audience(&json!([""]), &PodSpec::default()), Err(Some("")));
+}
