@@ -33,6 +33,9 @@ pub struct Observed {
     pub tracked: Vec<Tracked>,
     /// Where rules could not be observed, and why.
     pub blind: Vec<Blind>,
+    /// Where rules were observed too that packets meet before they are routed.
+    #[serde(default)]
+    pub frames: Vec<Frames>,
 }
 
 /// A packet on a device.
@@ -81,6 +84,15 @@ pub struct Tracked {
 pub struct Blind {
     pub place: String,
     pub why: String,
+}
+
+/// One family of rules, `bridge` or `netdev`, of one place.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Frames {
+    pub place: String,
+    pub family: String,
+    /// Also what answers the first packet was observed there.
+    pub answers: bool,
 }
 
 /// Where to listen.

@@ -166,3 +166,65 @@ fn what_it_put_there_goes_with_whoever_put_it() {
     drop(tracer);
     assert_eq!(netns.nft(), "");
 }
+
+#[test]
+fn what_frames_meet_before_they_are_routed_is_observed_too() {
+    for (protocol, token) in [(Protocol::Tcp, 0x1_0000_0009), (Protocol::Udp, 9)] {
+        let lab = Lab::new(1);
+        let node = &lab.nodes[0];
+        let (a, b) = (pod(node, "a"), pod(node, "b"));
+        let _tcp = b.netns.serve_tcp("0.0.0.0:8080", "b");
+        let _udp = b.netns.serve_udp("0.0.0.0:8080", "b");
+        let nft = |text: &str| node.netns.command("nft", &[text]);
+        nft("add table bridge foreign");
+        nft("add chain bridge foreign early { type filter hook prerouting priority -5; }");
+        nft("add rule bridge foreign early ip protocol { tcp, udp } counter accept");
+        nft("add table netdev foreign");
+        for (name, pod) in [("from-a", &a), ("from-b", &b)] {
+            let hook = format!("type filter hook ingress device {} priority 0", pod.host_link);
+            nft(&format!("add chain netdev foreign {name} {{ {hook}; }}"));
+            nft(&format!("add rule netdev foreign {name} ip protocol {{ tcp, udp }} counter accept"));
+        }
+        let before = node.netns.nft();
+        let to = SocketAddrV4::new(b.ip, 8080);
+        let heard = Heard { protocol, token };
+        let pods = [("pod a", &a), ("pod b", &b)];
+        let (outcome, observed) = observe(node, &pods, &a.netns, to, heard, || {});
+        assert_eq!((outcome.outcome.as_str(), observed.blind.len()), ("answered", 0));
+        let frames: Vec<(&str, &str, bool)> =
+            observed.frames.iter().map(|own| (&*own.place, &*own.family, own.answers)).collect();
+        let answers = protocol == Protocol::Tcp;
+        assert_eq!(frames, [("node", "bridge", answers), ("node", "netdev", answers)], "{observed:#?}");
+        let met = |table: &str, chain: &str| -> Vec<(bool, bool, &str)> {
+            let all = observed.rules.iter().filter(|rule| {
+                (rule.table.as_str(), rule.chain.as_str(), rule.again) == (table, chain, false)
+            });
+            all.map(|rule| (rule.answer, rule.handle > 0, rule.verdict.as_str())).collect()
+        };
+        let first = (false, true, "accept");
+        assert_eq!(met("netdev foreign", "from-a"), [first], "{observed:#?}");
+        // What answers a datagram is known where it is routed, and not before.
+        let answer = (true, true, "accept");
+        let early = met("bridge foreign", "early");
+        if answers {
+            assert_eq!(met("netdev foreign", "from-b"), [answer], "{observed:#?}");
+            assert_eq!(early, [first, answer], "{observed:#?}");
+        } else {
+            assert_eq!(early, [first], "{observed:#?}");
+        }
+        let counted = |text: &str| -> String {
+            text.split_whitespace().filter(|word| word.parse::<u64>().is_err()).collect()
+        };
+        assert_eq!(counted(&node.netns.nft()), counted(&before), "nothing stays behind");
+
+        // Nor is what one of them drops lost sight of.
+        nft(&format!(
+            "insert rule netdev foreign from-a {} dport 8080 drop",
+            if answers { "tcp" } else { "udp" }
+        ));
+        let heard = Heard { protocol, token: token + 1 };
+        let (_, observed) = observe(node, &pods, &a.netns, to, heard, || {});
+        let drops = observed.rules.iter().find(|rule| rule.chain == "from-a" && rule.verdict == "drop");
+        assert_eq!(drops.map(|rule| rule.table.as_str()), Some("netdev foreign"), "{observed:#?}");
+    }
+}

@@ -71,6 +71,9 @@ pub struct Observed {
     pub tracked: Vec<Tracked>,
     /// Where rules could not be observed, and why.
     pub blind: Vec<Blind>,
+    /// Where rules were observed too that packets meet before they are routed.
+    #[serde(default)]
+    pub frames: Vec<Frames>,
 }
 
 impl Observed {
@@ -79,6 +82,7 @@ impl Observed {
         self.rules.extend(other.rules);
         self.tracked.extend(other.tracked);
         self.blind.extend(other.blind);
+        self.frames.extend(other.frames);
     }
 }
 
@@ -125,6 +129,15 @@ pub struct Tracked {
 pub struct Blind {
     pub place: String,
     pub why: String,
+}
+
+/// One family of rules, `bridge` or `netdev`, of one place.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Frames {
+    pub place: String,
+    pub family: String,
+    /// Also what answers the first packet was observed there.
+    pub answers: bool,
 }
 
 /// The pod that a start is in; `None` for a node. Nobody sends from outside.

@@ -165,6 +165,7 @@ mod tests {
                 answer_destination: end(8),
             }],
             blind: vec![told::Blind { place: text(), why: text() }],
+            frames: vec![told::Frames { place: text(), family: text(), answers: true }],
         };
         let written = serde_json::to_value(&observed).unwrap();
         let read: asked::Observed = serde_json::from_value(written.clone()).unwrap();

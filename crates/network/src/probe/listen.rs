@@ -13,7 +13,7 @@ use skiff_sys::netlink::{Socket, conntrack, in_netns};
 use skiff_sys::nft::tracer::{Met, Signature, Tracer};
 use skiff_sys::packets::{self, PacketSocket};
 
-use super::{Blind, Ear, Heard, MetRule, Observed, Sight, Tracked};
+use super::{Blind, Ear, Frames, Heard, MetRule, Observed, Sight, Tracked};
 use crate::{Error, Protocol};
 
 /// No longer than that is listened: until the slowest of all that are to listen does so, and the connection
@@ -44,6 +44,12 @@ pub fn listen(
         if let Err(error) = &listener.tracer {
             observed.blind.push(Blind { place: ear.place.clone(), why: error.to_string() });
         }
+        let families = listener.tracer.iter().flat_map(Tracer::families);
+        observed.frames.extend(families.map(|family| Frames {
+            place: ear.place.clone(),
+            family: (*family).to_owned(),
+            answers: heard.protocol == Protocol::Tcp,
+        }));
         open.push(listener);
     }
     ready();

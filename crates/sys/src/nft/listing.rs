@@ -186,8 +186,8 @@ const ANY: u8 = 0;
 const INET: u8 = 1;
 const IPV4: u8 = libc::AF_INET as u8;
 const ARP: u8 = 3;
-const NETDEV: u8 = 5;
-const BRIDGE: u8 = 7;
+pub(super) const NETDEV: u8 = 5;
+pub(super) const BRIDGE: u8 = 7;
 
 /// The family by `nft`'s name, where a table needs it to be found: what is for IPv4 packets is called by its
 /// table alone.
@@ -271,6 +271,26 @@ impl Listing {
             found.rules.push(rule);
         }
     }
+}
+
+/// What others filter before packets are routed: frames on bridges, and what comes in by devices, with the names of
+/// these (one that ends in `*` stands for all that begin so).
+pub(super) fn before_routing(socket: &Socket) -> io::Result<(bool, Vec<String>)> {
+    let once = || {
+        let (mut bridges, mut devices) = (false, Vec::new());
+        dump(socket, GET_CHAIN, ANY, &[], |body| {
+            let chain = read_chain(body).filter(|chain| !chain.table.starts_with(tracer::TABLES));
+            match chain.and_then(|chain| chain.hook) {
+                Some(hook) if hook.layer == Layer::Bridge => bridges = true,
+                Some(hook) if hook.layer == Layer::Device && hook.at == Point::Prerouting => {
+                    devices.extend(hook.devices);
+                }
+                _ => {}
+            }
+        })?;
+        Ok((bridges, devices))
+    };
+    settled(once, was_interrupted)
 }
 
 /// Counts the transactions of the namespace.

@@ -8,6 +8,9 @@
 //! A datagram's answer carries anything, so there the way out of the namespace is noted by a rule, and what
 //! comes back along it is the answer.
 //!
+//! Where others filter frames on bridges, or what comes in by a device, the mark is set there as well, since that
+//! is before all routing; of a datagram's answer only where it is routed.
+//!
 //! What is sent again is told as such: it may meet other rules, as its connection is known by then, or drawn anew.
 
 use std::collections::HashMap;
@@ -15,9 +18,10 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::fd::{AsFd, BorrowedFd};
 
-use super::listing::called;
+use super::listing::{self, BRIDGE, NETDEV, called};
 use super::wire::{Batch, read_verdict};
 use super::{Chain, Comparison::Equal, Field, Hook, Point, Register, Rule, Type, words};
+use crate::netlink::route::{Connection, Link};
 use crate::netlink::{Family, Message, Socket, attribute, messages, text};
 
 /// How the names of tracers' tables begin.
@@ -58,6 +62,8 @@ pub struct Tracer {
     notices: Socket,
     signature: Signature,
     seen: Seen,
+    /// The families whose rules before routing are told too.
+    families: Vec<&'static str>,
 }
 
 /// What has come so far.
@@ -85,6 +91,8 @@ const GROUP: u32 = 1 << (9 - 1);
 const TRACE: u16 = 10 << 8 | 17;
 const TCP: u8 = 6;
 const UDP: u8 = 17;
+/// How the names of chains at devices begin.
+const ARRIVED: &str = "arrived-";
 /// Where answers come from and go to, as they enter the namespace.
 const ANSWERS: &str = "answers";
 /// Before all others, and after translation.
@@ -115,7 +123,14 @@ impl Tracer {
         chains.iter().for_each(|chain| batch.chain(chain));
         chains.iter().for_each(|chain| batch.rules(chain, false));
         batch.commit(&owner)?;
-        Ok(Tracer { _owner: owner, notices, signature, seen: Seen::default() })
+        let families = trace_frames(&owner, &name, signature);
+        Ok(Tracer { _owner: owner, notices, signature, seen: Seen::default(), families })
+    }
+
+    /// The families, `bridge` and `netdev`, of which also those rules are told that packets meet before they are
+    /// routed.
+    pub fn families(&self) -> &[&'static str] {
+        &self.families
     }
 
     /// What was told since the last call. Does not wait.
@@ -139,6 +154,47 @@ impl AsFd for Tracer {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.notices.as_fd()
     }
+}
+
+/// Lets the kernel trace from where frames come in, as far as others filter there. What can't be done leaves
+/// those rules untold.
+fn trace_frames(owner: &Socket, name: &str, signature: Signature) -> Vec<&'static str> {
+    let mut families = Vec::new();
+    let Ok((bridges, devices)) = listing::before_routing(owner) else { return families };
+    let chain = |name: &str| {
+        let hook = Hook { at: Point::Prerouting, priority: FIRST, nat: false };
+        // The answer to a datagram is known by where it was seen to leave, which is not known here.
+        let known = chains(signature).into_iter().next().map(|chain| chain.rules).unwrap_or_default();
+        let rules = if matches!(signature, Signature::Udp(_)) { known[..1].to_vec() } else { known };
+        Chain::base(name, hook, rules)
+    };
+    if bridges {
+        let mut batch = Batch::of_family(name, BRIDGE);
+        batch.owned_table();
+        let carried = chain("carried");
+        batch.chain(&carried);
+        batch.rules(&carried, false);
+        families.extend(batch.commit(owner).is_ok().then_some("bridge"));
+    }
+    let links = Connection::open().and_then(|kernel| kernel.links()).unwrap_or_default();
+    let is_one = |link: &Link| {
+        devices.iter().any(|name| match name.strip_suffix('*') {
+            Some(prefix) => link.name.starts_with(prefix),
+            None => *name == link.name,
+        })
+    };
+    let filtered: Vec<&Link> = links.iter().filter(|link| is_one(link)).collect();
+    if !filtered.is_empty() {
+        let mut batch = Batch::of_family(name, NETDEV);
+        batch.owned_table();
+        for link in filtered {
+            let arrived = chain(&format!("{ARRIVED}{}", link.index));
+            batch.chain_at(&arrived, &link.name);
+            batch.rules(&arrived, false);
+        }
+        families.extend(batch.commit(owner).is_ok().then_some("netdev"));
+    }
+    families
 }
 
 fn chains(signature: Signature) -> Vec<Chain> {
@@ -199,7 +255,8 @@ impl Seen {
             self.ends.push(ends);
         }
         if table.starts_with(TABLES) {
-            if matches!(chain.as_str(), "came" | "made") && attribute(body, 3).is_some() {
+            let enters = matches!(chain.as_str(), "came" | "made" | "carried") || chain.starts_with(ARRIVED);
+            if enters && attribute(body, 3).is_some() {
                 let entered = (packet.answer, chain, number(10).unwrap_or(0));
                 let again = self.entered.contains(&entered);
                 self.again[usize::from(packet.answer)] = again;

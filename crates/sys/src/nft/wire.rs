@@ -41,6 +41,7 @@ const ELEMENTS_MAX: usize = 48 * 1024;
 /// One transaction on one table in the making: all of it happens, or nothing.
 pub(super) struct Batch<'a> {
     table: &'a str,
+    family: u8,
     writer: Writer,
     count: u32,
 }
@@ -53,9 +54,13 @@ impl<'a> Batch<'a> {
 
     /// On another table for IPv4.
     pub(super) fn of(table: &'a str) -> Batch<'a> {
+        Batch::of_family(table, HEADER[0])
+    }
+
+    pub(super) fn of_family(table: &'a str, family: u8) -> Batch<'a> {
         let mut writer = Writer::new();
         writer.message(BATCH_BEGIN, 0, 0, &batch_header()).end();
-        Batch { table, writer, count: 0 }
+        Batch { table, family, writer, count: 0 }
     }
 
     /// Creates the table if it is not there.
@@ -89,6 +94,18 @@ impl<'a> Batch<'a> {
             w.string(7, if hook.nat { "nat" } else { "filter" });
         }
         w.end();
+    }
+
+    /// A base chain for what comes in by one device, where the table is for devices.
+    pub(super) fn chain_at(&mut self, chain: &Chain, device: &str) {
+        let table = self.table;
+        let priority = chain.hook.as_ref().map_or(0, |hook| hook.priority);
+        let w = self.message(NEW_CHAIN, CREATE);
+        w.string(1, table).string(3, &chain.name);
+        let nest = w.open(4);
+        // NF_NETDEV_INGRESS
+        w.be32(1, 0).be32(2, priority as u32).string(3, device).close(nest);
+        w.string(7, "filter").end();
     }
 
     /// Nothing leads from it any more.
@@ -223,7 +240,8 @@ impl<'a> Batch<'a> {
 
     fn message(&mut self, kind: u16, flags: u16) -> &mut Writer {
         self.count += 1;
-        self.writer.message(kind, flags, self.count, &HEADER)
+        let [_, version, resource @ ..] = HEADER;
+        self.writer.message(kind, flags, self.count, &[self.family, version, resource[0], resource[1]])
     }
 }
 

@@ -101,7 +101,7 @@ fn expected<'a>(way: &'a Way, answer: bool, observed: &Observed) -> Vec<Expected
         let is_end = ends && index == last;
         let kind = match hop.kind.as_str() {
             "device" | "veth" if hop.device.is_some() && !is_end => Kind::Device,
-            "filter" if observed.could_meet(hop) => Kind::Rule,
+            "filter" if observed.could_meet(hop, answer) => Kind::Rule,
             "conntrack" => Kind::Translation,
             _ => return None,
         };
@@ -116,13 +116,18 @@ fn loses_answer(way: &Way) -> bool {
 }
 
 impl Observed {
-    /// Whether the rule would be told if a packet met it. Packets are traced from where they are routed on, so
-    /// that rules of bridges and devices, whose tables bear their family, are told where they come after that.
-    fn could_meet(&self, hop: &Hop) -> bool {
+    /// Whether the rule would be told if a packet met it. Packets are traced from where they are routed on; before
+    /// that, rules of bridges and devices, whose tables bear their family, are told where it is said so.
+    fn could_meet(&self, hop: &Hop, answer: bool) -> bool {
         let Some(table) = hop.table.as_ref().filter(|_| hop.handle.is_some()) else { return false };
-        let routed = !table.contains(' ');
         let blind = self.blind.iter().any(|blind| blind.place == hop.place);
-        routed && !blind || self.rules.iter().any(|met| is_rule(hop, met))
+        let told = match table.split_once(' ') {
+            None => true,
+            Some((family, _)) => self.frames.iter().any(|frames| {
+                frames.place == hop.place && frames.family == family && (frames.answers || !answer)
+            }),
+        };
+        told && !blind || self.rules.iter().any(|met| is_rule(hop, met))
     }
 }
 

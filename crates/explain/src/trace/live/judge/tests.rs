@@ -511,3 +511,27 @@ fn what_is_not_judged_may_be_seen_anywhere() {
     one.hops[1].doubtful = false;
     assert_eq!(judged(&one, "silent", &observed).differences.len(), 1);
 }
+
+#[test]
+fn rules_before_routing_are_held_against_what_is_observed_there() {
+    let mut one = way(Verdict::Delivered, &[("node n1", "veth1")]);
+    one.hops.push(Hop { table: Some("netdev foreign".into()), ..rule("node n1", "early", 7) });
+    let mut observed = seen(&[("node n1", "veth1")]);
+    assert_eq!(judged(&one, "answered", &observed).differences, Vec::<String>::new(), "nobody looks there");
+    let frames = |place: &str, family: &str, answers| crate::trace::live::Frames {
+        place: place.into(),
+        family: family.into(),
+        answers,
+    };
+    observed.frames = vec![frames("node n1", "bridge", true), frames("node n2", "netdev", true)];
+    assert_eq!(judged(&one, "answered", &observed).differences, Vec::<String>::new(), "nor there");
+    observed.frames.push(frames("node n1", "netdev", false));
+    let live = judged(&one, "answered", &observed);
+    assert_eq!(live.differences.len(), 1, "{live:?}");
+    assert!(live.differences[0].starts_with("it should have met chain early of node n1"), "{live:?}");
+    // On the answer's way it is not looked for.
+    one.answer = vec![one.hops.pop().unwrap()];
+    assert_eq!(judged(&one, "answered", &observed).differences, Vec::<String>::new());
+    observed.frames.push(frames("node n1", "netdev", true));
+    assert_eq!(judged(&one, "answered", &observed).differences.len(), 1);
+}
