@@ -3,6 +3,7 @@
 mod damage;
 mod grid;
 mod hidden;
+mod outside;
 mod tour;
 mod words;
 
