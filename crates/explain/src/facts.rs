@@ -1,11 +1,12 @@
 //! What is read off a node about one pod, before it is judged.
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 
 use crate::Metadata;
 use crate::devices::Device;
 use crate::namespaces::{Inodes, Kind};
-use crate::pod::{HostPort, Interface, Route, Security, ServicePort, WritablePath};
+use crate::pod::{HostPort, Interface, Obstacle, Route, Security, ServicePort, WritablePath};
 
 /// The node that the pod is on.
 #[derive(Debug, Clone, Default)]
@@ -19,6 +20,20 @@ pub struct Node {
     pub links: usize,
     /// System V objects in the node's IPC namespace.
     pub ipc_objects: usize,
+    /// The other nodes that its routes know.
+    pub others: Vec<OtherNode>,
+    /// Addresses of sandboxes on its bridge.
+    pub sandboxes: Vec<Ipv4Addr>,
+    /// It is in a PID namespace of its own, so that processes around it are not seen.
+    pub nested: bool,
+}
+
+/// Another node, as the routes here have it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OtherNode {
+    pub ip: Ipv4Addr,
+    /// The range of its pods.
+    pub pods: (Ipv4Addr, u8),
 }
 
 /// A process, as others may know it.
@@ -78,6 +93,10 @@ pub struct Socket {
     /// As the kernel has it: `0.0.0.0`, `::`, `127.0.0.1`, …
     pub address: std::net::IpAddr,
     pub port: u16,
+    /// The link that it is bound to, by name; nothing where it takes what comes by any.
+    pub device: Option<String>,
+    /// What is for an IPv4 address never gets to it; nothing where that is not known.
+    pub six_only: Option<bool>,
     /// Nobody where no process holds it open that could be looked into.
     pub process: Option<Process>,
 }
@@ -99,6 +118,8 @@ pub struct Pod {
     pub sockets: Vec<Socket>,
     pub host_ports: Vec<HostPort>,
     pub services: Vec<ServicePort>,
+    /// What the node's rules, routes and links do to what comes to those sockets.
+    pub obstacles: Vec<Obstacle>,
     /// What could not be read, and why.
     pub missing: Vec<crate::Missing>,
     /// It ended while it was being looked at.

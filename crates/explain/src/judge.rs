@@ -3,7 +3,7 @@
 use crate::devices;
 use crate::facts::{self, Holder, Pod, Process};
 use crate::namespaces::{Kind, Word, word};
-use crate::pod::{self, Container, Listener, Member, Namespace, PodExplanation};
+use crate::pod::{self, Container, Listener, Member, Namespace, PodExplanation, Security};
 use crate::reach::reach;
 use crate::{Missing, counted, listed};
 
@@ -25,7 +25,10 @@ pub fn pod(facts: &Pod) -> PodExplanation {
             name: container.name.clone(),
             state: container.state.clone(),
             process: container.holder.as_ref().map(|holder| member(facts, holder)),
-            security: container.security.clone(),
+            security: container
+                .security
+                .clone()
+                .map(|own| Security { own_users: own_users(facts, container), ..own }),
             writable_host_paths: container.writable_paths.clone(),
             writable_devices: devices::summed(&container.devices),
         })
@@ -39,6 +42,8 @@ pub fn pod(facts: &Pod) -> PodExplanation {
             protocol: socket.protocol.name().into(),
             address: socket.address.to_string(),
             port: socket.port,
+            device: socket.device.clone(),
+            six_only: socket.six_only.filter(|_| socket.address.is_ipv6()),
             process: socket.process.as_ref().map(process),
             reachable: if of_pod || !on_node(facts) { reach(facts, socket) } else { Vec::new() },
         };
@@ -50,6 +55,8 @@ pub fn pod(facts: &Pod) -> PodExplanation {
     }
     told.host_ports.clone_from(&facts.host_ports);
     told.services.clone_from(&facts.services);
+    told.obstacles.clone_from(&facts.obstacles);
+    told.nested = facts.node.nested && facts.sandbox.is_some();
     told.missing.clone_from(&facts.missing);
     let none_runs = facts.containers.iter().all(|own| own.holder.is_none());
     if facts.sandbox.is_some() && none_runs {
@@ -58,6 +65,13 @@ pub fn pod(facts: &Pod) -> PodExplanation {
     }
     told.past.clone_from(&facts.past);
     told
+}
+
+/// Whether the container's users are not the node's.
+fn own_users(facts: &Pod, container: &facts::Container) -> bool {
+    let of_node = facts.node.inodes.of(Kind::User);
+    let own = container.holder.as_ref().map_or(0, |holder| holder.inodes.of(Kind::User));
+    of_node != 0 && own != 0 && own != of_node
 }
 
 /// Whether the pod uses its node's network.

@@ -6,6 +6,7 @@
 //!
 //! What can't be known is said: every answer has a list of what is [`Missing`], and why.
 
+pub mod approach;
 pub mod devices;
 pub mod facts;
 pub mod judge;

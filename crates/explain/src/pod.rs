@@ -50,6 +50,13 @@ pub struct PodExplanation {
     /// Network policies that select the pod for what comes in.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub policies: Vec<String>,
+    /// What is in the way of connections to the sockets on the pod's node, network policies aside.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub obstacles: Vec<Obstacle>,
+    /// The node is a part of a machine whose other processes it does not see: whether one of those is in a
+    /// namespace of the pod is not known.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub nested: bool,
     /// The strictest Pod Security level that the pod meets.
     pub pod_security: PodSecurity,
     /// What is shown is how it was: the pod ended while it was being looked at.
@@ -80,6 +87,8 @@ impl PodExplanation {
             host_ports: Vec::new(),
             services: Vec::new(),
             policies: Vec::new(),
+            obstacles: Vec::new(),
+            nested: false,
             pod_security: PodSecurity::default(),
             past: None,
             missing: Vec::new(),
@@ -195,6 +204,13 @@ pub struct Security {
     pub seccomp: String,
     /// Whether no program that it executes can gain privileges.
     pub no_new_privileges: bool,
+    /// Capabilities beyond the default that it has not, and that a program which is another user's by its file
+    /// gives it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gainable: Vec<String>,
+    /// Users and capabilities are those of a user namespace of the pod's own, and hold there alone.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub own_users: bool,
 }
 
 /// A path of the node that the container may change.
@@ -312,11 +328,31 @@ pub struct Listener {
     pub address: String,
     /// The port that it is bound to.
     pub port: u16,
+    /// The link that it is bound to; absent where it takes what comes by any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<String>,
+    /// Whether what is for an IPv4 address never gets to it; absent where that is not known.
+    #[serde(rename = "ipv6Only", default, skip_serializing_if = "Option::is_none")]
+    pub six_only: Option<bool>,
     /// Who holds the socket; absent where no process could be looked into.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub process: Option<Process>,
     /// From where it can be reached, and why: the pod network, the node, other nodes, outside.
     pub reachable: Vec<Reach>,
+}
+
+/// What the pod's node does to connections that are addressed to somewhere, so that not all get there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Obstacle {
+    /// `pod network`, `node`, `other nodes` or `outside`.
+    pub from: String,
+    /// Address, port and protocol that they are addressed to.
+    pub at: String,
+    /// `no` where none gets there, `some` where some do, or where that is not known.
+    pub answer: Answer,
+    /// What becomes of them.
+    pub why: String,
 }
 
 /// Whether something is reachable from somewhere, and why.
@@ -336,7 +372,7 @@ pub struct Reach {
 pub enum Answer {
     Yes,
     No,
-    /// For some peers: as policies allow, or as they have a route.
+    /// For some peers: as policies allow, as they have a route, or as rules decide that can't be judged.
     Some,
 }
 

@@ -90,6 +90,8 @@ mod tests {
                 protocol: "TCP".into(),
                 address: "0.0.0.0".into(),
                 port: 80,
+                device: None,
+                six_only: None,
                 process: Some(process),
                 reachable: Vec::new(),
             }

@@ -40,6 +40,8 @@ pub enum Phase {
     Unpack,
     Create,
     Start,
+    /// Between a container's end and the next try, as it failed.
+    BackOff,
     /// Until it was ready.
     Ready,
     /// Until a watcher of the API heard that it is.
@@ -47,7 +49,7 @@ pub enum Phase {
 }
 
 impl Phase {
-    pub const ALL: [Phase; 15] = [
+    pub const ALL: [Phase; 16] = [
         Phase::Write,
         Phase::Queue,
         Phase::Decision,
@@ -61,6 +63,7 @@ impl Phase {
         Phase::Unpack,
         Phase::Create,
         Phase::Start,
+        Phase::BackOff,
         Phase::Ready,
         Phase::Watched,
     ];
@@ -81,6 +84,7 @@ impl Phase {
             Phase::Unpack => "image unpack",
             Phase::Create => "create",
             Phase::Start => "start",
+            Phase::BackOff => "back-off",
             Phase::Ready => "first ready",
             Phase::Watched => "status seen",
         }

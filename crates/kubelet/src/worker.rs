@@ -150,7 +150,7 @@ impl Worker {
             self.tell(&pod, &plan, now);
             if plan.steps.contains(&Step::Finish) {
                 match self.finish().await {
-                    Ok(()) => return self.context.memory.waits.forget(&self.uid),
+                    Ok(()) => return self.context.memory.forget(&self.uid),
                     Err(error) => self.failed("finish", &error),
                 }
                 self.wait(None, look, true).await;

@@ -119,6 +119,8 @@ pub struct Privileges {
     /// 0 none, 1 strict, 2 a filter.
     pub seccomp: u8,
     pub no_new_privileges: bool,
+    /// Capabilities beyond the default and beyond its own, which a program with the set-user-ID bit of root gives.
+    pub gainable: Vec<&'static str>,
 }
 
 /// Reads them off `/proc/PID/status`.
@@ -138,7 +140,14 @@ fn parse_status(text: &str) -> Privileges {
     };
     let number =
         |name: &str, at: usize| field(name).nth(at).and_then(|text| text.parse().ok()).unwrap_or(0u32);
-    let effective = field("CapEff").next().and_then(|text| u64::from_str_radix(text, 16).ok()).unwrap_or(0);
+    let caps = |name: &str| {
+        let digits = field(name).next().and_then(|text| u64::from_str_radix(text, 16).ok());
+        digits.unwrap_or(0)
+    };
+    let effective = caps("CapEff");
+    let no_new_privileges = number("NoNewPrivs", 0) == 1;
+    // The bounding set is what no program of its can get beyond.
+    let bounding = if no_new_privileges { 0 } else { caps("CapBnd") };
     Privileges {
         // Real, effective, saved, file system.
         effective_user: number("Uid", 1),
@@ -147,7 +156,8 @@ fn parse_status(text: &str) -> Privileges {
         capabilities: Caps(effective).names().collect(),
         beyond_default: Caps(effective).without(Caps::DEFAULT).names().collect(),
         seccomp: u8::try_from(number("Seccomp", 0)).unwrap_or(u8::MAX),
-        no_new_privileges: number("NoNewPrivs", 0) == 1,
+        no_new_privileges,
+        gainable: Caps(bounding).without(Caps::DEFAULT).without(Caps(effective)).names().collect(),
     }
 }
 
@@ -162,9 +172,14 @@ pub struct MountFact {
     kind: String,
 }
 
-/// The mounts that a process sees.
+/// The mounts of the mount namespace that a process is in.
 pub fn mounts(pid: u32) -> io::Result<Vec<MountFact>> {
-    let text = fs::read_to_string(format!("/proc/{pid}/mountinfo"))?;
+    // One that changed its root tells of what is below that alone; others in its namespace need not have.
+    let changed = fs::read_link(format!("/proc/{pid}/root")).is_ok_and(|root| root != Path::new("/"));
+    let text = match changed {
+        true => skiff_sys::namespaces::mounts_of(Path::new(&format!("/proc/{pid}/ns/mnt")))?,
+        false => fs::read_to_string(format!("/proc/{pid}/mountinfo"))?,
+    };
     Ok(text.lines().filter_map(parse_mount).collect())
 }
 
@@ -227,6 +242,14 @@ pub fn writable_node_paths(
                 found.push((place.clone(), place));
             }
             continue;
+        }
+        // Of the processes' own view these two are the node's; a mount of each makes them read-only where a
+        // container has no privilege.
+        if mount.kind == "proc" && mount.target == Path::new("/proc") {
+            let open = ["sys", "sysrq-trigger"].map(|name| mount.target.join(name)).into_iter();
+            let covered =
+                |place: &PathBuf| container.iter().any(|over| over.target == *place && !over.writable);
+            found.extend(open.filter(|place| !covered(place)).map(|place| (place.clone(), place)));
         }
         if KERNEL_VIEWS.contains(&mount.kind.as_str()) && !wished {
             continue;
@@ -291,6 +314,38 @@ mod tests {
     }
 
     #[test]
+    fn a_change_of_the_root_hides_no_mount() {
+        use std::io::{BufRead, BufReader, Write};
+        use std::process::{Command, Stdio};
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["hidden", "root"] {
+            fs::create_dir(dir.path().join(name)).unwrap();
+        }
+        let script =
+            "mount -t tmpfs seen \"$0/hidden\" && mount --bind / \"$0/root\" && exec chroot \"$0/root\" cat";
+        let mut child = Command::new("unshare")
+            .args(["--mount", "sh", "-c", script])
+            .arg(dir.path())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let (mut stdin, stdout) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+        // What it is given it says again, once it is there.
+        stdin.write_all(b"there\n").unwrap();
+        let mut said = String::new();
+        BufReader::new(stdout).read_line(&mut said).unwrap();
+        assert_eq!(said, "there\n");
+        let seen = |found: Vec<MountFact>| found.iter().any(|own| own.target == dir.path().join("hidden"));
+        let below = fs::read_to_string(format!("/proc/{}/mountinfo", child.id())).unwrap();
+        assert!(!seen(below.lines().filter_map(parse_mount).collect()), "{below}");
+        assert!(seen(mounts(child.id()).unwrap()));
+        assert!(!seen(mounts(std::process::id()).unwrap()), "this process stays where it is");
+        drop(stdin);
+        assert!(child.wait().unwrap().success());
+    }
+
+    #[test]
     fn a_status_is_read() {
         let text = "Name:\tx\nState:\tS (sleeping)\nUid:\t1\t1000\t1\t1\nGid:\t2\t2000\t2\t2\nGroups:\t5 6 \n\
                     CapEff:\t00000000a80435fb\nNoNewPrivs:\t1\nSeccomp:\t2\nSeccomp_filters:\t1\n";
@@ -299,6 +354,13 @@ mod tests {
         assert_eq!(found.supplementary_groups, [5, 6]);
         assert_eq!(found.beyond_default, ["NET_ADMIN"]);
         assert_eq!((found.seccomp, found.no_new_privileges), (2, true));
+        // What it has not and may get: unless nothing that it executes gains anything.
+        let bound = |no_new: u8| {
+            let text =
+                format!("CapEff:\t0000000000001000\nCapBnd:\t00000000a80c35fb\nNoNewPrivs:\t{no_new}\n");
+            parse_status(&text).gainable
+        };
+        assert_eq!((bound(0), bound(1)), (vec!["SYS_PTRACE"], vec![]));
     }
 
     #[test]
@@ -313,6 +375,8 @@ mod tests {
         let container = mounts(&[
             "10 0 0:50 / / rw - overlay overlay rw",
             "11 10 0:51 / /proc rw - proc proc rw",
+            "18 11 0:51 /sys /proc/sys ro - proc proc rw",
+            "19 11 0:51 /sysrq-trigger /proc/sysrq-trigger ro - proc proc rw",
             "12 10 8:1 /var/log /logs rw - ext4 /dev/a rw",
             "13 10 8:1 /etc /conf ro - ext4 /dev/a rw",
             "14 10 8:1 /var/lib/skiff/pods/u/vol /vol rw - ext4 /dev/a rw",
@@ -330,6 +394,8 @@ mod tests {
     fn the_kernels_settings_are_the_nodes_where_they_can_be_written() {
         let found = |how: &str, groups: &str| {
             let lines = [
+                format!("18 11 0:51 /sys /proc/sys {how} - proc proc rw"),
+                format!("19 11 0:51 /sysrq-trigger /proc/sysrq-trigger {how} - proc proc rw"),
                 "11 10 0:51 / /proc rw - proc proc rw".to_owned(),
                 format!("12 10 0:52 / /sys {how} - sysfs sysfs rw"),
                 format!("13 12 0:53 / /sys/fs/cgroup {groups} - cgroup2 cgroup rw"),
@@ -340,8 +406,9 @@ mod tests {
             found.into_iter().map(|(_, place)| place.display().to_string()).collect::<Vec<_>>()
         };
         assert_eq!(found("ro", "ro"), Vec::<String>::new(), "as any container has them");
-        assert_eq!(found("rw", "ro"), ["/sys"]);
-        assert_eq!(found("rw", "rw"), ["/sys"], "which says it of all below");
+        let all = ["/proc/sys", "/proc/sysrq-trigger", "/sys"];
+        assert_eq!(found("rw", "ro"), all);
+        assert_eq!(found("rw", "rw"), all, "which says it of all below");
         assert_eq!(found("ro", "rw"), Vec::<String>::new(), "its own control group is not the node's");
     }
 }

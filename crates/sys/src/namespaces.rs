@@ -5,7 +5,9 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
+use nix::fcntl::{OFlag, openat};
 use nix::sched::{CloneFlags, setns, unshare};
+use nix::sys::stat::Mode;
 use nix::sys::wait::waitpid;
 use nix::unistd::{Gid, Pid, Uid, setgroups, setresgid, setresuid};
 
@@ -20,6 +22,27 @@ pub fn in_netns<T: Send>(path: &Path, act: impl FnOnce() -> io::Result<T> + Send
         let thread = builder.spawn_scoped(scope, move || {
             setns(namespace.as_fd(), CloneFlags::CLONE_NEWNET)?;
             act()
+        })?;
+        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
+/// All mounts of the mount namespace that `path` names, as `proc_pid_mountinfo(5)` has them: a process tells of
+/// those below its own root alone. Read on a thread of its own, which ends with it.
+pub fn mounts_of(path: &Path) -> io::Result<String> {
+    let (namespace, proc) = (File::open(path)?, File::open("/proc")?);
+    std::thread::scope(|scope| {
+        let builder = std::thread::Builder::new().name("mounts".into()).stack_size(64 << 10);
+        let thread = builder.spawn_scoped(scope, move || {
+            // Its root and directory are the whole process's, which must not move.
+            unshare(CloneFlags::CLONE_FS)?;
+            setns(namespace.as_fd(), CloneFlags::CLONE_NEWNS)?;
+            // By the /proc of before: there may be none here.
+            let found =
+                openat(&proc, "thread-self/mountinfo", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty())?;
+            let mut text = Vec::new();
+            File::from(found).read_to_end(&mut text)?;
+            Ok(String::from_utf8_lossy(&text).into_owned())
         })?;
         thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })

@@ -243,7 +243,7 @@ spec:
     for (name, paths) in [
         ("plain", &[] as &[&str]),
         ("memory", &["/dev/shm"]),
-        ("privileged", &["/sys"]),
+        ("privileged", &["/proc/sys", "/proc/sysrq-trigger", "/sys"]),
         ("somebody", &[]),
         ("users", &[]),
     ] {
@@ -256,6 +256,8 @@ spec:
         // The kernel's own word on it: a file that root may write is opened for that, and nothing is written.
         let setting = namespace.exec(name, &["sh", "-c", ": >> /sys/kernel/rcu_expedited"]);
         assert_eq!(setting.code == 0, said.contains(&"/sys"), "{name}: {setting:?}");
+        let setting = namespace.exec(name, &["sh", "-c", ": >> /proc/sys/kernel/threads-max"]);
+        assert_eq!(setting.code == 0, said.contains(&"/proc/sys"), "{name}: {setting:?}");
         let told_devices = &container["writableDevices"];
         if name != "privileged" {
             assert_eq!(*told_devices, Value::Null, "{name}: {told}");

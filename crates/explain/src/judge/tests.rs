@@ -28,6 +28,7 @@ fn facts(containers: Vec<facts::Container>, pause: [u64; 8]) -> Pod {
             processes: 37,
             links: 4,
             ipc_objects: 0,
+            ..facts::Node::default()
         },
         sandbox: Some(Holder { name: "pause".into(), pid: 10, inodes: Inodes(pause) }),
         containers,
@@ -261,6 +262,8 @@ fn sockets_of_the_nodes_network_are_the_pods_or_somebody_elses() {
         protocol: facts::Protocol::Tcp,
         address: "0.0.0.0".parse().unwrap(),
         port,
+        device: None,
+        six_only: Some(false),
         process: Some(Process { pid: 5, command: "x".into(), pod: pod.map(str::to_owned), container: None }),
     };
     let ports = |net: u64| {

@@ -32,6 +32,17 @@ struct Kept {
 struct Mark {
     phase: Phase,
     times: (u64, u64),
+    /// How long it was worked on in between, in microseconds. Of what several containers have, or one that is
+    /// tried again, the time between two does not count.
+    worked: u64,
+}
+
+impl Mark {
+    /// As it is told: from its beginning on, for as long as it took.
+    fn told(&self) -> (u64, u64) {
+        let (began, ended) = self.times;
+        if ended == 0 { self.times } else { (began, ended.min(began + self.worked)) }
+    }
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -43,17 +54,23 @@ struct Histogram {
 
 impl Starts {
     /// Marks a phase of the pod of that UID. The first mark of a phase stays: a container that is started
-    /// again is no part of the pod's start. A phase that several containers have is as long as all of them.
+    /// again is no part of the pod's start. A phase that several containers have, or several tries until the
+    /// pod is ready, is as long as all of them together, without what was between.
     pub fn mark(&self, uid: &str, phase: Phase, began: SystemTime, ended: SystemTime) {
         let (began, ended) = (micros(began), micros(ended));
         let mut kept = self.lock();
         let index = phase as usize;
-        let per_container =
-            matches!(phase, Phase::Image | Phase::Pull | Phase::Unpack | Phase::Create | Phase::Start);
+        let several = matches!(
+            phase,
+            Phase::Image | Phase::Pull | Phase::Unpack | Phase::Create | Phase::Start | Phase::BackOff
+        );
         let over = kept.times(uid, Phase::Ready).1 != 0;
-        let slot = kept.slot(uid, phase);
+        let mark = kept.mark(uid, phase);
+        let slot = &mut mark.times;
         if slot.1 != 0 {
-            if per_container && !over {
+            if several && !over {
+                // Those of two containers at once are not counted twice.
+                mark.worked += ended.saturating_sub(began.max(slot.1.min(ended)).max(slot.0));
                 slot.1 = slot.1.max(ended);
             }
             return;
@@ -61,6 +78,7 @@ impl Starts {
         // What was begun before, and tried again since, has taken all that time.
         let began = if slot.0 != 0 { slot.0.min(began) } else { began };
         *slot = (began, ended.max(began));
+        mark.worked = ended.saturating_sub(began);
         // A phase whose beginning is another process's end is a moment here, and no duration.
         if ended > began {
             kept.histograms[index].add(ended - began);
@@ -70,9 +88,9 @@ impl Starts {
     /// A phase begins that ends later, by [`Starts::finish`].
     pub fn begin(&self, uid: &str, phase: Phase, at: SystemTime) {
         let mut kept = self.lock();
-        let slot = kept.slot(uid, phase);
-        if slot.0 == 0 {
-            slot.0 = micros(at);
+        let mark = kept.mark(uid, phase);
+        if mark.times.0 == 0 {
+            mark.times.0 = micros(at);
         }
     }
 
@@ -101,7 +119,7 @@ impl Starts {
         let kept = self.lock();
         let mut all = Marks::default();
         for mark in kept.marks.get(uid)? {
-            all[mark.phase as usize] = mark.times;
+            all[mark.phase as usize] = mark.told();
         }
         Some(all)
     }
@@ -137,7 +155,7 @@ impl Kept {
     }
 
     /// A phase of a pod, to be marked.
-    fn slot(&mut self, uid: &str, phase: Phase) -> &mut (u64, u64) {
+    fn mark(&mut self, uid: &str, phase: Phase) -> &mut Mark {
         if !self.marks.contains_key(uid) {
             // Before the new one comes, so that the table never holds one more than it is for.
             while self.order.len() >= PODS_MAX
@@ -153,11 +171,11 @@ impl Kept {
         let index = marks.iter().position(|mark| mark.phase == phase).unwrap_or_else(|| {
             let mut more = std::mem::take(marks).into_vec();
             more.reserve_exact(1);
-            more.push(Mark { phase, times: (0, 0) });
+            more.push(Mark { phase, times: (0, 0), worked: 0 });
             *marks = more.into_boxed_slice();
             marks.len() - 1
         });
-        &mut marks[index].times
+        &mut marks[index]
     }
 }
 
@@ -218,18 +236,24 @@ mod tests {
         let starts = Starts::default();
         for (phase, ends) in [
             (Phase::Network, 2),
-            (Phase::Image, 9),
-            (Phase::Pull, 9),
-            (Phase::Unpack, 9),
-            (Phase::Create, 9),
-            (Phase::Start, 9),
+            (Phase::Image, 4),
+            (Phase::Pull, 4),
+            (Phase::Unpack, 4),
+            (Phase::Create, 4),
+            (Phase::Start, 4),
         ] {
             starts.mark("u", phase, at(1), at(2));
-            starts.mark("u", phase, at(8), at(9));
-            starts.mark("u", phase, at(3), at(4));
+            // Seven seconds later it is tried again; what was between is no part of it.
+            starts.mark("u", phase, at(7_008), at(7_010));
+            // A part of which is the other's too.
+            starts.mark("u", phase, at(7_003), at(7_009));
             let (began, ended) = starts.get("u").unwrap()[phase as usize];
             assert_eq!((began, ended), (micros(at(1)), micros(at(ends))), "{phase:?}");
         }
+        // The next phase begins where the last of them ended.
+        starts.mark_since("u", Phase::Ready, Phase::Start, at(7_012));
+        let ready = starts.get("u").unwrap()[Phase::Ready as usize];
+        assert_eq!(ready, (micros(at(7_010)), micros(at(7_012))));
         // Whose end is before its beginning, by clocks that were set, has no length.
         starts.mark("v", Phase::Bind, at(5), at(3));
         assert_eq!(starts.get("v").unwrap()[Phase::Bind as usize], (micros(at(5)), micros(at(5))));

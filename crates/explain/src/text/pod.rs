@@ -73,6 +73,11 @@ fn sandbox(out: &mut String, told: &PodExplanation) {
         let _ = write!(text, "; of the node's it is in {}", listed(&host));
     }
     wrapped(out, "(pause)   ", &text);
+    if told.nested {
+        let text =
+            format!("whether its processes around {} are in any of these is not seen from there", told.node);
+        wrapped(out, "(machine) ", &text);
+    }
 }
 
 fn network(out: &mut String, told: &PodExplanation, paint: Paint) {
@@ -142,6 +147,10 @@ fn listeners(out: &mut String, told: &PodExplanation, paint: Paint) {
 fn service(port: &ServicePort, node: &str) -> String {
     let door = port.node_port.map(|door| format!(", NodePort {door}")).unwrap_or_default();
     let name = match port.cluster_ip.as_str() {
+        "" | "None" if port.port != port.target_port => {
+            // Its name stands for the pod itself, where nobody translates a port.
+            format!("{}, which has no address of its own and translates no port,", port.service)
+        }
         "" | "None" => format!("{}, which has no address of its own,", port.service),
         ip => format!("{} at {ip}:{}/{}{door}", port.service, port.port, port.protocol),
     };
@@ -172,7 +181,8 @@ fn socket(listener: &Listener) -> String {
         true => format!("[{}]", listener.address),
         false => listener.address.clone(),
     };
-    format!("{address}:{}/{}", listener.port, listener.protocol)
+    let device = listener.device.as_ref().map(|device| format!("%{device}")).unwrap_or_default();
+    format!("{address}{device}:{}/{}", listener.port, listener.protocol)
 }
 
 fn owner(process: Option<&Process>) -> String {
@@ -244,6 +254,13 @@ fn privileges(out: &mut String, security: &Security, paint: Paint) {
     wrapped(out, "  capabilities         ", &usual);
     if !security.beyond_default.is_empty() {
         warned(out, paint, "    beyond the default ! ", &security.beyond_default.join(" "));
+    }
+    if !security.gainable.is_empty() {
+        let text = format!("{}, by a program with the set-user-ID bit", security.gainable.join(" "));
+        warned(out, paint, "    may gain           ! ", &text);
+    }
+    if security.own_users {
+        wrapped(out, "    both hold          ", "in the pod's own user namespace alone");
     }
     let gain = if security.no_new_privileges { "set" } else { "not set" };
     let _ = writeln!(out, "  system call filter   {}; no-new-privileges {gain}", security.seccomp);
@@ -406,6 +423,11 @@ mod tests {
         );
         assert_eq!(
             told("None", Some(Endpoint::Ready)),
+            "d/s, which has no address of its own and translates no port, leads to port 8080 of the pod"
+        );
+        let same = ServicePort { port: 8080, ..port("None", Some(Endpoint::Ready)) };
+        assert_eq!(
+            service(&same, "n1"),
             "d/s, which has no address of its own, leads to port 8080 of the pod"
         );
         // Where its traffic policies keep to the node.

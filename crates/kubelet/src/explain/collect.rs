@@ -1,6 +1,7 @@
 //! Reads the facts about pods off the kernel, and has them judged.
 
 use std::collections::{BTreeMap, HashMap};
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -16,6 +17,7 @@ use skiff_network::facts as network;
 use skiff_runtime::facts as processes;
 use skiff_runtime::{Container, ContainerState};
 
+use super::approach;
 use super::scan::Scan;
 use super::services::services;
 use crate::agent::{Refusal, internal};
@@ -38,16 +40,18 @@ pub(super) async fn pods(
     let scan = context.memory.scan(context).await?;
     let services = context.services.list();
     let config = context.config.clone();
-    let explained = tokio::task::spawn_blocking(move || {
-        let reader = Reader::new(&scan, &config, &services);
-        let told = pods.iter().map(|pod| {
-            let mut facts = reader.facts(pod);
-            mark_ended(&mut facts);
-            judge::pod(&facts)
-        });
-        told.collect::<Vec<_>>()
+    let sandboxes = approach::sandboxes(context).await;
+    let read = tokio::task::spawn_blocking(move || {
+        let reader = Reader::new(&scan, &config, &services, sandboxes);
+        pods.iter().map(|pod| reader.facts(pod)).collect::<Vec<_>>()
     });
-    let mut explained = explained.await.map_err(internal)?;
+    let mut facts = read.await.map_err(internal)?;
+    approach::follow(context, &mut facts).await;
+    let judged = facts.iter_mut().map(|facts| {
+        mark_ended(facts);
+        judge::pod(facts)
+    });
+    let mut explained: Vec<PodExplanation> = judged.collect();
     context.memory.forget_scan();
     for pod in &mut explained {
         let key = ObjectKey::new(&pod.metadata.namespace, &pod.metadata.name);
@@ -88,11 +92,20 @@ pub(super) async fn node(context: &Arc<Context>) -> Result<NodeExplanation, Refu
 /// All listening sockets of the node's own network.
 pub(super) fn node_sockets(scan: &Scan) -> Vec<told::Socket> {
     let found = network::sockets(std::process::id());
-    sockets(scan, scan.inodes.of(Kind::Net), &found)
+    sockets(scan, scan.inodes.of(Kind::Net), &found, &[])
 }
 
-fn sockets(scan: &Scan, net: u64, found: &[network::SocketFact]) -> Vec<told::Socket> {
+fn sockets(
+    scan: &Scan,
+    net: u64,
+    found: &[network::SocketFact],
+    links: &[network::LinkFact],
+) -> Vec<told::Socket> {
     let owners = network::owners(scan.members(Kind::Net, net).iter().copied(), found);
+    let name = |index: u32| {
+        let link = links.iter().find(|link| link.index == index);
+        link.map_or_else(|| format!("number {index}"), |link| link.name.clone())
+    };
     let found = found.iter().filter_map(|socket| {
         let protocol = match socket.protocol {
             skiff_network::Protocol::Tcp => Protocol::Tcp,
@@ -100,10 +113,20 @@ fn sockets(scan: &Scan, net: u64, found: &[network::SocketFact]) -> Vec<told::So
             skiff_network::Protocol::Sctp => return None,
         };
         let process = owners.get(&socket.inode).map(|pid| scan.process(*pid));
-        Some(told::Socket { protocol, address: socket.address, port: socket.port, process })
+        Some(told::Socket {
+            protocol,
+            address: socket.address,
+            port: socket.port,
+            device: (socket.link != 0).then(|| name(socket.link)),
+            six_only: socket.six_only,
+            process,
+        })
     });
     found.collect()
 }
+
+/// The PID namespace that the machine began with (PROC_PID_INIT_INO of linux/proc_ns.h).
+const FIRST_PID_NAMESPACE: u64 = 0xEFFF_FFFC;
 
 /// What is the same for all pods of one look.
 struct Reader<'a> {
@@ -116,7 +139,12 @@ struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    fn new(scan: &'a Scan, config: &'a Config, services: &'a [Arc<Service>]) -> Self {
+    fn new(
+        scan: &'a Scan,
+        config: &'a Config,
+        services: &'a [Arc<Service>],
+        sandboxes: Vec<Ipv4Addr>,
+    ) -> Self {
         let own = std::process::id();
         let node_network = network::read(own).unwrap_or_default();
         let objects = |name: &str| {
@@ -129,15 +157,15 @@ impl<'a> Reader<'a> {
             processes: scan.processes.len(),
             links: node_network.links.len(),
             ipc_objects: ["shm", "sem", "msg"].iter().map(|name| objects(name)).sum(),
+            others: approach::others(&node_network.routes),
+            sandboxes,
+            nested: scan.inodes.of(Kind::Pid) != FIRST_PID_NAMESPACE,
         };
-        Self {
-            scan,
-            config,
-            services,
-            node,
-            node_network,
-            mounts: processes::mounts(own).unwrap_or_default(),
-        }
+        // What is mounted for one pod is no name of it for others.
+        let pods = config.data_dir.join("pods");
+        let mounts = processes::mounts(own).unwrap_or_default().into_iter();
+        let mounts = mounts.filter(|mount| !mount.target.starts_with(&pods));
+        Self { scan, config, services, node, node_network, mounts: mounts.collect() }
     }
 
     fn facts(&self, pod: &Pod) -> told::Pod {
@@ -182,11 +210,12 @@ impl<'a> Reader<'a> {
             });
             own.max_by_key(|container| (container.created_at, labels::attempt(&container.labels)))
         };
-        let init = spec
-            .init_containers
-            .iter()
-            .flatten()
-            .filter(|init| latest(&init.name).is_some_and(|own| own.state == ContainerState::Running));
+        let begins = spec.containers.iter().all(|own| latest(&own.name).is_none());
+        let init = spec.init_containers.iter().flatten().filter(|init| match latest(&init.name) {
+            // The others wait for it, whether it runs, has failed or has not begun.
+            None => begins,
+            Some(own) => own.state != ContainerState::Exited || begins && exit_code(own) != 0,
+        });
         init.chain(&spec.containers)
             .map(|container| {
                 let asked = Asked {
@@ -235,7 +264,10 @@ impl<'a> Reader<'a> {
             own.inodes.of(Kind::User) == self.node.inodes.of(Kind::User) && privileges.effective_user == 0
         });
         let wished = |mount: &Path| asked.host_paths.iter().any(|target| mount.starts_with(target));
-        let paths = paths.filter(|(mount, _)| is_root || !mount.starts_with("/sys") || wished(mount));
+        let paths = paths.filter(|(mount, _)| {
+            let setting = mount.starts_with("/sys") || mount.starts_with("/proc");
+            is_root || !setting || wished(mount)
+        });
         // The control group of any other container keeps it from them.
         let seen = holder.as_ref().zip(privileges.as_ref()).filter(|_| asked.devices);
         let devices = seen.map(|(own, privileges)| self.devices(own, privileges)).unwrap_or_default();
@@ -315,7 +347,7 @@ impl<'a> Reader<'a> {
         };
         facts.interfaces = found.links.iter().map(interface).collect();
         facts.routes = found.routes.iter().map(route).collect();
-        facts.sockets = sockets(self.scan, net, &found.sockets);
+        facts.sockets = sockets(self.scan, net, &found.sockets, &found.links);
         if on_node {
             facts.pod_ip = Some(facts.node_ip.clone());
             return;
@@ -358,6 +390,8 @@ fn security(found: processes::Privileges) -> Security {
             _ => "filter".into(),
         },
         no_new_privileges: found.no_new_privileges,
+        gainable: owned(found.gainable),
+        own_users: false,
     }
 }
 
@@ -436,7 +470,7 @@ mod tests {
         let all = processes::processes().unwrap();
         let scan = Scan::new("node".into(), own, all, vec![sandbox], Vec::new());
         let config = fakes::config();
-        let reader = Reader::new(&scan, &config, &[]);
+        let reader = Reader::new(&scan, &config, &[], Vec::new());
         let mut facts = reader.facts(&pod());
         mark_ended(&mut facts);
         assert_eq!(facts.past, None);

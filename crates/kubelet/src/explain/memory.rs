@@ -15,6 +15,8 @@ use crate::agent::Refusal;
 use crate::node_context::Context;
 use crate::time::timestamp;
 
+const BACK_OFF: &str = "CrashLoopBackOff";
+
 /// Shared by workers, who write, and the agent's server, which reads.
 #[derive(Default)]
 pub(crate) struct Memory {
@@ -22,6 +24,8 @@ pub(crate) struct Memory {
     pub(crate) waits: Waits,
     /// Who listens for a probe, by its token, and how to stop it.
     pub(super) listening: Mutex<HashMap<u64, Arc<AtomicBool>>>,
+    /// Since when pods that are not ready yet wait until a container that failed is started again.
+    backing_off: Mutex<HashMap<String, SystemTime>>,
     last_scan: tokio::sync::Mutex<Option<(Instant, Arc<Scan>)>>,
 }
 
@@ -67,7 +71,31 @@ impl Memory {
 
     /// What a pod waits for now. What it waited for before keeps its beginning.
     pub(crate) fn publish(&self, uid: &str, now: Vec<Wait>, at: SystemTime) {
+        self.mark_back_off(uid, now.iter().any(|wait| wait.reason == BACK_OFF), at);
         self.waits.publish(uid, now, &timestamp(at).to_string());
+    }
+
+    /// Nothing is kept of what the pod waits for.
+    pub(crate) fn forget(&self, uid: &str) {
+        self.waits.forget(uid);
+        self.backing_off.lock().remove(uid);
+    }
+
+    /// A container that failed is not started again at once, which is no work of anybody.
+    fn mark_back_off(&self, uid: &str, waits: bool, at: SystemTime) {
+        if self.starts.has(uid, Phase::Ready) {
+            self.backing_off.lock().remove(uid);
+            return;
+        }
+        if waits {
+            self.begin(uid, Phase::BackOff, at);
+            self.backing_off.lock().entry(uid.to_owned()).or_insert(at);
+            return;
+        }
+        let since = self.backing_off.lock().remove(uid);
+        if let Some(since) = since.filter(|_| self.starts.has(uid, Phase::Seen)) {
+            self.starts.mark(uid, Phase::BackOff, since, at);
+        }
     }
 
     /// A startup or readiness probe that a container waits for is tried then; before that it failed, if
@@ -140,6 +168,39 @@ mod tests {
         assert_eq!(marks("late"), [(7_000_000, 7_000_000), (7_000_000, 7_000_000)]);
         memory.mark_pull("loaded", at(2), None);
         assert_eq!((marks("loaded")[0].0, marks("loaded")[1]), (2_000_000, (0, 0)));
+    }
+
+    #[test]
+    fn what_passes_until_the_next_try_is_a_phase_of_its_own() {
+        let memory = Memory::default();
+        let at = |seconds| UNIX_EPOCH + Duration::from_secs(seconds);
+        let wait = |reason: &str| Wait {
+            what: "container".into(),
+            container: Some("c".into()),
+            reason: reason.into(),
+            since: None,
+            last_error: None,
+            next_try: None,
+        };
+        let told = || memory.starts.get("u").map(|marks| marks[Phase::BackOff as usize]);
+        memory.starts.mark("u", Phase::Seen, at(1), at(1));
+        memory.publish("u", vec![wait("ContainerCreating")], at(2));
+        assert_eq!(told(), Some((0, 0)));
+        memory.publish("u", vec![wait("CrashLoopBackOff")], at(10));
+        memory.publish("u", vec![wait("CrashLoopBackOff")], at(15));
+        assert_eq!(told(), Some((10_000_000, 0)), "it is not over");
+        memory.publish("u", vec![wait("ContainerCreating")], at(20));
+        assert_eq!(told(), Some((10_000_000, 20_000_000)));
+        // The next one is longer; what ran between is no part of it.
+        memory.publish("u", vec![wait("CrashLoopBackOff")], at(30));
+        memory.publish("u", Vec::new(), at(50));
+        assert_eq!(told(), Some((10_000_000, 40_000_000)));
+        // Once the pod was ready its start is over.
+        memory.starts.mark("u", Phase::Ready, at(50), at(51));
+        memory.publish("u", vec![wait("CrashLoopBackOff")], at(60));
+        memory.publish("u", Vec::new(), at(90));
+        assert_eq!(told(), Some((10_000_000, 40_000_000)));
+        assert!(memory.backing_off.lock().is_empty());
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! The API server asks at `/skiff/explain/…`. Facts are read when asked for and never kept; what is kept, in
 //! [`Memory`], is how pods' starts went and what each pod waits for, both bounded.
 
+mod approach;
 mod collect;
 mod memory;
 mod probe;
