@@ -197,6 +197,8 @@ mod tests {
         )
         .unwrap();
         let (plain, again) = (template_hash(&template, 0), template_hash(&template, 1));
+        let text = serde_json::to_string(&template).unwrap();
+        assert_eq!(plain, letters(fnv(text.as_bytes(), FNV_START)), "no collision, nothing more");
         assert_ne!(plain, again);
         assert_ne!(again, template_hash(&template, 2));
         let mut labeled = template.clone();

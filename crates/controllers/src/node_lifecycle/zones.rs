@@ -125,6 +125,7 @@ mod tests {
         assert_eq!(of_counts(&[("a", 1, 2)]), [usual], "two may fail by themselves");
         assert_eq!(of_counts(&[("a", 1, 3)]), [Pace::Hold]);
         assert_eq!(of_counts(&[("a", 3, 3)]), [usual], "half of it is fewer than 55 %");
+        assert_eq!(of_counts(&[("a", 9, 11)]), [Pace::Hold], "55 % are enough");
         assert_eq!(of_counts(&[("a", 20, 30)]), [Pace::Hold]);
         assert_eq!(of_counts(&[("a", 20, 31)]), [Pace::Every(SLOW_INTERVAL)]);
         assert_eq!(of_counts(&[("a", 0, 1)]), [Pace::Outage]);
@@ -148,5 +149,17 @@ mod tests {
         assert_eq!(zones.turn("a", later(10)), Turn::Now);
         zones.set(paces([("a".to_owned(), false)]));
         assert_eq!(zones.turn("a", later(10)), Turn::Outage);
+    }
+
+    #[test]
+    fn a_zone_is_one_of_its_region() {
+        let of = |labels: serde_json::Value| {
+            let node = serde_json::json!({"metadata": {"name": "n", "labels": labels}});
+            super::of(&serde_json::from_value(node).unwrap())
+        };
+        let both =
+            serde_json::json!({"topology.kubernetes.io/region": "r", "topology.kubernetes.io/zone": "z"});
+        assert_eq!(of(both), "r/z");
+        assert_eq!(of(serde_json::json!({})), "/");
     }
 }

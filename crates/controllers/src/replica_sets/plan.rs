@@ -249,12 +249,12 @@ mod tests {
     fn pods_go_by_phase_before_all_else_that_is_theirs() {
         let phase = |phase: &str| json!({"status": {"phase": phase}});
         let pods = [
-            running("c", false, phase("Running")),
+            running("a", false, phase("Running")),
             running("b", false, phase("Unknown")),
-            running("a", true, phase("Pending")),
+            running("c", true, phase("Pending")),
         ];
-        assert_eq!(show(scale(&set(0), &pods)), "delete a b c");
-        assert_eq!(show(scale(&set(2), &pods)), "delete a");
+        assert_eq!(show(scale(&set(0), &pods)), "delete c b a");
+        assert_eq!(show(scale(&set(2), &pods)), "delete c");
         let many: Vec<_> = (0..510).map(|index| running(&format!("p{index}"), true, json!({}))).collect();
         let Scale::Delete(gone) = scale(&set(8), &many) else { panic!("there are too many") };
         assert_eq!(gone.len(), 500);

@@ -146,8 +146,16 @@ fn a_pod_is_pinned_to_its_node_and_found_by_that() {
 #[test]
 fn revisions_follow_the_template() {
     let mut set = set(json!({}), json!({}));
+    set.metadata.annotations = Some(BTreeMap::from([("note".to_owned(), "x".to_owned())]));
     let revisions::Plan::Create(first) = revisions::plan(&set, &[]) else { panic!("there is none yet") };
     let first = Arc::new(*first);
+    let hash = revisions::hash_of(&first);
+    assert_eq!(
+        serde_json::to_value(&first.metadata).unwrap(),
+        json!({"name": format!("d-{hash}"), "namespace": "a", "labels": {"app": "d", HASH: hash},
+            "annotations": {"note": "x"}, "ownerReferences": [{"apiVersion": "apps/v1", "kind": "DaemonSet",
+                "name": "d", "uid": "d", "controller": true, "blockOwnerDeletion": true}]})
+    );
     assert!(matches!(revisions::plan(&set, std::slice::from_ref(&first)), revisions::Plan::Keep(_)));
     set.spec.as_mut().unwrap().template.spec.as_mut().unwrap().containers[0].image = Some("two".into());
     let revisions::Plan::Create(second) = revisions::plan(&set, std::slice::from_ref(&first)) else {
@@ -331,6 +339,10 @@ fn a_status_counts_what_runs_what_is_missing_and_what_comes() {
             "observedGeneration": 1, "collisionCount": 3, "conditions": [{"type": "Mine", "status": "True"}]})
     );
     assert_eq!(next, Some(Duration::from_secs(10)), "the one that has waited longest");
+    // Ready for just as long as it has to be.
+    let just = [ready_since("p1", "n1", 10, json!({}))];
+    let (told, next) = status(&set, None, &nodes[..1], &just, now);
+    assert_eq!((told.number_available, next), (Some(1), None));
     let (told, next) = status(&set, None, &nodes, &pods[..1], now);
     assert_eq!((told.updated_number_scheduled, told.number_available, next), (None, Some(1), None));
 }

@@ -121,6 +121,14 @@ fn each_count_that_moves_is_progress_and_nothing_else_is() {
         );
     }
     assert_eq!(again(1, "ReplicaSetUpdated", sets(4, 1, 3, 3)), Some(61), "another generation");
+    // Also where the same words were said before.
+    let mut same = before("ReplicaSetUpdated", 2);
+    same["conditions"][0]["message"] = "ReplicaSet \"new\" is progressing.".into();
+    same["conditions"].as_array_mut().unwrap().insert(0, json!({"type": "Mine", "status": "True"}));
+    let moved = sets(5, 2, 3, 3);
+    let (told, after) = status(&deployment(same), &moved, Some(&moved[1]), at(30));
+    assert_eq!(after.map(|after| after.as_secs()), Some(61));
+    assert_eq!(condition(&told, "Mine").unwrap().last_update_time, None);
     assert_eq!(again(2, "DeploymentPaused", sets(4, 1, 3, 3)), Some(61), "it goes on after a pause");
 }
 

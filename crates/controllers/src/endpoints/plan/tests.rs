@@ -213,3 +213,70 @@ fn endpoints_are_meant_for_their_zone_and_for_their_node_where_the_service_prefe
     let wanted = ["10.0.0.1 east: zone east node n1", "10.0.0.2 : node nowhere", none[2], none[3]];
     assert_eq!(hints(&with(Some("PreferSameNode"), &[])), wanted);
 }
+
+fn nowhere(_: &str) -> Option<String> {
+    None
+}
+
+#[test]
+fn an_endpoint_says_where_its_pod_is_and_what_it_is_called() {
+    let named = json!({"spec": {"hostname": "h", "subdomain": "web"}});
+    let pods = [pod("a", "10.0.0.1", true, named)];
+    let made = applied(super::slices(&service(port_80()), &pods, &[], nowhere));
+    assert_eq!(made[0].metadata.namespace.as_deref(), Some("a"));
+    let endpoint = &made[0].endpoints.as_ref().unwrap()[0];
+    assert_eq!((endpoint.hostname.as_deref(), endpoint.node_name.as_deref()), (Some("h"), Some("n1")));
+    // Without ports and without endpoints the list of ports stays away, as the server keeps it.
+    let none = applied(super::slices(&service(port_80()), &[], &[], nowhere));
+    assert_eq!(none[0].ports, None);
+}
+
+#[test]
+fn a_named_port_is_of_the_services_protocol_and_may_be_a_sidecars() {
+    let ports = |containers: Value, inits: Value, protocol: &str| {
+        let spec = json!({"spec": {"containers": containers, "initContainers": inits}});
+        let pods = [pod("a", "10.0.0.1", true, spec)];
+        let port = json!({"name": "p", "port": 53, "protocol": protocol, "targetPort": "dns"});
+        show(&applied(super::slices(&service(json!({"ports": [port]})), &pods, &[], nowhere))[0])
+    };
+    let container = |name: &str, protocol: &str, number: i32| {
+        json!({"name": name, "ports": [{"name": "other", "containerPort": 1, "protocol": protocol},
+            {"name": "dns", "containerPort": number, "protocol": protocol}]})
+    };
+    let both = || json!([container("t", "TCP", 5300), container("u", "UDP", 5301)]);
+    assert_eq!(ports(both(), json!([]), "TCP"), "[5300] 10.0.0.1RS-");
+    assert_eq!(ports(both(), json!([]), "UDP"), "[5301] 10.0.0.1RS-");
+    let init = |policy: Value| {
+        let mut init = container("i", "TCP", 5302);
+        init["restartPolicy"] = policy;
+        json!([init])
+    };
+    assert_eq!(ports(json!([{"name": "c"}]), init("Always".into()), "TCP"), "[5302] 10.0.0.1RS-");
+    assert_eq!(ports(json!([{"name": "c"}]), init(Value::Null), "TCP"), "[] 10.0.0.1RS-");
+}
+
+#[test]
+fn an_endpoints_object_is_the_services_and_says_when_it_is_too_small() {
+    let service = service(port_80());
+    let pods: Vec<_> = (0..=ENDPOINTS_MAX)
+        .map(|index| {
+            pod(&format!("p{index}"), &format!("10.0.{}.{}", index / 250, index % 250), true, json!({}))
+        })
+        .collect();
+    let full = endpoints(&service, &pods[..ENDPOINTS_MAX], None).unwrap();
+    assert_eq!((full.metadata.name.as_deref(), full.metadata.namespace.as_deref()), (Some("web"), Some("a")));
+    assert_eq!(full.metadata.annotations, None);
+    let over = endpoints(&service, &pods, Some(&full)).expect("the note is new");
+    assert_eq!(over.metadata.annotations.as_ref().unwrap()[OVER_CAPACITY], "truncated");
+    assert_eq!(over.subsets, full.subsets, "the first ones alone");
+    assert_eq!(endpoints(&service, &pods, Some(&over)), None);
+    let less = endpoints(&service, &pods[..ENDPOINTS_MAX], Some(&over)).expect("the note goes");
+    assert_eq!(less.metadata.annotations, None);
+    // Other labels are a change, too.
+    let mut labeled = full.clone();
+    labeled.metadata.labels.as_mut().unwrap().insert("x".into(), "y".into());
+    assert!(endpoints(&service, &pods[..ENDPOINTS_MAX], Some(&labeled)).is_some());
+    let mut foreign = full.clone();
+    foreign.metadata.labels.as_mut().unwrap().insert(ENDPOINTS_MANAGED_BY_LABEL.into(), "me".into());
+    assert!(is_generated(&full) && !is_generated(&foreign));
+}
