@@ -79,3 +79,19 @@ impl Hasher for Fnv {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hash_of_a_definition_stays_what_it_is_from_version_to_version() {
+        let of = |image: Option<&str>| {
+            let image = image.map(str::to_owned);
+            spec_hash(&Container { name: "c".into(), image, ..Container::default() })
+        };
+        // FNV-1a, 64 bits: the name, whether there is an image, and the image.
+        assert_eq!(of(Some("web:1")), "29c0723b0c93d256");
+        assert_eq!(of(None), "b8fdec8a1fad3bf7");
+    }
+}

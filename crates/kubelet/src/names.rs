@@ -219,4 +219,56 @@ mod tests {
         let text = hosts(&aliased, None, "", &fakes::config());
         assert!(text.ends_with("\n# Entries added by HostAliases.\n192.0.2.3\tx\ty\n"), "{text}");
     }
+
+    #[test]
+    fn a_long_name_is_cut_and_ends_in_no_separator() {
+        let short = |length: usize| {
+            let mut pod = pod(json!({}));
+            pod.metadata.name = Some("a".repeat(length));
+            hostname_and_domain(&pod, "cluster.local").0
+        };
+        assert_eq!((short(62).len(), short(63).len(), short(64).len()), (62, 63, 63));
+        let mut odd = pod(json!({}));
+        odd.metadata.name = Some(format!("{}-.{}", "a".repeat(61), "b".repeat(9)));
+        assert_eq!(hostname_and_domain(&odd, "cluster.local").0, "a".repeat(61));
+        // What fits is left as it is.
+        odd.metadata.name = Some("a-".into());
+        assert_eq!(hostname_and_domain(&odd, "cluster.local").0, "a-");
+    }
+
+    #[test]
+    fn a_full_name_has_the_kernels_length() {
+        let config = fakes::config();
+        let tail = ".s.n.svc.cluster.local";
+        let full = |length: usize| {
+            let own = "a".repeat(length - tail.len());
+            hostname(&pod(json!({"hostname": own, "subdomain": "s", "setHostnameAsFQDN": true})), &config)
+        };
+        assert_eq!(full(63).map(|name| name.len()), Ok(63));
+        assert_eq!(full(64).map(|name| name.len()), Ok(64));
+        assert!(
+            full(65)
+                .is_err_and(|error| error.ends_with("(64 characters is the max, 65 characters requested)"))
+        );
+    }
+
+    #[test]
+    fn servers_and_options_of_the_pods_own_are_added_once() {
+        let config = fakes::config();
+        let conf =
+            |dns: Value| resolv_conf(&pod(json!({"dnsPolicy": "None", "dnsConfig": dns})), "", &config);
+        assert_eq!(
+            conf(json!({"nameservers": ["192.0.2.1", "192.0.2.2", "192.0.2.1", "192.0.2.3", "192.0.2.4"],
+                "searches": ["a", "b", "a"]})),
+            "search a b\nnameserver 192.0.2.1\nnameserver 192.0.2.2\nnameserver 192.0.2.3\n"
+        );
+        let options = |own: Value| {
+            let text = resolv_conf(&pod(json!({"dnsConfig": {"options": own}})), "", &config);
+            text.lines().last().unwrap_or_default().to_owned()
+        };
+        assert_eq!(options(json!([])), "options ndots:5");
+        assert_eq!(options(json!([{"name": "ndots", "value": "2"}])), "options ndots:2");
+        assert_eq!(options(json!([{"name": "edns0"}])), "options ndots:5 edns0");
+        assert_eq!(options(json!([{"name": "timeout", "value": ""}])), "options ndots:5 timeout");
+    }
 }

@@ -218,4 +218,42 @@ mod tests {
             Some("spec.initContainers[1].restartPolicy is not supported by this version of Skiff"),
         );
     }
+
+    #[test]
+    fn of_volumes_the_odd_parts_are_named() {
+        use serde_json::json;
+        let volume = |volume: Value, expected: Option<&str>| {
+            let expected = expected
+                .map(|field| format!("spec.volumes[0].{field} is not supported by this version of Skiff"));
+            check(json!({"containers": [{"name": "a"}], "volumes": [volume]}), expected.as_deref());
+        };
+        for known in ["configMap", "secret", "downwardAPI", "emptyDir"] {
+            volume(json!({"name": "v", known: {}}), None);
+        }
+        volume(json!({"name": "v", "hostPath": {"path": "/"}}), None);
+        volume(json!({"name": "v", "emptyDir": {"medium": "Memory"}}), None);
+        volume(json!({"name": "v", "emptyDir": {"medium": "HugePages-2Mi"}}), Some("emptyDir.medium"));
+        let projected =
+            |part: Value| json!({"name": "v", "projected": {"sources": [{"secret": {"name": "s"}}, part]}});
+        volume(projected(json!({"configMap": {"name": "m"}})), None);
+        volume(
+            projected(json!({"clusterTrustBundle": {"path": "p"}})),
+            Some("projected.sources[1].clusterTrustBundle"),
+        );
+        volume(
+            projected(json!({"podCertificate": {"signerName": "s", "keyType": "ED25519"}})),
+            Some("projected.sources[1].podCertificate"),
+        );
+    }
+
+    #[test]
+    fn nothing_has_several_forms() {
+        use serde_json::json;
+        for nothing in [json!(null), json!([]), json!({}), json!("")] {
+            assert!(!is_set(&nothing), "{nothing}");
+        }
+        for something in [json!(false), json!(0), json!([null]), json!({"a": null}), json!(" ")] {
+            assert!(is_set(&something), "{something}");
+        }
+    }
 }
