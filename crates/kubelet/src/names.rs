@@ -232,8 +232,9 @@ mod tests {
         odd.metadata.name = Some(format!("{}-.{}", "a".repeat(61), "b".repeat(9)));
         assert_eq!(hostname_and_domain(&odd, "cluster.local").0, "a".repeat(61));
         // What fits is left as it is.
-        odd.metadata.name = Some("a-".into());
-        assert_eq!(hostname_and_domain(&odd, "cluster.local").0, "a-");
+        let whole = format!("{}-", "a".repeat(62));
+        odd.metadata.name = Some(whole.clone());
+        assert_eq!(hostname_and_domain(&odd, "cluster.local").0, whole);
     }
 
     #[test]

@@ -388,3 +388,15 @@ fn the_end_before_stays_as_long_as_the_attempt_is_the_same() {
     // While it waits, its last end is the one that was seen.
     assert_eq!(last_code(2, "c", &["c:2:1:1"]), Some(1));
 }
+
+#[test]
+fn each_condition_keeps_its_own_time() {
+    let mut pod = pod(json!({}));
+    let mut told = of(&pod, &up(&["c:0:run"]));
+    for (index, condition) in told.conditions.iter_mut().flatten().enumerate() {
+        condition.last_transition_time = Some(api_time(at(100 + index as u64)));
+    }
+    let before = told.conditions.clone();
+    pod.status = Some(told);
+    assert_eq!(of(&pod, &up(&["c:0:run"])).conditions, before);
+}
