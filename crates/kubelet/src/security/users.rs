@@ -163,4 +163,28 @@ mod tests {
         assert_eq!(ranges.take("a").map(|range| range.first), Ok(196_608));
         assert_eq!(free(&BTreeMap::new(), u32::MAX - 10, 5), None);
     }
+
+    #[test]
+    fn a_record_is_of_one_whole_range_or_damaged() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let read = |users: (u32, u32, u32), groups: (u32, u32, u32)| {
+            let map = |(host, inside, length): (u32, u32, u32)| {
+                format!("[{{\"hostId\":{host},\"containerId\":{inside},\"length\":{length}}}]")
+            };
+            let text = format!("{{\"uidMappings\":{},\"gidMappings\":{}}}", map(users), map(groups));
+            fs::write(dir.path().join(FILE), text).expect("writes");
+            recorded(dir.path()).ok().flatten()
+        };
+        let whole = (FIRST, 0, LENGTH);
+        assert_eq!(read(whole, whole), Some(FIRST));
+        for odd in [(FIRST + LENGTH, 0, LENGTH), (FIRST, 1, LENGTH), (FIRST, 0, LENGTH - 1)] {
+            assert_eq!(read(odd, whole), None, "{odd:?}");
+            assert_eq!(read(whole, odd), None, "{odd:?}");
+        }
+        assert_eq!(read((FIRST, 1, LENGTH), (FIRST, 1, LENGTH)), None);
+        assert_eq!(read((FIRST, 0, 1), (FIRST, 0, 1)), None);
+        // None is no damage.
+        assert_eq!(recorded(&dir.path().join("none")).ok(), Some(None));
+        assert_eq!(recorded(&dir.path().join(FILE).join("below")).ok(), Some(None));
+    }
 }
