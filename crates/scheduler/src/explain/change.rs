@@ -56,6 +56,7 @@ pub(super) fn smallest(
                 found.extend(at.without_a_pod());
             }
             "PodTopologySpread" | "InterPodAffinity" => {
+                found.extend(at.placed());
                 found.extend(at.less_particular());
                 found.extend(at.without_a_pod());
             }
@@ -180,17 +181,62 @@ impl Trial<'_> {
         })
     }
 
-    /// Without its own choice of nodes.
+    /// Without a part of its own choice of nodes, or else without all of it.
     fn unselective(&self) -> Option<(Cost, Change)> {
         let spec = self.pod.pod.spec.as_ref()?;
+        let mut tries = Vec::new();
+        let selected: Vec<&String> = spec.node_selector.iter().flatten().map(|(key, _)| key).collect();
+        for key in selected.iter().filter(|_| selected.len() > 1) {
+            let edit = Edit::new().remove(format!("/spec/nodeSelector/{}", escaped(key)));
+            tries.push((edit, format!("let the pod not select nodes by {key}")));
+        }
+        let affinity = spec.affinity.as_ref().is_some_and(|affinity| affinity.node_affinity.is_some());
+        let (selector, of_affinity) = ("/spec/nodeSelector", "/spec/affinity/nodeAffinity");
+        if affinity && !selected.is_empty() {
+            tries.push((Edit::new().remove(of_affinity), "drop the pod's nodeAffinity".into()));
+            tries.push((Edit::new().remove(selector), "drop the pod's nodeSelector".into()));
+        }
         let mut edit = Edit::new();
         if spec.node_selector.is_some() {
-            edit = edit.remove("/spec/nodeSelector");
+            edit = edit.remove(selector);
         }
-        if spec.affinity.as_ref().is_some_and(|affinity| affinity.node_affinity.is_some()) {
-            edit = edit.remove("/spec/affinity/nodeAffinity");
+        if affinity {
+            edit = edit.remove(of_affinity);
         }
-        self.edited(Cost::Replace, &edit, "let the pod select no nodes".into())
+        tries.push((edit, "let the pod select no nodes".into()));
+        tries.into_iter().find_map(|(edit, text)| self.edited(Cost::Replace, &edit, text))
+    }
+
+    /// A label of the node that the pod's spreading or its nearness to others goes by, which it lacks.
+    fn placed(&self) -> Option<(Cost, Change)> {
+        let spec = self.pod.pod.spec.as_ref()?;
+        let spreads = spec.topology_spread_constraints.iter().flatten();
+        let spreads =
+            spreads.filter(|own| own.when_unsatisfiable == "DoNotSchedule").map(|own| &own.topology_key);
+        let near = spec.affinity.as_ref().and_then(|own| own.pod_affinity.as_ref());
+        let near = near.and_then(|own| own.required_during_scheduling_ignored_during_execution.as_ref());
+        let near = near.into_iter().flatten().map(|term| &term.topology_key);
+        let lacks = |key: &&String| self.node.labels().is_none_or(|labels| !labels.contains_key(*key));
+        spreads.chain(near).filter(lacks).filter(|key| !is_kubelets(key)).find_map(|key| {
+            let others = self.snapshot.nodes().iter();
+            let mut values: Vec<String> =
+                others.filter_map(|node| node.labels()?.get(key).cloned()).collect();
+            values.sort();
+            values.dedup();
+            // Where nobody has it, any value will do.
+            if values.is_empty() {
+                values.push("a".into());
+            }
+            let name = &self.node.name;
+            values.into_iter().find_map(|value| {
+                let node = self.with_node(|node| {
+                    node.metadata.labels.get_or_insert_default().insert(key.clone(), value.clone());
+                });
+                let text = format!("label {name} with {key}={value}");
+                let how = format!("kubectl label node {name} {key}={value}");
+                self.admits(self.pod, &node).then(|| (Cost::Node, self.change("node", text, how)))
+            })
+        })
     }
 
     /// The one port that clashes, moved to the next free one.
@@ -251,21 +297,35 @@ impl Trial<'_> {
             let requests = container.resources.as_ref().and_then(|own| own.requests.as_ref());
             amount(&crate::resources::Resources::of(requests), name)
         };
-        let (index, container) =
-            spec.containers.iter().enumerate().max_by_key(|(index, own)| (asked(own), Reverse(*index)))?;
-        let rest = asked(container) - lack;
-        if rest < 0 {
-            return None;
+        let list = |name: &'static str, own: &[Container]| -> Vec<(i64, String, String)> {
+            let one = |(index, own): (usize, &Container)| {
+                let who = if name == "containers" { "container" } else { "init container" };
+                (asked(own), format!("/spec/{name}/{index}/resources"), format!("{who} {}", own.name))
+            };
+            own.iter().enumerate().map(one).collect()
+        };
+        let mut askers = list("containers", &spec.containers);
+        askers.extend(list("initContainers", spec.init_containers.as_deref().unwrap_or_default()));
+        // What is asked for the whole pod is no less than for its containers together.
+        let whole = spec.resources.as_ref().and_then(|own| own.requests.as_ref());
+        let of_pod = amount(&crate::resources::Resources::of(whole), name);
+        let together: i64 = spec.containers.iter().map(&asked).sum();
+        if of_pod - lack >= together {
+            askers.push((of_pod, "/spec/resources".into(), "the pod as a whole".into()));
         }
-        let value: Value = shown(name, rest).into();
-        let path = format!("/spec/containers/{index}/resources");
-        let mut edit = Edit::new().replace(format!("{path}/requests/{}", escaped(name)), value.clone());
-        // Of what can't be shared, limit and request must be the same.
-        if !matches!(name.as_str(), "cpu" | "memory" | "ephemeral-storage") {
-            edit = edit.replace(format!("{path}/limits/{}", escaped(name)), value);
-        }
-        let text = format!("let container {} ask for {} of {name}", container.name, shown(name, rest));
-        self.edited(Cost::Replace, &edit, text)
+        // Who asks for most can do with less most easily.
+        askers.sort_by_key(|(asked, ..)| Reverse(*asked));
+        askers.into_iter().filter(|(asked, ..)| asked >= lack).find_map(|(asked, path, who)| {
+            let rest = asked - lack;
+            let value: Value = shown(name, rest).into();
+            let mut edit = Edit::new().replace(format!("{path}/requests/{}", escaped(name)), value.clone());
+            // Of what can't be shared, limit and request must be the same.
+            if !matches!(name.as_str(), "cpu" | "memory" | "ephemeral-storage") {
+                edit = edit.replace(format!("{path}/limits/{}", escaped(name)), value);
+            }
+            let text = format!("let {who} ask for {} of {name}", shown(name, rest));
+            self.edited(Cost::Replace, &edit, text)
+        })
     }
 
     /// Without one of its demands on other pods.

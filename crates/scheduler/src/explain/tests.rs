@@ -244,7 +244,7 @@ fn other_pods() {
     let spread = json!({"topologySpreadConstraints": [{"maxSkew": 1, "topologyKey": "zone",
         "whenUnsatisfiable": "DoNotSchedule", "labelSelector": {}}]});
     let change = told(&snapshot, spread).smallest_change.unwrap();
-    assert_eq!(change.text, "let the pod's spreading over zone be a wish only");
+    assert_eq!(change.text, "label n with zone=a");
 }
 
 #[test]
@@ -414,4 +414,46 @@ fn a_pods_own_verdict_is_told_and_not_its_predecessors() {
     assert_eq!(message(&verdicts), "");
     verdicts.put(&key, verdict("p"));
     assert_eq!(message(&verdicts), "0/3 nodes are available");
+}
+
+/// The smallest change alone.
+fn change_of(snapshot: &Snapshot, spec: Value) -> String {
+    let change = told(snapshot, spec).smallest_change;
+    change.map_or_else(|| "none".to_owned(), |change| format!("{}: {}", change.of, change.text))
+}
+
+#[test]
+fn less_is_asked_of_whoever_asks_for_it() {
+    let mut snapshot = Snapshot::default();
+    snapshot.set_node(node("n", json!({}), json!({})));
+    let asks = |cpu: &str| json!({"requests": {"cpu": cpu}});
+    let spec = json!({
+        "initContainers": [{"name": "i", "image": "x", "resources": asks("50")}],
+        "containers": [{"name": "c", "image": "x", "resources": asks("10m")}],
+    });
+    assert_eq!(change_of(&snapshot, spec), "pod: let init container i ask for 4 of cpu");
+    let spec = json!({
+        "resources": asks("50"),
+        "containers": [{"name": "c", "image": "x", "resources": asks("10m")}],
+    });
+    assert_eq!(change_of(&snapshot, spec), "pod: let the pod as a whole ask for 4 of cpu");
+}
+
+#[test]
+fn no_more_is_taken_from_a_pods_choice_than_is_needed() {
+    let mut snapshot = Snapshot::default();
+    snapshot.set_node(node("n", json!({}), json!({"team": "a"})));
+    let spec = json!({"nodeSelector": {"kubernetes.io/hostname": "gone", "team": "a"}});
+    assert_eq!(change_of(&snapshot, spec), "pod: let the pod not select nodes by kubernetes.io/hostname");
+    let arch = json!([{"matchExpressions": [{"key": "kubernetes.io/arch", "operator": "In", "values": ["riscv64"]}]}]);
+    let affinity = json!({"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": arch}}});
+    let spec = json!({"nodeSelector": {"team": "a"}, "affinity": affinity});
+    assert_eq!(change_of(&snapshot, spec), "pod: drop the pod's nodeAffinity");
+    // A label of the node is less than a pod made anew.
+    let spread = json!([{"maxSkew": 1, "topologyKey": "nozone", "whenUnsatisfiable": "DoNotSchedule",
+        "labelSelector": {"matchLabels": {"app": "p"}}}]);
+    assert_eq!(
+        change_of(&snapshot, json!({"topologySpreadConstraints": spread})),
+        "node: label n with nozone=a"
+    );
 }
