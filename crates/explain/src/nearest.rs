@@ -6,6 +6,7 @@
 /// use skiff_explain::nearest::nearest;
 /// assert_eq!(nearest("wbe-1", ["web-1", "db"]), Some("web-1"));
 /// assert_eq!(nearest("something", ["web-1"]), None);
+/// assert_eq!(nearest("t2", ["hn"]), None);
 /// ```
 pub fn nearest<'a>(wanted: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let limit = wanted.chars().count().div_ceil(2).max(2);
@@ -14,7 +15,9 @@ pub fn nearest<'a>(wanted: &str, names: impl IntoIterator<Item = &'a str>) -> Op
         let begins = !wanted.is_empty() && name.starts_with(wanted);
         (if begins { 1 } else { distance(wanted, name) }, name)
     });
-    near.filter(|(far, _)| *far <= limit).min().map(|(_, name)| name)
+    // One in which every letter is another is not near, however short both are.
+    let all = |name: &str| wanted.chars().count().max(name.chars().count());
+    near.filter(|(far, name)| *far <= limit && *far < all(name)).min().map(|(_, name)| name)
 }
 
 /// How many letters must be changed, added, removed or swapped with their neighbour.
@@ -73,7 +76,8 @@ mod tests {
         assert_eq!(nearest("abcdef", ["abcxyz"]), Some("abcxyz"));
         assert_eq!(nearest("abcdef", ["abwxyz"]), None);
         assert_eq!(nearest("abcde", ["abxyz"]), Some("abxyz"), "rounded up");
-        assert_eq!(nearest("ab", ["xy"]), Some("xy"));
+        assert_eq!(nearest("ab", ["xy"]), None, "nothing is left of it");
+        assert_eq!(nearest("ab", ["ay", "ba"]), Some("ay"));
         assert_eq!(nearest("ab", ["xyz"]), None);
         // The nearest of several, and of two as near the first by name.
         assert_eq!(nearest("web-1", ["wab-2", "web-2", "db"]), Some("web-2"));

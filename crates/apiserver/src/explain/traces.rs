@@ -102,7 +102,7 @@ async fn one(
     }
     let (mut ways, world, request) = follow.finish();
     let mut missing = Vec::new();
-    let (from, to) = (request.from.words(&world), goal(&request, &world));
+    let (from, to) = (request.from.words(&world), request.goal(&world));
     let mut told = None;
     if live {
         match live::answer(question, &origins, &mut ways, &world, &request).await {
@@ -125,11 +125,6 @@ async fn one(
     Ok(explanation)
 }
 
-fn goal(request: &Request, world: &World) -> String {
-    let port = request.port.as_deref().map(|port| format!(", port {port}")).unwrap_or_default();
-    format!("{}{port}", request.to.words(world))
-}
-
 async fn comparison(
     question: &Question<'_>,
     request: &Request,
@@ -147,7 +142,7 @@ async fn comparison(
             Ok(trace) => trace,
             Err(error) => {
                 let way = Way::unreachable(error.message().to_owned());
-                let (from, to) = (row.request.from.words(world), goal(&row.request, world));
+                let (from, to) = (row.request.from.words(world), row.request.goal(world));
                 TraceExplanation::new(from, to, row.request.protocol, vec![way], Vec::new())
             }
         };

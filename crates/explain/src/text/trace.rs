@@ -1,7 +1,7 @@
 //! `skiff trace` as text: each way under its verdict, place by place.
 
 use super::{Paint, heading, missing, wrapped};
-use crate::trace::{Hop, Live, Sighting, TraceComparison, TraceExplanation, Verdict, Way};
+use crate::trace::{ComparedWay, Hop, Live, Sighting, TraceComparison, TraceExplanation, Verdict, Way};
 
 /// All ways.
 pub fn trace(told: &TraceExplanation, paint: Paint) -> String {
@@ -37,7 +37,7 @@ pub fn comparison(told: &TraceComparison, paint: Paint) -> String {
                 if row.trace.ways.len() > 1 { format!(" ({})", percent(way.chance)) } else { String::new() };
             table.push([
                 row.by.clone(),
-                row.address.clone(),
+                address(row),
                 row.opens_on.clone(),
                 format!("{}{chance}", word(way.verdict)),
                 way.destination.clone().unwrap_or_default(),
@@ -55,7 +55,7 @@ pub fn comparison(told: &TraceComparison, paint: Paint) -> String {
         out.push('\n');
     }
     for row in &told.rows {
-        heading(&mut out, paint, &format!("{} {}", row.by, row.address));
+        heading(&mut out, paint, &format!("{} {}", row.by, address(row)));
         for way in &row.trace.ways {
             wrapped(&mut out, "  ", &way.summary);
             let rules = way.hops.iter().filter(|hop| hop.kind == "filter" || hop.kind == "conntrack");
@@ -63,6 +63,12 @@ pub fn comparison(told: &TraceComparison, paint: Paint) -> String {
         }
     }
     out
+}
+
+/// TCP goes without saying.
+fn address(row: &ComparedWay) -> String {
+    let protocol = if row.trace.protocol == "UDP" { "/udp" } else { "" };
+    format!("{}{protocol}", row.address)
 }
 
 fn one(out: &mut String, paint: Paint, way: &Way) {

@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 
 use super::Verdict;
-use super::target::Request;
+use super::target::{Request, Target};
 use super::walk::{End, Hop, Tuple};
 use super::world::{Outside, Service, World};
 
@@ -154,6 +154,20 @@ pub(super) fn stopped(end: &End, tuple: &Tuple, hops: &[Hop], request: &Request,
         End::Rejected { by, place } => {
             let protocol = request.protocol.name();
             match world.service_at(tuple.destination, tuple.destination_port, protocol) {
+                Some((service, port)) if port.endpoints.is_empty() && !port.lacking.is_empty() => {
+                    let name = format!("{}/{}", service.namespace, service.name);
+                    let pods: Vec<String> = port.lacking.iter().map(|ip| world.who(*ip)).collect();
+                    let target = &port.target;
+                    told(
+                        Verdict::Refused,
+                        format!(
+                            "refused on {place}: port {} of service {name} leads to the container port named {target}, \
+                             and no ready pod behind it has one",
+                            port.port
+                        ),
+                        Some(format!("a container port named {target} in {}", pods.join(" or "))),
+                    )
+                }
                 Some((service, port)) if port.endpoints.is_empty() => {
                     let name = format!("{}/{}", service.namespace, service.name);
                     told(
@@ -172,7 +186,7 @@ pub(super) fn stopped(end: &End, tuple: &Tuple, hops: &[Hop], request: &Request,
                         "refused on {place} by {by}: no service has port {} at {}",
                         tuple.destination_port, tuple.destination
                     ),
-                    Some("a port that the service has, or a service with this port".into()),
+                    Some(other_port(tuple.destination, protocol, world)),
                 ),
             }
         }
@@ -246,16 +260,7 @@ fn not_local(
         false => (service.internal_local, "internalTrafficPolicy"),
     };
     let node = place.strip_prefix("node ")?;
-    let mut nodes: Vec<&str> = port
-        .endpoints
-        .iter()
-        .filter_map(|endpoint| {
-            let here = |pod: &&super::world::Pod| pod.ip == Some(endpoint.ip);
-            world.pods.iter().find(here).map(|pod| pod.node.as_str())
-        })
-        .collect();
-    nodes.sort_unstable();
-    nodes.dedup();
+    let nodes = world.nodes_of(port);
     if !local || nodes.contains(&node) {
         return None;
     }
@@ -300,8 +305,42 @@ fn not_from_there(
     Some((summary, format!("a range with {from} among the loadBalancerSourceRanges of service {name}")))
 }
 
+/// What to ask for instead of a port that an address does not have.
+fn other_port(ip: Ipv4Addr, protocol: &str, world: &World) -> String {
+    let service = world.services.iter().find(|service| service.cluster_ip == Some(ip));
+    let ports: Vec<String> = service
+        .into_iter()
+        .flat_map(|service| &service.ports)
+        .map(|port| match port.protocol == protocol {
+            true => port.port.to_string(),
+            false => format!("{}/{}", port.port, port.protocol.to_lowercase()),
+        })
+        .collect();
+    match ports.is_empty() {
+        true => "a service with this port".into(),
+        false => format!("a port that the service has ({}), or this one in it", ports.join(", ")),
+    }
+}
+
+/// Of a headless service, whose pods listen at another port than it names.
+fn untranslated(tuple: &Tuple, request: &Request, world: &World) -> Option<String> {
+    let Target::Service { namespace, name } = &request.to else { return None };
+    let service = world.service(namespace, name).filter(|service| service.cluster_ip.is_none())?;
+    let protocol = request.protocol.name();
+    let port =
+        service.ports.iter().find(|own| own.protocol == protocol && own.port == tuple.destination_port)?;
+    let end = port.endpoints.iter().find(|end| end.ip == tuple.destination && end.port != port.port)?;
+    Some(format!(
+        "port {}, where its pods listen: service {namespace}/{name} is headless, and nobody translates its port {}",
+        end.port, port.port
+    ))
+}
+
 /// What would make a port answer at which nothing listens.
 fn nobody(place: &str, port: u16, tuple: &Tuple, request: &Request, world: &World) -> String {
+    if let Some(advice) = untranslated(tuple, request, world) {
+        return advice;
+    }
     let protocol = request.protocol.name();
     let Some(node) = world.node_at(tuple.destination) else {
         return format!("a process in {place} that listens on 0.0.0.0:{port}");

@@ -1,9 +1,9 @@
 //! The two ends of a trace, as a person writes them: `pod/web`, `svc/web:http`, `node/n1:30080`,
 //! `10.244.1.7:80/udp`, `external`.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
-use super::world::{Pod, Service, World};
+use super::world::{Endpoint, Pod, Service, ServicePort, World};
 use crate::nearest::nearest;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -67,6 +67,8 @@ pub struct Request {
     /// A number or a name.
     pub port: Option<String>,
     pub protocol: Protocol,
+    /// No protocol was said, and TCP is meant where one must be.
+    pub any_protocol: bool,
 }
 
 impl Request {
@@ -74,10 +76,12 @@ impl Request {
     pub fn read(from: &str, to: &str, namespace: &str, world: &World) -> Result<Self> {
         const KINDS: [&str; 9] = ["pod", "pods", "po", "svc", "service", "services", "node", "nodes", "no"];
         let (to, protocol) = match to.rsplit_once('/') {
-            Some((rest, "udp")) if !KINDS.contains(&rest) => (rest, Protocol::Udp),
-            Some((rest, "tcp")) if !KINDS.contains(&rest) => (rest, Protocol::Tcp),
-            _ => (to, Protocol::Tcp),
+            Some((rest, "udp")) if !KINDS.contains(&rest) => (rest, Some(Protocol::Udp)),
+            Some((rest, "tcp")) if !KINDS.contains(&rest) => (rest, Some(Protocol::Tcp)),
+            _ => (to, None),
         };
+        is_ipv4(from)?;
+        is_ipv4(to)?;
         let (to, port) = match to.rsplit_once(':') {
             Some((_, "")) => return wrong(format!("{to}: no port after the colon")),
             Some((rest, port)) => (rest, Some(port.to_owned())),
@@ -91,8 +95,59 @@ impl Request {
         if to == Target::External {
             return wrong("external can begin a connection, but not be its goal: name an address");
         }
-        Ok(Self { from: from_target, to, port, protocol })
+        let any_protocol = protocol.is_none();
+        let protocol = protocol.unwrap_or(Protocol::Tcp);
+        Ok(Self { from: from_target, to, port, protocol, any_protocol })
     }
+
+    /// The goal in words, with the port; one that was not named is one of several.
+    pub fn goal(&self, world: &World) -> String {
+        let words = self.to.words(world);
+        if let Some(port) = &self.port {
+            return format!("{words}, port {port}");
+        }
+        let protocol = self.protocol.name();
+        let (short, ports): (String, Vec<String>) = match &self.to {
+            Target::Pod { namespace, name } => {
+                let ports = world.pod(namespace, name).map(|pod| pod.ports.as_slice()).unwrap_or_default();
+                let ports = ports.iter().filter(|port| port.protocol == protocol);
+                (format!("pod/{name}"), ports.map(|port| named(&port.name, port.port)).collect())
+            }
+            Target::Service { namespace, name } => {
+                let service = world.service(namespace, name);
+                let ports = service.map(|service| service.ports.as_slice()).unwrap_or_default();
+                let ports = ports.iter().filter(|port| port.protocol == protocol);
+                (format!("svc/{name}"), ports.map(|port| named(&port.name, port.port)).collect())
+            }
+            _ => return words,
+        };
+        match ports.split_first() {
+            Some((first, others)) if !others.is_empty() => format!(
+                "{words}, port {first}, the first of {} (say {short}:PORT for another: {})",
+                ports.len(),
+                others.join(", ")
+            ),
+            _ => words,
+        }
+    }
+}
+
+/// A port as it is listed: by its name, where it has one, and its number.
+fn named(name: &str, port: u16) -> String {
+    if name.is_empty() { port.to_string() } else { format!("{name} ({port})") }
+}
+
+/// The cluster has no other addresses; with or without a port.
+fn is_ipv4(end: &str) -> Result<()> {
+    let inner = match end.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((inner, _)) => inner,
+        None => end,
+    };
+    let without_port = inner.rsplit_once(':').map_or("", |(rest, _)| rest);
+    if [inner, without_port].iter().any(|text| text.parse::<Ipv6Addr>().is_ok()) {
+        return wrong(format!("{end} is an IPv6 address, and the cluster's network has IPv4 alone"));
+    }
+    Ok(())
 }
 
 impl Target {
@@ -131,8 +186,9 @@ impl Target {
                 world.node(&name).map(drop).ok_or_else(|| missing("node", &name, "", names))?;
                 Ok(Self::Node { name })
             }
+            // What was typed may look like the name of something that the asker may not see.
             Some(other) => wrong(format!(
-                "{text}: no kind {other:?} (pod/NAME, svc/NAME, node/NAME, an address or external)"
+                "no kind {other:?} before a slash (pod/NAME, svc/NAME, node/NAME, an address or external)"
             )),
             None => match (world.pod(&namespace, &name), world.service(&namespace, &name)) {
                 (Some(_), Some(_)) => wrong(format!(
@@ -140,6 +196,9 @@ impl Target {
                 )),
                 (Some(_), None) => Ok(Self::Pod { namespace, name }),
                 (None, Some(_)) => Ok(Self::Service { namespace, name }),
+                (None, None) if looks_like_address(&name) => {
+                    wrong(format!("{name} is no IPv4 address: four numbers from 0 to 255"))
+                }
                 (None, None) => {
                     let names = pods(world, &namespace).chain(services(world, &namespace));
                     Err(no_pod("pod or service", &name, &namespace, world, names))
@@ -164,6 +223,9 @@ impl Target {
                     true => "; internalTrafficPolicy Local: endpoints of the sender's node alone",
                     false => "",
                 };
+                if let Some(outside) = service.and_then(|service| service.external_name.as_ref()) {
+                    return format!("service {namespace}/{name} (a DNS name for {outside})");
+                }
                 match service.and_then(|service| service.cluster_ip) {
                     Some(ip) => format!("service {namespace}/{name} ({ip}{local})"),
                     None => format!("service {namespace}/{name} (headless)"),
@@ -180,6 +242,11 @@ impl Target {
             Self::External => "outside the cluster".into(),
         }
     }
+}
+
+/// Nothing but digits and dots, and more than one number.
+fn looks_like_address(name: &str) -> bool {
+    name.contains('.') && name.chars().all(|c| c.is_ascii_digit() || c == '.')
 }
 
 fn pods<'a>(world: &'a World, namespace: &'a str) -> impl Iterator<Item = &'a str> {
@@ -227,7 +294,10 @@ pub(super) fn addresses(request: &Request, world: &World) -> Result<Vec<(Ipv4Add
                 (_, Some(Ok(port))) if port > 0 => port,
                 (Some(wanted), _) => match ports.find(|port| port.name == *wanted) {
                     Some(port) => port.port,
-                    None => return wrong(format!("pod {namespace}/{name} has no {protocol} port {wanted}")),
+                    None => {
+                        let all = pod.ports.iter().map(|port| (&port.name, port.port, &port.protocol));
+                        return no_port(&format!("pod {namespace}/{name}"), protocol, wanted, all);
+                    }
                 },
                 (None, _) => match ports.next() {
                     Some(port) => port.port,
@@ -242,32 +312,53 @@ pub(super) fn addresses(request: &Request, world: &World) -> Result<Vec<(Ipv4Add
         }
         Target::Service { namespace, name } => {
             let service = world.service(namespace, name).expect("found when it was read");
-            let mut ports = service.ports.iter().filter(|port| port.protocol == protocol);
-            let port = match (&request.port, number) {
-                (None, _) => ports.next(),
-                (_, Some(Ok(number))) if number > 0 => {
-                    let found = ports.find(|port| port.port == number);
-                    // A port that it does not have is still an address to try.
-                    if found.is_none()
-                        && let Some(ip) = service.cluster_ip
-                    {
-                        return Ok(vec![(ip, number)]);
-                    }
-                    found
-                }
-                (Some(wanted), _) => ports.find(|port| port.name == *wanted),
-            };
-            let Some(port) = port else {
-                let wanted = request.port.as_deref().map(|port| format!(" {port}")).unwrap_or_default();
-                return wrong(format!("service {namespace}/{name} has no {protocol} port{wanted}"));
-            };
-            match service.cluster_ip {
-                Some(ip) => Ok(vec![(ip, port.port)]),
-                None if port.endpoints.is_empty() => wrong(format!(
-                    "service {namespace}/{name} is headless and has no ready endpoint: its name has no address"
-                )),
-                None => Ok(port.endpoints.iter().map(|endpoint| (endpoint.ip, endpoint.port)).collect()),
+            let words = format!("service {namespace}/{name}");
+            if let Some(outside) = &service.external_name {
+                return wrong(format!(
+                    "{words} is a DNS name alone, for {outside}: connections go to whatever that name leads to, and \
+                     ports of the service mean nothing"
+                ));
             }
+            let mut ports = service.ports.iter().filter(|port| port.protocol == protocol);
+            let (port, number) = match (&request.port, number) {
+                (None, _) => (ports.next(), None),
+                // A port that it does not have is still one to try.
+                (_, Some(Ok(number))) if number > 0 => (ports.find(|port| port.port == number), Some(number)),
+                (Some(wanted), _) => (ports.find(|port| port.name == *wanted), None),
+            };
+            if port.is_none() && number.is_none() {
+                return match &request.port {
+                    Some(wanted) => {
+                        let all = service.ports.iter().map(|port| (&port.name, port.port, &port.protocol));
+                        no_port(&words, protocol, wanted, all)
+                    }
+                    None => wrong(format!("{words} has no {protocol} port")),
+                };
+            }
+            if let Some(ip) = service.cluster_ip {
+                return Ok(vec![(ip, number.or(port.map(|port| port.port)).unwrap_or_default())]);
+            }
+            // A headless one is the addresses of its pods, whose ports nobody translates. By a port's name DNS
+            // tells the pods' own ports (SRV records), so that one is where they listen.
+            let by_name = request.port.is_some() && number.is_none();
+            let mut goals: Vec<(Ipv4Addr, u16)> = match port {
+                Some(ServicePort { endpoints, port, .. }) => {
+                    let goal = |end: &Endpoint| (end.ip, if by_name { end.port } else { *port });
+                    endpoints.iter().map(goal).collect()
+                }
+                None => {
+                    let ends = service.ports.iter().flat_map(|port| &port.endpoints);
+                    ends.map(|end| (end.ip, number.unwrap_or_default())).collect()
+                }
+            };
+            goals.sort_unstable();
+            goals.dedup();
+            if goals.is_empty() {
+                return wrong(format!(
+                    "{words} is headless and has no ready endpoint: its name has no address"
+                ));
+            }
+            Ok(goals)
         }
         Target::Node { .. } | Target::Address(_) => {
             let ip = match &request.to {
@@ -275,6 +366,12 @@ pub(super) fn addresses(request: &Request, world: &World) -> Result<Vec<(Ipv4Add
                 Target::Address(ip) => *ip,
                 _ => unreachable!("these two alone"),
             };
+            if ip.is_multicast() || ip.is_broadcast() {
+                let kind = if ip.is_multicast() { "multicast" } else { "broadcast" };
+                return wrong(format!(
+                    "{ip} is a {kind} address: a packet to it has no one receiver, and a trace follows it to one"
+                ));
+            }
             match (&request.port, number) {
                 (_, Some(Ok(port))) if port > 0 => Ok(vec![(ip, port)]),
                 (Some(port), _) => wrong(format!("{port:?} is no port (1 to 65535)")),
@@ -283,6 +380,49 @@ pub(super) fn addresses(request: &Request, world: &World) -> Result<Vec<(Ipv4Add
         }
         Target::External => wrong("external can begin a connection, but not be its goal"),
     }
+}
+
+/// The number of a pod's port that was asked for, if one was.
+pub(super) fn port_of(request: &Request, pod: &Pod) -> Result<Option<u16>> {
+    let Some(wanted) = &request.port else { return Ok(None) };
+    if let Ok(number) = wanted.parse::<u16>()
+        && number > 0
+    {
+        return Ok(Some(number));
+    }
+    let mut own =
+        pod.ports.iter().filter(|port| request.any_protocol || port.protocol == request.protocol.name());
+    match own.find(|port| port.name == *wanted) {
+        Some(port) => Ok(Some(port.port)),
+        None => {
+            let all = pod.ports.iter().map(|port| (&port.name, port.port, &port.protocol));
+            no_port(&format!("pod {}/{}", pod.namespace, pod.name), request.protocol.name(), wanted, all)
+        }
+    }
+}
+
+/// No port of that name; the nearest one, or those that there are.
+fn no_port<'a, T>(
+    whose: &str,
+    protocol: &str,
+    wanted: &str,
+    all: impl Iterator<Item = (&'a String, u16, &'a String)>,
+) -> Result<T> {
+    let all: Vec<_> = all.collect();
+    let own = || all.iter().filter(|(.., of)| *of == protocol);
+    let near = nearest(wanted, own().map(|(name, ..)| name.as_str()).filter(|name| !name.is_empty()));
+    let other = all
+        .iter()
+        .find(|(name, number, of)| *of != protocol && (*name == wanted || number.to_string() == wanted));
+    let hint = match (near, other) {
+        (Some(near), _) => format!("; did you mean {near}?"),
+        (None, Some((.., of))) => format!("; it has one for {of}: add /{}", of.to_lowercase()),
+        (None, None) => match own().map(|(name, port, _)| named(name, *port)).collect::<Vec<_>>() {
+            ports if ports.is_empty() => String::new(),
+            ports => format!("; it has {}", ports.join(", ")),
+        },
+    };
+    wrong(format!("{whose} has no {protocol} port {wanted}{hint}"))
 }
 
 /// The one address that the request is about, where it is one.

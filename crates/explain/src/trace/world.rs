@@ -79,6 +79,8 @@ pub struct Service {
     pub external_local: bool,
     /// Addresses besides its own at which every node opens its ports.
     pub outside: Vec<Outside>,
+    /// The name outside of the cluster that it is no more than a DNS name for.
+    pub external_name: Option<String>,
 }
 
 /// An address of a service that is for clients outside of the cluster.
@@ -97,6 +99,12 @@ pub struct ServicePort {
     pub node_port: Option<u16>,
     /// The ready ones.
     pub endpoints: Vec<Endpoint>,
+    /// Those that are not.
+    pub unready: Vec<Endpoint>,
+    /// The container port that it leads to, as it is written: a number or a name.
+    pub target: String,
+    /// Ready pods behind the service that have no container port of that name.
+    pub lacking: Vec<Ipv4Addr>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -137,6 +145,18 @@ impl World {
             let at = node || service.is_at(ip);
             Some((service, service.ports.iter().filter(|_| at).find(here)?))
         })
+    }
+
+    /// The nodes that have a ready endpoint of the port.
+    pub fn nodes_of(&self, port: &ServicePort) -> Vec<&str> {
+        let node = |endpoint: &Endpoint| {
+            let pod = self.pods.iter().find(|pod| pod.ip == Some(endpoint.ip))?;
+            Some(pod.node.as_str())
+        };
+        let mut nodes: Vec<&str> = port.endpoints.iter().filter_map(node).collect();
+        nodes.sort_unstable();
+        nodes.dedup();
+        nodes
     }
 
     /// Whether it is nobody's of the cluster.
@@ -185,6 +205,11 @@ impl World {
 impl Service {
     fn is_at(&self, ip: Ipv4Addr) -> bool {
         self.cluster_ip == Some(ip) || self.outside_at(ip).is_some()
+    }
+
+    /// The ways to its pods that a node's address opens keep to nodes with a ready endpoint, if these are some.
+    pub fn keeps_to<'w>(&self, port: &ServicePort, world: &'w World) -> Option<Vec<&'w str>> {
+        self.external_local.then(|| world.nodes_of(port))
     }
 
     /// What is known of an address of it that is for clients outside of the cluster.

@@ -168,16 +168,25 @@ fn service(service: &Value, slices: &HashMap<(&str, &str), Vec<&Value>>) -> Serv
     let own = slices.get(&(namespace.as_str(), name.as_str())).map(Vec::as_slice).unwrap_or_default();
     let ports = each(&service["spec"]["ports"]).filter_map(|this| {
         let (name, protocol) = (text(&this["name"]), protocol(&this["protocol"]));
-        let mut endpoints: Vec<Endpoint> =
-            own.iter().flat_map(|slice| behind(slice, &name, &protocol)).collect();
-        endpoints.sort_by_key(|endpoint| (endpoint.ip, endpoint.port));
-        endpoints.dedup();
+        let all = |ready: bool| {
+            let mut endpoints: Vec<Endpoint> =
+                own.iter().flat_map(|slice| behind(slice, &name, &protocol, ready)).collect();
+            endpoints.sort_by_key(|endpoint| (endpoint.ip, endpoint.port));
+            endpoints.dedup();
+            endpoints
+        };
+        let has = |slice: &&&Value| ports_of(slice, &name, &protocol).next().is_some();
+        let lacking = own.iter().filter(|slice| !has(slice)).flat_map(|slice| addresses(slice, true));
+        let target = &this["targetPort"];
         Some(ServicePort {
             port: port(&this["port"])?,
             node_port: port(&this["nodePort"]),
+            endpoints: all(true),
+            unready: all(false),
+            lacking: lacking.collect(),
+            target: target.as_str().map_or_else(|| target.to_string(), str::to_owned),
             name,
             protocol,
-            endpoints,
         })
     });
     let spec = &service["spec"];
@@ -187,6 +196,10 @@ fn service(service: &Value, slices: &HashMap<(&str, &str), Vec<&Value>>) -> Serv
         internal_local: spec["internalTrafficPolicy"] == "Local",
         external_local: spec["externalTrafficPolicy"] == "Local",
         outside: outside(service),
+        external_name: spec["externalName"]
+            .as_str()
+            .filter(|_| spec["type"] == "ExternalName")
+            .map(str::to_owned),
         namespace,
         name,
     }
@@ -207,61 +220,25 @@ fn outside(service: &Value) -> Vec<Outside> {
     all
 }
 
-/// The ready endpoints of a slice for one port of its service.
-fn behind<'a>(slice: &'a Value, name: &'a str, protocol: &'a str) -> impl Iterator<Item = Endpoint> + 'a {
-    let numbers = each(&slice["ports"])
-        .filter(move |own| text(&own["name"]) == name && self::protocol(&own["protocol"]) == protocol)
-        .filter_map(|own| port(&own["port"]));
-    numbers.flat_map(move |port| {
-        let ready = each(&slice["endpoints"]).filter(|own| own["conditions"]["ready"] != false);
-        ready.filter_map(move |own| Some(Endpoint { ip: ip(&own["addresses"][0])?, port }))
-    })
+/// The endpoints of a slice for one port of its service, those that are ready or the others.
+fn behind<'a>(
+    slice: &'a Value,
+    name: &'a str,
+    protocol: &'a str,
+    ready: bool,
+) -> impl Iterator<Item = Endpoint> + 'a {
+    let ends = move |port| addresses(slice, ready).map(move |ip| Endpoint { ip, port });
+    ports_of(slice, name, protocol).flat_map(ends)
 }
 
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
+/// A slice's numbers for one port of its service.
+fn ports_of<'a>(slice: &'a Value, name: &'a str, protocol: &'a str) -> impl Iterator<Item = u16> + 'a {
+    each(&slice["ports"])
+        .filter(move |own| text(&own["name"]) == name && self::protocol(&own["protocol"]) == protocol)
+        .filter_map(|own| port(&own["port"]))
+}
 
-    use super::*;
-
-    #[test]
-    fn of_a_pod_that_is_read_which_a_trace_asks_for() {
-        let read = |value: Value| serde_json::from_slice::<Asked>(value.to_string().as_bytes()).unwrap();
-        let whole = read(json!({
-            "metadata": {"name": "web", "namespace": "n", "labels": {"a": "b"}},
-            "spec": {
-                "nodeName": "n1", "tolerations": [{"operator": "Exists"}],
-                "initContainers": [{"name": "i", "ports": [{"containerPort": 1}]}],
-                "containers": [{"name": "c", "image": "x", "ports": [
-                    {"name": "http", "containerPort": 80, "hostPort": 8080, "hostIP": "10.0.0.1"},
-                    {"containerPort": 53, "protocol": "UDP", "hostPort": 53}, {"containerPort": 0},
-                ]}, {"name": "d"}],
-            },
-            "status": {"phase": "Running", "podIP": "10.244.1.2"},
-        }));
-        let told = pod(&whole).unwrap();
-        assert_eq!((told.namespace.as_str(), told.name.as_str(), told.node.as_str()), ("n", "web", "n1"));
-        assert_eq!((told.ip, told.host_network), (Some([10, 244, 1, 2].into()), false));
-        let ports: Vec<_> = told
-            .ports
-            .iter()
-            .map(|own| (own.name.as_str(), own.protocol.as_str(), own.port, own.host_port))
-            .collect();
-        assert_eq!(
-            ports,
-            [
-                ("", "TCP", 1, None),
-                ("http", "TCP", 80, Some(([10, 0, 0, 1].into(), 8080))),
-                ("", "UDP", 53, Some((Ipv4Addr::UNSPECIFIED, 53))),
-            ]
-        );
-        assert!(ended(&whole).is_none());
-        let over = read(
-            json!({"metadata": {"name": "p"}, "spec": {"hostNetwork": true}, "status": {"phase": "Failed"}}),
-        );
-        assert!(pod(&over).is_none());
-        assert_eq!(ended(&over).unwrap().phase, "Failed");
-        let bare = read(json!({"metadata": {"name": "p"}}));
-        assert_eq!(pod(&bare).unwrap().node, "");
-    }
+fn addresses(slice: &Value, ready: bool) -> impl Iterator<Item = Ipv4Addr> + '_ {
+    let ends = each(&slice["endpoints"]).filter(move |own| (own["conditions"]["ready"] != false) == ready);
+    ends.filter_map(|own| ip(&own["addresses"][0]))
 }

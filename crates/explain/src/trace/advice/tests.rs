@@ -61,11 +61,26 @@ fn what_a_service_rejects_says_what_it_lacks() {
     assert_eq!((summary.as_str(), advice), ("refused on node n1 by a rule", None));
     let (summary, advice) = rejected(tuple("10.96.0.9", 81), &world);
     assert_eq!(summary, "refused on node n1 by a rule: no service has port 81 at 10.96.0.9");
-    assert_eq!(advice.as_deref(), Some("a port that the service has, or a service with this port"));
+    assert_eq!(advice.as_deref(), Some("a port that the service has (80), or this one in it"));
+    let (_, advice) = rejected(tuple("10.96.0.8", 81), &world);
+    assert_eq!(advice.as_deref(), Some("a service with this port"));
     world.services[0].ports[0].endpoints.clear();
     let (summary, advice) = rejected(tuple("10.96.0.9", 80), &world);
     assert_eq!(summary, "refused on node n1: service default/svc has no ready endpoint for port 80");
     assert_eq!(advice.as_deref(), Some("a ready pod that the selector of service default/svc matches"));
+    // One is there, and has no port of the name that the service leads to.
+    world.services[0].ports[0].lacking.push(ip("10.244.2.2"));
+    world.services[0].ports[0].target = "metrics".into();
+    let (summary, advice) = rejected(tuple("10.96.0.9", 80), &world);
+    assert_eq!(
+        summary,
+        "refused on node n1: port 80 of service default/svc leads to the container port named metrics, and no \
+         ready pod behind it has one"
+    );
+    assert_eq!(advice.as_deref(), Some("a container port named metrics in pod default/web"));
+    world.services[0].ports[0].protocol = "UDP".into();
+    let (_, advice) = rejected(tuple("10.96.0.9", 80), &world);
+    assert_eq!(advice.as_deref(), Some("a port that the service has (80/udp), or this one in it"));
 }
 
 #[test]
@@ -196,4 +211,25 @@ fn a_rejecting_rule_of_others_is_theirs_whatever_it_stands_before() {
     let (summary, advice) = dropped_on("node n1", &theirs, tuple("10.244.2.2", 81), &world());
     assert_eq!(summary, "dropped on node n1 by a rule");
     assert_eq!(advice.as_deref(), Some("that rule is not Skiff's: remove it from table f on node n1"));
+}
+
+#[test]
+fn of_a_headless_service_the_port_where_its_pods_listen_is_named() {
+    let mut world = world();
+    let refused = |to: &str, port: u16, world: &World| {
+        let request = Request::read("client", to, "default", world).unwrap();
+        let end = End::Refused { place: "pod default/web".into(), why: "nothing listens".into() };
+        stopped(&end, &tuple("10.244.2.2", port), &[], &request, world).advice.unwrap_or_default()
+    };
+    let listen = |port: u16| format!("a process in pod default/web that listens on 0.0.0.0:{port}");
+    assert_eq!(refused("svc/svc:80", 80, &world), listen(80));
+    world.services[0].cluster_ip = None;
+    assert_eq!(
+        refused("svc/svc:80", 80, &world),
+        "port 8080, where its pods listen: service default/svc is headless, and nobody translates its port 80"
+    );
+    assert_eq!(refused("web:80", 80, &world), listen(80));
+    assert_eq!(refused("svc/svc:81", 81, &world), listen(81));
+    world.services[0].ports[0].endpoints[0].port = 80;
+    assert_eq!(refused("svc/svc:80", 80, &world), listen(80));
 }

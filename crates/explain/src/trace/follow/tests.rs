@@ -60,7 +60,10 @@ fn questions_that_make_no_sense_are_told_in_a_sentence() {
         "there is no pod clinet in namespace default; did you mean client?"
     );
     assert_eq!(wrong("client", "node/n1"), "say which port: 10.100.0.2:PORT");
-    assert_eq!(wrong("client", "svc/svc:metrics"), "service default/svc has no TCP port metrics");
+    assert_eq!(
+        wrong("client", "svc/svc:metrics"),
+        "service default/svc has no TCP port metrics; it has http (80)"
+    );
     assert_eq!(wrong("client", "web/udp"), "pod default/web names no UDP port: say pod/web:PORT");
     assert_eq!(
         wrong("external", "svc/svc"),
@@ -70,7 +73,7 @@ fn questions_that_make_no_sense_are_told_in_a_sentence() {
     assert_eq!(wrong("client", "10.0.0.1:99999"), "\"99999\" is no port (1 to 65535)");
     assert_eq!(
         wrong("client", "job/x"),
-        "job/x: no kind \"job\" (pod/NAME, svc/NAME, node/NAME, an address or external)"
+        "no kind \"job\" before a slash (pod/NAME, svc/NAME, node/NAME, an address or external)"
     );
 }
 

@@ -1,6 +1,7 @@
 //! Ends as they are written, and where they lead.
 
 use super::*;
+use crate::trace::PodPort;
 use crate::trace::testing::{ip, world};
 
 fn read(from: &str, to: &str, world: &World) -> std::result::Result<Request, String> {
@@ -74,8 +75,11 @@ fn a_port_is_a_number_or_a_name() {
     for (to, port) in [("web", 8080), ("web:http", 8080), ("web:1", 1), ("web:65535", 65535)] {
         assert_eq!(leads(to, &world), Ok(vec![(web, port)]), "{to}");
     }
-    assert_eq!(leads("web:0", &world).unwrap_err(), "pod default/web has no TCP port 0");
-    assert_eq!(leads("web:metrics", &world).unwrap_err(), "pod default/web has no TCP port metrics");
+    assert_eq!(leads("web:0", &world).unwrap_err(), "pod default/web has no TCP port 0; it has http (8080)");
+    assert_eq!(
+        leads("web:metrics", &world).unwrap_err(),
+        "pod default/web has no TCP port metrics; it has http (8080)"
+    );
     for to in ["node/n1:0", "10.100.0.2:0"] {
         assert_eq!(leads(to, &world).unwrap_err(), "\"0\" is no port (1 to 65535)");
     }
@@ -87,12 +91,14 @@ fn a_port_is_a_number_or_a_name() {
     }
     for port in ["0", "70000"] {
         let error = leads(&format!("svc/svc:{port}"), &world).unwrap_err();
-        assert_eq!(error, format!("service default/svc has no TCP port {port}"));
+        assert_eq!(error, format!("service default/svc has no TCP port {port}; it has http (80)"));
     }
-    // A headless one's name is its endpoints' addresses.
+    // A headless one's name is its endpoints' addresses, where nobody translates ports; that of a port is
+    // answered by DNS with the pods' own.
     world.services[0].cluster_ip = None;
-    assert_eq!(leads("svc/svc:80", &world), Ok(vec![(web, 8080)]));
-    assert_eq!(leads("svc/svc:81", &world).unwrap_err(), "service default/svc has no TCP port 81");
+    for (to, port) in [("svc/svc:80", 80), ("svc/svc", 80), ("svc/svc:81", 81), ("svc/svc:http", 8080)] {
+        assert_eq!(leads(to, &world), Ok(vec![(web, port)]), "{to}");
+    }
     world.services[0].ports[0].endpoints.clear();
     assert_eq!(
         leads("svc/svc", &world).unwrap_err(),
@@ -121,4 +127,86 @@ fn a_service_sends_as_the_pods_behind_it() {
     assert_eq!(from(&world), Ok(vec!["web".to_owned()]));
     world.services[0].ports[0].endpoints.clear();
     assert_eq!(from(&world).unwrap_err(), "service default/svc has no pod that could begin a connection");
+}
+
+#[test]
+fn a_service_that_is_a_name_alone_says_so() {
+    let mut world = world();
+    let service = &mut world.services[0];
+    (service.cluster_ip, service.external_name) = (None, Some("example.com".into()));
+    service.ports.clear();
+    for to in ["svc/svc", "svc/svc:80", "svc/svc:http"] {
+        assert_eq!(
+            leads(to, &world).unwrap_err(),
+            "service default/svc is a DNS name alone, for example.com: connections go to whatever that name \
+             leads to, and ports of the service mean nothing",
+            "{to}"
+        );
+    }
+    let words = read("client", "svc/svc", &world).unwrap().to.words(&world);
+    assert_eq!(words, "service default/svc (a DNS name for example.com)");
+}
+
+#[test]
+fn a_port_that_is_not_there_suggests_the_nearest() {
+    let mut world = world();
+    let mut add = |name: &str, port: u16, protocol: &str| {
+        let port = ServicePort {
+            name: name.into(),
+            port,
+            protocol: protocol.into(),
+            ..world.services[0].ports[0].clone()
+        };
+        world.services[0].ports.push(port);
+    };
+    add("web", 81, "TCP");
+    add("dns", 53, "UDP");
+    let said = |to: &str| leads(to, &world).unwrap_err();
+    let missing = |rest: &str| format!("service default/svc has no TCP port {rest}");
+    assert_eq!(said("svc/svc:wbe"), missing("wbe; did you mean web?"));
+    assert_eq!(said("svc/svc:dns"), missing("dns; it has one for UDP: add /udp"));
+    assert_eq!(said("svc/svc:something"), missing("something; it has http (80), web (81)"));
+}
+
+#[test]
+fn what_is_no_address_here_is_no_missing_pod() {
+    let world = world();
+    for end in ["[fe80::1]:80", "[fe80::1]", "fe80::1", "::1", "::1:80"] {
+        let six = format!("{end} is an IPv6 address, and the cluster's network has IPv4 alone");
+        assert_eq!(read("client", end, &world).unwrap_err(), six);
+        assert_eq!(read(end, "web", &world).unwrap_err(), six);
+    }
+    let four = |name| format!("{name} is no IPv4 address: four numbers from 0 to 255");
+    assert_eq!(read("client", "300.1.1.1:80", &world).unwrap_err(), four("300.1.1.1"));
+    assert_eq!(read("10.1.1", "web", &world).unwrap_err(), four("10.1.1"));
+    for (ip, kind) in [("224.0.0.1", "multicast"), ("255.255.255.255", "broadcast")] {
+        assert_eq!(
+            leads(&format!("{ip}:80/udp"), &world).unwrap_err(),
+            format!(
+                "{ip} is a {kind} address: a packet to it has no one receiver, and a trace follows it to one"
+            )
+        );
+    }
+}
+
+#[test]
+fn a_goal_says_which_port_is_meant_where_several_are() {
+    let mut world = world();
+    let goal = |to: &str, world: &World| read("client", to, world).unwrap().goal(world);
+    assert_eq!(goal("svc/svc", &world), "service default/svc (10.96.0.9)");
+    assert_eq!(goal("web:http", &world), "pod default/web (10.244.2.2 on n2), port http");
+    let port = ServicePort { name: String::new(), port: 81, ..world.services[0].ports[0].clone() };
+    world.services[0].ports.push(port);
+    assert_eq!(
+        goal("svc/svc", &world),
+        "service default/svc (10.96.0.9), port http (80), the first of 2 (say svc/svc:PORT for another: 81)"
+    );
+    assert_eq!(goal("svc/svc/udp", &world), "service default/svc (10.96.0.9)");
+    let port = PodPort { name: "metrics".into(), port: 9, ..world.pods[1].ports[0].clone() };
+    world.pods[1].ports.push(port);
+    assert_eq!(
+        goal("web", &world),
+        "pod default/web (10.244.2.2 on n2), port http (8080), the first of 2 (say pod/web:PORT for another: \
+         metrics (9))"
+    );
 }
