@@ -163,7 +163,7 @@ pub(super) fn update(new: &At<'_>, old: &At<'_>, subresource: &str, faults: &mut
 }
 
 fn certificates_fault(pem: &[u8]) -> Option<String> {
-    let mut found = 0;
+    let mut is_empty = true;
     for block in x509_parser::pem::Pem::iter_from_buffer(pem) {
         let Ok(block) = block else { return Some("must contain PEM blocks alone".into()) };
         if block.label != "CERTIFICATE" {
@@ -172,9 +172,9 @@ fn certificates_fault(pem: &[u8]) -> Option<String> {
         if block.parse_x509().is_err() {
             return Some("a CERTIFICATE PEM block holds no certificate".into());
         }
-        found += 1;
+        is_empty = false;
     }
-    (found == 0).then(|| "must contain at least one CERTIFICATE PEM block".into())
+    is_empty.then(|| "must contain at least one CERTIFICATE PEM block".into())
 }
 
 #[cfg(test)]

@@ -358,6 +358,8 @@ mod tests {
             )],
         );
         let mut faults = Vec::new();
+        options(&At::root(&json!({"gmsaCredentialSpec": "x".repeat(64 << 10)})), &mut faults);
+        assert_eq!(faults.len(), 0, "just as much as there may be");
         options(&At::root(&json!({"gmsaCredentialSpecName": "A_b"})), &mut faults);
         assert_eq!(faults.len(), 1);
     }
@@ -369,6 +371,7 @@ mod tests {
             format!("{}\\u", ["d".repeat(63), "d".repeat(63), "d".repeat(63), "d".repeat(64)].join("."));
         for (name, expected) in [
             ("ContainerAdministrator", ""),
+            (&long[1..], ""),
             ("NT AUTHORITY\\SYSTEM", ""),
             ("Corp.Example\\John Doe", ""),
             ("a-long-domain.example.com\\u", ""),
