@@ -19,6 +19,9 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
+/// A key is looked at this much later at the latest.
+const DELAY_MAX: Duration = Duration::from_secs(24 * 3_600);
+
 /// When to look at a key again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Requeue {
@@ -78,10 +81,11 @@ impl<T: Clone + Eq + Hash + Ord> WorkQueue<T> {
         }
     }
 
-    /// Queues a key once `delay` has passed, or earlier if an earlier call asked for that.
+    /// Queues a key once `delay` has passed, or earlier if an earlier call asked for that; at the latest after
+    /// a day, since an object may ask for more than a clock can show.
     pub fn add_after(&self, key: T, delay: Duration) {
         let mut state = self.0.0.lock();
-        let at = Instant::now() + delay;
+        let at = Instant::now() + delay.min(DELAY_MAX);
         if state.due.get(&key).is_some_and(|due| *due <= at) {
             return;
         }
@@ -254,6 +258,15 @@ mod tests {
         assert_eq!(start.elapsed().as_secs(), 5);
         queue.add_after("b", Duration::from_secs(60));
         assert_eq!(queue.next().await, "b", "nothing is left of the later ones");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_delay_beyond_what_a_clock_shows_ends_after_a_day() {
+        let queue = WorkQueue::default();
+        let start = Instant::now();
+        queue.add_after("a", Duration::MAX);
+        assert_eq!(queue.next().await, "a");
+        assert_eq!(start.elapsed().as_secs(), 24 * 3_600);
     }
 
     #[tokio::test(start_paused = true)]

@@ -10,6 +10,7 @@ use k8s_openapi::api::core::v1::{
 };
 use skiff_api::quantity::{self, Quantity};
 
+use crate::expansion::{self, Room, expand};
 use crate::resources::{limits, requests};
 use crate::tokens::Wanted;
 
@@ -50,6 +51,8 @@ pub(crate) enum Error {
     Resource(String),
     #[error("container {0} not found")]
     NoContainer(String),
+    #[error(transparent)]
+    TooLarge(#[from] expansion::Error),
 }
 
 /// The environment in order: services first, so that the container's own values win.
@@ -60,27 +63,27 @@ pub(crate) fn environment(
     sources: &impl Sources,
 ) -> Result<Vec<(String, String)>, Error> {
     let namespace = facts.pod.metadata.namespace.clone().unwrap_or_default();
-    let mut known = BTreeMap::new();
+    let mut known = Known::default();
     for from in container.env_from.iter().flatten() {
         let prefix = from.prefix.as_deref().unwrap_or_default();
         if let Some(reference) = &from.config_map_ref {
             match sources.config_map(&reference.name) {
-                Some(map) => known.extend(
-                    map.data.iter().flatten().map(|(key, value)| (format!("{prefix}{key}"), value.clone())),
-                ),
+                Some(map) => {
+                    for (key, value) in map.data.iter().flatten() {
+                        known.insert(&format!("{prefix}{key}"), value.clone())?;
+                    }
+                }
                 None if reference.optional.unwrap_or(false) => {}
                 None => return Err(Error::NoConfigMap(reference.name.clone())),
             }
         }
         if let Some(reference) = &from.secret_ref {
             match sources.secret(&reference.name) {
-                Some(secret) => known.extend(
-                    secret
-                        .data
-                        .iter()
-                        .flatten()
-                        .map(|(key, value)| (format!("{prefix}{key}"), text(&value.0))),
-                ),
+                Some(secret) => {
+                    for (key, value) in secret.data.iter().flatten() {
+                        known.insert(&format!("{prefix}{key}"), text(&value.0))?;
+                    }
+                }
                 None if reference.optional.unwrap_or(false) => {}
                 None => return Err(Error::NoSecret(reference.name.clone())),
             }
@@ -89,8 +92,11 @@ pub(crate) fn environment(
     for variable in container.env.iter().flatten() {
         let Some(from) = &variable.value_from else {
             let raw = variable.value.as_deref().unwrap_or_default();
-            let value = expand(raw, |name| known.get(name).or_else(|| services.get(name)).cloned());
-            known.insert(variable.name.clone(), value);
+            let value_of =
+                |name: &str| known.all.get(name).or_else(|| services.get(name)).map(String::as_str);
+            let value = expand(raw, value_of);
+            let what = || format!("environment variable {}", variable.name);
+            known.insert(&variable.name, value.ok_or_else(|| expansion::Error::String { what: what() })?)?;
             continue;
         };
         let value = if let Some(field) = &from.field_ref {
@@ -125,51 +131,31 @@ pub(crate) fn environment(
             None
         };
         if let Some(value) = value {
-            known.insert(variable.name.clone(), value);
+            known.insert(&variable.name, value)?;
         }
     }
     let mut all = services;
-    all.extend(known);
+    all.extend(known.all);
     Ok(all.into_iter().collect())
+}
+
+/// What a container says itself, no more than a program can be given.
+#[derive(Default)]
+struct Known {
+    all: BTreeMap<String, String>,
+    room: Room,
+}
+
+impl Known {
+    fn insert(&mut self, name: &str, value: String) -> Result<(), expansion::Error> {
+        self.room.take(name, &value, self.all.get(name))?;
+        self.all.insert(name.to_owned(), value);
+        Ok(())
+    }
 }
 
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
-}
-
-/// Replaces each `$(NAME)` that `value_of` knows; others stay as they are, and `$$` is one `$`.
-pub(crate) fn expand(text: &str, value_of: impl Fn(&str) -> Option<String>) -> String {
-    let mut result = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some(at) = rest.find('$') {
-        result.push_str(&rest[..at]);
-        let after = &rest[at + 1..];
-        if let Some(after) = after.strip_prefix('$') {
-            result.push('$');
-            rest = after;
-        } else if let Some((name, end)) = after.strip_prefix('(').and_then(|inner| inner.split_once(')')) {
-            match value_of(name) {
-                Some(value) => result.push_str(&value),
-                None => {
-                    result.push_str("$(");
-                    result.push_str(name);
-                    result.push(')');
-                }
-            }
-            rest = end;
-        } else {
-            result.push('$');
-            rest = after;
-        }
-    }
-    result.push_str(rest);
-    result
-}
-
-/// [`expand`] over a command or its arguments.
-pub(crate) fn expand_all(texts: Option<&Vec<String>>, env: &[(String, String)]) -> Vec<String> {
-    let value_of = |name: &str| env.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone());
-    texts.into_iter().flatten().map(|text| expand(text, value_of)).collect()
 }
 
 /// The downward API's fields.
@@ -390,18 +376,24 @@ mod tests {
     }
 
     #[test]
-    fn expansion_keeps_what_it_does_not_know() {
-        let value_of = |name: &str| (name == "A").then(|| "1".to_owned());
-        for (text, expected) in [
-            ("$(A)", "1"),
-            ("x$(A)y$(B)", "x1y$(B)"),
-            ("$$(A)", "$(A)"),
-            ("$A ${A} $", "$A ${A} $"),
-            ("$(A", "$(A"),
-            ("$$$(A)", "$1"),
-        ] {
-            assert_eq!(expand(text, value_of), expected, "{text}");
-        }
+    fn values_that_name_others_grow_no_further_than_a_program_takes() {
+        let mut env = vec![json!({"name": "A0", "value": "xxxxxxxxxx"})];
+        env.extend((1..40).map(|level| {
+            let before = format!("$(A{})", level - 1);
+            json!({"name": format!("A{level}"), "value": before.repeat(4)})
+        }));
+        let what = "environment variable A7".to_owned();
+        let refused = run(json!({"name": "c", "env": env}));
+        assert_eq!(refused, Err(Error::TooLarge(expansion::Error::String { what })));
+        // Each fits, and together they don't.
+        let mut env = env[..7].to_vec();
+        assert!(run(json!({"name": "c", "env": env})).is_ok());
+        env.extend((0..200).map(|number| json!({"name": format!("B{number}"), "value": "$(A6)"})));
+        let refused = run(json!({"name": "c", "env": env}));
+        assert_eq!(refused, Err(Error::TooLarge(expansion::Error::Total { what: "the environment" })));
+        // One that is given anew takes its place once.
+        let again = vec![json!({"name": "A", "value": "x".repeat(100_000)}); 100];
+        assert!(run(json!({"name": "c", "env": again})).is_ok());
     }
 
     #[test]
@@ -644,13 +636,5 @@ mod tests {
                 "MY_WEB_SERVICE_PORT_DNS=53",
             ]
         );
-    }
-
-    #[test]
-    fn commands_are_expanded_like_values() {
-        let env = [("A".to_owned(), "1".to_owned()), ("B".to_owned(), "2".to_owned())];
-        let texts = vec!["$(A)-$(B)".to_owned(), "$(C)".to_owned()];
-        assert_eq!(expand_all(Some(&texts), &env), ["1-2", "$(C)"]);
-        assert!(expand_all(None, &env).is_empty());
     }
 }

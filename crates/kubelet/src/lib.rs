@@ -15,6 +15,7 @@ mod config;
 mod env;
 mod events;
 mod execute;
+mod expansion;
 mod explain;
 #[cfg(test)]
 mod fakes;
@@ -52,12 +53,14 @@ mod unsupported;
 mod volumes;
 mod worker;
 
+use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
-use skiff_client::{Cache, Change, Client, ListParams};
+use skiff_client::{Cache, Change, Client, ListParams, ObjectKey};
 use skiff_network::Network;
 use skiff_runtime::{Event, Runtime};
 use tokio::net::TcpListener;
@@ -65,7 +68,7 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 pub use config::{Config, Serving};
 pub use image_gc::ImageGc;
@@ -84,6 +87,9 @@ use crate::worker::Worker;
 
 /// How often log files are measured; none grows far beyond its size between two looks.
 const LOGS_EVERY: Duration = Duration::from_secs(10);
+/// How long a pod whose worker has panicked is left alone at first; each time twice as long.
+const PANIC_PAUSE: Duration = Duration::from_secs(1);
+const PANIC_PAUSE_MAX: Duration = Duration::from_secs(300);
 
 /// Starts the node's network once its range (`spec.podCIDR`) is known.
 pub type NetworkFactory =
@@ -178,7 +184,6 @@ pub async fn run(
 
     let mut parts: JoinSet<&'static str> = JoinSet::new();
     let ended = |what: &'static str| move |()| what;
-    use futures_util::FutureExt;
     parts.spawn(event_writer.run().map(ended("the event writer")));
     parts.spawn(pods.run().map(ended("the copy of pods")));
     parts.spawn(services.run().map(ended("the copy of services")));
@@ -216,9 +221,23 @@ pub async fn run(
     }
 }
 
+/// How a worker has ended.
+enum Ended {
+    /// The pod is gone from the node.
+    Done { uid: String },
+    /// By a fault of ours. Whatever it is about this pod, the others go on.
+    Panicked { pod: Arc<Pod> },
+    /// That was a while ago.
+    Again { pod: Arc<Pod> },
+}
+
+type Workers = JoinSet<Ended>;
+
 /// Gives every pod of the node its worker, and what is left of pods that are gone one that ends it.
 async fn follow_pods(context: Arc<Context>) {
-    let mut workers: JoinSet<String> = JoinSet::new();
+    let mut workers = Workers::new();
+    // How often in a row the workers of pods have panicked, by the pods' UIDs.
+    let mut panics: HashMap<String, u32> = HashMap::new();
     let mut changes = context.pods.subscribe();
     // Until the copy is whole, a pod that is missing in it may well exist.
     context.pods.synced().await;
@@ -235,7 +254,27 @@ async fn follow_pods(context: Arc<Context>) {
                 }
             },
             Some(ended) = workers.join_next() => match ended {
-                Ok(uid) => context.bells.take_down(&uid),
+                Ok(Ended::Done { uid }) => {
+                    panics.remove(&uid);
+                    context.bells.take_down(&uid);
+                }
+                Ok(Ended::Panicked { pod }) => {
+                    let uid = pod.metadata.uid.clone().unwrap_or_default();
+                    let count = panics.entry(uid).and_modify(|count| *count += 1).or_insert(1);
+                    let pause = (PANIC_PAUSE * (1 << (*count - 1).min(16))).min(PANIC_PAUSE_MAX);
+                    error!(pod = %ObjectKey::of(&*pod), seconds = pause.as_secs(), "a pod's worker panicked, and starts anew");
+                    // Until then its bell hangs, so nobody starts another.
+                    workers.spawn(async move {
+                        tokio::time::sleep(pause).await;
+                        Ended::Again { pod }
+                    });
+                }
+                Ok(Ended::Again { pod }) => {
+                    context.bells.take_down(pod.metadata.uid.as_deref().unwrap_or_default());
+                    let now = context.pods.get(&ObjectKey::of(&*pod));
+                    let now = now.filter(|now| now.metadata.uid == pod.metadata.uid);
+                    wake(&context, &mut workers, &now.unwrap_or(pod));
+                }
                 Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
                 Err(_) => {}
             },
@@ -243,7 +282,7 @@ async fn follow_pods(context: Arc<Context>) {
     }
 }
 
-async fn adopt(context: &Arc<Context>, workers: &mut JoinSet<String>) {
+async fn adopt(context: &Arc<Context>, workers: &mut Workers) {
     for pod in context.pods.list() {
         wake(context, workers, &pod);
     }
@@ -293,15 +332,19 @@ fn remove_left_directories(context: &Context) {
 }
 
 /// Rings the pod's worker, or starts it.
-fn wake(context: &Arc<Context>, workers: &mut JoinSet<String>, pod: &Arc<Pod>) {
+fn wake(context: &Arc<Context>, workers: &mut Workers, pod: &Arc<Pod>) {
     let Some(uid) = pod.metadata.uid.clone() else { return };
     match context.bells.hang(&uid) {
         None => context.bells.ring(&uid),
         Some(bell) => {
-            let worker = Worker::new(context.clone(), pod.clone(), bell);
+            let (context, pod) = (context.clone(), pod.clone());
             workers.spawn(async move {
-                worker.run().await;
-                uid
+                let work = async { Worker::new(context, pod.clone(), bell).run().await };
+                // What the worker held goes with it; what others share is behind locks that no panic poisons.
+                match std::panic::AssertUnwindSafe(work).catch_unwind().await {
+                    Ok(()) => Ended::Done { uid },
+                    Err(_) => Ended::Panicked { pod },
+                }
             });
         }
     }

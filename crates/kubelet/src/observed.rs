@@ -31,8 +31,8 @@ pub(crate) struct Observed {
     pub(crate) crashes: BTreeMap<String, Backoff>,
     /// By container.
     pub(crate) probes: BTreeMap<ContainerId, Probed>,
-    /// Containers that somebody stops already.
-    pub(crate) stopping: BTreeSet<ContainerId>,
+    /// Containers that somebody stops already, and how long they are given for it.
+    pub(crate) stopping: BTreeMap<ContainerId, Duration>,
     /// Those that were stopped since their definition has changed: they run anew whatever the restart policy.
     pub(crate) redefined: BTreeSet<ContainerId>,
     /// The node did not take the pod.

@@ -161,7 +161,8 @@ pub(crate) fn actions(pod: &Pod, seen: &Observed, now: SystemTime) -> Plan {
 fn deadline(pod: &Pod) -> Option<SystemTime> {
     let seconds = pod.spec.as_ref()?.active_deadline_seconds?;
     let start = pod.status.as_ref()?.start_time.as_ref()?;
-    Some(system_time(start) + Duration::from_secs(u64::try_from(seconds).unwrap_or(0)))
+    let seconds = u64::try_from(seconds).unwrap_or(0);
+    Some(crate::time::later(system_time(start), Duration::from_secs(seconds)))
 }
 
 /// Stops what runs, then the sandbox, then lets go.
@@ -177,7 +178,8 @@ fn end(pod: &Pod, seen: &Observed, deleted: bool, plan: &mut Plan) {
             continue;
         }
         runs = true;
-        if seen.stopping.contains(&container.id) {
+        // Who gave it longer is outvoted.
+        if seen.stopping.get(&container.id).is_some_and(|given| *given <= grace) {
             continue;
         }
         plan.steps.push(match container.state {
@@ -289,7 +291,7 @@ fn sandbox(spec: &PodSpec, seen: &Observed, now: SystemTime, plan: &mut Plan) ->
         .iter()
         .filter(|container| {
             container.state == ContainerState::Running
-                && !seen.stopping.contains(&container.id)
+                && !seen.stopping.contains_key(&container.id)
                 && !(seen.is_current(&container.sandbox) && seen.sandbox().is_some_and(|now| now.ready))
         })
         .collect();
@@ -369,7 +371,7 @@ fn step_container(
     let mut attempt = 0;
     let mut crash = None;
     match latest {
-        Some(latest) if seen.stopping.contains(&latest.id) => return,
+        Some(latest) if seen.stopping.contains_key(&latest.id) => return,
         Some(latest) if latest.state == ContainerState::Running => {
             let why = match seen.probes.get(&latest.id).and_then(|probed| probed.failed.clone()) {
                 Some(which) => Some(Why::Unhealthy(which)),

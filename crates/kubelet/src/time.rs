@@ -13,6 +13,14 @@ pub(crate) fn now() -> SystemTime {
     SystemTime::now()
 }
 
+/// That much later, or so late that it never comes: an object may ask for more than a clock can show.
+pub(crate) fn later(at: SystemTime, by: Duration) -> SystemTime {
+    at.checked_add(by.min(NEVER)).unwrap_or(at)
+}
+
+/// Ten thousand years: the API writes no later date.
+const NEVER: Duration = Duration::from_secs(10_000 * 366 * 24 * 3_600);
+
 /// The API's time: whole seconds.
 pub(crate) fn api_time(at: SystemTime) -> Time {
     Time(timestamp(at))
@@ -85,6 +93,15 @@ mod tests {
             assert_eq!(go_duration(Duration::from_millis(millis)), expected);
         }
         assert_eq!(go_duration(Duration::from_secs(3_601)), "1h0m1s");
+    }
+
+    #[test]
+    fn what_never_comes_is_no_overflow() {
+        let now = SystemTime::now();
+        assert_eq!(later(now, Duration::from_secs(5)), now + Duration::from_secs(5));
+        for seconds in [i64::MAX as u64, u64::MAX] {
+            assert!(later(now, Duration::from_secs(seconds)) > now + Duration::from_secs(1 << 32));
+        }
     }
 
     #[test]

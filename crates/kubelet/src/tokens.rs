@@ -155,7 +155,7 @@ fn question(pod: &Pod, wanted: &Wanted) -> TokenRequest {
 
 /// When a token is replaced: with a fifth of its life left, or a day old, and a little before that.
 fn refresh_at(expires_at: SystemTime, life: Duration, jitter: Duration) -> SystemTime {
-    let left = Duration::from_secs(life.as_secs() * LEFT_PERCENT / 100);
+    let left = Duration::from_secs(life.as_secs().saturating_mul(LEFT_PERCENT) / 100);
     let by_life = expires_at.checked_sub(left);
     let by_age = expires_at.checked_sub(life).map(|issued| issued + AGE_MAX);
     let first = by_life.into_iter().chain(by_age).min().unwrap_or(expires_at);

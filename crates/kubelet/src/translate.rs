@@ -8,7 +8,7 @@ use skiff_network::{HostPort, Protocol};
 use skiff_runtime::{ContainerConfig, Image, Mount, NamespaceMode, SandboxConfig, UserRange};
 
 use crate::config::Config;
-use crate::env::expand_all;
+use crate::expansion::{self, expand_all};
 use crate::security::{self, Defaults};
 use crate::{labels, names, resources};
 
@@ -93,12 +93,13 @@ pub(crate) fn container(
         target: Path::new("/").join(message_target),
         ..Mount::default()
     });
+    let too_large = |error: expansion::Error| error.to_string();
     Ok(ContainerConfig {
         labels,
         name: container.name.clone(),
         image,
-        command: expand_all(container.command.as_ref(), &env),
-        args: expand_all(container.args.as_ref(), &env),
+        command: expand_all("command", container.command.as_ref(), &env).map_err(too_large)?,
+        args: expand_all("args", container.args.as_ref(), &env).map_err(too_large)?,
         working_dir: container.working_dir.clone().filter(|dir| !dir.is_empty()),
         env,
         mounts,

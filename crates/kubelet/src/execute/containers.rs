@@ -222,7 +222,7 @@ impl Worker {
         if *why == Why::DefinitionChanged {
             self.seen.redefined.insert(id.clone());
         }
-        self.seen.stopping.insert(id.clone());
+        self.seen.stopping.insert(id.clone(), grace);
         let runtime = self.context.runtime.clone();
         self.background.spawn(async move {
             if let Err(error) = runtime.stop_container(&id, grace).await {

@@ -316,7 +316,7 @@ fn probes_and_definitions_stop_containers() {
     failed.grace_seconds = Some(4);
     seen.probes.insert(ContainerId("c0".into()), failed);
     check(json!({}), &seen, &["stop c0 4 Unhealthy(\"liveness\")"]);
-    seen.stopping.insert(ContainerId("c0".into()));
+    seen.stopping.insert(ContainerId("c0".into()), Duration::from_secs(5));
     check(json!({}), &seen, &[]);
     let changed = json!({"containers": [{"name": "c", "image": "web:2"}]});
     check(changed, &up(&["c:0:run"]), &["stop c0 30 DefinitionChanged"]);
@@ -344,8 +344,10 @@ fn deletion_ends_containers_then_sandbox_then_pod() {
     pod.metadata.deletion_grace_period_seconds = Some(5);
     let mut seen = up(&["c:0:run"]);
     assert_eq!(told(&pod, &seen), ["stop c0 5 PodEnds", "terminal"]);
-    seen.stopping.insert(ContainerId("c0".into()));
+    seen.stopping.insert(ContainerId("c0".into()), Duration::from_secs(5));
     assert_eq!(told(&pod, &seen), ["terminal"]);
+    pod.metadata.deletion_grace_period_seconds = Some(3);
+    assert_eq!(told(&pod, &seen), ["stop c0 3 PodEnds", "terminal"], "it is given less than before");
     seen.containers = vec![container("c:0:143:0")];
     assert_eq!(told(&pod, &seen), ["stop sandboxes", "terminal"]);
     seen.sandboxes = vec![sandbox(0, false)];
@@ -361,6 +363,10 @@ fn deletion_ends_containers_then_sandbox_then_pod() {
 fn deadlines_end_pods() {
     // It started 2,800 s ago.
     check(json!({"activeDeadlineSeconds": 2_900}), &up(&["c:0:run"]), &["wake in 100"]);
+    // One that never comes, as an earlier version's API took it.
+    let plan = actions(&pod(json!({"activeDeadlineSeconds": i64::MAX})), &up(&["c:0:run"]), at(NOW));
+    assert_eq!((plan.verdict, plan.terminal), (None, false));
+    assert!(plan.wake_at > Some(at(1 << 33)));
     let late = pod(json!({"activeDeadlineSeconds": 2_800}));
     let plan = actions(&late, &up(&["c:0:run"]), at(NOW));
     assert_eq!(plan.verdict.map(|verdict| verdict.reason).as_deref(), Some("DeadlineExceeded"));
@@ -441,7 +447,7 @@ fn a_former_sandbox_goes_with_the_last_container_that_is_kept_of_it() {
     // What is being stopped in a sandbox that is gone is not stopped twice.
     let mut seen = up(&["c:0:run"]);
     seen.sandboxes = vec![sandbox(0, false)];
-    seen.stopping.insert(ContainerId("c0".into()));
+    seen.stopping.insert(ContainerId("c0".into()), Duration::from_secs(5));
     check(json!({}), &seen, &["sandbox changed", "sandbox 1"]);
 }
 

@@ -91,3 +91,35 @@ async fn a_pod_waits_while_nobody_knows_what_restricts_it() {
     assert_eq!(message, "Failed to create pod sandbox: the server can't be asked");
     assert_eq!(agent.runtime.calls(), ["run sandbox s1"]);
 }
+
+/// Panics as often as that, where it is told of a pod.
+struct Faulty(Mutex<u32>);
+
+#[async_trait]
+impl Isolation for Faulty {
+    async fn required(&self, _namespace: &str) -> Result<u64, BoxError> {
+        Ok(0)
+    }
+
+    async fn admit(&self, _pod: &Pod, _ip: Ipv4Addr, _required: Option<u64>) -> Result<(), BoxError> {
+        let mut left = self.0.lock();
+        if *left > 0 {
+            *left -= 1;
+            drop(left);
+            panic!("this is the fault that is tried");
+        }
+        Ok(())
+    }
+
+    fn release(&self, _ip: Ipv4Addr) {}
+}
+
+#[tokio::test]
+async fn a_fault_about_one_pod_leaves_the_agent_and_the_pod_running() {
+    let agent = Agent::isolated_by(Arc::new(Faulty(Mutex::new(1))));
+    agent.apply(web());
+    agent.until_running().await;
+    assert!(!agent.task.as_ref().expect("it was started").is_finished(), "the agent is the same");
+    agent.delete(1);
+    agent.until_gone().await;
+}

@@ -17,7 +17,8 @@ use k8s_openapi::api::core::v1::{
 use skiff_api::quantity;
 use skiff_runtime::{Mount, Propagation};
 
-use crate::env::{self, Facts, Sources};
+use crate::env::{Facts, Sources};
+use crate::expansion::expand;
 use crate::resources;
 use crate::tokens::{self, Wanted};
 
@@ -220,8 +221,9 @@ fn absolute(path: &str) -> PathBuf {
 
 fn sub_path_of(mount: &VolumeMount, env: &[(String, String)]) -> Result<Option<String>, Error> {
     if let Some(text) = mount.sub_path_expr.as_deref().filter(|text| !text.is_empty()) {
-        let value_of = |name: &str| env.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone());
-        let path = env::expand(text, value_of);
+        let value_of = |name: &str| env.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
+        let path = expand(text, value_of)
+            .ok_or_else(|| Error::Invalid(format!("subPathExpr of {} is too long", mount.name)))?;
         if path.contains("$(") {
             return Err(Error::Invalid(format!("missing value for {text:?}")));
         }

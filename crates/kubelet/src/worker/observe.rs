@@ -45,7 +45,7 @@ impl Worker {
         }
         self.seen
             .stopping
-            .retain(|id| containers.iter().any(|container| container.id == *id && !is_over(container)));
+            .retain(|id, _| containers.iter().any(|container| container.id == *id && !is_over(container)));
         self.seen.redefined.retain(|id| containers.iter().any(|container| container.id == *id));
         self.seen.probes.retain(|id, _| containers.iter().any(|container| container.id == *id));
         self.messages.retain(|id, _| containers.iter().any(|container| container.id == *id));
@@ -84,7 +84,7 @@ impl Worker {
                 .containers
                 .iter()
                 .any(|container| container.id == *id && container.state == ContainerState::Running);
-            let stops = ends || seen.stopping.contains(id);
+            let stops = ends || seen.stopping.contains_key(id);
             if !runs || stops && has_failed(id) {
                 probing.abort();
                 return false;
@@ -110,7 +110,7 @@ impl Worker {
                 continue;
             }
             let over = CancellationToken::new();
-            if ends || self.seen.stopping.contains(&running.id) {
+            if ends || self.seen.stopping.contains_key(&running.id) {
                 over.cancel();
             }
             let prober = Prober {

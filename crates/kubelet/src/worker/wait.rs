@@ -21,7 +21,7 @@ impl Worker {
         let sleep = async move {
             match limit {
                 // The clock of the plan is the system's; a millisecond more than needed does no harm.
-                Some(limit) => tokio::time::sleep(limit + Duration::from_millis(1)).await,
+                Some(limit) => tokio::time::sleep(limit.saturating_add(Duration::from_millis(1))).await,
                 None => std::future::pending().await,
             }
         };
