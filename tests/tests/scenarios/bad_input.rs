@@ -74,7 +74,7 @@ fn wrong_types_and_values() {
                 "x",
                 "containers: [{name: a, image: alpine, ports: [{containerPort: 80, hostPort: 9000}]}, {name: b, image: alpine, ports: [{containerPort: 81, hostPort: 9000}]}]",
             ),
-            "spec.containers[1].ports[0].hostPort: Duplicate value: \"9000/TCP\"",
+            "spec.containers[1].ports[0].hostPort: Duplicate value: \"TCP//9000\"",
         ),
     ];
     for (text, expected) in &cases {

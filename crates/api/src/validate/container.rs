@@ -3,24 +3,12 @@
 use std::collections::BTreeSet;
 
 use super::cursor::At;
-use super::{ip, names, restart, security, volume};
+use super::{downward, ip, names, probe, restart, security, volume};
 use crate::quantity::Quantity;
 use crate::status::Cause;
 
 const PROTOCOLS: &[&str] = &["SCTP", "TCP", "UDP"];
 const PULL_POLICIES: &[&str] = &["Always", "IfNotPresent", "Never"];
-const FIELD_PATHS: &[&str] = &[
-    "metadata.name",
-    "metadata.namespace",
-    "metadata.uid",
-    "spec.nodeName",
-    "spec.serviceAccountName",
-    "status.hostIP",
-    "status.hostIPs",
-    "status.podIP",
-    "status.podIPs",
-];
-
 const HUGE_PAGES: &str = "hugepages-";
 
 /// What a container is judged against.
@@ -65,13 +53,23 @@ pub(super) fn check(
     environment(container, faults);
     let privileged = container.get("securityContext").get("privileged").is_true();
     volume::mounts(&container.get("volumeMounts"), &pod.volumes, privileged, faults);
+    volume::devices(&container.get("volumeDevices"), &pod.volumes, faults);
+    let lifecycle = container.get("lifecycle");
+    let restartable = container.get("restartPolicy").text() == "Always";
+    if init && !restartable && lifecycle.is_there() {
+        let detail = "may not be set for init containers without restartPolicy=Always";
+        faults.push(Cause::forbidden(lifecycle.path, detail));
+    } else {
+        for hook in ["postStart", "preStop"] {
+            probe::hook(&lifecycle.get(hook), faults);
+        }
+    }
     choice(&container.get("imagePullPolicy"), PULL_POLICIES, faults);
     choice(&container.get("terminationMessagePolicy"), &["FallbackToLogsOnError", "File"], faults);
     resources(&container.get("resources"), faults);
     claims(&container.get("resources").get("claims"), &pod.claims, faults);
     resize_policy(&container.get("resizePolicy"), pod.restart_policy, faults);
     restart::check(container, faults);
-    let restartable = container.get("restartPolicy").text() == "Always";
     for field in ["livenessProbe", "readinessProbe", "startupProbe"] {
         let place = container.get(field);
         if init && !restartable && place.is_there() {
@@ -80,7 +78,7 @@ pub(super) fn check(
                 "may not be set for init containers without restartPolicy=Always",
             ));
         } else {
-            probe(&place, field, faults);
+            probe::check(&place, field, faults);
         }
     }
     security::container(&container.get("securityContext"), pod.host_users, faults);
@@ -141,10 +139,7 @@ fn ports(ports: &At<'_>, pod: &Pod<'_>, taken: &mut HostPorts, faults: &mut Vec<
             ip::address(&host_ip, faults);
         }
         if host != 0 {
-            let key = match host_ip.text() {
-                "" => format!("{host}/{}", protocol.text()),
-                ip => format!("{ip}/{host}/{}", protocol.text()),
-            };
+            let key = format!("{}/{}/{host}", protocol.text(), host_ip.text());
             if !taken.0.insert(key.clone()) {
                 faults.push(Cause::duplicate(host_port.path.clone(), key));
             }
@@ -210,17 +205,8 @@ fn value_from(variable: &At<'_>, from: &At<'_>, faults: &mut Vec<Cause>) {
             "must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef`, `secretKeyRef` or `fileKeyRef`",
         ));
     }
-    if field.is_there() {
-        let path = field.get("fieldPath");
-        let subscript = ["metadata.labels['", "metadata.annotations['"]
-            .iter()
-            .any(|prefix| path.text().starts_with(prefix));
-        if path.is_empty() {
-            faults.push(Cause::required(path.path.clone(), ""));
-        } else if !subscript {
-            choice(&path, FIELD_PATHS, faults);
-        }
-    }
+    downward::field(&field, downward::FIELDS_OF_ENVIRONMENT, faults);
+    downward::resource(&resource, false, faults);
     for key in keys.iter().filter(|key| key.is_there()) {
         if key.get("name").is_empty() {
             faults.push(Cause::required(key.child("name"), ""));
@@ -231,9 +217,6 @@ fn value_from(variable: &At<'_>, from: &At<'_>, faults: &mut Vec<Cause>) {
         } else if let Some(fault) = names::config_key(name.text()) {
             faults.push(Cause::invalid(name.path.clone(), name.text(), fault));
         }
-    }
-    if resource.is_there() && resource.get("resource").is_empty() {
-        faults.push(Cause::required(resource.child("resource"), ""));
     }
 }
 
@@ -333,60 +316,6 @@ fn resize_policy(policies: &At<'_>, restart_policy: &str, faults: &mut Vec<Cause
             let detail = "must be 'NotRequired' when `restartPolicy` is 'Never'";
             faults.push(Cause::invalid(policies.path.clone(), restart, detail));
         }
-    }
-}
-
-fn probe(probe: &At<'_>, field: &str, faults: &mut Vec<Cause>) {
-    if !probe.is_there() {
-        return;
-    }
-    let handlers = ["exec", "httpGet", "tcpSocket", "grpc"].map(|kind| probe.get(kind));
-    let given: Vec<&At<'_>> = handlers.iter().filter(|handler| handler.is_there()).collect();
-    if given.is_empty() {
-        faults.push(Cause::required(probe.path.clone(), "must specify a handler type"));
-    }
-    for extra in given.iter().skip(1) {
-        faults.push(Cause::forbidden(extra.path.clone(), "may not specify more than 1 handler type"));
-    }
-    let [exec, http, tcp, grpc] = &handlers;
-    if exec.is_there() && exec.get("command").is_empty() {
-        faults.push(Cause::required(exec.child("command"), ""));
-    }
-    if http.is_there() {
-        if http.get("path").is_empty() {
-            faults.push(Cause::required(http.child("path"), ""));
-        }
-        choice(&http.get("scheme"), &["HTTP", "HTTPS"], faults);
-        for header in http.get("httpHeaders").items() {
-            let name = header.get("name");
-            if let Some(fault) = names::http_header(name.text()) {
-                // Upstream names the list, not the header.
-                faults.push(Cause::invalid(http.child("httpHeaders"), name.text(), fault));
-            }
-        }
-    }
-    for handler in [http, tcp, grpc].into_iter().filter(|handler| handler.is_there()) {
-        port_reference(&handler.get("port"), faults);
-    }
-    for seconds in
-        ["initialDelaySeconds", "timeoutSeconds", "periodSeconds", "successThreshold", "failureThreshold"]
-    {
-        let place = probe.get(seconds);
-        if let Some(number) = place.number().filter(|number| *number < 0) {
-            faults.push(Cause::invalid(place.path, number, "must be greater than or equal to 0"));
-        }
-    }
-    let grace = probe.get("terminationGracePeriodSeconds");
-    if let Some(number) = grace.number().filter(|number| *number <= 0) {
-        faults.push(Cause::invalid(grace.path.clone(), number, "must be greater than 0"));
-    }
-    if field == "readinessProbe" && grace.is_there() {
-        let detail = "must not be set for readinessProbes";
-        faults.push(Cause::invalid(grace.path, grace.value.clone(), detail));
-    }
-    let successes = probe.get("successThreshold");
-    if field != "readinessProbe" && successes.number().is_some_and(|number| number != 1) {
-        faults.push(Cause::invalid(successes.path.clone(), successes.value.clone(), "must be 1"));
     }
 }
 

@@ -1,6 +1,7 @@
 //! What names and small texts must look like. Each rule returns the fault's wording.
 
 pub(super) const SUBDOMAIN: &str = "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')";
+const SEARCH_PATH: &str = "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '_', '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '_?[a-z0-9]([-_a-z0-9]*[a-z0-9])?(\\._?[a-z0-9]([-_a-z0-9]*[a-z0-9])?)*')";
 const LABEL: &str = "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')";
 const CONFIG_KEY: &str = "a valid config key must consist of alphanumeric characters, '-', '_' or '.' (e.g. 'key.name',  or 'KEY_NAME',  or 'key-name', regex used for validation is '[-._a-zA-Z0-9]+')";
 
@@ -36,6 +37,17 @@ pub fn subdomain(text: &str) -> Option<String> {
         return Some("must be no more than 253 bytes".to_owned());
     }
     (!text.split('.').all(is_label)).then(|| SUBDOMAIN.to_owned())
+}
+
+/// A domain that names are looked for in: a subdomain whose labels may have underscores.
+pub(super) fn search_path(text: &str) -> Option<String> {
+    if text.len() > 253 {
+        return Some("must be no more than 253 bytes".to_owned());
+    }
+    let is_label = |label: &str| {
+        inner(label.strip_prefix('_').unwrap_or(label), lower, |byte| lower(byte) || b"-_".contains(&byte))
+    };
+    (!text.split('.').all(is_label)).then(|| SEARCH_PATH.to_owned())
 }
 
 /// What a name in a path can't be, whatever its kind.

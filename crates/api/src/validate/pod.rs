@@ -174,6 +174,13 @@ fn dns_config(config: &At<'_>, policy: &str, faults: &mut Vec<Cause>) {
             "must not have more than 32 search paths",
         ));
     }
+    for search in searches.items() {
+        // One dot alone is the root; one at the end says that nothing is put behind it.
+        if search.text() != "." {
+            let wrong = names::search_path(search.text().strip_suffix('.').unwrap_or(search.text()));
+            faults.extend(wrong.map(|fault| Cause::invalid(search.path.clone(), search.text(), fault)));
+        }
+    }
     for option in config.get("options").items() {
         if option.get("name").is_empty() {
             faults.push(Cause::required(option.path.clone(), "must not be empty"));

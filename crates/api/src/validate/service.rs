@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use super::container::{choice, port_reference};
 use super::cursor::At;
 use super::{address, ip, metadata, names};
+use crate::selector::label_key_faults;
 use crate::status::Cause;
 
 const TYPES: &[&str] = &["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"];
@@ -51,6 +52,7 @@ pub(super) fn check(service: &At<'_>, faults: &mut Vec<Cause>) {
     families(&spec, faults);
     from_outside(&spec, faults);
     choice(&spec.get("internalTrafficPolicy"), &["Cluster", "Local"], faults);
+    choice(&spec.get("trafficDistribution"), &["PreferClose", "PreferSameNode", "PreferSameZone"], faults);
     for ip in spec.get("externalIPs").items() {
         address::not_special(&ip, faults);
     }
@@ -132,6 +134,7 @@ fn service_ports(ports: &At<'_>, kind: &str, faults: &mut Vec<Cause>) {
             faults.push(Cause::required(protocol.path.clone(), ""));
         }
         choice(&protocol, PROTOCOLS, faults);
+        app_protocol(&port.get("appProtocol"), faults);
         let target = port.get("targetPort");
         if target.is_there() {
             port_reference(&target, faults);
@@ -165,8 +168,17 @@ pub(super) fn endpoints(endpoints: &At<'_>, faults: &mut Vec<Cause>) {
         }
         for address in lists.iter().flat_map(At::items) {
             address::not_special(&address.get("ip"), faults);
+            names_of(&address, faults);
         }
+        let several = subset.get("ports").items().count() > 1;
         for port in subset.get("ports").items() {
+            let name = port.get("name");
+            if name.is_empty() && several {
+                faults.push(Cause::required(name.path, ""));
+            } else if let Some(fault) = names::label(name.text()).filter(|_| !name.is_empty()) {
+                faults.push(Cause::invalid(name.path.clone(), name.text(), fault));
+            }
+            app_protocol(&port.get("appProtocol"), faults);
             let number = port.get("port");
             let value = number.number().unwrap_or(0);
             faults.extend(names::port(value).map(|fault| Cause::invalid(number.path.clone(), value, fault)));
@@ -201,8 +213,44 @@ pub(super) fn endpoint_slice(slice: &At<'_>, faults: &mut Vec<Cause>) {
                 _ => {}
             }
         }
+        names_of(&endpoint, faults);
     }
-    for port in slice.get("ports").items() {
+    let ports = slice.get("ports");
+    let count = ports.items().count();
+    if count > 20_000 {
+        faults.push(Cause::too_many(ports.path.clone(), count, 20_000));
+    }
+    let mut seen = BTreeSet::new();
+    for port in ports.items() {
+        let name = port.get("name");
+        if let Some(fault) = names::label(name.text()).filter(|_| !name.is_empty()) {
+            faults.push(Cause::invalid(name.path.clone(), name.text(), fault));
+        }
+        if !seen.insert(name.text()) {
+            faults.push(Cause::duplicate(name.path.clone(), name.text()));
+        }
         choice(&port.get("protocol"), PROTOCOLS, faults);
+        app_protocol(&port.get("appProtocol"), faults);
+    }
+}
+
+/// How an endpoint is called, and the node that it is on.
+fn names_of(endpoint: &At<'_>, faults: &mut Vec<Cause>) {
+    for (field, rule) in
+        [("hostname", names::label as fn(&str) -> Option<String>), ("nodeName", names::subdomain)]
+    {
+        let name = endpoint.get(field);
+        if let Some(fault) = rule(name.text()).filter(|_| !name.is_empty()) {
+            faults.push(Cause::invalid(name.path.clone(), name.text(), fault));
+        }
+    }
+}
+
+fn app_protocol(protocol: &At<'_>, faults: &mut Vec<Cause>) {
+    if !protocol.is_empty() {
+        let wrong = label_key_faults(protocol.text());
+        faults.extend(
+            wrong.into_iter().map(|fault| Cause::invalid(protocol.path.clone(), protocol.text(), fault)),
+        );
     }
 }

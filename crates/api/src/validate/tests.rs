@@ -13,6 +13,7 @@ mod pods;
 mod restarts;
 mod security;
 mod services;
+mod sources;
 mod updates;
 mod volumes;
 mod workloads;
@@ -112,7 +113,7 @@ fn host_ports_clash_within_a_pod_by_address_and_protocol() {
     check(
         "Pod",
         &object(tcp.clone(), tcp.clone()),
-        &["spec.containers[1].ports[0].hostPort: Duplicate value: \"9000/TCP\""],
+        &["spec.containers[1].ports[0].hostPort: Duplicate value: \"TCP//9000\""],
     );
     check("Pod", &object(tcp, udp), &[]);
 }

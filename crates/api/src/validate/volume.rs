@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::container::choice;
 use super::cursor::At;
-use super::names;
+use super::{downward, names};
 use crate::quantity::Quantity;
 use crate::status::Cause;
 
@@ -67,7 +67,22 @@ fn source(source: &At<'_>, kind: &str, faults: &mut Vec<Cause>) {
             downward(source, faults);
         }
         "projected" => projected(source, faults),
+        "persistentVolumeClaim" => required(&source.get("claimName"), faults),
+        "nfs" => {
+            required(&source.get("server"), faults);
+            let path = source.get("path");
+            required(&path, faults);
+            if !path.is_empty() && !path.text().starts_with('/') {
+                faults.push(Cause::invalid(path.path.clone(), path.text(), "must be an absolute path"));
+            }
+        }
         _ => {}
+    }
+}
+
+fn required(place: &At<'_>, faults: &mut Vec<Cause>) {
+    if place.is_empty() {
+        faults.push(Cause::required(place.path.clone(), ""));
     }
 }
 
@@ -86,6 +101,8 @@ fn downward(source: &At<'_>, faults: &mut Vec<Cause>) {
                 "fieldRef and resourceFieldRef can not be specified simultaneously",
             ));
         }
+        downward::field(&item.get("fieldRef"), downward::FIELDS_OF_VOLUMES, faults);
+        downward::resource(&item.get("resourceFieldRef"), true, faults);
     }
 }
 
@@ -209,6 +226,30 @@ pub(super) fn mounts(mounts: &At<'_>, volumes: &BTreeSet<&str>, privileged: bool
             faults.push(Cause::forbidden(propagation.path.clone(), detail));
         }
         recursive_read_only(&mount, faults);
+    }
+}
+
+/// Volumes that are there as devices.
+pub(super) fn devices(devices: &At<'_>, volumes: &BTreeSet<&str>, faults: &mut Vec<Cause>) {
+    let (mut names, mut paths) = (BTreeSet::new(), BTreeSet::new());
+    for device in devices.items() {
+        let (name, path) = (device.get("name"), device.get("devicePath"));
+        required(&name, faults);
+        if !name.is_empty() {
+            if !names.insert(name.text()) {
+                faults.push(Cause::invalid(name.path.clone(), name.text(), "must be unique"));
+            }
+            if !volumes.contains(name.text()) {
+                faults.push(Cause::not_found(name.path.clone(), name.text()));
+            }
+        }
+        required(&path, faults);
+        if !path.is_empty() && !paths.insert(path.text()) {
+            faults.push(Cause::invalid(path.path.clone(), path.text(), "must be unique"));
+        }
+        if path.text().split('/').any(|part| part == "..") {
+            faults.push(Cause::invalid(path.path.clone(), path.text(), "must not contain '..'"));
+        }
     }
 }
 

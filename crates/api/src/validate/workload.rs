@@ -12,7 +12,7 @@ use crate::status::Cause;
 pub(super) fn deployment(deployment: &At<'_>, faults: &mut Vec<Cause>) {
     let spec = deployment.get("spec");
     not_negative(&spec, &["replicas", "minReadySeconds", "revisionHistoryLimit"], faults);
-    selector_and_template(&spec, faults);
+    selector_and_template(&spec, "ReplicaSet", faults);
     let strategy = spec.get("strategy");
     choice(&strategy.get("type"), &["Recreate", "RollingUpdate"], faults);
     let rolling = strategy.get("rollingUpdate");
@@ -37,13 +37,13 @@ pub(super) fn deployment(deployment: &At<'_>, faults: &mut Vec<Cause>) {
 pub(super) fn replica_set(set: &At<'_>, faults: &mut Vec<Cause>) {
     let spec = set.get("spec");
     not_negative(&spec, &["replicas", "minReadySeconds"], faults);
-    selector_and_template(&spec, faults);
+    selector_and_template(&spec, "ReplicaSet", faults);
 }
 
 pub(super) fn daemon_set(set: &At<'_>, faults: &mut Vec<Cause>) {
     let spec = set.get("spec");
     not_negative(&spec, &["minReadySeconds", "revisionHistoryLimit"], faults);
-    selector_and_template(&spec, faults);
+    selector_and_template(&spec, "DaemonSet", faults);
     let strategy = spec.get("updateStrategy");
     choice(&strategy.get("type"), &["RollingUpdate", "OnDelete"], faults);
     let rolling = strategy.get("rollingUpdate");
@@ -67,6 +67,10 @@ pub(super) fn daemon_set(set: &At<'_>, faults: &mut Vec<Cause>) {
 
 pub(super) fn controller_revision(revision: &At<'_>, faults: &mut Vec<Cause>) {
     not_negative(revision, &["revision"], faults);
+    let data = revision.get("data");
+    if !data.is_there() {
+        faults.push(Cause::required(data.path, "data is mandatory"));
+    }
 }
 
 fn not_negative(spec: &At<'_>, fields: &[&str], faults: &mut Vec<Cause>) {
@@ -78,7 +82,8 @@ fn not_negative(spec: &At<'_>, fields: &[&str], faults: &mut Vec<Cause>) {
     }
 }
 
-fn selector_and_template(spec: &At<'_>, faults: &mut Vec<Cause>) {
+/// `of` is whose pods upstream calls them.
+fn selector_and_template(spec: &At<'_>, of: &str, faults: &mut Vec<Cause>) {
     let place = spec.get("selector");
     let template = spec.get("template");
     match k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector::deserialize(place.value) {
@@ -117,7 +122,8 @@ fn selector_and_template(spec: &At<'_>, faults: &mut Vec<Cause>) {
     }
     let deadline = pod_spec.get("activeDeadlineSeconds");
     if deadline.is_there() {
-        faults.push(Cause::forbidden(deadline.path, "activeDeadlineSeconds in ReplicaSet is not Supported"));
+        let detail = format!("activeDeadlineSeconds in {of} is not Supported");
+        faults.push(Cause::forbidden(deadline.path, detail));
     }
 }
 

@@ -96,7 +96,7 @@ fn ports_have_names_that_services_can_find() {
             ports(json!([
                 {"containerPort": 1, "hostPort": 1, "protocol": "TCP", "hostIP": "10.0.0.1"},
                 {"containerPort": 1, "hostPort": 1, "protocol": "TCP", "hostIP": "10.0.0.1"}])),
-            "ports[1].hostPort: Duplicate value: \"10.0.0.1/1/TCP\"",
+            "ports[1].hostPort: Duplicate value: \"TCP/10.0.0.1/1\"",
         ),
         (
             ports(json!([{"containerPort": 1, "protocol": "TCP"}, {"containerPort": 1, "protocol": "TCP"}])),

@@ -103,7 +103,7 @@ fn volumes_have_one_source() {
     ]);
     let downward = |item: Value| volume(json!({"name": "v", "downwardAPI": {"items": [item]}}));
     let field = json!({"fieldPath": "metadata.name"});
-    let resource = json!({"resource": "limits.cpu"});
+    let resource = json!({"containerName": "main", "resource": "limits.cpu"});
     spec(&[
         (downward(json!({"path": "a", "fieldRef": field})), ""),
         (downward(json!({"path": "a", "resourceFieldRef": resource})), ""),

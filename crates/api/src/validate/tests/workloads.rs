@@ -57,12 +57,11 @@ fn templates_are_of_pods_that_stay() {
             );
             said(json!({"restartPolicy": policy}), &[&fault]);
         }
-        said(
-            json!({"activeDeadlineSeconds": 5}),
-            &[
-                "spec.template.spec.activeDeadlineSeconds: Forbidden: activeDeadlineSeconds in ReplicaSet is not Supported",
-            ],
+        let of = if kind == "DaemonSet" { "DaemonSet" } else { "ReplicaSet" };
+        let fault = format!(
+            "spec.template.spec.activeDeadlineSeconds: Forbidden: activeDeadlineSeconds in {of} is not Supported"
         );
+        said(json!({"activeDeadlineSeconds": 5}), &[&fault]);
         said(json!({"containers": []}), &["spec.template.spec.containers: Required value"]);
         check("apps", kind, &workload(json!({"selector": null})), &["spec.selector: Required value"]);
         let faults = create(
