@@ -120,7 +120,8 @@ pub(crate) fn next(stored: &Resource, old: &Value, options: &DeleteOptions, now:
     }
     let mode = stored.strategy.delete_mode(old, options.grace_period_seconds);
     let grace = match mode {
-        DeleteMode::Graceful { seconds } => seconds,
+        // No longer than until the last date that can be written.
+        DeleteMode::Graceful { seconds } => clock::later(now, seconds) - now,
         DeleteMode::Now | DeleteMode::Mark => 0,
     };
     let pending = old["metadata"]["deletionGracePeriodSeconds"].as_i64().unwrap_or(0);
@@ -136,7 +137,7 @@ pub(crate) fn next(stored: &Resource, old: &Value, options: &DeleteOptions, now:
         (now + grace, grace)
     } else if pending > grace && (options.grace_period_seconds.is_some() || grace == 0) {
         let set = clock::parse(metadata::text(old, "deletionTimestamp")).unwrap_or(now);
-        (set - pending + grace, grace)
+        (clock::later(set.saturating_sub(pending), grace), grace)
     } else {
         return if new == *old { Next::Keep } else { Next::Mark(new) };
     };
@@ -318,6 +319,29 @@ mod tests {
         let (at, grace, generation) = marked(decide(&deleting, json!({"gracePeriodSeconds": 10})));
         assert_eq!((at.as_str(), grace, generation), ("2001-09-09T01:46:50Z", json!(10), json!(1)));
         assert_eq!(decide(&deleting, json!({"gracePeriodSeconds": 0})), Next::Remove);
+    }
+
+    #[test]
+    fn a_grace_beyond_all_dates_ends_with_the_last() {
+        for seconds in [300_000_000_000, i64::MAX] {
+            let asked = decide(&pod(json!({})), json!({"gracePeriodSeconds": seconds}));
+            let said = pod(json!({"spec": {"terminationGracePeriodSeconds": seconds}}));
+            for decided in [asked, decide(&said, json!({}))] {
+                let Next::Mark(deleting) = &decided else { panic!("{decided:?}") };
+                let shortened = decide(deleting, json!({"gracePeriodSeconds": 10}));
+                let (at, grace, _) = marked(decided);
+                assert_eq!(at, "9999-12-30T22:00:00Z");
+                assert_eq!(grace, json!(252_402_207_200_i64), "until then");
+                let (at, grace, _) = marked(shortened);
+                assert_eq!((at.as_str(), grace), ("2001-09-09T01:46:50Z", json!(10)));
+            }
+        }
+        // As an earlier version may have stored it.
+        let dateless =
+            pod(json!({"metadata": {"deletionTimestamp": "", "deletionGracePeriodSeconds": i64::MAX}}));
+        let (at, grace, _) = marked(decide(&dateless, json!({"gracePeriodSeconds": 10})));
+        assert!(clock::parse(&at).is_some(), "{at}");
+        assert_eq!(grace, json!(10));
     }
 
     #[test]
