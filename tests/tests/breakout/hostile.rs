@@ -21,6 +21,8 @@ pub(crate) struct Hostile {
     _victims: Namespace,
     setting: Setting,
     node: String,
+    /// The victim's.
+    address: String,
     outside: PathBuf,
     /// Where the node keeps logs.
     logs: PathBuf,
@@ -48,13 +50,16 @@ impl Hostile {
         for pod in ["victim", "listener"] {
             wait_until(&format!("{pod} listens"), || victims.kubectl(&["logs", pod]).stdout == "ready\n");
         }
+        let address = wait_for("the victim's address is told", || {
+            Some(victims.pod("victim")["status"]["podIP"].as_str()?.to_owned())
+        });
         let logs = cluster.data_dir().join("nodes").join(&node).join("pods-log");
         let dir = tempfile::tempdir_in(cluster.data_dir()).expect("a directory");
         let outside = dir.path().join("outside");
         fs::create_dir(&outside).expect("a directory");
         fs::write(outside.join("secret"), "secret of the node\n").expect("a file");
         fs::write(outside.join("log"), "").expect("a file");
-        Hostile { namespace, _victims: victims, setting, node, outside, logs, _dir: dir }
+        Hostile { namespace, _victims: victims, setting, node, address, outside, logs, _dir: dir }
     }
 
     /// Tries all of them, as many as may be in one pod.
@@ -96,6 +101,7 @@ impl Hostile {
         let words = match attempt.way {
             Way::Program(words) => words.to_vec(),
             Way::Against(what) => vec![what, self.namespace.name.as_str()],
+            Way::AgainstAddress(what) => vec![what, self.address.as_str()],
             other => panic!("{other:?} is no program's"),
         };
         attacking(attempt.name, &words, self.setting)
@@ -319,7 +325,7 @@ impl Hostile {
 }
 
 fn is_program(attempt: &Attempt) -> bool {
-    matches!(attempt.way, Way::Program(_) | Way::Against(_))
+    matches!(attempt.way, Way::Program(_) | Way::Against(_) | Way::AgainstAddress(_))
 }
 
 fn ended(statuses: &[Value], container: &str) -> End {

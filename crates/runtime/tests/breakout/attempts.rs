@@ -68,6 +68,8 @@ pub(crate) enum Way {
     Against(&'static str),
     /// The same, in each directory that a descriptor of the runtime's could be.
     DirectoryOfDescriptor,
+    /// The same, with the address of the victim: the network gives it one, not the runtime.
+    AgainstAddress(&'static str),
     /// The program, as a command in a container that runs already.
     Command(&'static [&'static str]),
     /// A link in a volume, and a mount through it.
@@ -185,6 +187,12 @@ pub(crate) const ATTEMPTS: &[Attempt] = &[
         "packet-socket",
         Way::Program(&["packet-socket"]),
         by_default("CAP_NET_RAW again: what is forged is judged by the node's own filter of addresses"),
+        &[],
+    ),
+    row(
+        "claim-address",
+        Way::AgainstAddress("claim-address"),
+        nowhere("the node has written down where each pod is, and believes nobody who says otherwise"),
         &[],
     ),
     row(

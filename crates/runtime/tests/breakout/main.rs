@@ -19,12 +19,12 @@ use ways::Hostile;
 
 use skiff_runtime::Weakness;
 
-/// The kubelet's own ways are its suite's. A hierarchy of version 1 names a release agent; a machine without one
+/// The kubelet's own ways, and the network's, are the other suite's. A hierarchy of version 1 names a release agent; a machine without one
 /// has nothing to attack there.
 fn attempts() -> impl Iterator<Item = &'static Attempt> {
     let agent = std::fs::exists("/sys/fs/cgroup/memory/release_agent").unwrap();
     ATTEMPTS.iter().filter(move |attempt| match attempt.way {
-        Way::LinkForPart | Way::LinkForReadLog => false,
+        Way::LinkForPart | Way::LinkForReadLog | Way::AgainstAddress(_) => false,
         _ => agent || attempt.name != "release-agent",
     })
 }

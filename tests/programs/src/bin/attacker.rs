@@ -8,12 +8,14 @@
 use std::ffi::{CStr, CString, c_long};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Error, Read};
-use std::os::fd::AsRawFd;
+use std::net::{Ipv4Addr, UdpSocket};
+use std::os::fd::{AsRawFd, FromRawFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
+use std::os::unix::net::{SocketAddr, UnixDatagram, UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
 unsafe extern "C" {
     fn syscall(number: c_long, ...) -> c_long;
@@ -23,6 +25,7 @@ unsafe extern "C" {
 #[cfg(target_arch = "x86_64")]
 mod number {
     pub const SOCKET: i64 = 41;
+    pub const BIND: i64 = 49;
     pub const PTRACE: i64 = 101;
     pub const CAPGET: i64 = 125;
     pub const MKNODAT: i64 = 259;
@@ -40,6 +43,7 @@ mod number {
 #[cfg(target_arch = "aarch64")]
 mod number {
     pub const SOCKET: i64 = 198;
+    pub const BIND: i64 = 200;
     pub const PTRACE: i64 = 117;
     pub const CAPGET: i64 = 90;
     pub const MKNODAT: i64 = 33;
@@ -88,6 +92,7 @@ fn main() -> ExitCode {
         ["ptrace", name] => process_of(name).and_then(ptrace),
         ["raw-socket"] => call!(SOCKET, 2i64, 3i64, 1i64).map(drop),
         ["packet-socket"] => call!(SOCKET, 17i64, 3i64, 0i64).map(drop),
+        ["claim-address", address] => claim_address(address),
         ["change-link"] => change_link(),
         ["open", path] => OpenOptions::new().write(true).open(path).map(drop),
         ["read", path] => read(Path::new(path)),
@@ -125,6 +130,59 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Says by ARP that another pod's address is here, sends it a word, and looks whether that comes back here. Where
+/// it reaches the other pod, which does not listen, this one is told so.
+fn claim_address(address: &str) -> io::Result<()> {
+    const WORD: &[u8] = b"meant for the victim";
+    const PACKET: i64 = 17;
+    let victim: Ipv4Addr = address.parse().map_err(Error::other)?;
+    let [a, b, c, _] = victim.octets();
+    let of_link = |what: &str| fs::read_to_string(format!("/sys/class/net/eth0/{what}"));
+    let mut own = [0; 6];
+    for (byte, text) in own.iter_mut().zip(of_link("address")?.trim().split(':')) {
+        *byte = u8::from_str_radix(text, 16).map_err(Error::other)?;
+    }
+    // Of all protocols; from struct sockaddr_ll its family, protocol and link.
+    let socket = call!(SOCKET, PACKET, 3i64, 0x0300i64)?;
+    // SAFETY: the kernel has just given this descriptor, and nobody else has it.
+    let frames = unsafe { UnixDatagram::from_raw_fd(socket as i32) };
+    let mut place = [0u8; 20];
+    place[..2].copy_from_slice(&(PACKET as u16).to_ne_bytes());
+    place[2..4].copy_from_slice(&[0, 3]);
+    place[4..8]
+        .copy_from_slice(&of_link("ifindex")?.trim().parse::<u32>().map_err(Error::other)?.to_ne_bytes());
+    call!(BIND, socket, place.as_ptr(), 20i64)?;
+    frames.set_read_timeout(Some(Duration::from_millis(100)))?;
+
+    // The question who has the gateway, from the victim's address and here (RFC 826).
+    let mut claim = vec![0xff; 6];
+    claim.extend(own);
+    claim.extend([8, 6, 0, 1, 8, 0, 6, 4, 0, 1]);
+    claim.extend(own);
+    claim.extend([a, b, c, victim.octets()[3], 0, 0, 0, 0, 0, 0, a, b, c, 1]);
+    let sender = UdpSocket::bind("0.0.0.0:0")?;
+    sender.connect((victim, 9))?;
+    sender.set_nonblocking(true)?;
+    let mut frame = [0; 2048];
+    let started = Instant::now();
+    while started.elapsed() < Duration::from_secs(30) {
+        frames.send(&claim)?;
+        match sender.send(WORD).and_then(|_| sender.recv(&mut [0; 1])) {
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                return Err(blocked("it reached the victim"));
+            }
+            _ => {}
+        }
+        while let Ok(length) = frames.recv(&mut frame) {
+            if frame[..6] == own && frame[..length].ends_with(WORD) {
+                return Ok(());
+            }
+        }
+    }
+    println!("neither the victim nor this has got it");
+    std::process::exit(2)
 }
 
 fn blocked(reason: &str) -> Error {
