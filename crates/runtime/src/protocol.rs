@@ -82,7 +82,7 @@ pub(crate) struct Boot {
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Create {
     pub(crate) id: String,
-    /// Its durable directory, with `spec.json`.
+    /// Its durable directory, with a link to its specification.
     pub(crate) dir: PathBuf,
     pub(crate) cgroup: PathBuf,
     pub(crate) log_path: Option<PathBuf>,

@@ -12,6 +12,8 @@ use skiff_sys::devices::{Allow, DEFAULT, Kind};
 use crate::protocol::PidSpace;
 use crate::types::{ContainerConfig, Error, Image, Mount, NamespaceMode, SandboxConfig, Weakness};
 
+/// The name of the link in a container's directory that leads to it. Shims of earlier versions read it there too.
+pub(crate) const FILE: &str = "spec.json";
 /// What a shell, an image and a user take for granted (containerd's default).
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 

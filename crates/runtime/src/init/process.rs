@@ -3,8 +3,9 @@
 use std::convert::Infallible;
 use std::ffi::CString;
 use std::fs::{self, File};
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsFd, BorrowedFd, IntoRawFd};
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
@@ -29,9 +30,11 @@ use super::users::{self, Identity, Wanted};
 use super::{Go, Note, failed, join_cgroups, join_namespaces, masks, rootfs, set_oom_score_adj, warn};
 use crate::files::read_json;
 use crate::protocol::{Failure, receive, send};
-use crate::spec::Spec;
+use crate::spec::{FILE, Spec};
 
 const FILES_MAX: u64 = 1 << 20;
+/// Of `/etc/passwd` and `/etc/group` each.
+const USERS_BYTES_MAX: u64 = 4 << 20;
 /// containerd's and runc's words around what went wrong in a container's start.
 const START: &str = "failed to create containerd task: failed to create shim task: OCI runtime create failed: \
                      runc create failed: unable to start container process: error during container init: ";
@@ -102,7 +105,7 @@ fn start(prepared: Prepared, pause: BorrowedFd<'_>, socket: &UnixStream) -> Resu
 
 /// The container's specification and its system call filter.
 pub(super) fn load(dir: &Path) -> Result<(Spec, Option<Filter>), Failure> {
-    let path = dir.join("spec.json");
+    let path = dir.join(FILE);
     let spec: Spec = read_json(&path)
         .and_then(|spec| spec.ok_or_else(|| std::io::ErrorKind::NotFound.into()))
         .map_err(Failure::doing(format_args!("read {}", path.display())))?;
@@ -132,6 +135,19 @@ pub(super) fn session(terminal: Option<Terminal>, socket: &UnixStream) -> Result
     send(socket, &Note::Ready, &[master.as_fd()]).map_err(Failure::doing("answer the shim"))
 }
 
+/// A file of the container's, which may have put anything in its place: only a plain file is read, and no more of
+/// it than there are users anywhere. A pipe would be waited for, and a device has no end.
+fn read_users(path: &Path) -> io::Result<String> {
+    let mut options = File::options();
+    let file = options.read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    let mut text = String::new();
+    file.take(USERS_BYTES_MAX).read_to_string(&mut text)?;
+    Ok(text)
+}
+
 /// What is found out inside the container before its program runs.
 pub(super) struct Setup {
     identity: Identity,
@@ -139,7 +155,7 @@ pub(super) struct Setup {
 
 impl Setup {
     pub(super) fn new(spec: &Spec) -> Result<Setup, Failure> {
-        let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
+        let read = |path: &str| read_users(Path::new(path)).unwrap_or_default();
         let (passwd, group) = (read("/etc/passwd"), read("/etc/group"));
         let wanted = Wanted {
             user: &spec.user,

@@ -8,6 +8,7 @@ use nix::mount::{MntFlags, umount2};
 use tracing::warn;
 
 use super::records::SandboxRecord;
+use super::specs::SPECS;
 use super::{Inner, cgroup_error, doing};
 use crate::shim::{NETNS, SHM};
 use crate::types::Error;
@@ -16,7 +17,7 @@ impl Inner {
     /// All that a sandbox has beside its containers. What isn't there is no error.
     pub(super) fn clear_sandbox(&self, record: &SandboxRecord) -> Result<(), Error> {
         let run = self.run_dir(&record.id);
-        for name in [NETNS, SHM] {
+        for name in [NETNS, SHM, SPECS] {
             unmount(&run.join(name)).map_err(doing(format_args!("unmount the sandbox's {name}")))?;
         }
         remove_dir(&run)?;

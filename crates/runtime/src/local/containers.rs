@@ -148,8 +148,7 @@ impl Inner {
             NamespaceMode::Pod | NamespaceMode::Container => sandbox_config.hostname.clone(),
         };
         let spec = spec::spec(config, sandbox_config, image, &hostname, places)?;
-        write_json(&dir.join("spec.json"), &spec, false)
-            .map_err(doing("keep the container's specification"))?;
+        self.keep_spec(sandbox, id, &spec)?;
         if let Some(parent) = config.log_path.as_deref().and_then(Path::parent) {
             make_dir(parent)?;
         }
@@ -284,6 +283,7 @@ impl Inner {
         let group = self.hierarchy.group(cgroup);
         group.kill();
         group.remove().map_err(cgroup_error)?;
+        self.forget_spec(id)?;
         remove_dir(&self.container_dir(id))
     }
 

@@ -9,6 +9,7 @@ mod orphans;
 mod records;
 mod sandboxes;
 mod shims;
+mod specs;
 mod streams;
 
 pub use shims::recorded_sandboxes;
@@ -85,6 +86,8 @@ struct Inner {
     state: Mutex<State>,
     /// Held while groups are made in their parent or a parent is removed.
     groups: Mutex<()>,
+    /// Held while a sandbox gets its place for specifications.
+    specs: Mutex<()>,
     /// Counts changes of `state`.
     changes: watch::Sender<u64>,
     events: broadcast::Sender<Event>,
@@ -144,6 +147,7 @@ impl LocalRuntime {
             shim,
             state: Mutex::default(),
             groups: Mutex::default(),
+            specs: Mutex::default(),
             changes: watch::Sender::new(0),
             events: broadcast::Sender::new(EVENTS_MAX),
             tasks: Arc::downgrade(&tasks),

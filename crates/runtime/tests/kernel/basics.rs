@@ -213,3 +213,18 @@ async fn two_sandboxes_may_share_a_cgroup_parent() {
     assert_eq!(node.get(&id).await.state, ContainerState::Running);
     assert!(node.runtime.list_sandboxes().await.unwrap()[0].ready);
 }
+
+#[tokio::test]
+async fn commands_are_not_held_up_by_what_is_in_the_place_of_the_users_files() {
+    let node = Node::new().await;
+    let sandbox = node.sandbox().await;
+    let script = "rm -f /etc/passwd /etc/group; mkfifo /etc/passwd; ln -s /dev/zero /etc/group; \
+                  touch /tmp/ready; sleep 1000";
+    let id = node.run(&sandbox, script).await;
+    let pid = node.get(&id).await.pid;
+    while !std::fs::exists(format!("/proc/{pid}/root/tmp/ready")).unwrap() {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(node.exec(&id, "id -u").await, "0");
+    node.runtime.remove_sandbox(&sandbox.id).await.unwrap();
+}

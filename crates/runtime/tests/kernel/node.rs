@@ -200,7 +200,7 @@ impl Drop for Node {
         group.kill();
         let _ = group.remove();
         for run in fs::read_dir(&self.config.run_dir).into_iter().flatten().flatten() {
-            for name in ["netns", "shm"] {
+            for name in ["netns", "shm", "specs"] {
                 let path = run.path().join(name);
                 let _ = nix::mount::umount2(&path, nix::mount::MntFlags::MNT_DETACH);
             }

@@ -29,6 +29,49 @@ async fn a_restarted_agent_finds_all_as_it_was() {
     assert_eq!(node.leftovers(), Vec::<String>::new());
 }
 
+/// The files below the directory that hold the text.
+fn with_text(dir: &std::path::Path, text: &str) -> Vec<std::path::PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir).unwrap().flatten() {
+        let kind = entry.file_type().unwrap();
+        if kind.is_dir() {
+            found.extend(with_text(&entry.path(), text));
+        } else if kind.is_file() {
+            // What stands for a namespace can not be read.
+            let bytes = fs::read(entry.path()).unwrap_or_default();
+            if bytes.windows(text.len()).any(|part| part == text.as_bytes()) {
+                found.push(entry.path());
+            }
+        }
+    }
+    found
+}
+
+#[tokio::test]
+async fn what_a_program_is_told_is_on_no_disk() {
+    const SECRET: &str = "told-to-this-program-alone";
+    let mut node = Node::new().await;
+    let sandbox = node.sandbox().await;
+    let running = node
+        .run_with(&sandbox, "sleep 1000", |config| config.env.push(("SECRET".into(), SECRET.into())))
+        .await;
+    assert_eq!(with_text(&node.config.data_dir, SECRET), Vec::<std::path::PathBuf>::new());
+    let kept = with_text(&node.config.run_dir, SECRET);
+    assert_eq!(kept.len(), 1, "{kept:?}");
+    let kind = nix::sys::statfs::statfs(&kept[0]).unwrap().filesystem_type();
+    assert_eq!(kind, nix::sys::statfs::TMPFS_MAGIC);
+    // Commands are told it too, also by an agent that was started again; and others run beside it.
+    node.reopen();
+    assert_eq!(node.exec(&running, "echo $SECRET").await, SECRET);
+    let other = node.run(&sandbox, "sleep 1000").await;
+    node.runtime.stop_container(&running, std::time::Duration::ZERO).await.unwrap();
+    node.runtime.remove_container(&running).await.unwrap();
+    assert_eq!(with_text(&node.config.run_dir, SECRET), Vec::<std::path::PathBuf>::new());
+    assert_eq!(node.exec(&other, "echo still here").await, "still here");
+    node.runtime.remove_sandbox(&sandbox.id).await.unwrap();
+    assert_eq!(node.leftovers(), Vec::<String>::new());
+}
+
 #[tokio::test]
 async fn what_ended_while_nobody_looked_is_known() {
     let mut node = Node::new().await;
