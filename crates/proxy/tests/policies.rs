@@ -359,6 +359,30 @@ fn a_new_pod_is_filtered_once_it_is_admitted_before_the_api_knows_its_address() 
     grid.pod("a", "x").netns.tcp(&at);
 }
 
+/// Nothing of its first packets is lost: its node knows it as a peer before the API does.
+#[test]
+fn a_new_peer_of_the_same_node_is_let_in_from_its_first_packet() {
+    let (mut grid, _server) = served();
+    grid.set(&[("a", "of-b", from_namespace("b"))]);
+    let node = &grid.world.lab.nodes[0];
+    let (fresh, ip) = node.sandbox("fresh");
+    let subject = skiff_proxy::policy::Subject {
+        pod: skiff_client::ObjectKey::new("b", "fresh"),
+        uid: "fresh".into(),
+        labels: std::collections::BTreeMap::new(),
+        ports: Vec::new(),
+        local: true,
+    };
+    node.block_on(grid.handles[0].admit(ip, subject, 0)).unwrap();
+    fresh.tcp(&format!("{}:8080", grid.pod("a", "x").pod.ip));
+    // Names are in one line, their numbers in the next.
+    let counters = fresh.run(|| std::fs::read_to_string("/proc/thread-self/net/snmp").unwrap());
+    let mut tcp = counters.lines().filter(|line| line.starts_with("Tcp:")).map(str::split_whitespace);
+    let (names, values) = (tcp.next().unwrap(), tcp.next().unwrap());
+    let sent_again = names.zip(values).find(|(name, _)| *name == "RetransSegs");
+    assert_eq!(sent_again, Some(("RetransSegs", "0")));
+}
+
 #[test]
 fn a_pod_is_not_admitted_before_the_policies_of_its_time() {
     let mut grid = small();
