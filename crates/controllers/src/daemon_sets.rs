@@ -79,17 +79,7 @@ async fn feed_pods(context: &Context, queue: WorkQueue<ObjectKey>, expectations:
                         Some(_) => {}
                     }
                 }
-                let orphan = if owners::controller_of(&new.metadata).is_none()
-                    && new.metadata.labels.is_some()
-                {
-                    let sets = context.caches.daemon_sets.list_namespace(owners::namespace(&new.metadata));
-                    let matching = sets.iter().filter(|set| {
-                        selector(set).is_some_and(|selector| selector.matches(new.metadata.labels.as_ref()))
-                    });
-                    matching.map(|set| ObjectKey::of(&**set)).collect()
-                } else {
-                    Vec::new()
-                };
+                let orphan = owners::adopters(&new, &context.caches.daemon_sets, selector);
                 own.into_iter().chain(orphan).for_each(|key| queue.add(key));
             }
             Change::Deleted(pod) => {
@@ -107,8 +97,7 @@ async fn feed_pods(context: &Context, queue: WorkQueue<ObjectKey>, expectations:
 }
 
 fn selector(set: &DaemonSet) -> Option<Selector> {
-    let selector = Selector::from_object(set.spec.as_ref().map(|spec| &spec.selector)).ok()?;
-    (!selector.is_everything()).then_some(selector)
+    owners::selecting(set.spec.as_ref().map(|spec| &spec.selector))
 }
 
 async fn reconcile(

@@ -60,8 +60,7 @@ pub(crate) async fn run(context: Context) {
 }
 
 fn selector(deployment: &Deployment) -> Option<Selector> {
-    let selector = Selector::from_object(deployment.spec.as_ref().map(|spec| &spec.selector)).ok()?;
-    (!selector.is_everything()).then_some(selector)
+    owners::selecting(deployment.spec.as_ref().map(|spec| &spec.selector))
 }
 
 async fn reconcile(context: &Context, key: &ObjectKey) -> Result<Requeue, Error> {

@@ -1,8 +1,10 @@
 //! Owner references: who controls an object, and how an object is marked as controlled.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, OwnerReference};
 use serde_json::{Value, json};
-use skiff_client::{Object, ObjectKey};
+use skiff_api::selector::Selector;
+use skiff_client::{Cache, Object, ObjectKey};
 
 /// The reference that makes `owner` an object's controller.
 pub(crate) fn controller_reference<K: Object>(owner: &K) -> OwnerReference {
@@ -86,6 +88,30 @@ pub(crate) fn claim<K: Object>(owner: &K, object: &ObjectMeta, matches: bool) ->
         None if !matches || owner_leaves || is_deleting(object) => Claim::Ignore,
         None => Claim::Adopt,
     }
+}
+
+/// What an owner's selector selects; nothing where it is broken, or would select everything.
+pub(crate) fn selecting(selector: Option<&LabelSelector>) -> Option<Selector> {
+    let selector = Selector::from_object(selector).ok()?;
+    (!selector.is_everything()).then_some(selector)
+}
+
+/// Who would adopt a pod: of those in its namespace the ones that select it, if nobody controls it yet.
+pub(crate) fn adopters<K: Object>(
+    pod: &Pod,
+    owners: &Cache<K>,
+    selector: impl Fn(&K) -> Option<Selector>,
+) -> Vec<ObjectKey> {
+    if controller_of(&pod.metadata).is_some() || pod.metadata.labels.is_none() {
+        return Vec::new();
+    }
+    let all = owners.list_namespace(namespace(&pod.metadata));
+    all.iter()
+        .filter(|owner| {
+            selector(owner).is_some_and(|selector| selector.matches(pod.metadata.labels.as_ref()))
+        })
+        .map(|owner| ObjectKey::of(&**owner))
+        .collect()
 }
 
 #[cfg(test)]

@@ -50,7 +50,7 @@ async fn feed_pods(context: &Context, queue: WorkQueue<ObjectKey>, expectations:
                     }
                 }
                 let before = old.as_ref().and_then(|old| controller_key::<ReplicaSet>(&old.metadata));
-                let orphan = if own.is_none() { matching_sets(context, &new) } else { Vec::new() };
+                let orphan = owners::adopters(&new, &context.caches.replica_sets, selector);
                 own.into_iter().chain(before).chain(orphan).for_each(|key| queue.add(key));
             }
             Change::Deleted(pod) => {
@@ -67,21 +67,8 @@ async fn feed_pods(context: &Context, queue: WorkQueue<ObjectKey>, expectations:
     }
 }
 
-/// The sets that could adopt a pod that has no controller.
-fn matching_sets(context: &Context, pod: &Pod) -> Vec<ObjectKey> {
-    if owners::controller_of(&pod.metadata).is_some() || pod.metadata.labels.is_none() {
-        return Vec::new();
-    }
-    let sets = context.caches.replica_sets.list_namespace(owners::namespace(&pod.metadata));
-    sets.iter()
-        .filter(|set| selector(set).is_some_and(|selector| selector.matches(pod.metadata.labels.as_ref())))
-        .map(|set| ObjectKey::of(&**set))
-        .collect()
-}
-
 fn selector(set: &ReplicaSet) -> Option<Selector> {
-    let selector = Selector::from_object(set.spec.as_ref().map(|spec| &spec.selector)).ok()?;
-    (!selector.is_everything()).then_some(selector)
+    owners::selecting(set.spec.as_ref().map(|spec| &spec.selector))
 }
 
 async fn reconcile(

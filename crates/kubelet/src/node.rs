@@ -1,18 +1,19 @@
 //! The node's own object: registration, status, heartbeats, and the routes that other nodes' call for.
 
+mod lease;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::api::core::v1::{
     ContainerImage, DaemonEndpoint, Node, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeFeatures,
     NodeRuntimeHandler, NodeRuntimeHandlerFeatures, NodeSpec, NodeStatus, NodeSystemInfo,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Text;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::json;
 use skiff_client::{Cache, Change, Client, Error, ObjectKey, Patch};
 use skiff_network::{Cidr, Network, Route};
@@ -27,11 +28,9 @@ use crate::events::{Kind, Recorder};
 use crate::images::chain;
 use crate::labels;
 use crate::node_context::NetworkSlot;
-use crate::time::{api_micro_time, api_time};
+use crate::time::api_time;
 use crate::told::revision;
 
-const LEASE_EVERY: Duration = Duration::from_secs(10);
-const LEASE_SECONDS: i32 = 40;
 /// Looked at this often, written when it changed or [`HEARTBEAT`] has passed.
 const STATUS_EVERY: Duration = Duration::from_secs(60);
 const HEARTBEAT: Duration = Duration::from_secs(300);
@@ -366,59 +365,6 @@ impl NodeAgent {
             system_uuid: read("/sys/class/dmi/id/product_uuid"),
             ..NodeSystemInfo::default()
         }
-    }
-
-    /// Renews the node's lease: what the control plane takes for a sign of life.
-    pub(crate) async fn keep_lease(&self) {
-        let mut ticks = tokio::time::interval(LEASE_EVERY);
-        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        loop {
-            ticks.tick().await;
-            let mut pause = RETRY_MIN;
-            // A renewal that failed is tried again long before the next is due.
-            while let Err(error) = self.renew_lease().await {
-                debug!(error = %chain(&error), "cannot renew the node's lease, retrying");
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(RETRY_MAX);
-            }
-        }
-    }
-
-    async fn renew_lease(&self) -> Result<(), Error> {
-        const NAMESPACE: &str = "kube-node-lease";
-        let name = &self.config.node_name;
-        let now = api_micro_time(SystemTime::now());
-        let patch = Patch::Merge(json!({"spec": {
-            "holderIdentity": name, "leaseDurationSeconds": LEASE_SECONDS, "renewTime": now,
-        }}));
-        match self.client.patch::<Lease>(NAMESPACE, name, None, &patch).await {
-            Err(error) if error.is_not_found() => {}
-            result => return result.map(drop),
-        }
-        let owner = self.client.find::<Node>("", name).await?.and_then(|node| {
-            Some(vec![OwnerReference {
-                api_version: "v1".into(),
-                kind: "Node".into(),
-                name: name.clone(),
-                uid: node.metadata.uid.clone()?,
-                ..OwnerReference::default()
-            }])
-        });
-        let lease = Lease {
-            metadata: ObjectMeta {
-                name: Some(name.clone()),
-                namespace: Some(NAMESPACE.into()),
-                owner_references: owner,
-                ..ObjectMeta::default()
-            },
-            spec: Some(LeaseSpec {
-                holder_identity: Some(name.clone()),
-                lease_duration_seconds: Some(LEASE_SECONDS),
-                renew_time: Some(now),
-                ..LeaseSpec::default()
-            }),
-        };
-        self.client.create(&lease).await.map(drop)
     }
 }
 

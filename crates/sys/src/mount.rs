@@ -74,42 +74,34 @@ pub fn set_attributes(
         Some(Propagation::Slave) => libc::MS_SLAVE,
         Some(Propagation::Shared) => libc::MS_SHARED,
     };
-    let attr = MountAttr { attr_set: set, attr_clr: 0, propagation, userns_fd: 0 };
-    let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
-    // SAFETY: `attr` is laid out as struct mount_attr, and its size is passed with it.
-    unsafe {
-        check(libc::syscall(
-            libc::SYS_mount_setattr,
-            tree.as_raw_fd(),
-            c"".as_ptr(),
-            flags,
-            &raw const attr,
-            size_of::<MountAttr>(),
-        ))?;
-    }
-    Ok(())
+    change(tree, &MountAttr { attr_set: set, attr_clr: 0, propagation, userns_fd: 0 }, recursive)
 }
 
 /// Shows the files of a detached mount as the users see them whose namespace that is: what belongs to 0 on the
 /// disk belongs to their 0, and the other way round. `recursive`: those of the mounts below it too, all or none.
 /// EINVAL: a file system can't do that.
 pub fn map_ids(tree: BorrowedFd<'_>, users: BorrowedFd<'_>, recursive: bool) -> io::Result<()> {
-    let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
     let attr = MountAttr {
         attr_set: MOUNT_ATTR_IDMAP,
         attr_clr: 0,
         propagation: 0,
         userns_fd: users.as_raw_fd() as u64,
     };
-    // SAFETY: `attr` is laid out as struct mount_attr, and its size is passed with it; both descriptors are
-    // open for as long as they are borrowed.
+    change(tree, &attr, recursive)
+}
+
+/// mount_setattr(2) on a detached tree. A namespace that `attr` names has to be open meanwhile, or it is refused.
+fn change(tree: BorrowedFd<'_>, attr: &MountAttr, recursive: bool) -> io::Result<()> {
+    let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
+    // SAFETY: `attr` is laid out as struct mount_attr, and its size is passed with it; the tree's descriptor is
+    // open for as long as it is borrowed, and the path is an empty string.
     unsafe {
         check(libc::syscall(
             libc::SYS_mount_setattr,
             tree.as_raw_fd(),
             c"".as_ptr(),
             flags,
-            &raw const attr,
+            std::ptr::from_ref(attr),
             size_of::<MountAttr>(),
         ))?;
     }

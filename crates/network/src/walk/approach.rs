@@ -8,9 +8,6 @@ use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
-use skiff_sys::nft::Point;
-use skiff_sys::nft::listing::Layer;
-
 use super::{Namespace, Packets, Place, SandboxAt, Start, Traveller, Walk, Way};
 use crate::Error;
 
@@ -52,14 +49,6 @@ impl Walk<'_> {
     ) -> Result<(), Error> {
         let (node, sandbox) = (Place::Node(&self.node), self.sandbox(ip)?);
         this.packet.input.clone_from(&sandbox.host_link);
-        let points = [
-            (Layer::Device, Point::Prerouting),
-            (Layer::Bridge, Point::Prerouting),
-            (Layer::Bridge, Point::Input),
-        ];
-        for this in self.pass_all(&node, &points, this, ways) {
-            self.arrive(&node, self.bridge, this, ways)?;
-        }
-        Ok(())
+        self.enter_by_bridge(&node, this, ways)
     }
 }

@@ -109,13 +109,23 @@ impl Walk<'_> {
         this.packet.input.clone_from(veth);
         this.packet.output = String::new();
         self.is_asked(&node, self.bridge, this.packet.source, &mut this);
+        self.enter_by_bridge(&node, this, ways)
+    }
+
+    /// From a sandbox's link into the node.
+    pub(super) fn enter_by_bridge(
+        &self,
+        node: &Place<'_>,
+        this: Traveller,
+        ways: &mut Vec<Way>,
+    ) -> Result<(), Error> {
         let points = [
             (Layer::Device, Point::Prerouting),
             (Layer::Bridge, Point::Prerouting),
             (Layer::Bridge, Point::Input),
         ];
-        for this in self.pass_all(&node, &points, this, ways) {
-            self.arrive(&node, self.bridge, this, ways)?;
+        for this in self.pass_all(node, &points, this, ways) {
+            self.arrive(node, self.bridge, this, ways)?;
         }
         Ok(())
     }
