@@ -285,6 +285,24 @@ impl Namespace {
     }
 }
 
+/// The manifest of a pod on one node, which ends soon when it is told to: further fields of its spec, each line
+/// indented by two, and its container.
+pub fn pod_on(node: &str, name: &str, spec: &str, container: &str) -> String {
+    format!(
+        "
+apiVersion: v1
+kind: Pod
+metadata: {{name: {name}, labels: {{app: {name}}}}}
+spec:
+  nodeName: {node}
+  terminationGracePeriodSeconds: 1
+  {spec}
+  containers: [{{name: main, {container}}}]
+---
+"
+    )
+}
+
 /// The path of a manifest of `tests/manifests`.
 pub fn manifest(file: &str) -> String {
     format!("{}/manifests/{file}", env!("CARGO_MANIFEST_DIR"))

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 
 use serde_json::Value;
-use skiff_tests::{Background, Cluster, Namespace, skiff_path, wait_for, wait_until};
+use skiff_tests::{Background, Cluster, Namespace, pod_on, skiff_path, wait_for, wait_until};
 
 use super::truth::{explain, explained};
 
@@ -124,22 +124,9 @@ fn i1_what_the_node_s_namespaces_expose_is_counted_as_the_pod_sees_it() {
     let cluster = Cluster::shared();
     let namespace = cluster.namespace("i1-exposed");
     let node = cluster.worker(2);
-    namespace
-        .apply(&format!(
-            "
-apiVersion: v1
-kind: Pod
-metadata: {{name: seer}}
-spec:
-  nodeName: {node}
-  hostNetwork: true
-  hostPID: true
-  hostIPC: true
-  terminationGracePeriodSeconds: 1
-  containers: [{{name: main, image: skiff/peer:v1, command: [/bin/sleep, '999999']}}]
-"
-        ))
-        .ok();
+    let host = "hostNetwork: true\n  hostPID: true\n  hostIPC: true";
+    let container = "image: skiff/peer:v1, command: [/bin/sleep, '999999']";
+    namespace.apply(&pod_on(&node, "seer", host, container)).ok();
     namespace.ready("seer");
     let count = |script: &str| -> usize {
         namespace.exec("seer", &["sh", "-c", script]).ok().trim().parse().expect("a number")
@@ -178,11 +165,8 @@ fn i1_a_stranger_in_a_pod_s_namespace_is_named() {
     let cluster = Cluster::shared();
     let namespace = cluster.namespace("i1-stranger");
     let node = cluster.worker(1);
-    namespace
-        .apply(&format!(
-            "{{apiVersion: v1, kind: Pod, metadata: {{name: visited}}, spec: {{nodeName: {node}, terminationGracePeriodSeconds: 1, containers: [{{name: main, image: alpine, command: [sleep, '999999']}}]}}}}"
-        ))
-        .ok();
+    let container = "image: alpine, command: [sleep, '999999']";
+    namespace.apply(&pod_on(&node, "visited", "", container)).ok();
     namespace.ready("visited");
     check_members(&namespace, &node, "visited");
     let told = explained(&namespace, "pod", "visited");
@@ -216,21 +200,10 @@ fn devices(namespace: &Namespace, pod: &str) -> BTreeSet<String> {
 fn i1_what_of_the_node_a_pod_may_write_is_told() {
     let cluster = Cluster::shared();
     let namespace = cluster.namespace("i1-write");
+    let node = cluster.worker(1);
     let pod = |name: &str, spec: &str, security: &str| {
-        format!(
-            "
-apiVersion: v1
-kind: Pod
-metadata: {{name: {name}}}
-spec:
-  nodeName: {}
-  terminationGracePeriodSeconds: 1
-  {spec}
-  containers: [{{name: main, image: alpine, command: [sleep, '999999'], securityContext: {{{security}}}}}]
----
-",
-            cluster.worker(1)
-        )
+        let container = format!("image: alpine, command: [sleep, '999999'], securityContext: {{{security}}}");
+        pod_on(&node, name, spec, &container)
     };
     let pods = [
         pod("plain", "", ""),

@@ -1,6 +1,6 @@
 //! D: ports of the node that lead to one pod.
 
-use skiff_tests::{Cluster, fixed_ports, http_get, refused, wait_for, wait_until};
+use skiff_tests::{Cluster, fixed_ports, http_get, pod_on, refused, wait_for, wait_until};
 
 /// What a node says to a pod that names it and asks for a port that another has.
 const REJECTED: &str = "Pod was rejected: Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports";
@@ -128,20 +128,9 @@ spec:
 fn d2_a_pod_that_names_its_node_gets_no_port_that_is_taken() {
     let cluster = Cluster::shared();
     let namespace = cluster.namespace("d2-named");
-    let pod = |name: &str| {
-        format!(
-            "
-apiVersion: v1
-kind: Pod
-metadata: {{name: {name}}}
-spec:
-  nodeName: {}
-  terminationGracePeriodSeconds: 1
-  containers: [{{name: main, image: luksa/kubia, ports: [{{containerPort: 8080, hostPort: 18930}}]}}]
-",
-            cluster.worker(2)
-        )
-    };
+    let node = cluster.worker(2);
+    let container = "image: luksa/kubia, ports: [{containerPort: 8080, hostPort: 18930}]";
+    let pod = |name: &str| pod_on(&node, name, "", container);
     namespace.apply(&pod("first")).ok();
     namespace.ready("first");
     namespace.apply(&pod("second")).ok();
