@@ -26,7 +26,7 @@ impl<F: FnMut(&str) -> bool> Hider<F> {
         Self { decide, decided: BTreeMap::new(), hid: false }
     }
 
-    fn hides(&mut self, namespace: &str) -> bool {
+    pub fn hides(&mut self, namespace: &str) -> bool {
         if let Some(known) = self.decided.get(namespace) {
             return *known;
         }
@@ -340,5 +340,16 @@ mod tests {
             live.differences,
             ["it should have met chain own of node n1, rule `drop comment \"(hidden) ingress[0]\"`"]
         );
+    }
+
+    #[test]
+    fn each_of_several_hidden_names_is_left_out() {
+        let mut hider = hider();
+        let list: Vec<String> = ["pod other/a", "pod other/b", "pod own/c"].map(str::to_owned).into();
+        assert_eq!(hider.answer(list).unwrap(), ["pod (hidden)", "pod (hidden)", "pod own/c"]);
+        let fields = std::collections::BTreeMap::from([("x", "other/a"), ("y", "other/b")]);
+        let fields = fields.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned()));
+        let told: std::collections::BTreeMap<String, String> = hider.answer(fields.collect()).unwrap();
+        assert!(told.values().all(|value| value == "(hidden)"), "{told:?}");
     }
 }

@@ -73,10 +73,12 @@ fn apply(value: &mut Value, operation: &Value) -> Option<()> {
     let last = unescaped(last);
     let new = &operation["value"];
     match (operation["op"].as_str()?, value.pointer_mut(parent)?) {
-        ("add", Value::Array(items)) if last == "-" => items.push(new.clone()),
-        ("add" | "replace", Value::Array(items)) => {
-            *items.get_mut(last.parse::<usize>().ok()?)? = new.clone()
+        ("add", Value::Array(items)) => {
+            let end = items.len();
+            let index = if last == "-" { Some(end) } else { last.parse().ok().filter(|at| *at <= end) };
+            items.insert(index?, new.clone());
         }
+        ("replace", Value::Array(items)) => *items.get_mut(last.parse::<usize>().ok()?)? = new.clone(),
         ("add" | "replace", Value::Object(fields)) => drop(fields.insert(last, new.clone())),
         ("remove", Value::Object(fields)) => drop(fields.remove(&last)?),
         ("remove", Value::Array(items)) => {
@@ -95,4 +97,30 @@ pub(super) fn escaped(part: &str) -> String {
 
 fn unescaped(part: &str) -> String {
     part.replace("~1", "/").replace("~0", "~")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_are_edited_as_the_rfc_says() {
+        let edited = |edit: &Edit| {
+            let mut value = json!({"a": [1, 2]});
+            edit.0.iter().try_for_each(|operation| apply(&mut value, operation)).map(|()| value["a"].clone())
+        };
+        let new = Edit::new;
+        assert_eq!(edited(&new().add("/a/-", json!(3))), Some(json!([1, 2, 3])));
+        assert_eq!(edited(&new().add("/a/0", json!(3))), Some(json!([3, 1, 2])));
+        assert_eq!(edited(&new().add("/a/2", json!(3))), Some(json!([1, 2, 3])));
+        assert_eq!(edited(&new().add("/a/3", json!(3))), None);
+        assert_eq!(edited(&new().replace("/a/1", json!(3))), Some(json!([1, 3])));
+        assert_eq!(edited(&new().replace("/a/2", json!(3))), None);
+        assert_eq!(edited(&new().replace("/a/-", json!(3))), None);
+        assert_eq!(edited(&new().remove("/a/0")), Some(json!([2])));
+        assert_eq!(edited(&new().remove("/a/1")), Some(json!([1])));
+        assert_eq!(edited(&new().remove("/a/2")), None);
+        assert_eq!(edited(&new().remove("/b")), None);
+        assert_eq!(edited(&new().replace("/a", json!([]))), Some(json!([])));
+    }
 }

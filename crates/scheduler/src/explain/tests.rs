@@ -457,3 +457,29 @@ fn no_more_is_taken_from_a_pods_choice_than_is_needed() {
         "node: label n with nozone=a"
     );
 }
+
+#[test]
+fn a_cordon_goes_with_its_taint_alone() {
+    let change = |taints: Value| {
+        let mut snapshot = Snapshot::default();
+        snapshot.set_node(node("n", json!({"unschedulable": true, "taints": taints}), json!({})));
+        told(&snapshot, json!({})).smallest_change.map(|change| change.text)
+    };
+    let own = json!({"key": "node.kubernetes.io/unschedulable", "effect": "NoSchedule"});
+    assert_eq!(change(json!([own])).as_deref(), Some("uncordon n"));
+    let both = change(json!([own, {"key": "for", "effect": "NoSchedule"}])).unwrap_or_default();
+    assert!(both.starts_with("let the pod tolerate taints"), "the other one would stay: {both}");
+}
+
+#[test]
+fn what_passes_is_told_too() {
+    let told = told(&three_nodes(), json!({}));
+    let compared = |name: &str| {
+        let of = told.nodes[1].filters.iter().find(|filter| filter.filter == name).unwrap();
+        assert!(of.passes && of.used_by.is_empty(), "{name}");
+        of.compared.clone()
+    };
+    assert_eq!(compared("NodeName"), "the pod names no node");
+    assert_eq!(compared("PodTopologySpread"), "the pod has no spread constraints");
+    assert_eq!(compared("InterPodAffinity"), "the pod has no terms of affinity or anti-affinity");
+}
