@@ -1,6 +1,6 @@
 //! F: pods among their node's processes, and in its memory.
 
-use super::{HOST_PID, KUBIA, Step, manifest, type_in};
+use super::{HOST_PID, KUBIA, Step, manifest, outside, type_in};
 
 pub(super) const STEPS: &[Step] = &[
     Step {
@@ -45,12 +45,28 @@ pub(super) const STEPS: &[Step] = &[
                 "kubectl exec kubia -- cat /dev/shm/skiff-tour; true",
                 &["No such file", "!from the node"],
             ),
+            type_in(
+                "skiff node shell --name $CLUSTER $NODE_A -- sh -c 'cd /dev/shm; LC_ALL=C ipcmk -S 17 | tee skiff-tour-semaphores; LC_ALL=C ipcmk -Q | tee skiff-tour-queue'",
+                &["Semaphore id: ", "Message queue id: "],
+            ),
+            type_in(
+                "kubectl exec pod-with-host-pid-and-ipc -- sh -c 'cd /dev/shm; awk \"\\$2 == $(tr -dc 0-9 < skiff-tour-semaphores) {print \\$4, \\\"semaphores of the node\\\"}\" /proc/sysvipc/sem; awk \"\\$2 == $(tr -dc 0-9 < skiff-tour-queue) {print \\\"a queue of the node\\\"}\" /proc/sysvipc/msg'",
+                &["17 semaphores of the node", "a queue of the node"],
+            ),
+            type_in(
+                "kubectl exec pod-with-host-pid-and-ipc -- sh -c ': > /dev/mqueue/skiff-tour' && skiff node shell --name $CLUSTER $NODE_A -- ls /dev/mqueue",
+                &["skiff-tour"],
+            ),
+            type_in(
+                "kubectl exec kubia -- sh -c 'ls /dev/mqueue; echo objects: $(tail -q -n +2 /proc/sysvipc/sem /proc/sysvipc/msg | wc -l)'",
+                &["objects: 0", "!skiff-tour"],
+            ),
         ],
         explained: &[type_in(
             "skiff explain pod pod-with-host-pid-and-ipc",
             &["ipc       host", "POSIX queues and /dev/shm"],
         )],
-        cleanup: "skiff node shell --name $CLUSTER $NODE_A -- rm -f /dev/shm/skiff-tour /dev/shm/skiff-tour-pod; kubectl delete pod pod-with-host-pid-and-ipc --grace-period=1",
+        cleanup: concat!(outside!(), "; kubectl delete pod pod-with-host-pid-and-ipc --grace-period=1"),
     },
     Step {
         id: "F3",

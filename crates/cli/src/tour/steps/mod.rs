@@ -56,9 +56,15 @@ use manifest;
 pub(super) const NAMESPACE: &str = "skiff-tour";
 /// The namespace of the step about Pod Security.
 pub(super) const GUARDED: &str = "skiff-tour-guarded";
-/// What outlives the tour's namespaces goes by this.
-pub(super) const OUTSIDE: &str =
-    "skiff node shell --name $CLUSTER $NODE_A -- rm -f /dev/shm/skiff-tour /dev/shm/skiff-tour-pod";
+/// What outlives the tour's namespaces goes by this: files in a node's memory, and what they name.
+macro_rules! outside {
+    () => {
+        "skiff node shell --name $CLUSTER $NODE_A -- sh -c 'cd /dev/shm; test -s skiff-tour-semaphores && ipcrm -s $(tr -dc 0-9 < skiff-tour-semaphores); test -s skiff-tour-queue && ipcrm -q $(tr -dc 0-9 < skiff-tour-queue); rm -f skiff-tour skiff-tour-pod skiff-tour-semaphores skiff-tour-queue /dev/mqueue/skiff-tour'"
+    };
+}
+use outside;
+
+pub(super) const OUTSIDE: &str = outside!();
 
 /// All steps in their order. `$NODE_A` and `$NODE_B` are two nodes that take pods, `$IP_A` and `$IP_B` their
 /// addresses; `$M` is the directory of the manifests.

@@ -143,7 +143,7 @@ pub(super) const STEPS: &[Step] = &[
     Step {
         id: "D3",
         manifest: manifest!("four-replicas.yaml"),
-        needs: &[],
+        needs: &[CLIENT],
         typed: &[
             type_in("kubectl apply -f $M/four-replicas.yaml", &["deployment.apps/four"]),
             type_in(
@@ -156,11 +156,33 @@ pub(super) const STEPS: &[Step] = &[
                     "0/3 nodes are available: 3 node(s) didn't have free ports for the requested pod ports. no new claims to deallocate, preemption: 0/3 nodes are available: 3 No preemption victims found for incoming pod.",
                 ],
             ),
+            type_in(
+                "skiff explain pending $(kubectl get pods -l app=four --field-selector=status.phase=Pending -o jsonpath='{.items[0].metadata.name}')",
+                &["all 3 nodes refuse it", "0.0.0.0:18994/TCP is held by pod skiff-tour/four-"],
+            ),
+            type_in(
+                "skiff trace pod/client node/$NODE_A:18994",
+                &["host-ports", "reaches pod skiff-tour/four-"],
+            ),
+            type_in(
+                "kubectl delete deployment/four --cascade=foreground --timeout=120s",
+                &["deployment.apps \"four\" deleted"],
+            ),
+            type_in(
+                "for ip in $IP_A $IP_B; do kubectl exec client -- wget -q -O - http://$ip:18994; done; true",
+                &["refused", "!You've hit"],
+            ),
         ],
-        explained: &[type_in(
-            "skiff explain pending $(kubectl get pods -l app=four --field-selector=status.phase=Pending -o jsonpath='{.items[0].metadata.name}')",
-            &["all 3 nodes refuse it", "0.0.0.0:18994/TCP is held by pod skiff-tour/four-"],
-        )],
-        cleanup: "kubectl delete deployment/four --cascade=foreground --timeout=120s",
+        explained: &[
+            type_in(
+                "skiff trace pod/client node/$NODE_A:18994",
+                &["refused: nothing listens on", "!host-ports"],
+            ),
+            type_in(
+                "skiff trace pod/client node/$NODE_B:18994",
+                &["refused: nothing listens on", "!host-ports"],
+            ),
+        ],
+        cleanup: "kubectl delete deployment/four --ignore-not-found --cascade=foreground --timeout=120s",
     },
 ];

@@ -121,10 +121,13 @@ pub(super) static TEXTS: Texts = Texts {
         Told {
             id: "D3",
             title: "Four replicas on three nodes",
-            question: "What becomes of a Deployment of four replicas with one host port on three nodes?",
-            expect: "three pods run, one waits: no node has the port free a second time.",
-            explained: "which of the three holds the port on each node, and the smallest change that would let the \
-                        fourth in.",
+            question: "What becomes of a Deployment of four replicas with one host port on three nodes, and what is \
+                       left of it?",
+            expect: "three pods run, one waits: no node has the port free a second time. Which of the three holds it \
+                     on each node is told, and while they run a rule leads from the port to the pod. When they are \
+                     gone the port refuses.",
+            explained: "the kernel's own rules are gone through once more: none of them leads anywhere from that port \
+                        any more.",
         },
         Told {
             id: "E1",
@@ -144,7 +147,7 @@ pub(super) static TEXTS: Texts = Texts {
             id: "F2",
             title: "The node's memory",
             question: "What does a pod share with `hostIPC`?",
-            expect: "the node's shared memory, both ways; a plain pod sees nothing of it.",
+            expect: "the node's shared memory, semaphores and queues, both ways; a plain pod sees nothing of them.",
             explained: "the IPC namespace is marked as the host's, with what that exposes.",
         },
         Told {

@@ -113,9 +113,10 @@ pub(super) static TEXTS: Texts = Texts {
         Told {
             id: "D3",
             title: "三个节点，四个副本",
-            question: "一个有四个副本、使用同一个主机端口的 Deployment 在三个节点上会怎样？",
-            expect: "三个 Pod 运行，一个等待：没有节点能把这个端口再给一次。",
-            explained: "每个节点上是三个中的哪一个占着端口，以及能让第四个进来的最小改动。",
+            question: "一个有四个副本、使用同一个主机端口的 Deployment 在三个节点上会怎样？之后会留下什么？",
+            expect: "三个 Pod 运行，一个等待：没有节点能把这个端口再给一次。会说明每个节点上是三个中的哪一个占着端口；\
+                     它们运行时，有一条规则从端口通向 Pod。它们消失之后，端口拒绝连接。",
+            explained: "把内核里的规则再走一遍：从那个端口已经没有任何规则通向别处。",
         },
         Told {
             id: "E1",
@@ -135,7 +136,7 @@ pub(super) static TEXTS: Texts = Texts {
             id: "F2",
             title: "节点的内存",
             question: "带有 `hostIPC` 的 Pod 共享什么？",
-            expect: "节点的共享内存，双向可用；普通的 Pod 完全看不到它。",
+            expect: "节点的共享内存、信号量和队列，双向可用；普通的 Pod 完全看不到它们。",
             explained: "IPC 命名空间被标为主机的，并说明这暴露了什么。",
         },
         Told {
