@@ -118,7 +118,7 @@ impl Walk<'_> {
             this.packet.source = at.namespace().source_for(&link, this.packet.destination)?;
             this.packet.enter_namespace();
             // Told before the source was known.
-            if let Some(hop) = this.hops.last_mut() {
+            for hop in &mut this.hops {
                 hop.source = this.packet.source.to_string();
             }
         }
@@ -169,6 +169,8 @@ impl Walk<'_> {
                 let forwards = input.and_then(|link| namespace.forwards(link));
                 let why = machine::route_error(error.errno(), &error, to, input, forwards);
                 self.tell(at, this, "route", None, &why);
+                let severed = self.severed(at, this, None);
+                let why = severed.map(|severed| format!("{why}: {severed}")).unwrap_or(why);
                 self.end(this.clone(), End::Unroutable { place: at.name(self.name), why }, ways);
                 return Ok(None);
             }
@@ -184,11 +186,50 @@ impl Walk<'_> {
             self.tell(at, this, "route", Some("lo"), &format!("{to} is an address of its own"));
             return Ok(Some(("lo".into(), None)));
         }
+        if found.to_many {
+            return self.for_many(at, this, &link, ways);
+        }
         let (entry, prefix) = found.entry;
         let entry = if prefix == 0 { "default".to_owned() } else { format!("{entry}/{prefix}") };
         let via = found.via.map(|via| format!(" via {via}")).unwrap_or_default();
         self.tell(at, this, "route", Some(&link), &format!("{entry}{via} dev {link}"));
+        self.severed(at, this, Some(&link));
         Ok(Some((link, found.via)))
+    }
+
+    /// Nobody is followed of many that may take it. A connection has one end, which these are not.
+    fn for_many(
+        &self,
+        at: &Place<'_>,
+        this: &mut Traveller,
+        link: &str,
+        ways: &mut Vec<Way>,
+    ) -> Result<Option<(String, Option<Ipv4Addr>)>, Error> {
+        const TCP: u8 = 6;
+        let why = format!(
+            "{} is an address of many on {link}, and none of them is followed",
+            this.packet.destination
+        );
+        let mut hop = this.hop(at, self.name, "route", Some(link), &why);
+        hop.doubtful = this.packet.protocol != TCP;
+        this.hops.push(hop);
+        self.end(this.clone(), End::Unroutable { place: at.name(self.name), why }, ways);
+        Ok(None)
+    }
+
+    /// A sandbox of this node to which no route leads over the bridge, as `link` is another one or none: that is
+    /// told, with what the bridge lacks.
+    fn severed(&self, at: &Place<'_>, this: &mut Traveller, link: Option<&str>) -> Option<String> {
+        let own = |sandbox: &&SandboxAt| sandbox.ip == this.packet.destination;
+        let on_node = matches!(at, Place::Node(_)) && link != Some(self.bridge);
+        let name = self.sandboxes.iter().filter(|_| on_node).find(own)?.name.clone();
+        let bridge = self.bridge;
+        let text = match self.node.down(bridge) {
+            Some(why) => format!("{name} is on {}, but {bridge}, which leads there, {why}", self.name),
+            None => format!("{name} is on {}, but no route leads there over {bridge}", self.name),
+        };
+        self.tell(at, this, "bridge", Some(bridge), &text);
+        Some(text)
     }
 
     /// A packet that came in by a link.

@@ -449,3 +449,70 @@ fn filters_of_bridges_devices_and_neighbours_are_carried_out() {
     let way = go();
     assert!(way.hops.iter().all(|hop| !hop.doubtful), "{way:#?}");
 }
+
+#[test]
+fn a_bridge_that_is_down_is_named_wherever_the_packet_is_led_instead() {
+    let lab = Lab::new(2);
+    let (node, other) = (&lab.nodes[0], &lab.nodes[1]);
+    let (_server, b) = sandbox(node, "b");
+    let target = format!("{}:8080", b.ip);
+    let sandboxes = [b.clone()];
+    let ip = |arguments: &[&str]| node.netns.command("ip", arguments);
+    let look = || {
+        let mut packets = to(&target, false);
+        packets.tuple.source = other.ip;
+        let way = one(walk(node, &sandboxes, &Start::Link { next_hop: other.ip }, &packets));
+        let missing = way.hops.iter().find(|hop| hop.kind == "bridge").map(|hop| hop.text.clone());
+        (way.end, missing)
+    };
+    assert_eq!(look().1, None);
+    ip(&["link", "set", "cbr0", "down"]);
+    let down = "pod b is on node, but cbr0, which leads there, is down";
+    // To the router, and from there back.
+    let router = End::Leaves { link: "eth0".into(), next_hop: Ipv4Addr::new(10, 100, 0, 1) };
+    assert_eq!(look(), (router, Some(down.into())));
+    ip(&["route", "del", "default"]);
+    let (end, missing) = look();
+    assert!(matches!(&end, End::Unroutable { why, .. } if why.ends_with(down)), "{end:?}");
+    assert_eq!(missing.as_deref(), Some(down));
+    ip(&["link", "set", "cbr0", "up"]);
+    assert_eq!(look().1, None, "its route comes back with it");
+    ip(&["route", "del", &format!("{}/24", Ipv4Addr::from_bits(b.ip.to_bits() & !255))]);
+    assert_eq!(look().1.as_deref(), Some("pod b is on node, but no route leads there over cbr0"));
+}
+
+#[test]
+fn an_address_of_many_is_no_forbidden_one() {
+    let lab = Lab::new(1);
+    let node = &lab.nodes[0];
+    let (_client, a) = sandbox(node, "a");
+    let sandboxes = [a.clone()];
+    let all = Ipv4Addr::from_bits(a.ip.to_bits() | 255);
+    for address in [all.to_string(), "224.0.0.1".into()] {
+        for (protocol, doubtful) in [(TCP, false), (17, true)] {
+            let mut packets = to(&format!("{address}:80"), false);
+            packets.protocol = protocol;
+            packets.tuple.source = a.ip;
+            let way = one(walk(node, &sandboxes, &Start::Sandbox { ip: a.ip }, &packets));
+            let why = format!("{address} is an address of many on eth0, and none of them is followed");
+            assert_eq!(way.end, End::Unroutable { place: "pod a".into(), why });
+            assert_eq!(way.hops.last().map(|hop| hop.doubtful), Some(doubtful), "{way:#?}");
+        }
+    }
+}
+
+#[test]
+fn to_itself_a_sandbox_sends_as_its_loopback() {
+    let lab = Lab::new(1);
+    let node = &lab.nodes[0];
+    let (server, a) = sandbox(node, "a");
+    let _server = server.serve_tcp("0.0.0.0:8080", "a");
+    assert_eq!(server.tcp("127.0.0.1:8080"), "a 127.0.0.1");
+    let packets = to("127.0.0.1:8080", false);
+    let way = one(walk(node, &[a.clone()], &Start::Sandbox { ip: a.ip }, &packets));
+    assert!(matches!(&way.end, End::Delivered { place, .. } if place == "pod a"), "{way:#?}");
+    assert_eq!(way.tuple.source, Ipv4Addr::LOCALHOST);
+    let answer = Packets { tuple: way.tuple.turned(), reply: true, ..packets };
+    let way = one(walk(node, &[a.clone()], &Start::Sandbox { ip: a.ip }, &answer));
+    assert!(matches!(&way.end, End::Delivered { place, .. } if place == "pod a"), "{way:#?}");
+}

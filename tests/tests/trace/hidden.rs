@@ -121,6 +121,24 @@ fn who_may_explain_one_namespace_sees_no_name_of_another() {
     // What is left of a way is its verdict, and that something is hidden.
     let told = asked(&paths[3]).ok();
     assert!(told.contains("Dropped") && told.contains("(hidden)"), "{told}");
+    // What others reach among each other, or in themselves, is not its to know, whether anybody listens there or not.
+    let worker = cluster.worker(2);
+    for (from, to) in [
+        (pod.as_str(), "127.0.0.1:7000".to_owned()),
+        (pod.as_str(), "127.0.0.1:7001".into()),
+        (pod.as_str(), format!("{pod}:7000")),
+        (pod.as_str(), format!("{service}:80")),
+        (&format!("node/{worker}"), "127.0.0.1:10250".into()),
+        (&format!("node/{worker}"), format!("{pod}:7000")),
+    ] {
+        let path = trace(from, &to);
+        whole(&path).ok();
+        let refused = asked(&path).err();
+        assert!(refused.contains("forbidden") && !refused.contains(SECRET), "{path}: {refused}");
+    }
+    // A kind that there is not is named, though it looks like the name of a pod of others.
+    let wrong = asked(&trace("c1", &format!("{}/far:80", other.name))).err();
+    assert!(wrong.contains("before a slash"), "{wrong}");
     // Nor may it ask about the other namespace, or have connections made.
     let refused = asked(&format!("/apis/explain.skiff.dev/v1/namespaces/{}/pods", other.name)).err();
     assert!(refused.contains("forbidden"), "{refused}");

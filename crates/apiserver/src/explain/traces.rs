@@ -2,7 +2,7 @@
 //!
 //! Who may `get pods/explain` in the namespace sees the way; processes of nodes by name are for those who
 //! may `get nodes/explain`, and names of other namespaces' objects for those who may `get pods/explain` there.
-//! A real connection, `live=true`, is for those who may forward ports to the pod that sends it, or who may
+//! One of both ends at least is the asker's to see. A real connection, `live=true`, is for those who may forward ports to the pod that sends it, or who may
 //! reach nodes if it begins in a node's network.
 
 mod live;
@@ -32,6 +32,7 @@ pub(super) async fn answer(question: &Question<'_>, query: &Query) -> Result<Res
     };
     let request =
         Request::read(end("from")?, end("to")?, namespace, &world).map_err(|error| wrong(question, error))?;
+    may_ask(question, &request, &world)?;
     if query.flag("compare") {
         return json(&comparison(question, &request, &world).await?);
     }
@@ -40,6 +41,34 @@ pub(super) async fn answer(question: &Question<'_>, query: &Query) -> Result<Res
         may_send(question, &request, &world)?;
     }
     json(&one(question, request, world, live).await?)
+}
+
+/// Whether one of the ends is the asker's to see. What others reach among each other, and at their own loopback, is
+/// theirs to know: it shows where they listen.
+fn may_ask(question: &Question<'_>, request: &Request, world: &World) -> Result<(), StatusError> {
+    let mut hider = question.hider();
+    let mut sees = |end: &Target| match end {
+        // Names are of the namespace that is asked about.
+        Target::Pod { .. } | Target::Service { .. } | Target::External => true,
+        Target::Node { name } => question.may_see_node(name),
+        Target::Address(ip) => match (world.pod_at(*ip), world.service_of(*ip), world.node_at(*ip)) {
+            (Some(pod), ..) => !hider.hides(&pod.namespace),
+            (_, Some(service), _) => !hider.hides(&service.namespace),
+            (.., Some(node)) => question.may_see_node(&node.name),
+            _ => false,
+        },
+    };
+    // From a stranger's address every way may be asked for: whoever is outside can go it.
+    let outside = matches!(request.from, Target::Address(ip) if world.leads_outside(ip));
+    if outside || sees(&request.from) || sees(&request.to) {
+        return Ok(());
+    }
+    let why = format!(
+        "user {:?} may see neither end of this way: one of them takes get of pods/explain in the pod's namespace, or of \
+         nodes/explain",
+        &*question.who.user
+    );
+    Err(StatusError::forbidden(Question::row().group_resource(), "", &why))
 }
 
 /// Whether the asker may have a real connection made by this sender: what it can reach is the sender's to

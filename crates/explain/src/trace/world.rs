@@ -135,6 +135,11 @@ impl World {
         self.services.iter().find(|service| service.namespace == namespace && service.name == name)
     }
 
+    /// The service that has the address, inside or outside.
+    pub fn service_of(&self, ip: Ipv4Addr) -> Option<&Service> {
+        self.services.iter().find(|service| service.is_at(ip))
+    }
+
     /// The service port at this address of the cluster or of a node.
     pub fn service_at(&self, ip: Ipv4Addr, port: u16, protocol: &str) -> Option<(&Service, &ServicePort)> {
         let node = self.node_at(ip).is_some();
@@ -195,7 +200,7 @@ impl World {
         if let Some(node) = self.node_at(ip) {
             return format!("node {}", node.name);
         }
-        match self.services.iter().find(|service| service.is_at(ip)) {
+        match self.service_of(ip) {
             Some(service) => format!("service {}/{}", service.namespace, service.name),
             None => self.neighbour(ip).map_or_else(|| ip.to_string(), str::to_owned),
         }

@@ -136,6 +136,8 @@ pub struct Found {
     pub local: bool,
     /// It is delivered or sent on; otherwise a route forbids it.
     pub passes: bool,
+    /// For everybody on the link, or for whoever joined the group.
+    pub to_many: bool,
     pub via: Option<Ipv4Addr>,
     pub link: Option<u32>,
     pub source: Option<Ipv4Addr>,
@@ -598,6 +600,8 @@ fn route_request(kind: u16, flags: u16, route: &Route, origin: u8) -> Writer {
 fn read_found(body: &[u8]) -> Option<Found> {
     const UNICAST: u8 = 1;
     const LOCAL: u8 = 2;
+    const BROADCAST: u8 = 3;
+    const MULTICAST: u8 = 5;
     let (header, rest) = body.split_at_checked(12)?;
     let address = |kind| {
         let value: [u8; 4] = attribute(rest, kind)?.try_into().ok()?;
@@ -605,7 +609,8 @@ fn read_found(body: &[u8]) -> Option<Found> {
     };
     Some(Found {
         local: header[7] == LOCAL,
-        passes: matches!(header[7], UNICAST | LOCAL),
+        passes: matches!(header[7], UNICAST | LOCAL | BROADCAST | MULTICAST),
+        to_many: matches!(header[7], BROADCAST | MULTICAST),
         via: address(RTA_GATEWAY),
         link: attribute(rest, RTA_OIF).and_then(|value| value.try_into().ok()).map(u32::from_ne_bytes),
         source: address(RTA_PREFSRC),
