@@ -5,6 +5,7 @@
 
 pub(crate) mod cgroups;
 pub(crate) mod down;
+mod held;
 pub(crate) mod interrupt;
 pub(crate) mod kept;
 pub(crate) mod local;

@@ -14,6 +14,7 @@ use anyhow::Context;
 use skiff_network::Cidr;
 use skiff_runtime::facts;
 
+use super::held;
 use super::kept;
 use super::record::Record;
 use super::stock::{self, Facts, Members, Stock};
@@ -42,7 +43,7 @@ pub(crate) struct Ours {
     /// Parameters that are set, relative to `/proc/sys`.
     pub(crate) sysctls: Vec<String>,
     /// Namespaces that our processes were in and nobody else before, each with all who were in it when that
-    /// was learned, by PID and start time.
+    /// was learned, or had it open, by PID and start time, and where it was mounted.
     pub(crate) namespaces: Members,
     /// Processes by PID and start time.
     pub(crate) processes: Facts,
@@ -74,7 +75,8 @@ impl Ours {
     /// namespaces only they are in.
     pub(crate) fn learn(&mut self, before: &Stock, named: &[u32]) {
         let processes = facts::processes().unwrap_or_default();
-        let members = stock::members(&processes);
+        let mut members = stock::members(&processes);
+        held::join(&mut members, &held::held(&processes));
         for process in processes {
             let groups = facts::control_groups(process.pid);
             // `5:cpu:/skiff-NAME/node`: below the root, and not those of that name inside of a node.
@@ -95,7 +97,8 @@ impl Ours {
     }
 
     /// The kernel gives the number of a namespace that has ended to the next one, and whoever is in that may
-    /// be older than ours: of ours is left where somebody still is who was in it. `now` is who is where.
+    /// be older than ours: of ours is left where somebody still is who was in it, or still holds it who did.
+    /// `now` is who is where, and who holds what.
     fn still_held(mut self, now: &Members) -> Self {
         self.namespaces
             .retain(|name, before| now.get(name).is_some_and(|members| !members.is_disjoint(before)));
@@ -202,7 +205,10 @@ pub(crate) fn text(before: &Stock, after: &Stock, differences: &[Difference]) ->
     }
     for one in differences.iter().filter(|one| one.ours) {
         let what = if one.added { "left over" } else { "missing" };
-        let _ = writeln!(out, "{what} of ours: {}: {}", one.kind, one.fact);
+        let by = after.held.get(&one.fact).filter(|_| one.kind == "namespaces" && one.added);
+        let by: Vec<&str> = by.into_iter().flatten().map(|holder| holder.words.as_str()).collect();
+        let by = if by.is_empty() { String::new() } else { format!(", {}", by.join(", ")) };
+        let _ = writeln!(out, "{what} of ours: {}: {}{by}", one.kind, one.fact);
     }
     let kinds: BTreeSet<&str> = differences.iter().map(|one| one.kind).collect();
     for kind in kinds {
@@ -248,7 +254,9 @@ fn by_others(differences: &[&Difference]) -> Vec<String> {
 
 /// Prints the comparison; the exit status says whether anything of ours differs.
 pub(crate) fn print(before: &Stock, after: &Stock, ours: &Ours) -> ExitCode {
-    let now = stock::members(&facts::processes().unwrap_or_default());
+    let processes = facts::processes().unwrap_or_default();
+    let mut now = stock::members(&processes);
+    held::join(&mut now, &held::held(&processes));
     let ours = ours.clone().still_held(&now);
     let differences = compare(before, after, &ours);
     print!("{}", text(before, after, &differences));
@@ -392,6 +400,25 @@ mod tests {
         let now =
             members(&[("net:[1]", &["8 100"]), ("net:[2]", &["3 50", "12 120"]), ("net:[3]", &["7 300"])]);
         assert_eq!(ours.still_held(&now).namespaces.into_keys().collect::<Vec<_>>(), ["net:[1]"]);
+    }
+
+    #[test]
+    fn who_holds_a_namespace_of_ours_is_named() {
+        let words = "held open by process 9 (sleep 5)".to_owned();
+        let holder = held::Holder { id: "9 100".into(), words };
+        let after = Stock {
+            namespaces: ["net:[1]".to_owned()].into(),
+            held: [("net:[1]".to_owned(), [holder].into())].into(),
+            ..Stock::default()
+        };
+        // He held it when it was learned too: a mount or an open file keeps it beyond its last member.
+        let mut now = Members::new();
+        held::join(&mut now, &after.held);
+        let namespaces = [("net:[1]".to_owned(), ["7 100".to_owned(), "9 100".to_owned()].into())].into();
+        let ours = Ours { namespaces, ..ours() }.still_held(&now);
+        let told = text(&Stock::default(), &after, &compare(&Stock::default(), &after, &ours));
+        let line = "left over of ours: namespaces: net:[1], held open by process 9 (sleep 5)\n";
+        assert!(told.contains(line) && told.ends_with("1 of ours differ.\n"), "{told}");
     }
 
     #[test]

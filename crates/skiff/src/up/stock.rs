@@ -16,6 +16,7 @@ use skiff_sys::netlink::route::Connection;
 use skiff_sys::nft::tables::{self, Table};
 
 use super::cgroups;
+use super::held::{self, Held};
 
 /// How much of a digest is written down: nobody forges what it is there to tell.
 const DIGEST_BYTES: usize = 8;
@@ -39,8 +40,11 @@ pub(crate) struct Stock {
     pub(crate) nftables: Facts,
     pub(crate) mounts: Facts,
     pub(crate) cgroups: Facts,
-    /// `net:[4026531840]`: all that a process is in.
+    /// `net:[4026531840]`: all that a process is in, has open, or that is mounted.
     pub(crate) namespaces: Facts,
+    /// Who has those open that nobody need be in; of this moment alone.
+    #[serde(skip)]
+    pub(crate) held: Held,
     /// PID, start time and command.
     pub(crate) processes: Facts,
     pub(crate) sysctls: Facts,
@@ -55,7 +59,8 @@ impl Stock {
         for hierarchy in cgroups::hierarchies().unwrap_or_default() {
             descend(&hierarchy.mount_point, &mut directories);
         }
-        let (processes, namespaces) = processes();
+        let (processes, mut namespaces, held) = processes();
+        namespaces.extend(held.keys().cloned());
         let mut sysctls = Facts::new();
         parameters(Path::new("/proc/sys/net"), &mut sysctls);
         let mut files = Facts::new();
@@ -81,6 +86,7 @@ impl Stock {
             mounts: read("/proc/self/mountinfo").lines().filter_map(mount).collect(),
             cgroups: directories,
             namespaces,
+            held,
             processes,
             sysctls,
             files,
@@ -188,10 +194,13 @@ fn descend(dir: &Path, found: &mut Facts) {
     }
 }
 
-/// All processes but this one and the kernel's own threads, and the namespaces that they are in.
-fn processes() -> (Facts, Facts) {
+/// All processes but this one and the kernel's own threads, the namespaces that they are in, and those that are
+/// held besides.
+fn processes() -> (Facts, Facts, Held) {
     let (mut found, mut namespaces) = (Facts::new(), Facts::new());
-    for process in facts::processes().unwrap_or_default() {
+    let all = facts::processes().unwrap_or_default();
+    let held = held::held(&all);
+    for process in all {
         namespaces.extend(self::namespaces(&process));
         let line = fs::read(format!("/proc/{}/cmdline", process.pid)).unwrap_or_default();
         if process.pid == std::process::id() || line.is_empty() {
@@ -200,7 +209,7 @@ fn processes() -> (Facts, Facts) {
         let command = facts::command(process.pid);
         found.insert(format!("{} {command}", started(process.pid)));
     }
-    (found, namespaces)
+    (found, namespaces, held)
 }
 
 /// When a process started, in the kernel's ticks since the boot: with the PID it names a process for good.
