@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use futures_util::future::join_all;
 use k8s_openapi::api::core::v1::Pod;
-use serde_json::Value;
+use serde_json::{Value, json};
 use skiff_api::json::Json;
 use skiff_api::status::StatusError;
-use skiff_explain::pending::{PendingExplanation, PortHolder};
+use skiff_explain::pending::{Change, NodeVerdict, PendingExplanation, PortHolder};
 use skiff_explain::waits::Wait;
-use skiff_explain::{Missing, redact};
+use skiff_explain::{Metadata, Missing, redact};
 
 use super::{Question, hidden, metadata, node_of};
 
@@ -49,7 +49,14 @@ fn ended(pod: &Value) -> Option<(&'static str, String)> {
             Some(seconds) if seconds > 0 => format!("; its containers have until {until} to end"),
             _ => String::new(),
         };
-        return Some(("ending", format!("it is being deleted{rest}")));
+        let names = pod["metadata"]["finalizers"].as_array().into_iter().flatten();
+        let names: Vec<&str> = names.filter_map(Value::as_str).collect();
+        let holds = match names.len() {
+            0 => String::new(),
+            1 => format!("; it stays until its finalizer {} is removed", names[0]),
+            _ => format!("; it stays until its finalizers {} are removed", names.join(", ")),
+        };
+        return Some(("ending", format!("it is being deleted{rest}{holds}")));
     }
     let reason = |field: &str| pod["status"][field].as_str().unwrap_or_default();
     match reason("phase") {
@@ -68,7 +75,10 @@ async fn on_node(question: &Question<'_>, pod: &Value, node: &str) -> PendingExp
     let own = metadata(pod);
     if question.node_exists(node).is_err() {
         let summary = format!("it is bound to node {node}, which does not exist");
-        let mut told = PendingExplanation::new(own, "waiting for its node", summary);
+        let told = PendingExplanation::new(own, "waiting for its node", summary);
+        let change =
+            Lift { field: "/spec/nodeName", value: None, text: "let the pod name no node", anew: true };
+        let mut told = change.tell(question, pod, told).await;
         told.node = node.to_owned();
         return told;
     }
@@ -151,12 +161,17 @@ async fn nowhere(question: &Question<'_>, pod: Value) -> Result<PendingExplanati
     if !gates.is_empty() {
         let names: Vec<&str> = gates.iter().filter_map(|gate| gate["name"].as_str()).collect();
         let summary = format!("no node is looked for while it has scheduling gates: {}", names.join(", "));
-        return Ok(PendingExplanation::new(own, "gated", summary));
+        let text = format!("remove the scheduling gates {}", names.join(", "));
+        let change = Lift { field: "/spec/schedulingGates", value: None, text: &text, anew: false };
+        return Ok(change.tell(question, &pod, PendingExplanation::new(own, "gated", summary)).await);
     }
     let scheduler = pod["spec"]["schedulerName"].as_str().unwrap_or("default-scheduler");
     if scheduler != "default-scheduler" {
         let summary = format!("it waits for scheduler {scheduler:?}, which is not Skiff's");
-        return Ok(PendingExplanation::new(own, "waiting for another scheduler", summary));
+        let told = PendingExplanation::new(own, "waiting for another scheduler", summary);
+        let (field, value) = ("/spec/schedulerName", Some("default-scheduler"));
+        let change = Lift { field, value, text: "let Skiff's scheduler place the pod", anew: true };
+        return Ok(change.tell(question, &pod, told).await);
     }
     let ports = host_ports(&pod);
     let typed: Pod = Pod::from_value(&pod).map_err(|error| StatusError::internal(error.to_string()))?;
@@ -173,6 +188,71 @@ async fn nowhere(question: &Question<'_>, pod: Value) -> Result<PendingExplanati
         name_holders(question, &mut told, &ports).await;
     }
     Ok(told)
+}
+
+/// One field of a pod by which no node is looked for.
+struct Lift<'a> {
+    /// As a JSON pointer.
+    field: &'a str,
+    /// In its place; nothing where it goes.
+    value: Option<&'a str>,
+    text: &'a str,
+    /// It may not change in a pod that exists.
+    anew: bool,
+}
+
+impl Lift<'_> {
+    /// Adds what the filters say of the pod without it, and that change where it is enough.
+    async fn tell(
+        &self,
+        question: &Question<'_>,
+        pod: &Value,
+        mut told: PendingExplanation,
+    ) -> PendingExplanation {
+        let Some(source) = &question.server.config.pending else { return told };
+        let Ok(changed) = Pod::from_value(&self.of(pod)) else { return told };
+        let Some(found) = source(Arc::new(changed)).await else {
+            told.missing.push(Missing::new("the filters' verdicts", "the scheduler does not answer"));
+            return told;
+        };
+        let fits = found.nodes.iter().find(|node| node.fits).map(|node| node.node.clone());
+        told.smallest_change = fits.map(|node| Change {
+            of: "pod".into(),
+            node,
+            text: self.text.to_owned(),
+            how: self.how(&metadata(pod)),
+            checked: true,
+        });
+        // Each node's own change would be one more.
+        told.nodes = found.nodes.into_iter().map(|node| NodeVerdict { change: None, ..node }).collect();
+        told
+    }
+
+    fn of(&self, pod: &Value) -> Value {
+        let mut changed = pod.clone();
+        if let Some((parent, last)) = self.field.rsplit_once('/')
+            && let Some(Value::Object(fields)) = changed.pointer_mut(parent)
+        {
+            match self.value {
+                Some(value) => drop(fields.insert(last.to_owned(), value.into())),
+                None => drop(fields.remove(last)),
+            }
+        }
+        changed
+    }
+
+    fn how(&self, pod: &Metadata) -> String {
+        let edit = match self.value {
+            Some(value) => json!([{"op": "replace", "path": self.field, "value": value}]),
+            None => json!([{"op": "remove", "path": self.field}]),
+        };
+        let Metadata { namespace, name, .. } = pod;
+        let patch = format!("kubectl -n {namespace} patch pod {name} --type=json -p '{edit}'");
+        match self.anew {
+            true => format!("{patch} --dry-run=client -o json | kubectl -n {namespace} replace --force -f -"),
+            false => patch,
+        }
+    }
 }
 
 /// The processes of nodes that listen on the pod's ports: no filter counts them, and its server would find
@@ -214,6 +294,34 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn a_field_that_keeps_the_scheduler_away_is_lifted_by_a_command() {
+        let pod = json!({"metadata": {"name": "p", "namespace": "n"},
+            "spec": {"schedulingGates": [{"name": "g"}], "schedulerName": "x"}});
+        let gates = Lift { field: "/spec/schedulingGates", value: None, text: "", anew: false };
+        assert_eq!(gates.of(&pod)["spec"], json!({"schedulerName": "x"}));
+        assert_eq!(
+            gates.how(&metadata(&pod)),
+            r#"kubectl -n n patch pod p --type=json -p '[{"op":"remove","path":"/spec/schedulingGates"}]'"#
+        );
+        let field = "/spec/schedulerName";
+        let other = Lift { field, value: Some("default-scheduler"), text: "", anew: true };
+        assert_eq!(other.of(&pod)["spec"]["schedulerName"], "default-scheduler");
+        assert!(
+            other
+                .how(&metadata(&pod))
+                .ends_with(" --dry-run=client -o json | kubectl -n n replace --force -f -")
+        );
+    }
+
+    #[test]
+    fn what_a_deleted_pod_still_waits_for_is_named() {
+        let pod =
+            json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:30Z", "finalizers": ["x.com/y"]}});
+        let told = ended(&pod).expect("it is ending").1;
+        assert_eq!(told, "it is being deleted; it stays until its finalizer x.com/y is removed");
+    }
 
     #[test]
     fn until_when_a_pod_that_is_deleted_may_end_is_told() {

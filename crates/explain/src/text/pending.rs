@@ -64,7 +64,7 @@ fn node(out: &mut String, told: &NodeVerdict, paint: Paint) {
 }
 
 fn change(out: &mut String, change: &Change) {
-    wrapped(out, "  ", &format!("{} (then {} takes it)", change.text, change.node));
+    wrapped(out, "  ", &format!("{} (then {} can take it)", change.text, change.node));
     // Whole, however long: it is there to be copied.
     let _ = writeln!(out, "  how: {}", change.how);
     let checked =
