@@ -293,7 +293,7 @@ fn aggregated_answer(version: &str, groups: &[&str]) -> Response {
         _ => "application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList",
     };
     let mut response =
-        render::with_type(StatusCode::OK, HeaderValue::from_static(content_type), full(body.to_string()));
+        render::own(StatusCode::OK, HeaderValue::from_static(content_type), full(body.to_string()));
     response.headers_mut().insert(http::header::VARY, HeaderValue::from_static("Accept"));
     response
 }

@@ -56,7 +56,7 @@ async fn found(server: &Arc<Inner>, request: Request, path: &str) -> Result<Resp
         "/version" => Ok(version(server)),
         "/metrics" => {
             const MEDIA_TYPE: HeaderValue = HeaderValue::from_static(metrics::MEDIA_TYPE);
-            Ok(render::with_type(StatusCode::OK, MEDIA_TYPE, full(metrics::text(server))))
+            Ok(render::own(StatusCode::OK, MEDIA_TYPE, full(metrics::text(server))))
         }
         CERTIFICATES => Ok(certificates(server)),
         CLUSTER => Ok(cluster(server)),

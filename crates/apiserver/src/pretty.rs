@@ -8,7 +8,9 @@ use http::HeaderMap;
 use http::header::{ACCEPT, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, USER_AGENT};
 use http_body_util::BodyExt;
 
+use crate::encoding::Packer;
 use crate::http_body::{Response, full};
+use crate::limits::guarded::InFlight;
 use crate::request::Query;
 
 /// What is longer than this is indented beside the threads that answer others.
@@ -41,7 +43,7 @@ pub(crate) fn is_object(path: &str) -> bool {
 }
 
 /// The same answer with its JSON indented; one that is none stays as it is.
-pub(crate) async fn indented(response: Response) -> Response {
+pub(crate) async fn indented(response: Response, packer: &Packer, in_flight: Option<InFlight>) -> Response {
     let kind = response.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
     let json = kind.split(';').next().is_some_and(|kind| kind.trim() == "application/json");
     if !json || response.headers().contains_key(CONTENT_ENCODING) {
@@ -55,7 +57,7 @@ pub(crate) async fn indented(response: Response) -> Response {
         0..LONG => indent(&whole).into(),
         _ => {
             let plain = whole.clone();
-            tokio::task::spawn_blocking(move || Bytes::from(indent(&plain))).await.unwrap_or(whole)
+            packer.aside(in_flight, move |_| Some(Bytes::from(indent(&plain)))).await.unwrap_or(whole)
         }
     };
     http::Response::from_parts(parts, full(text))

@@ -11,6 +11,7 @@ use skiff_api::status::StatusError;
 use skiff_api::tables;
 
 use crate::clock;
+use crate::encoding::Rendered;
 use crate::http_body::{Body, Response, full};
 use crate::object::Object;
 use crate::resources::Resource;
@@ -304,9 +305,16 @@ pub(crate) fn respond(code: StatusCode, json: Bytes, yaml: bool) -> Response {
             .ok()
             .and_then(|value| serde_yaml_ng::to_string(&value).ok())
             .unwrap_or_default();
-        return with_type(code, YAML, full(text));
+        return own(code, YAML, full(text));
     }
-    with_type(code, JSON, full(json))
+    own(code, JSON, full(json))
+}
+
+/// With a body that the server itself has rendered.
+pub(crate) fn own(code: StatusCode, content_type: HeaderValue, body: Body) -> Response {
+    let mut response = with_type(code, content_type, body);
+    response.extensions_mut().insert(Rendered);
+    response
 }
 
 pub(crate) fn with_type(code: StatusCode, content_type: HeaderValue, body: Body) -> Response {
@@ -316,8 +324,9 @@ pub(crate) fn with_type(code: StatusCode, content_type: HeaderValue, body: Body)
     response
 }
 
+/// With a body that the server itself has rendered.
 pub(crate) fn json_response(code: StatusCode, body: Body) -> Response {
-    with_type(code, JSON, body)
+    own(code, JSON, body)
 }
 
 pub(crate) fn status(status: &Status) -> Response {

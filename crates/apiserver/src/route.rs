@@ -36,6 +36,7 @@ pub(crate) async fn answer(inner: Arc<Inner>, request: Request) -> Response {
     let packs = request.extensions().get::<Peer>().is_some()
         && request.method() == http::Method::GET
         && encoding::takes_gzip(request.headers());
+    let in_flight = request.extensions().get::<InFlight>().cloned();
     let address = Address::parse(request.uri().path());
     let query = Query::parse(request.uri().query());
     let path = request.uri().path();
@@ -54,8 +55,9 @@ pub(crate) async fn answer(inner: Arc<Inner>, request: Request) -> Response {
     };
     let response = dispatch(Arc::clone(&inner), address, query, request).await;
     inner.requests.ended(labels, response.status().as_u16(), begun.elapsed());
-    let response = if indents { pretty::indented(response).await } else { response };
-    if packs { encoding::compressed(response).await } else { response }
+    let response =
+        if indents { pretty::indented(response, &inner.packer, in_flight.clone()).await } else { response };
+    if packs { inner.packer.compressed(response, in_flight).await } else { response }
 }
 
 async fn dispatch(
@@ -79,6 +81,7 @@ async fn dispatch(
         }
         Ok(who)
     });
+    let is_secret = address.as_ref().is_some_and(|address| address.resource == "secrets");
     let result = match who {
         Err(refused) => Err(refused),
         Ok(who) => {
@@ -92,7 +95,7 @@ async fn dispatch(
     let failure = recorded.as_ref().and_then(|_| result.as_ref().err().map(|error| error.0.clone()));
     let response = result.unwrap_or_else(|error| {
         if error.code() >= 500 && error.code() != 504 {
-            warn!(%error, "a request failed");
+            warn!(code = error.code(), error = said(&error, is_secret), "a request failed");
         }
         render::error(&error)
     });
@@ -100,6 +103,11 @@ async fn dispatch(
         Some(recorded) => recorded.finish(response, failure.as_deref()).await,
         None => response,
     }
+}
+
+/// What is said of a Secret may quote it.
+fn said(error: &StatusError, is_secret: bool) -> String {
+    if is_secret { error.reason().to_owned() } else { error.to_string() }
 }
 
 /// The connection is no stranger's from the first good credential on.
@@ -294,4 +302,16 @@ async fn put(
         }
     }
     Err(StatusError::modified(row.group_resource(), &address.name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_secret_the_servers_log_has_the_reason_alone() {
+        let error = StatusError::internal("unknown patch type 'x' in map: map[pw:hunter2]");
+        assert!(said(&error, false).contains("hunter2"));
+        assert_eq!(said(&error, true), "InternalError");
+    }
 }

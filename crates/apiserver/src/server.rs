@@ -27,6 +27,7 @@ use crate::authn::last_used::Uses;
 use crate::cache::{CacheError, Caches, Loaded};
 use crate::claims::Claims;
 use crate::config::Config;
+use crate::encoding::Packer;
 use crate::http_body::{Body, Request, Response, lazy};
 use crate::limits::guarded::BodyTimeout;
 use crate::limits::{Gate, Limits, Slot};
@@ -56,6 +57,7 @@ pub(crate) struct Inner {
     pub(crate) openapi: crate::openapi::OpenApi,
     pub(crate) agents: crate::agents::Agents,
     pub(crate) gate: Gate,
+    pub(crate) packer: Packer,
     pub(crate) requests: metrics::Requests,
     pub(crate) connections: Places,
     pub(crate) tokens: Tokens,
@@ -177,6 +179,7 @@ impl ApiServer {
             token_uses,
             agents: crate::agents::Agents::new(config.agent_tls.clone()),
             gate: Gate::new(&config.limits),
+            packer: Packer::default(),
             requests: metrics::Requests::default(),
             connections: Places::new(config.limits.places()),
             tokens: Tokens::new(keys, &issuer),

@@ -203,6 +203,11 @@ fn object(headers: &http::HeaderMap, address: &Address, verb: &str, bytes: &[u8]
     }
 }
 
+/// Whether a failure's message may quote the request's body. Others are about who asks, and about the path.
+fn quotes(failure: &Status) -> bool {
+    !matches!(failure.code, Some(401 | 403 | 404 | 405 | 409 | 410 | 429))
+}
+
 /// Notes how a request was authorized.
 pub(crate) fn note_decision(inner: &Inner, request: &Request, who: &Identity, what: &Attributes<'_>) {
     let Some(record) = request.extensions().get::<Arc<Record>>() else { return };
@@ -251,14 +256,17 @@ impl Record {
         // In upstream's words; the client isn't told what was said.
         let mut status = StatusError::internal("").0;
         (status.message, status.details) = (Some(format!("APIServer panic'd: {said}")), None);
-        self.emit(Stage::Panic, Some(response_status(500, Some(&status))))
+        let known = self.known.lock();
+        let is_secret = known.object_ref.as_ref().is_some_and(|about| about.resource == "secrets");
+        drop(known);
+        let told = if is_secret { self.told(&status) } else { *status };
+        self.emit(Stage::Panic, Some(response_status(500, Some(&told))))
     }
 
-    /// A failure as far as the level goes: the faults of a body quote it.
+    /// A failure as far as the level goes: what is said of a body quotes it.
     fn told(&self, failure: &Status) -> Status {
         let mut told = failure.clone();
-        let quotes = matches!(failure.code, Some(400 | 422));
-        if quotes && self.judgement.level < Level::Request {
+        if quotes(failure) && self.judgement.level < Level::Request {
             told.message = None;
             let causes = told.details.iter_mut().flat_map(|details| details.causes.iter_mut().flatten());
             causes.for_each(|cause| cause.message = None);

@@ -95,6 +95,7 @@ fn answer(request: Request<Incoming>) -> Answer {
         ["containerLogs", ..] => {
             text(200, format!("a line\n{}\n", request.uri().query().unwrap_or_default()))
         }
+        ["skiff", "endless"] => endless(),
         ["skiff", ..] => text(200, format!("{} {:?}", request.method(), names(request.headers()))),
         _ => text(404, "404 page not found"),
     }
@@ -224,6 +225,15 @@ async fn connect(mut forward: Forward) {
             let _ = forward.error.write_all(text.as_bytes()).await;
         }
     }
+}
+
+/// Says that it is long, and never comes to an end.
+fn endless() -> Answer {
+    let first = futures_util::stream::iter([Ok(Frame::data(Bytes::from_static(b"the beginning")))]);
+    let body = StreamBody::new(futures_util::StreamExt::chain(first, futures_util::stream::pending()));
+    let mut response = Response::new(BodyExt::boxed_unsync(body));
+    response.headers_mut().insert("content-length", "600000000".parse().unwrap());
+    response
 }
 
 /// Lines that come one by one, each once the one before has been taken.

@@ -4,6 +4,7 @@ mod agent;
 
 use std::process::Stdio;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Method, Request, StatusCode};
@@ -108,6 +109,15 @@ impl Cluster {
         let stream = TcpStream::connect(("127.0.0.1", self.port)).await.unwrap();
         let name = ServerName::try_from("127.0.0.1").unwrap();
         TlsConnector::from(Arc::new(config)).connect(name, stream).await.unwrap()
+    }
+
+    /// The answer as it begins, for who takes it compressed.
+    async fn begin(&self, path: &str) -> hyper::Response<hyper::body::Incoming> {
+        let io = TokioIo::new(self.connect().await);
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await.unwrap();
+        tokio::spawn(connection);
+        let request = Request::get(path).header("host", "127.0.0.1").header("accept-encoding", "gzip");
+        sender.send_request(request.body(Empty::<Bytes>::new()).unwrap()).await.unwrap()
     }
 
     async fn get(&self, path: &str) -> (StatusCode, String) {
@@ -318,6 +328,19 @@ async fn the_node_proxy_hands_requests_to_the_agent_without_tokens() {
     assert_eq!((code.as_u16(), &*text), (200, r#"GET ["host"]"#));
     let (code, text) = cluster.get("/api/v1/nodes/node1/proxy/nothing").await;
     assert_eq!((code.as_u16(), &*text), (404, "404 page not found"));
+}
+
+#[tokio::test]
+async fn what_is_proxied_is_handed_on_as_it_comes() {
+    let cluster = Cluster::new().await;
+    let patience = Duration::from_secs(60);
+    let asked = cluster.begin("/api/v1/nodes/node1/proxy/skiff/endless");
+    let answer = tokio::time::timeout(patience, asked).await.expect("it is not waited for its end");
+    assert_eq!(answer.headers()["content-length"], "600000000");
+    assert!(!answer.headers().contains_key("content-encoding"));
+    let mut body = answer.into_body();
+    let first = tokio::time::timeout(patience, body.frame()).await.expect("what is there comes").unwrap();
+    assert_eq!(first.unwrap().into_data().unwrap(), "the beginning");
 }
 
 /// `KUBECTL=/path/1:/path/2 cargo t -p skiff-apiserver --test streaming -- --ignored`
