@@ -171,7 +171,7 @@ pub(crate) async fn run(args: &Args, clusters: &Clusters) -> anyhow::Result<()> 
             let (client, nodes) = place.resolve(clusters).await?;
             let node = nodes.first().context("the cluster has no node")?;
             let query = format!("images?save={}", encode(image));
-            let mut body = call(&client, Method::GET, node, &query, empty()).await?;
+            let mut body = call(&client, Method::POST, node, &query, empty()).await?;
             let context = || format!("cannot write {}", archive.display());
             let mut file = tokio::fs::File::create(archive).await.with_context(context)?;
             while let Some(frame) = body.frame().await {

@@ -201,7 +201,7 @@ impl Question<'_> {
         }
         // One that answers is not left out because another did not.
         let until = self.deadline.max(Instant::now() + AGENT_TIMEOUT_MIN);
-        let answer = ask(self.server, node, path, until).await;
+        let answer = ask(self.server, node, (Method::GET, path), until).await;
         if let Err(why) = &answer
             && Instant::now() >= until
         {
@@ -214,13 +214,14 @@ impl Question<'_> {
 async fn ask<T: DeserializeOwned>(
     server: &Inner,
     node: &str,
-    path: &str,
+    (method, path): (Method, &str),
     deadline: Instant,
 ) -> Result<T, String> {
     let within = deadline - Instant::now();
     let asking = async {
         let agent = Agent::of(server, node)?;
-        let request = agent.request(&format!("/skiff/explain/{path}"))?.map(|()| empty());
+        let mut request = agent.request(&format!("/skiff/explain/{path}"))?.map(|()| empty());
+        *request.method_mut() = method;
         let response = agent.send(request).await?;
         let status = response.status();
         let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;

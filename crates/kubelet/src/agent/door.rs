@@ -362,6 +362,8 @@ mod tests {
         check(Method::GET, "/exec/n/p/c", "create", &["proxy"]);
         check(Method::POST, "/portForward/n/p", "create", &["proxy"]);
         check(Method::DELETE, "/skiff/images", "delete", &["proxy"]);
+        check(Method::POST, "/skiff/images?save=a", "create", &["proxy"]);
+        check(Method::POST, "/skiff/explain/probe", "create", &["proxy"]);
     }
 
     #[test]

@@ -212,6 +212,9 @@ impl Server {
             (&Method::GET, ["skiff", "explain", of @ ..]) => {
                 crate::explain::answer(&self.context, of, &query).await
             }
+            (&Method::POST, ["skiff", "explain", of @ ..]) => {
+                crate::explain::act(&self.context, of, &query).await
+            }
             (&Method::GET, ["stats", "summary"]) => stats::summary(&self.context).await,
             (&Method::GET, ["metrics"]) => crate::explain::metrics(&self.context),
             (_, ["skiff", "images"]) => {

@@ -85,10 +85,7 @@ pub(super) async fn images(context: &Arc<Context>, query: &Query, request: Reque
         Refusal(code, crate::images::chain(&error))
     };
     match *request.method() {
-        Method::GET => match query.get("save") {
-            Some(reference) => save(context, reference).await,
-            None => json(&runtime.list_images().await.map_err(failed)?),
-        },
+        Method::GET if query.get("save").is_none() => json(&runtime.list_images().await.map_err(failed)?),
         Method::DELETE => {
             let reference = query.get("ref").unwrap_or_default();
             let removal = match query.get("force") {
@@ -97,6 +94,10 @@ pub(super) async fn images(context: &Arc<Context>, query: &Query, request: Reque
             };
             runtime.remove_image(reference, removal).await.map_err(failed)?;
             Ok(text(""))
+        }
+        // Who may merely look is given no image: it may be one that a registry keeps to some.
+        Method::POST if query.get("save").is_some() => {
+            save(context, query.get("save").unwrap_or_default()).await
         }
         Method::POST => match query.get("pull") {
             Some(reference) => json(&runtime.pull_image(reference, None).await.map_err(failed)?.image),

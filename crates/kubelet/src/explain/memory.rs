@@ -24,6 +24,8 @@ pub(crate) struct Memory {
     pub(crate) waits: Waits,
     /// Who listens for a probe, by its token, and how to stop it.
     pub(super) listening: Mutex<HashMap<u64, Arc<AtomicBool>>>,
+    /// Held by each probe that is made.
+    pub(super) probing: Arc<()>,
     /// Since when pods that are not ready yet wait until a container that failed is started again.
     backing_off: Mutex<HashMap<String, SystemTime>>,
     last_scan: tokio::sync::Mutex<Option<(Instant, Arc<Scan>)>>,

@@ -51,9 +51,6 @@ pub(crate) async fn answer(context: &Arc<Context>, path: &[&str], query: &Query)
                 context.pods.get(&key).ok_or_else(|| not_found(format!("no pod {key} is on this node")))?;
             json(&context.memory.waits.of(pod.metadata.uid.as_deref().unwrap_or_default()))
         }
-        ["listen", "stop"] => probe::stop(context, query),
-        ["listen"] => probe::listen(context, query).await,
-        ["probe"] => probe::connect(context, query).await,
         ["walk"] => walk::answer(context, query).await,
         ["starts", uid] => json(&context.memory.starts.get(uid)),
         ["ports"] => {
@@ -61,6 +58,16 @@ pub(crate) async fn answer(context: &Arc<Context>, path: &[&str], query: &Query)
                 query.all("port").iter().filter_map(|port| parse(port)).collect();
             json(&holders(context, ports).await?)
         }
+        _ => Err(not_found("404 page not found".into())),
+    }
+}
+
+/// Does what follows `/skiff/explain/`. Who may merely look makes no connection, and has nobody listen.
+pub(crate) async fn act(context: &Arc<Context>, path: &[&str], query: &Query) -> Answer {
+    match path {
+        ["listen", "stop"] => probe::stop(context, query),
+        ["listen"] => probe::listen(context, query).await,
+        ["probe"] => probe::connect(context, query).await,
         _ => Err(not_found("404 page not found".into())),
     }
 }

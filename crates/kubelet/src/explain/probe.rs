@@ -23,6 +23,10 @@ use crate::node_context::Context;
 
 /// So many may listen at once, since each puts a table into the packet filters where it does.
 const LISTENING_MAX: usize = 32;
+/// Connections that are made at once, each with a thread that waits.
+const PROBING_MAX: usize = 32;
+/// For how long one waits for its answer, whatever is asked.
+const PROBE_MAX: Duration = Duration::from_secs(5);
 
 /// The parameter `listen`, as JSON.
 #[derive(Deserialize)]
@@ -113,14 +117,24 @@ pub(super) async fn listen(context: &Arc<Context>, query: &Query) -> Answer {
     Ok(Response::new(BodyExt::boxed_unsync(StreamBody::new(stream::once(frame)))))
 }
 
+fn patience(millis: u64) -> Duration {
+    Duration::from_millis(millis).min(PROBE_MAX)
+}
+
 pub(super) async fn connect(context: &Arc<Context>, query: &Query) -> Answer {
     let asked: Probe = read(query, "probe")?;
     let netns = match asked.sandbox {
         None => None,
         Some(ip) => Some(namespaces(context).await?.remove(&ip).ok_or_else(|| not_here(ip))?.1),
     };
-    let patience = Duration::from_millis(asked.millis);
+    let patience = patience(asked.millis);
+    let turn = context.memory.probing.clone();
+    if Arc::strong_count(&turn) > PROBING_MAX + 1 {
+        let why = format!("{PROBING_MAX} real connections are being made from here already");
+        return Err(Refusal(StatusCode::TOO_MANY_REQUESTS, why));
+    }
     let sent = tokio::task::spawn_blocking(move || {
+        let _turn = turn;
         probe::connect(netns.as_deref(), asked.to, asked.heard, patience)
     });
     json(&sent.await.map_err(internal)?)
@@ -132,7 +146,13 @@ mod tests {
     use skiff_explain::trace::live as asked;
     use skiff_network::probe as told;
 
-    use super::{Listen, Probe};
+    use super::{Listen, PROBE_MAX, Probe, patience};
+
+    #[test]
+    fn nobody_has_a_thread_wait_for_longer_than_an_answer_takes() {
+        assert_eq!(patience(1_800).as_millis(), 1_800);
+        assert_eq!(patience(u64::MAX), PROBE_MAX);
+    }
 
     #[test]
     fn the_server_and_this_node_read_what_the_other_writes() {

@@ -160,6 +160,20 @@ async fn the_api_server_may_do_all_unasked() {
 
 /// Many more than there are places, most of which say nothing, not even of TLS.
 #[tokio::test]
+async fn who_may_merely_look_has_no_connection_made_and_is_given_no_image() {
+    let node = Node::start().await;
+    let server = || node.authority.client("the-api-server", "system:masters");
+    for path in ["explain/probe?probe=", "explain/listen?listen=", "explain/listen/stop?token="] {
+        let looked = node.ask(server(), None, &format!("GET /skiff/{path}")).await.expect("answers");
+        assert!(looked.starts_with("404 "), "{path}: {looked}");
+        let asked = node.ask(server(), None, &format!("POST /skiff/{path}")).await.expect("answers");
+        assert!(asked.starts_with("400 "), "{path}: {asked}");
+    }
+    let saved = node.ask(server(), None, "GET /skiff/images?save=web:1").await.expect("answers");
+    assert!(saved.starts_with("405 "), "{saved}");
+}
+
+#[tokio::test]
 async fn strangers_keep_nobody_out_however_many_they_are() {
     let node = Node::start().await;
     let mut strangers = Vec::new();

@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::Duration;
 
 use futures_util::future::{join_all, try_join_all};
+use http::Method;
 use http_body_util::{BodyExt, Limited};
 use skiff_explain::trace::live::{Heard, Listen, Observed, Outcome, Probe, judge, sender};
 use skiff_explain::trace::{Live, Origin, Request, Way, World};
@@ -58,7 +59,7 @@ pub(super) async fn answer(
     let stop = places.keys().map(|node| async move {
         let (path, deadline) =
             (format!("listen/stop?token={}", heard.token), Instant::now() + AGENTS_TIMEOUT);
-        let _: Result<(), String> = ask(question.server, node, &path, deadline).await;
+        let _: Result<(), String> = ask(question.server, node, (Method::POST, &path), deadline).await;
     });
     join_all(stop).await;
     let (outcome, listening) = sent?;
@@ -73,7 +74,8 @@ pub(super) async fn answer(
 async fn connect(question: &Question<'_>, node: &str, probe: &Probe) -> Result<Outcome, String> {
     let deadline = Instant::now() + AGENTS_TIMEOUT + Duration::from_millis(probe.millis);
     let probe = serde_json::to_string(probe).map_err(|error| error.to_string())?;
-    ask(question.server, node, &format!("probe?probe={}", encoded(&probe)), deadline).await
+    let path = format!("probe?probe={}", encoded(&probe));
+    ask(question.server, node, (Method::POST, &path), deadline).await
 }
 
 /// The nodes on the ways, each with the addresses of its pods on them.
@@ -104,7 +106,9 @@ async fn listen_on<'n>(
     let asking = async {
         let agent = Agent::of(question.server, node)?;
         let path = format!("/skiff/explain/listen?listen={}", encoded(&listen));
-        agent.send(agent.request(&path)?.map(|()| empty())).await
+        let mut request = agent.request(&path)?.map(|()| empty());
+        *request.method_mut() = Method::POST;
+        agent.send(request).await
     };
     let response = tokio::time::timeout(AGENTS_TIMEOUT, asking)
         .await
