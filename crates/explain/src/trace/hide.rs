@@ -132,6 +132,10 @@ impl<F: FnMut(&str) -> bool> Hider<F> {
                     }
                     self.hid = true;
                 }
+            } else if hop.place.starts_with("pod ") && matches!(hop.kind.as_str(), "route" | "neighbour") {
+                // Where it goes is told by the next hop.
+                (hop.text, hop.device) = ("as the pod's own routes and neighbours say".into(), None);
+                self.hid = true;
             } else if hop.rule.is_some() && hop.place.starts_with("pod ") {
                 (hop.table, hop.chain, hop.handle, hop.comment, hop.rule) = (None, None, None, None, None);
                 if let Some((kept, _)) = summary.as_ref().and_then(|summary| summary.split_once(" by chain "))
@@ -195,11 +199,20 @@ mod tests {
         way.verdict = Verdict::Delivered;
         way.receiver = Some("pod other/hidden".into());
         way.hops = vec![socket("pod other/hidden")];
+        way.hops.push(Hop {
+            place: "pod other/hidden".into(),
+            kind: "route".into(),
+            device: Some("secret0".into()),
+            text: "10.9.0.0/16 dev secret0".into(),
+            ..Hop::default()
+        });
+        way.hops.rotate_right(1);
         let mut hider = hider();
         hider.insides(&mut way, |_| true);
         let way = hider.answer(way).unwrap();
         let text = serde_json::to_string(&way).unwrap();
         assert!(!text.contains("other") && !text.contains("secret"), "{text}");
+        assert!(!text.contains("10.9.0.0"), "{text}");
         assert_eq!(
             way.summary,
             "reaches pod (hidden): a process of the pod takes it and sees 10.0.0.2 (pod default/c) as the sender"
