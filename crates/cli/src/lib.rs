@@ -66,13 +66,14 @@ pub fn list_nodes(
 pub struct Health {
     /// Whether it calls itself ready.
     pub server: bool,
-    /// The nodes that are Ready and whose agents answer; `None` where the API can't tell.
+    /// Of the nodes asked for those that are Ready and whose agents answer; `None` where the API can't tell.
     pub agents: Option<BTreeSet<String>>,
 }
 
-/// Asks the API that a kubeconfig leads to, for a few seconds.
-pub fn health(kubeconfig: &Path) -> anyhow::Result<Health> {
-    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(remote::health(kubeconfig))
+/// Asks the API that a kubeconfig leads to of itself, and of the agents of these nodes, for a few seconds.
+pub fn health(kubeconfig: &Path, nodes: &BTreeSet<String>) -> anyhow::Result<Health> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(remote::health(kubeconfig, nodes))
 }
 
 /// What API and agents tell of the platform's processes, as `skiff status` of a cluster that is elsewhere.

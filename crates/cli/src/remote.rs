@@ -1,6 +1,7 @@
 //! `skiff status` and `skiff logs` of a cluster that is not this machine's: what its API and its nodes'
 //! agents tell.
 
+use std::collections::BTreeSet;
 use std::io::{self, Write};
 use std::path::Path;
 use std::time::Duration;
@@ -119,13 +120,14 @@ async fn ask(client: &Client, node: &str) -> anyhow::Result<Status> {
 
 /// What the API that a kubeconfig leads to tells of itself and of agents. One that does not answer in time is
 /// not ready.
-pub(crate) async fn health(kubeconfig: &Path) -> anyhow::Result<Health> {
+pub(crate) async fn health(kubeconfig: &Path, wanted: &BTreeSet<String>) -> anyhow::Result<Health> {
     let client = connect(kubeconfig)?;
     let server = tokio::time::timeout(PATIENCE, server(&client)).await.is_ok_and(|(ready, _)| ready);
     let Ok(Ok(nodes)) = tokio::time::timeout(PATIENCE, nodes(&client)).await else {
         return Ok(Health { server, agents: None });
     };
-    let asked = nodes.into_iter().filter(|(_, ready)| *ready).map(async |(node, _)| {
+    let asked = nodes.into_iter().filter(|(node, ready)| *ready && wanted.contains(node));
+    let asked = asked.map(async |(node, _)| {
         let answer = tokio::time::timeout(PATIENCE, is_well(&client, &node)).await;
         answer.unwrap_or(false).then_some(node)
     });

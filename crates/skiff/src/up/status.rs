@@ -82,9 +82,12 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
             let processes = platform_processes(record, node)?;
             own.extend(rows_of(&record.name, &node.name, index == 0, processes));
         }
-        // Where no server runs there is nobody to ask.
-        if own.iter().any(|row| row.role == "server" && row.pid.is_some()) {
-            judge(&mut own, &skiff_cli::health(&record.kubeconfig)?);
+        // Where no server answers there is nobody to ask, and of who is held it is known.
+        let of_agents = own.iter().filter(|row| row.role == "agent" && row.health == "ok");
+        let agents: BTreeSet<String> = of_agents.map(|row| row.node.clone()).collect();
+        if own.iter().any(|row| row.role == "server" && row.health == "ok") {
+            let told = skiff_cli::health(&record.kubeconfig, &agents)?;
+            judge(&mut own, &told);
         }
         rows.extend(own);
         certificates(record).iter().filter_map(Ending::warning).for_each(crate::tell);
@@ -127,7 +130,7 @@ fn judge(rows: &mut [ProcessRow], told: &Health) {
     for row in rows.iter_mut().filter(|row| row.health == "ok") {
         let ready = match row.role {
             "server" => told.server,
-            // While the API can't be asked nobody knows better than that the process lives.
+            // While the API can't be asked nobody knows more than that the process lives.
             "agent" => told.agents.as_ref().is_none_or(|ready| ready.contains(&row.node)),
             _ => true,
         };
