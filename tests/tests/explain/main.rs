@@ -6,5 +6,7 @@ mod names;
 mod network;
 mod pending;
 mod readme;
+mod reasons;
 mod silent;
 mod truth;
+mod ways;
