@@ -102,7 +102,7 @@ fn damage_is_named_and_agrees_with_a_real_connection() {
     assert_eq!(told["ways"][0]["verdict"], "Delivered", "{told:#}");
     let hops = told["ways"][0]["hops"].as_array().cloned().unwrap_or_default();
     let sender = hops.iter().find(|hop| hop["kind"] == "veth").and_then(|hop| hop["device"].as_str());
-    let sender = sender.expect("it goes over a veth");
+    let sender = sender.expect("it goes over a veth").to_owned();
     on(
         &one,
         &[
@@ -116,6 +116,10 @@ fn damage_is_named_and_agrees_with_a_real_connection() {
     let summary = told["ways"][0]["summary"].as_str().unwrap_or_default();
     assert!(summary.contains("chain stop of table netdev alien"), "{told:#}");
     agrees(&told);
+    // It is before all routing, and is seen there all the same.
+    let seen = told["live"]["seen"].as_array().cloned().unwrap_or_default();
+    let stop = seen.iter().find(|sighting| sighting["chain"] == "stop");
+    assert_eq!(stop.map(|sighting| &sighting["verdict"]), Some(&"drop".into()), "{told:#}");
     on(&one, &["nft", "delete table netdev alien"]);
 
     // A route that is gone: the way is then over the router, which knows all nodes.
