@@ -127,6 +127,13 @@ fn check_container(cluster: &Cluster, node: &str, container: &Value) {
     let security = &container["security"];
     assert_eq!(security["effectiveUser"].to_string(), field("Uid")[1], "{name}");
     assert_eq!(security["effectiveGroup"].to_string(), field("Gid")[1], "{name}");
+    let groups: Vec<String> = security["supplementaryGroups"]
+        .as_array()
+        .expect("a list")
+        .iter()
+        .map(serde_json::Value::to_string)
+        .collect();
+    assert_eq!(groups, field("Groups"), "{name}");
     let seccomp = match security["seccomp"].as_str() {
         Some("disabled") => "0",
         Some("strict") => "1",
