@@ -508,7 +508,8 @@ mod tests {
         let maps = find("", "configmaps").expect("config maps are served");
         let object = |name: &str, size: usize| {
             let body = format!(r#"{{"metadata":{{"name":"{name}"}},"data":{{"k":"{}"}}}}"#, "x".repeat(size));
-            let object = Object::from_stored(maps, format!("/configmaps/n/{name}").into(), 7, Bytes::from(body));
+            let object =
+                Object::from_stored(maps, format!("/configmaps/n/{name}").into(), 7, Bytes::from(body));
             Arc::new(object.expect("an object"))
         };
         let accepted = Accepted { shape: Shape::Whole, yaml: false };

@@ -117,8 +117,5 @@ pub trait Network: Send + Sync + 'static {
     /// Follows a packet through this node without sending one.
     async fn walk(&self, asked: walk::Asked) -> Result<Vec<walk::Way>, Error>;
     /// Follows many packets to the door, whatever our own rules let pass: what becomes of each.
-    async fn approaches(
-        &self,
-        asked: walk::Approaches,
-    ) -> Result<Vec<Result<Vec<walk::Way>, Error>>, Error>;
+    async fn approaches(&self, asked: walk::Approaches) -> Result<Vec<Result<Vec<walk::Way>, Error>>, Error>;
 }
