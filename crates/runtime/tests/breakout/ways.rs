@@ -67,9 +67,8 @@ impl Hostile {
             Way::NullInVolume => self.null_in_volume(&sandbox, plan).await,
             Way::VolumeAt(path) => self.volume_at(&sandbox, plan, path).await,
             Way::ConsoleInVolume => self.console_in_volume(&sandbox, plan).await,
-            Way::LinkForPart | Way::LinkForReadLog | Way::AgainstAddress(_) => {
-                panic!("{}: it is not the runtime's", attempt.name)
-            }
+            Way::AgainstAddress(what) => panic!("{}: {what} needs a network", attempt.name),
+            Way::LinkForPart | Way::LinkForReadLog => panic!("{}: it is not the runtime's", attempt.name),
         };
         self.node.runtime.remove_sandbox(&sandbox.id).await.unwrap();
         answer
