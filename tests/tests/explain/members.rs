@@ -2,6 +2,7 @@
 //! node and what the pod itself can do.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::process::Command;
 
 use serde_json::Value;
@@ -225,6 +226,8 @@ fn i1_what_of_the_node_a_pod_may_write_is_told() {
         let container = &told["containers"][0];
         let said = container["writableHostPaths"].as_array().expect("a list").iter();
         let said: Vec<&str> = said.filter_map(|own| own["mount"].as_str()).collect();
+        // Not every kernel has each of them.
+        let paths: Vec<&str> = paths.iter().copied().filter(|own| Path::new(own).exists()).collect();
         assert_eq!(said, paths, "{name}: {told}");
         // The kernel's own word on it: a file that root may write is opened for that, and nothing is written.
         let setting = namespace.exec(name, &["sh", "-c", ": >> /sys/kernel/rcu_expedited"]);

@@ -251,7 +251,7 @@ impl<'a> Reader<'a> {
         let mounts = holder.as_ref().and_then(|own| processes::mounts(own.pid).ok());
         let own_dirs = [self.config.pod_dir(uid), self.config.data_dir.join("runtime")];
         let paths = mounts.map(|mounts| {
-            processes::writable_node_paths(&mounts, &self.mounts, &own_dirs, &asked.host_paths)
+            processes::writable_node_paths(&mounts, &self.mounts, &own_dirs, &asked.host_paths, Path::exists)
         });
         let shown = |path: PathBuf| path.display().to_string();
         // The sandbox's own, wherever its runtime keeps it.
@@ -264,9 +264,11 @@ impl<'a> Reader<'a> {
             own.inodes.of(Kind::User) == self.node.inodes.of(Kind::User) && privileges.effective_user == 0
         });
         let wished = |mount: &Path| asked.host_paths.iter().any(|target| mount.starts_with(target));
-        let paths = paths.filter(|(mount, _)| {
+        // A kernel may be built without one of them.
+        let paths = paths.filter(|(mount, path)| {
+            let there = !mount.starts_with("/proc") || path.exists();
             let setting = mount.starts_with("/sys") || mount.starts_with("/proc");
-            is_root || !setting || wished(mount)
+            there && (is_root || !setting || wished(mount))
         });
         // The control group of any other container keeps it from them.
         let seen = holder.as_ref().zip(privileges.as_ref()).filter(|_| asked.devices);
