@@ -224,11 +224,13 @@ fn unescaped(text: &str) -> PathBuf {
 ///
 /// `node` are the node's own mounts. What lies in a directory of `own` is the container's or its pod's, and
 /// left out. Views of the kernel count only at or below one of `asked`, where somebody mounted them by wish.
+/// `has` tells whether this kernel has a file at all.
 pub fn writable_node_paths(
     container: &[MountFact],
     node: &[MountFact],
     own: &[PathBuf],
     asked: &[PathBuf],
+    has: impl Fn(&Path) -> bool,
 ) -> Vec<(PathBuf, PathBuf)> {
     let mut found: Vec<(PathBuf, PathBuf)> = Vec::new();
     for mount in container.iter().filter(|mount| mount.writable) {
@@ -249,7 +251,8 @@ pub fn writable_node_paths(
             let open = ["sys", "sysrq-trigger"].map(|name| mount.target.join(name)).into_iter();
             let covered =
                 |place: &PathBuf| container.iter().any(|over| over.target == *place && !over.writable);
-            found.extend(open.filter(|place| !covered(place)).map(|place| (place.clone(), place)));
+            let open = open.filter(|place| has(place) && !covered(place));
+            found.extend(open.map(|place| (place.clone(), place)));
         }
         if KERNEL_VIEWS.contains(&mount.kind.as_str()) && !wished {
             continue;
@@ -385,14 +388,14 @@ mod tests {
             "17 16 0:9 / /node/proc rw - proc proc rw",
         ]);
         let own = [PathBuf::from("/var/lib/skiff")];
-        let found = writable_node_paths(&container, &node, &own, &["/node".into()]);
+        let found = writable_node_paths(&container, &node, &own, &["/node".into()], |_| true);
         let expected = [("/logs", "/var/log"), ("/d", "/data/a b"), ("/node", "/")];
         assert_eq!(found, expected.map(|(inside, there)| (inside.into(), there.into())));
     }
 
     #[test]
     fn the_kernels_settings_are_the_nodes_where_they_can_be_written() {
-        let found = |how: &str, groups: &str| {
+        let found = |how: &str, groups: &str, lacking: &str| {
             let lines = [
                 format!("18 11 0:51 /sys /proc/sys {how} - proc proc rw"),
                 format!("19 11 0:51 /sysrq-trigger /proc/sysrq-trigger {how} - proc proc rw"),
@@ -402,13 +405,15 @@ mod tests {
                 "14 10 0:54 / /dev/mqueue rw - mqueue mqueue rw".to_owned(),
             ];
             let container: Vec<MountFact> = lines.iter().filter_map(|line| parse_mount(line)).collect();
-            let found = writable_node_paths(&container, &[], &[], &[]);
+            let has = |path: &Path| path != Path::new(lacking);
+            let found = writable_node_paths(&container, &[], &[], &[], has);
             found.into_iter().map(|(_, place)| place.display().to_string()).collect::<Vec<_>>()
         };
-        assert_eq!(found("ro", "ro"), Vec::<String>::new(), "as any container has them");
+        assert_eq!(found("ro", "ro", ""), Vec::<String>::new(), "as any container has them");
         let all = ["/proc/sys", "/proc/sysrq-trigger", "/sys"];
-        assert_eq!(found("rw", "ro"), all);
-        assert_eq!(found("rw", "rw"), all, "which says it of all below");
-        assert_eq!(found("ro", "rw"), Vec::<String>::new(), "its own control group is not the node's");
+        assert_eq!(found("rw", "ro", ""), all);
+        assert_eq!(found("rw", "ro", "/proc/sysrq-trigger"), ["/proc/sys", "/sys"], "a kernel without it");
+        assert_eq!(found("rw", "rw", ""), all, "which says it of all below");
+        assert_eq!(found("ro", "rw", ""), Vec::<String>::new(), "its own control group is not the node's");
     }
 }
