@@ -4,14 +4,14 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use skiff_explain::devices::Device;
-use skiff_explain::facts::{Container, Holder, Node, Pod, Process, Protocol, Socket};
+use skiff_explain::facts::{Container, Holder, Node, OtherNode, Pod, Process, Protocol, Socket};
 use skiff_explain::namespaces::{Inodes, Kind};
 use skiff_explain::node::node;
 use skiff_explain::pending::{
     Change, FilterVerdict, NodeVerdict, PendingExplanation, PortHolder, Preemption, Use,
 };
 use skiff_explain::pod::{
-    Endpoint, HostPort, Interface, PodSecurity, Route, Security, ServicePort, WritablePath,
+    Answer, Endpoint, HostPort, Interface, Obstacle, PodSecurity, Route, Security, ServicePort, WritablePath,
 };
 use skiff_explain::text::{self, Paint};
 use skiff_explain::waits::Wait;
@@ -111,6 +111,8 @@ impl Dice {
                 seccomp: "disabled".into(),
                 no_new_privileges: false,
                 supplementary_groups: (0..40).map(|group| group * 1_000_003).collect(),
+                gainable: capabilities.clone(),
+                own_users: self.coin(),
             }),
             writable_paths: self.some(3, |dice| WritablePath { mount: dice.words(), path: dice.words() }),
             devices: self.some(90, |dice| Device {
@@ -154,6 +156,12 @@ impl Dice {
                 processes: self.below(100_000),
                 links: self.below(1_000),
                 ipc_objects: self.below(1_000),
+                others: self.some(3, |_| OtherNode {
+                    ip: Ipv4Addr::new(192, 168, 255, 253),
+                    pods: (Ipv4Addr::new(10, 244, 255, 0), 24),
+                }),
+                sandboxes: self.some(3, |_| Ipv4Addr::new(192, 168, 255, 254)),
+                nested: self.coin(),
             },
             node_ip: "192.168.255.253".into(),
             pod_ip: self.coin().then(|| "192.168.255.254".into()),
@@ -177,6 +185,14 @@ impl Dice {
                 address: dice.ip(),
                 port: dice.port(),
                 process: dice.coin().then(|| dice.process()),
+                device: dice.coin().then(|| "abcdefghijklmno".into()),
+                six_only: dice.coin().then(|| dice.coin()),
+            }),
+            obstacles: self.some(9, |dice| Obstacle {
+                from: ["pod network", "node", "other nodes", "outside"][dice.below(4)].into(),
+                at: format!("192.168.255.254:{}/TCP", dice.port()),
+                answer: if dice.coin() { Answer::No } else { Answer::Some },
+                why: dice.words(),
             }),
             host_ports: self.some(3, |dice| HostPort {
                 host_ip: dice.ip().to_string(),
