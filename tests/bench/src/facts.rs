@@ -5,8 +5,7 @@
 //! counts what it hands out. So nothing else is in the figure that a process has in memory: no history of
 //! watches, no pages of the program.
 
-// The counting allocator has no other way to be one.
-#![allow(unsafe_code)]
+#![allow(unsafe_code, reason = "an allocator that counts has no other way to be one")]
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;

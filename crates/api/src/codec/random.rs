@@ -147,6 +147,18 @@ fn spoiled_bodies_never_panic() {
     }
 }
 
+/// An integer beyond 64 bits with a sign is a double.
+fn as_go_reads(value: Value) -> Value {
+    match value {
+        Value::Number(number) if number.is_u64() && !number.is_i64() => Value::from(number.as_f64()),
+        Value::Array(items) => items.into_iter().map(as_go_reads).collect(),
+        Value::Object(fields) => {
+            Value::Object(fields.into_iter().map(|(name, value)| (name, as_go_reads(value))).collect())
+        }
+        other => other,
+    }
+}
+
 #[test]
 fn our_parser_agrees_with_serde_on_what_is_json() {
     let mut dice = Dice::seeded("our_parser_agrees_with_serde_on_what_is_json");
@@ -163,7 +175,7 @@ fn our_parser_agrees_with_serde_on_what_is_json() {
         let ours = text::json(text.as_bytes());
         assert_eq!(ours.is_ok(), theirs.is_ok(), "{text}: {ours:?} {theirs:?}");
         if let (Ok(ours), Ok(theirs)) = (ours, theirs) {
-            assert_eq!(ours.into_value(), theirs);
+            assert_eq!(ours.into_value(), as_go_reads(theirs));
         }
     }
 }

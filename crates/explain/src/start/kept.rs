@@ -33,15 +33,18 @@ struct Mark {
     phase: Phase,
     times: (u64, u64),
     /// How long it was worked on in between, in microseconds. Of what several containers have, or one that is
-    /// tried again, the time between two does not count.
-    worked: u64,
+    /// tried again, the time between two does not count. From [`u32::MAX`] on, 71 minutes, all of it counts.
+    worked: u32,
 }
 
 impl Mark {
     /// As it is told: from its beginning on, for as long as it took.
     fn told(&self) -> (u64, u64) {
         let (began, ended) = self.times;
-        if ended == 0 { self.times } else { (began, ended.min(began + self.worked)) }
+        if ended == 0 || self.worked == u32::MAX {
+            return self.times;
+        }
+        (began, ended.min(began + u64::from(self.worked)))
     }
 }
 
@@ -70,7 +73,8 @@ impl Starts {
         if slot.1 != 0 {
             if several && !over {
                 // Those of two containers at once are not counted twice.
-                mark.worked += ended.saturating_sub(began.max(slot.1.min(ended)).max(slot.0));
+                let more = ended.saturating_sub(began.max(slot.1.min(ended)).max(slot.0));
+                mark.worked = mark.worked.saturating_add(u32::try_from(more).unwrap_or(u32::MAX));
                 slot.1 = slot.1.max(ended);
             }
             return;
@@ -78,7 +82,7 @@ impl Starts {
         // What was begun before, and tried again since, has taken all that time.
         let began = if slot.0 != 0 { slot.0.min(began) } else { began };
         *slot = (began, ended.max(began));
-        mark.worked = ended.saturating_sub(began);
+        mark.worked = u32::try_from(ended.saturating_sub(began)).unwrap_or(u32::MAX);
         // A phase whose beginning is another process's end is a moment here, and no duration.
         if ended > began {
             kept.histograms[index].add(ended - began);
