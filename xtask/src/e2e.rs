@@ -102,6 +102,9 @@ pub(crate) fn inside(args: &[&str]) -> anyhow::Result<()> {
     tested
 }
 
+/// Of each log of a failed run: more of them would push the failure itself out of sight.
+const LOG_LINES_MAX: usize = 10;
+
 /// The end of each platform log: what a failed run is understood by.
 fn show_logs(data: &Path) {
     let Ok(nodes) = fs::read_dir(data.join("nodes")) else { return };
@@ -111,7 +114,7 @@ fn show_logs(data: &Path) {
             let Ok(text) = fs::read_to_string(&path) else { continue };
             let lines: Vec<&str> = text.lines().collect();
             eprintln!("--- {}", path.display());
-            lines.iter().skip(lines.len().saturating_sub(40)).for_each(|line| eprintln!("{line}"));
+            lines.iter().skip(lines.len().saturating_sub(LOG_LINES_MAX)).for_each(|line| eprintln!("{line}"));
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The platform's own processes and what they log: read from `/proc` and from plain files.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader};
 use std::os::unix::fs::MetadataExt;
@@ -33,7 +33,7 @@ pub fn processes(pids: impl IntoIterator<Item = i32>, own: Option<Executable>) -
         let role = role(pid).filter(|_| executable(pid) == own)?;
         // One that ended meanwhile has none.
         let stat = facts::stat(u32::try_from(pid).ok()?)?;
-        Some(Process {
+        let process = Process {
             role,
             pid,
             since_seconds: now.saturating_sub(stat.start_ticks) / facts::TICKS_PER_SECOND,
@@ -43,12 +43,27 @@ pub fn processes(pids: impl IntoIterator<Item = i32>, own: Option<Executable>) -
                 'T' | 't' => "stopped",
                 _ => "ok",
             },
-        })
+        };
+        Some((process, stat.parent))
     };
-    let mut found: Vec<Process> = pids.into_iter().filter_map(read).collect();
+    let mut found = without_forks(pids.into_iter().filter_map(read).collect());
     let order = ["init", "server", "agent", "shim"];
     found.sort_by_key(|process| (order.iter().position(|role| *role == process.role), process.pid));
     found
+}
+
+/// Without those that one of the others is in the course of starting: between fork(2) and execve(2) a child
+/// bears its parent's name and runs its file.
+fn without_forks(found: Vec<(Process, u32)>) -> Vec<Process> {
+    let named: BTreeSet<(i32, &str)> = found.iter().map(|(process, _)| (process.pid, process.role)).collect();
+    let is_fork = |process: &Process, parent: u32| {
+        i32::try_from(parent).is_ok_and(|parent| named.contains(&(parent, process.role)))
+    };
+    found
+        .into_iter()
+        .filter(|(process, parent)| !is_fork(process, *parent))
+        .map(|(process, _)| process)
+        .collect()
 }
 
 /// The platform's processes of the node that the caller is the agent of: those of its PID namespace.
@@ -138,6 +153,22 @@ mod tests {
         assert_eq!(role(pid), None);
         assert!(executable(pid).is_some());
         assert_eq!(processes([pid], executable(pid)), [], "it bears no name of the platform's");
+    }
+
+    #[test]
+    fn a_child_that_runs_its_parent_s_program_yet_is_no_part_of_its_own() {
+        let process =
+            |role, pid| Process { role, pid, since_seconds: 1, memory_bytes: 1_000_000, health: "ok" };
+        let found = vec![
+            (process("init", 1), 0),
+            (process("agent", 3), 1),
+            (process("agent", 40), 3),
+            (process("shim", 41), 3),
+            (process("shim", 42), 1),
+            (process("shim", 43), 42),
+        ];
+        let pids: Vec<i32> = without_forks(found).iter().map(|process| process.pid).collect();
+        assert_eq!(pids, [1, 3, 41, 42]);
     }
 
     #[test]

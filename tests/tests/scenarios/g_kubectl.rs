@@ -129,7 +129,8 @@ fn g_the_platform_s_own_parts_are_no_pods() {
     let rows: Vec<serde_json::Value> = serde_json::from_str(&listing).expect("JSON");
     let count = |role: &str| rows.iter().filter(|row| row["role"] == role && row["health"] == "ok").count();
     assert_eq!((count("server"), count("agent"), count("init")), (1, 3, 3), "{rows:?}");
-    for row in &rows {
+    // The shims of other tests' pods come and go meanwhile.
+    for row in rows.iter().filter(|row| row["role"] != "shim") {
         let pid = row["pid"].as_u64().expect("a PID");
         assert!(std::path::Path::new(&format!("/proc/{pid}")).exists(), "{row}");
     }

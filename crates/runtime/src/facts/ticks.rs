@@ -11,6 +11,7 @@ pub const TICKS_PER_SECOND: u64 = 100;
 pub struct Stat {
     /// `R`, `S`, `Z` and so on.
     pub state: char,
+    pub parent: u32,
     /// With the PID it names a process for good.
     pub start_ticks: u64,
 }
@@ -21,11 +22,12 @@ pub fn stat(pid: u32) -> Option<Stat> {
 }
 
 /// The second field may hold blanks and brackets, and ends with the last bracket; then come the third, the
-/// state, and so on up to the 22nd, the start.
+/// state, the fourth, the parent, and so on up to the 22nd, the start.
 fn parse(text: &str) -> Option<Stat> {
     let mut fields = text.rsplit_once(')')?.1.split_whitespace();
     let state = fields.next()?.chars().next()?;
-    Some(Stat { state, start_ticks: fields.nth(18)?.parse().ok()? })
+    let parent = fields.next()?.parse().ok()?;
+    Some(Stat { state, parent, start_ticks: fields.nth(17)?.parse().ok()? })
 }
 
 /// How long the machine has run; zero where `/proc` does not say it.
@@ -47,7 +49,7 @@ mod tests {
     #[test]
     fn a_name_with_brackets_does_not_shift_the_fields() {
         let text = "7 (a) b (c) S 1 7 7 0 -1 4194560 1 0 0 0 150 50 0 0 20 0 1 0 1234 8192 3 184467";
-        assert_eq!(parse(text), Some(Stat { state: 'S', start_ticks: 1234 }));
+        assert_eq!(parse(text), Some(Stat { state: 'S', parent: 1, start_ticks: 1234 }));
         for cut in ["", "7 (a)", "7 (a) S 1 7", "7 (a) S 1 7 7 0 -1 4 1 0 0 0 1 5 0 0 20 0 1 0 x"] {
             assert_eq!(parse(cut), None, "{cut:?}");
         }
