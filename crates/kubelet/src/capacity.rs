@@ -25,6 +25,11 @@ impl Capacity {
             disk_bytes: disk,
         }
     }
+
+    /// As the node tells it, in whole KiB.
+    pub(crate) fn disk_told_bytes(&self) -> u64 {
+        self.disk_bytes / 1_024 * 1_024
+    }
 }
 
 fn memory_total(meminfo: &str) -> Option<u64> {
@@ -35,6 +40,12 @@ fn memory_total(meminfo: &str) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn a_disk_is_told_in_whole_kibibytes() {
+        let capacity = super::Capacity { cpu_milli: 1, memory_bytes: 1, disk_bytes: 4 * 1_024 + 512 };
+        assert_eq!(capacity.disk_told_bytes(), 4 * 1_024);
+    }
+
     #[test]
     fn memory_is_read_in_bytes() {
         assert_eq!(

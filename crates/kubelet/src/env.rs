@@ -32,6 +32,7 @@ pub(crate) struct Facts<'a> {
     pub(crate) node_ip: Ipv4Addr,
     pub(crate) node_cpu_milli: i64,
     pub(crate) node_memory_bytes: i64,
+    pub(crate) node_disk_bytes: i64,
 }
 
 /// Why a value is not there. Upstream's wording, as it ends up in `CreateContainerConfigError`.
@@ -262,6 +263,7 @@ pub(crate) fn resource(
         value = match name {
             "cpu" => Quantity::from_milli(facts.node_cpu_milli),
             "memory" => Quantity::from_value(facts.node_memory_bytes, quantity::Format::BinarySi),
+            "ephemeral-storage" => Quantity::from_value(facts.node_disk_bytes, quantity::Format::BinarySi),
             _ => value,
         };
     }
@@ -365,6 +367,7 @@ mod tests {
             node_ip: Ipv4Addr::new(10, 100, 0, 2),
             node_cpu_milli: 2_000,
             node_memory_bytes: 1 << 30,
+            node_disk_bytes: 1 << 40,
         };
         let container = &pod.spec.as_ref().expect("has one").containers[0];
         let services = BTreeMap::from([("KUBERNETES_SERVICE_HOST".to_owned(), "10.96.0.1".to_owned())]);
@@ -499,6 +502,7 @@ mod tests {
             node_ip: Ipv4Addr::new(10, 100, 0, 2),
             node_cpu_milli: 2_000,
             node_memory_bytes: 1 << 30,
+            node_disk_bytes: 1 << 40,
         }
     }
 
@@ -577,7 +581,7 @@ mod tests {
             ("other", "requests.cpu", "1m", "0"),
             ("own", "limits.hugepages-2Mi", "1Mi", "4"),
             ("own", "limits.ephemeral-storage", "1Gi", "1"),
-            ("other", "limits.ephemeral-storage", "1Gi", "0"),
+            ("other", "limits.ephemeral-storage", "1Gi", "1024"),
             ("init", "requests.cpu", "1", "3"),
         ] {
             assert_eq!(

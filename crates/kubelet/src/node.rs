@@ -337,7 +337,7 @@ impl NodeAgent {
         let cpus = self.capacity.cpu_milli / 1_000;
         [
             ("cpu", cpus.to_string()),
-            ("ephemeral-storage", format!("{}Ki", self.capacity.disk_bytes / 1_024)),
+            ("ephemeral-storage", format!("{}Ki", self.capacity.disk_told_bytes() / 1_024)),
             ("hugepages-1Gi", "0".into()),
             ("hugepages-2Mi", "0".into()),
             ("memory", format!("{}Ki", self.capacity.memory_bytes / 1_024)),

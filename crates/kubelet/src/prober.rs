@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use crate::events::{Kind, Recorder};
 use crate::explain::Memory;
 use crate::observed::Probed;
-use crate::probes::{Success, probe, seconds};
+use crate::probes::{Failure, Success, probe, seconds};
 
 /// What a container's probes found, for its pod's worker.
 pub(crate) type Verdict = (ContainerId, Probed);
@@ -64,6 +64,18 @@ pub(crate) fn is_probed(container: &Container) -> bool {
         || container.readiness_probe.is_some()
 }
 
+/// Upstream's number: what could not be asked is asked again at once, so often in all.
+const TRIES_MAX: usize = 3;
+
+/// A probe's answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Found {
+    /// `None`: nobody knows, and nothing counts.
+    ok: Option<bool>,
+    /// Why it is not well, in words.
+    why: Option<String>,
+}
+
 /// A result that changed, after as many equal answers as its threshold asks for.
 struct Threshold {
     last: Option<bool>,
@@ -79,7 +91,8 @@ impl Threshold {
         Self { last: None, run: 0, success, failure: at_least_one(probe.failure_threshold, 3) }
     }
 
-    fn add(&mut self, ok: bool) -> Option<bool> {
+    fn add(&mut self, ok: Option<bool>) -> Option<bool> {
+        let ok = ok?;
         self.run = if self.last == Some(ok) { self.run.saturating_add(1) } else { 1 };
         self.last = Some(ok);
         (self.run >= if ok { self.success } else { self.failure }).then_some(ok)
@@ -127,8 +140,8 @@ impl Prober {
             sleep_until(at).await;
             at = Instant::now() + seconds(probe.period_seconds, 10);
             let found = self.ask(probe, "Startup").await;
-            self.waits_until(at, found.as_ref().err());
-            if let Some(started) = threshold.add(found.is_ok()) {
+            self.waits_until(at, found.why.as_ref());
+            if let Some(started) = threshold.add(found.ok) {
                 return started;
             }
         }
@@ -143,7 +156,7 @@ impl Prober {
             loop {
                 sleep_until(at).await;
                 at = Instant::now() + seconds(probe.period_seconds, 10);
-                if threshold.add(self.ask(probe, "Liveness").await.is_ok()) == Some(false) {
+                if threshold.add(self.ask(probe, "Liveness").await.ok) == Some(false) {
                     return probe;
                 }
             }
@@ -166,10 +179,10 @@ impl Prober {
             sleep_until(at).await;
             at = Instant::now() + seconds(probe.period_seconds, 10);
             let found = self.ask(probe, "Readiness").await;
-            if found.is_err() || !state.ready {
-                self.waits_until(at, found.as_ref().err());
+            if found.ok == Some(false) || !state.ready {
+                self.waits_until(at, found.why.as_ref());
             }
-            let verdict = threshold.add(found.is_ok());
+            let verdict = threshold.add(found.ok);
             if verdict.is_some_and(|verdict| verdict != state.ready) {
                 state.ready = !state.ready;
                 if state.ready {
@@ -188,23 +201,34 @@ impl Prober {
         Instant::now() + delay.saturating_sub(age)
     }
 
-    /// Tries a probe once. Why it failed is in words.
-    async fn ask(&self, of: &Probe, kind: &str) -> Result<(), String> {
+    /// Asks, and tells people of what is not well.
+    async fn ask(&self, of: &Probe, kind: &str) -> Found {
         let tell = |reason, message| {
             self.events.pod(&self.pod, Some(&self.container.name), Kind::Warning, reason, message);
         };
-        match probe(&self.runtime, &self.id, &self.container, of, self.ip).await {
-            Ok(Success::Plain) => Ok(()),
+        let once = || probe(&self.runtime, &self.id, &self.container, of, self.ip);
+        let mut answer = once().await;
+        for _ in 1..TRIES_MAX {
+            if !matches!(answer, Err(Failure::Unknown(_))) {
+                break;
+            }
+            answer = once().await;
+        }
+        let (ok, message) = match answer {
+            Ok(Success::Plain) => return Found { ok: Some(true), why: None },
             Ok(Success::Warned(what)) => {
                 tell("ProbeWarning", format!("{kind} probe warning: {what}"));
-                Ok(())
+                return Found { ok: Some(true), why: None };
             }
-            Err(why) => {
-                let message = format!("{kind} probe failed: {}", why.trim_end_matches('\0'));
-                tell("Unhealthy", message.clone());
-                Err(message)
+            Err(Failure::Failed(why)) => {
+                (Some(false), format!("{kind} probe failed: {}", why.trim_end_matches('\0')))
             }
-        }
+            Err(Failure::Unknown(why)) => {
+                (None, format!("{kind} probe errored and resulted in unknown state: {why}"))
+            }
+        };
+        tell("Unhealthy", message.clone());
+        Found { ok, why: Some(message) }
     }
 
     /// Takes note of when the probe that the container waits for is tried again, and why.
@@ -242,7 +266,11 @@ mod tests {
         let probe = Probe { failure_threshold: Some(3), success_threshold: Some(2), ..Probe::default() };
         let mut threshold = Threshold::of(&probe);
         let answers = [false, false, true, false, false, false, true, true];
-        let verdicts: Vec<_> = answers.into_iter().map(|answer| threshold.add(answer)).collect();
+        let verdicts: Vec<_> = answers.into_iter().map(|answer| threshold.add(Some(answer))).collect();
         assert_eq!(verdicts, [None, None, None, None, None, Some(false), None, Some(true)]);
+        // What is not known is no verdict, and breaks no run of equal answers.
+        let answers = [Some(false), Some(false), None, None, Some(false)];
+        let verdicts: Vec<_> = answers.into_iter().map(|answer| threshold.add(answer)).collect();
+        assert_eq!(verdicts, [None, None, None, None, Some(false)]);
     }
 }

@@ -65,6 +65,7 @@ impl Worker {
                 node_ip,
                 node_cpu_milli: capacity.cpu_milli,
                 node_memory_bytes: i64::try_from(capacity.memory_bytes).unwrap_or(i64::MAX),
+                node_disk_bytes: i64::try_from(capacity.disk_told_bytes()).unwrap_or(i64::MAX),
             };
             skiff_runtime::private::make_dir(&pod_dir).map_err(|error| error.to_string())?;
             volumes::set_up(&pod_dir, &facts, &given, part).map_err(|error| chain(&error))

@@ -21,7 +21,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 use url::Url;
 
-use super::{Success, plain, port};
+use super::{Failure, Success, plain, port};
 
 /// A body is read so far, as upstream reads it.
 const BODY_BYTES_MAX: usize = 10 * 1_024;
@@ -139,10 +139,12 @@ pub(super) async fn get(
     action: &HTTPGetAction,
     ip: IpAddr,
     timeout: Duration,
-) -> Result<Success, String> {
+) -> Result<Success, Failure> {
     let deadline = Instant::now() + timeout;
-    let mut place = Place::of(container, action, ip)?;
-    let mut headers = headers(action).map_err(|why| format!("Get \"{place}\": {why}"))?;
+    let mut place = Place::of(container, action, ip).map_err(Failure::Unknown)?;
+    // Go's client looks at them when it sends: a failure like any other.
+    let failed = |place: &Place, why| Failure::Failed(format!("Get \"{place}\": {why}"));
+    let mut headers = headers(action).map_err(|why| failed(&place, why))?;
     let mut host = headers.remove(HOST).filter(|host| !host.is_empty());
     let mut requests = 0;
     loop {
@@ -152,9 +154,9 @@ pub(super) async fn get(
             .unwrap_or_else(|_| {
                 Err("context deadline exceeded (Client.Timeout exceeded while awaiting headers)".into())
             })
-            .map_err(|why| format!("Get \"{place}\": {why}"))?;
+            .map_err(|why| failed(&place, why))?;
         match next(&place, answer, requests) {
-            Next::Done(verdict) => return verdict,
+            Next::Done(verdict) => return verdict.map_err(Failure::Failed),
             Next::Ask { place: to, keeps_host } => {
                 if !keeps_host {
                     host = None;

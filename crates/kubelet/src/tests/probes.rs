@@ -131,6 +131,27 @@ async fn readiness_is_asked_for_until_the_end_and_liveness_no_more() {
 }
 
 #[tokio::test]
+async fn what_can_not_be_asked_restarts_nobody_and_changes_nothing() {
+    let agent = Agent::new();
+    // The one command that the container has.
+    agent.runtime.answer("ready", 0);
+    let mut spec = web();
+    spec["containers"][0]["readinessProbe"] = by("ready");
+    spec["containers"][0]["livenessProbe"] = by("nope");
+    agent.apply(spec);
+    agent.until_running().await;
+    let unknown =
+        "Liveness probe errored and resulted in unknown state: container ContainerId(\"c2\") is not running";
+    assert_eq!(agent.event("Unhealthy").await, unknown);
+    // From here on it is known to fail: the first failure is the one that counts, whatever was before.
+    assert!(!agent.runtime.calls().iter().any(|call| call.starts_with("stop")), "nobody stopped it");
+    let tries = agent.runtime.tried("nope");
+    assert_eq!(tries % 3, 0, "asked {tries} times");
+    agent.runtime.answer("nope", 1);
+    assert_eq!(agent.event("Killing").await, "Container c failed liveness probe, will be restarted");
+}
+
+#[tokio::test]
 async fn who_redirects_elsewhere_is_ready_and_people_are_warned() {
     let server = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("binds");
     let port = server.local_addr().expect("bound").port();

@@ -31,7 +31,7 @@ fn pod(volumes: Value, mounts: Value) -> Pod {
 
 fn facts(pod: &Pod) -> Facts<'_> {
     let ip = Ipv4Addr::LOCALHOST;
-    Facts { pod, pod_ip: None, node_ip: ip, node_cpu_milli: 1_000, node_memory_bytes: 1 }
+    Facts { pod, pod_ip: None, node_ip: ip, node_cpu_milli: 1_000, node_memory_bytes: 1, node_disk_bytes: 1 }
 }
 
 fn maps() -> Maps {

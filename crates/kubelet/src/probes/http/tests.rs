@@ -65,7 +65,11 @@ impl Server {
         action["port"] = json!(self.port);
         let action: HTTPGetAction = serde_json::from_value(action).expect("an action");
         let container = Container { name: "c".into(), ..Container::default() };
-        get(&container, &action, IpAddr::from([127, 0, 0, 1]), Duration::from_secs(30)).await
+        let asked = get(&container, &action, IpAddr::from([127, 0, 0, 1]), Duration::from_secs(30)).await;
+        asked.map_err(|failure| match failure {
+            Failure::Failed(why) => why,
+            Failure::Unknown(why) => panic!("it was not asked: {why}"),
+        })
     }
 
     async fn path(&self, path: &str) -> Result<Success, String> {
