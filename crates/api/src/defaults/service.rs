@@ -35,6 +35,18 @@ pub(super) fn service(service: &mut Map<String, Value>) {
     }
     if type_ == "LoadBalancer" {
         missing(spec, "allocateLoadBalancerNodePorts", true);
+        ingress_modes(service);
+    }
+}
+
+/// What is delivered to an address of a load balancer is delivered as it came, unless it is said otherwise.
+fn ingress_modes(service: &mut Map<String, Value>) {
+    let status = service.get_mut("status").and_then(|status| status.get_mut("loadBalancer"));
+    let Some(balancer) = status.and_then(Value::as_object_mut) else { return };
+    for way in each(balancer, "ingress") {
+        if way.get("ip").and_then(Value::as_str).is_some_and(|ip| !ip.is_empty()) {
+            missing(way, "ipMode", "VIP");
+        }
     }
 }
 
@@ -42,6 +54,19 @@ pub(super) fn service(service: &mut Map<String, Value>) {
 mod tests {
     use super::*;
     use crate::defaults::apply;
+
+    #[test]
+    fn an_address_of_a_load_balancer_is_one_of_its_own() {
+        let way = |kind: &str, way: Value| {
+            let mut service = json!({"spec": {"type": kind}, "status": {"loadBalancer": {"ingress": [way]}}});
+            apply("", "Service", &mut service);
+            service["status"]["loadBalancer"]["ingress"][0]["ipMode"].clone()
+        };
+        assert_eq!(way("LoadBalancer", json!({"ip": "10.0.0.1"})), "VIP");
+        assert_eq!(way("LoadBalancer", json!({"ip": "10.0.0.1", "ipMode": "Proxy"})), "Proxy");
+        assert_eq!(way("LoadBalancer", json!({"hostname": "a"})), Value::Null);
+        assert_eq!(way("NodePort", json!({"ip": "10.0.0.1"})), Value::Null);
+    }
 
     #[test]
     fn a_port_is_its_own_target() {

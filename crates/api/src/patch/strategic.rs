@@ -182,12 +182,9 @@ fn merge_list(old: Vec<Value>, new: Vec<Value>, merge: Merge) -> Result<Vec<Valu
     let before = old.clone();
     let (mut merged, new) = special_elements(old, new, merge.key)?;
     let order = new.clone();
-    let mut places: HashMap<Value, usize> = HashMap::new();
-    for (place, key) in
-        merged.iter().enumerate().filter_map(|(place, item)| Some((place, item.get(merge.key)?)))
-    {
-        places.entry(key.clone()).or_insert(place);
-    }
+    // Over keys of its own, as what it tells the places in is changed meanwhile.
+    let mut places: HashMap<Value, usize> =
+        places(&merged, merge.key).into_iter().map(|(key, place)| (key.clone(), place)).collect();
     for item in new {
         let Value::Object(patch) = item else {
             return Err(Error::Unprocessable("invalid JSON document".into()));

@@ -3,13 +3,13 @@
 use std::collections::BTreeSet;
 
 use super::cursor::At;
+use super::resource::{self, HUGE_PAGES};
 use super::{downward, ip, names, probe, restart, security, volume};
 use crate::quantity::Quantity;
 use crate::status::Cause;
 
 const PROTOCOLS: &[&str] = &["SCTP", "TCP", "UDP"];
 const PULL_POLICIES: &[&str] = &["Always", "IfNotPresent", "Never"];
-const HUGE_PAGES: &str = "hugepages-";
 
 /// What a container is judged against.
 pub(super) struct Pod<'a> {
@@ -225,25 +225,8 @@ pub(super) fn resources(resources: &At<'_>, faults: &mut Vec<Cause>) {
     let requests = resources.get("requests");
     for list in [&limits, &requests] {
         for (name, place) in list.entries() {
-            let Ok(amount) = place.text().parse::<Quantity>() else { continue };
-            if amount.is_negative() {
-                faults.push(Cause::invalid(
-                    place.path.clone(),
-                    place.text(),
-                    "must be greater than or equal to 0",
-                ));
-            }
-            let known =
-                ["cpu", "memory", "ephemeral-storage"].contains(&name) || name.starts_with(HUGE_PAGES);
-            if !known && !name.contains('/') {
-                faults.push(Cause::invalid(
-                    place.path.clone(),
-                    name,
-                    "must be a standard resource for containers",
-                ));
-            } else if name.contains('/') && !amount.is_whole() {
-                faults.push(Cause::invalid(place.path.clone(), place.text(), "must be an integer"));
-            }
+            resource::name_in_container(name, &place, faults);
+            resource::amount(name, &place, faults);
         }
     }
     for (name, request) in requests.entries() {

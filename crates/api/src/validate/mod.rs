@@ -22,11 +22,13 @@ mod pod;
 mod pod_update;
 mod probe;
 mod rbac;
+mod resource;
 mod restart;
 mod scheduling;
 mod security;
 mod selector;
 mod service;
+mod status;
 mod update;
 mod volume;
 mod warnings;
@@ -75,10 +77,12 @@ pub fn update(group: &str, kind: &str, subresource: &str, new: &Value, old: &Val
     }
     if (group, kind) == ("", "Pod") {
         annotations::update(&new, &old, &mut faults);
-        if subresource == "status" {
-            pod::status(&new, &mut faults);
-            forgive_old_forms(pod::status, &old, &mut faults);
-        }
+    }
+    if subresource == "status"
+        && let Some(check) = status::of_kind(group, kind)
+    {
+        check(&new, &old, &mut faults);
+        forgive_old_forms(|old, faults| check(old, old, faults), &old, &mut faults);
     }
     if kind == "CertificateSigningRequest" {
         certificate::update(&new, &old, subresource, &mut faults);
@@ -92,7 +96,7 @@ pub fn warnings(group: &str, kind: &str, object: &Value) -> Vec<String> {
 }
 
 /// An address that the old object has in a form that is refused today may be in the new one, too.
-fn forgive_old_forms(check: Check, old: &At<'_>, faults: &mut Vec<Cause>) {
+fn forgive_old_forms(check: impl Fn(&At<'_>, &mut Vec<Cause>), old: &At<'_>, faults: &mut Vec<Cause>) {
     if !faults.iter().any(ip::is_about_form) {
         return;
     }

@@ -2,7 +2,7 @@
 
 use super::container::choice;
 use super::cursor::At;
-use super::ip;
+use super::{ip, resource};
 use crate::selector::{label_key_faults, label_value_faults};
 use crate::status::Cause;
 
@@ -11,12 +11,8 @@ pub(super) fn check(node: &At<'_>, faults: &mut Vec<Cause>) {
     let mut seen = std::collections::BTreeSet::new();
     for taint in spec.get("taints").items() {
         let key = taint.get("key");
-        if key.is_empty() {
-            faults.push(Cause::required(key.path.clone(), ""));
-        } else {
-            let wrong = label_key_faults(key.text());
-            faults.extend(wrong.into_iter().map(|fault| Cause::invalid(key.path.clone(), key.text(), fault)));
-        }
+        let wrong = label_key_faults(key.text());
+        faults.extend(wrong.into_iter().map(|fault| Cause::invalid(key.path.clone(), key.text(), fault)));
         let value = taint.get("value");
         let wrong = label_value_faults(value.text());
         faults.extend(wrong.into_iter().map(|fault| Cause::invalid(value.path.clone(), value.text(), fault)));
@@ -38,5 +34,24 @@ pub(super) fn check(node: &At<'_>, faults: &mut Vec<Cause>) {
     let single = spec.get("podCIDR");
     if !single.is_empty() && ranges.is_empty() {
         ip::range(&single, faults);
+    }
+    status(node, faults);
+}
+
+/// What a node says that it has, and where it is; judged whichever way it is written.
+pub(super) fn status(node: &At<'_>, faults: &mut Vec<Cause>) {
+    let status = node.get("status");
+    for list in ["capacity", "allocatable"] {
+        let list = status.get(list);
+        for (name, amount) in list.entries() {
+            resource::amount(name, &At { value: amount.value, path: list.child(name) }, faults);
+        }
+    }
+    let mut seen = Vec::new();
+    for address in status.get("addresses").items() {
+        if seen.contains(&address.value) {
+            faults.push(Cause::duplicate(address.path.clone(), address.value.clone()));
+        }
+        seen.push(address.value);
     }
 }

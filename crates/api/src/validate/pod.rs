@@ -21,9 +21,8 @@ pub(super) fn check(pod: &At<'_>, faults: &mut Vec<Cause>) {
     }
 }
 
-/// What is said of a pod that runs: addresses that others can be led to.
-pub(super) fn status(pod: &At<'_>, faults: &mut Vec<Cause>) {
-    let status = pod.get("status");
+/// Where a pod is said to be, to which others can be led.
+pub(super) fn addresses(status: &At<'_>, faults: &mut Vec<Cause>) {
     let one = status.get("podIP");
     if !one.is_empty() {
         ip::address(&one, faults);
@@ -72,10 +71,7 @@ pub(super) fn spec(spec: &At<'_>, faults: &mut Vec<Cause>) {
     choice(&dns, &["ClusterFirstWithHostNet", "ClusterFirst", "Default", "None"], faults);
     dns_config(&spec.get("dnsConfig"), dns.text(), faults);
     deadline(&spec.get("activeDeadlineSeconds"), faults);
-    let grace = spec.get("terminationGracePeriodSeconds");
-    if let Some(number) = grace.number().filter(|number| *number < 0) {
-        faults.push(Cause::invalid(grace.path, number, "must be greater than or equal to 0"));
-    }
+    host_name_instead(spec, faults);
     for field in ["hostname", "subdomain"] {
         let place = spec.get(field);
         if !place.is_empty()
@@ -109,6 +105,27 @@ pub(super) fn spec(spec: &At<'_>, faults: &mut Vec<Cause>) {
     if spec.get("hostPID").is_true() && spec.get("shareProcessNamespace").is_true() {
         let place = spec.child("shareProcessNamespace");
         faults.push(Cause::invalid(place, true, "ShareProcessNamespace and HostPID cannot both be enabled"));
+    }
+}
+
+/// A host name that has nothing to do with what DNS knows of the pod.
+fn host_name_instead(spec: &At<'_>, faults: &mut Vec<Cause>) {
+    const BYTES_MAX: usize = 64;
+    let name = spec.get("hostnameOverride");
+    if !name.is_there() {
+        return;
+    }
+    if name.text().len() > BYTES_MAX {
+        faults.push(Cause::too_long(name.path.clone(), BYTES_MAX));
+    }
+    if let Some(fault) = names::subdomain(name.text()) {
+        faults.push(Cause::invalid(name.path.clone(), name.text(), fault));
+    }
+    for other in ["setHostnameAsFQDN", "hostNetwork"] {
+        if spec.get(other).is_true() {
+            faults
+                .push(Cause::forbidden(name.path.clone(), format!("may not be set when `{other}` is true")));
+        }
     }
 }
 

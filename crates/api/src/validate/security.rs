@@ -75,7 +75,7 @@ pub(super) fn shares_the_nodes_users(spec: &At<'_>) -> bool {
     spec.get("hostUsers").value.as_bool() != Some(false)
 }
 
-fn id(place: &At<'_>, faults: &mut Vec<Cause>) {
+pub(super) fn id(place: &At<'_>, faults: &mut Vec<Cause>) {
     if let Some(number) = place.number().filter(|number| !(0..=i64::from(i32::MAX)).contains(number)) {
         faults.push(Cause::invalid(place.path.clone(), number, ID_RANGE));
     }

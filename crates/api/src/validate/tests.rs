@@ -14,6 +14,7 @@ mod restarts;
 mod security;
 mod services;
 mod sources;
+mod statuses;
 mod updates;
 mod volumes;
 mod workloads;

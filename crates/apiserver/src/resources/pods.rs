@@ -26,7 +26,9 @@ impl Strategy for Pods {
     }
 
     fn prepare_update(&self, cx: &Cx<'_>, new: &mut Value, old: &Value) -> Result<(), StatusError> {
+        // Some who write a status leave it out; to change it is refused.
         if cx.subresource == "status"
+            && new["status"]["qosClass"].as_str().unwrap_or_default().is_empty()
             && let Some(class) = old["status"].get("qosClass")
         {
             new["status"]["qosClass"] = class.clone();

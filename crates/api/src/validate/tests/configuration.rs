@@ -142,9 +142,14 @@ fn nodes_have_taints_and_ranges() {
         json!({"taints": [{"key": "k", "value": "v", "effect": "NoExecute"}], "podCIDRs": ["10.0.0.0/32", "2001:db8::/128"]}),
         &[],
     );
+    let word = &crate::selector::label_key_faults("")[1];
     said(
         json!({"taints": [{}]}),
-        &["spec.taints[0].key: Required value", "spec.taints[0].effect: Required value"],
+        &[
+            "spec.taints[0].key: Invalid value: \"\": name part must be non-empty",
+            &format!("spec.taints[0].key: Invalid value: \"\": {word}"),
+            "spec.taints[0].effect: Required value",
+        ],
     );
     let taint = |value: &str, effect: &str| json!({"key": "k", "value": value, "effect": effect});
     said(json!({"taints": [taint("v", "NoExecute"), taint("v", "NoSchedule")]}), &[]);

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::pods::{container, with};
-use super::{check, pod};
+use super::{check, pod, texts};
 
 #[test]
 fn containers_have_names_of_their_own_among_all() {
@@ -175,10 +175,6 @@ fn requests_are_within_limits() {
             resources(json!({}), json!({"x.io/a": "1500m"})),
             "resources.limits[x.io/a]: Invalid value: \"1500m\": must be an integer",
         ),
-        (
-            resources(json!({}), json!({"tea": "1"})),
-            "resources.limits[tea]: Invalid value: \"tea\": must be a standard resource for containers",
-        ),
         (resources(json!({"hugepages-2Mi": "2Mi"}), json!({"hugepages-2Mi": "2Mi", "memory": "1Gi"})), ""),
         (
             resources(json!({"hugepages-2Mi": "2Mi"}), json!({"hugepages-2Mi": "2Mi"})),
@@ -315,4 +311,27 @@ fn mounts_are_of_volumes_that_are_there() {
              \"HostToContainer\", \"None\"",
         ),
     ]);
+}
+
+#[test]
+fn a_resources_name_is_asked_two_questions() {
+    let said = |name: &str| {
+        let container = json!({"name": "a", "image": "b", "resources": {"limits": {name: "1"}}});
+        let texts = texts(&super::create("", "Pod", &pod(json!({"containers": [container]}))));
+        let at = format!("spec.containers[0].resources.limits[{name}]: Invalid value: \"{name}\": ");
+        texts.into_iter().map(|text| text.strip_prefix(&at).unwrap_or(&text).to_owned()).collect::<Vec<_>>()
+    };
+    let (known, ours) =
+        ("must be a standard resource type or fully qualified", "must be a standard resource for containers");
+    for name in ["cpu", "memory", "ephemeral-storage", "x.io/a", "kubernetes.io/a"] {
+        assert_eq!(said(name), [""; 0], "{name}");
+    }
+    assert_eq!(said("tea"), [known, ours]);
+    // Of these quotas tell.
+    for name in ["storage", "pods", "requests.cpu", "requests.hugepages-2Mi", "services.nodeports"] {
+        assert_eq!(said(name), [ours], "{name}");
+    }
+    assert_eq!(said("requests.x.io/a"), ["doesn't follow extended resource name standard"]);
+    assert_eq!(said("a b").last().map(String::as_str), Some(ours));
+    assert_eq!(said("a b").len(), 2);
 }

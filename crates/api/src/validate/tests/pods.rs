@@ -68,8 +68,7 @@ fn names_of_the_pod_and_of_what_it_refers_to() {
 
 #[test]
 fn seconds_have_their_least() {
-    let (first, second) =
-        ("must be between 1 and 2147483647, inclusive", "must be greater than or equal to 0");
+    let first = "must be between 1 and 2147483647, inclusive";
     spec(&[
         (json!({"activeDeadlineSeconds": 1, "terminationGracePeriodSeconds": 0}), ""),
         (
@@ -81,10 +80,8 @@ fn seconds_have_their_least() {
             json!({"activeDeadlineSeconds": i64::MAX}),
             &format!("spec.activeDeadlineSeconds: Invalid value: 9223372036854775807: {first}"),
         ),
-        (
-            json!({"terminationGracePeriodSeconds": -1}),
-            &format!("spec.terminationGracePeriodSeconds: Invalid value: -1: {second}"),
-        ),
+        // Who deletes it takes it for one second.
+        (json!({"terminationGracePeriodSeconds": -1}), ""),
     ]);
 }
 
@@ -256,5 +253,27 @@ fn terms_of_node_affinity_have_values_by_their_operator() {
         (preferred(100), ""),
         (preferred(0), &weight(0)),
         (preferred(101), &weight(101)),
+    ]);
+}
+
+#[test]
+fn a_host_name_instead_of_dns_is_one_and_alone() {
+    let at = "spec.hostnameOverride";
+    spec(&[
+        (json!({"hostnameOverride": "a.example", "setHostnameAsFQDN": false}), ""),
+        (json!({"setHostnameAsFQDN": true}), ""),
+        (json!({"hostnameOverride": "A_"}), &format!("{at}: Invalid value: \"A_\": {}", names::SUBDOMAIN)),
+        (
+            json!({"hostnameOverride": format!("{}.b", "a".repeat(63))}),
+            &format!("{at}: Too long: may not be more than 64 bytes"),
+        ),
+        (
+            json!({"hostnameOverride": "a", "setHostnameAsFQDN": true}),
+            &format!("{at}: Forbidden: may not be set when `setHostnameAsFQDN` is true"),
+        ),
+        (
+            json!({"hostnameOverride": "a", "hostNetwork": true}),
+            &format!("{at}: Forbidden: may not be set when `hostNetwork` is true"),
+        ),
     ]);
 }
