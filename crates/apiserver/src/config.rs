@@ -85,6 +85,8 @@ pub struct Config {
     pub node_ports: (u16, u16),
     /// Where agents reach this server: the endpoint of the Service `default/kubernetes`.
     pub advertise: (Ipv4Addr, u16),
+    /// The node that this server is on, if any: it has that address too.
+    pub own_node: Option<String>,
     /// How to reach agents (the server's client certificate and the CA). `None`: exec, logs and the
     /// like are refused.
     pub agent_tls: Option<Arc<rustls::ClientConfig>>,
@@ -126,6 +128,7 @@ impl Default for Config {
             cluster_domain: "cluster.local".into(),
             node_ports: (30000, 32767),
             advertise: (Ipv4Addr::new(192, 0, 2, 1), 6443),
+            own_node: None,
             agent_tls: None,
             pki: None,
             account_keys: None,

@@ -214,6 +214,58 @@ async fn a_node_stays_what_others_made_it() {
 }
 
 #[tokio::test]
+async fn a_node_takes_no_address_of_others() {
+    let api = cluster().await;
+    let at = |ips: &[&str]| {
+        let internal = ips.iter().map(|ip| json!({"type": "InternalIP", "address": ip}));
+        let hostname = json!({"type": "Hostname", "address": "own"});
+        json!({"status": {"addresses": internal.chain([hostname]).collect::<Vec<_>>()}})
+    };
+    let other = json!({"status": {"addresses": [{"type": "InternalIP", "address": "10.0.0.3"}]}});
+    let mut node = present(&api, &format!("{NODES}/other")).await;
+    node["status"] = other["status"].clone();
+    api.ok(Method::PUT, &format!("{NODES}/other/status"), node).await;
+    let status = format!("{NODES}/own/status");
+    assert_eq!(patch(&api, &status, at(&["10.0.0.2"])).await.0, 200);
+    for (ip, why) in [
+        ("10.244.2.7", "it is of the pods' range 10.244.0.0/16"),
+        ("10.244.1.1", "it is of the pods' range 10.244.0.0/16"),
+        ("10.96.0.1", "it is of the services' range 10.96.0.0/16"),
+        ("192.0.2.1", "it is the API server's"),
+        ("10.0.0.3", "it is node \"other\"'s"),
+        ("127.0.0.1", "it is another place on each node"),
+        ("api.example", "it is no IP address"),
+    ] {
+        let expected = |index: usize| {
+            let field = format!("status.addresses[{index}].address");
+            (
+                403,
+                format!(
+                    "nodes \"own\" is forbidden: node \"own\" is not allowed to set {field} to {ip:?}: {why}"
+                ),
+            )
+        };
+        assert_eq!(patch(&api, &status, at(&[ip])).await, expected(0));
+        assert_eq!(patch(&api, &status, at(&["10.0.0.2", ip])).await, expected(1));
+        // Nor by the node itself, which has no say in its status, or by making it anew.
+        let whole = patch(&api, &format!("{NODES}/own"), at(&[ip])).await;
+        assert!(whole == expected(0) || whole.0 == 200, "{whole:?}");
+    }
+    let told = async || present(&api, &format!("{NODES}/own")).await["status"]["addresses"].clone();
+    assert_eq!(told().await, at(&["10.0.0.2"])["status"]["addresses"]);
+    // It may move, and have the address that another has given up.
+    assert_eq!(patch(&api, &status, at(&["10.0.0.9"])).await.0, 200);
+    api.ok(Method::DELETE, &format!("{NODES}/other"), Value::Null).await;
+    assert_eq!(patch(&api, &status, at(&["10.0.0.3"])).await.0, 200);
+    assert_eq!(told().await, at(&["10.0.0.3"])["status"]["addresses"]);
+    // Others than agents write what they like, as they might have before.
+    let mut node = present(&api, &format!("{NODES}/own")).await;
+    node["status"]["addresses"] = at(&["10.96.0.1"])["status"]["addresses"].clone();
+    api.ok(Method::PUT, &status, node).await;
+    assert_eq!(patch(&api, &status, at(&["10.96.0.1"])).await.0, 200, "what stands already");
+}
+
+#[tokio::test]
 async fn tokens_are_minted_for_own_pods_and_their_accounts_alone() {
     let api = cluster().await;
     let uid = async |path: String| present(&api, &path).await["metadata"]["uid"].clone();

@@ -308,6 +308,7 @@ pub(crate) async fn serve(config: ServerConfig) -> anyhow::Result<()> {
         cluster_dns: config.dns,
         cluster_domain: DOMAIN.to_owned(),
         advertise: (config.advertise, config.port),
+        own_node: config.own_node.clone(),
         pod_security: settings.pod_security,
         at_rest: settings.at_rest,
         audit: settings.audit,

@@ -5,6 +5,7 @@
 //! role `system:node`. What only the written object can tell is looked at in [`restriction`].
 
 mod graph;
+mod place;
 pub(crate) mod restriction;
 
 use skiff_api::selector::FieldSelector;

@@ -9,8 +9,8 @@ use serde_json::Value;
 use skiff_api::json::Json;
 use skiff_api::status::StatusError;
 
-use super::LEASES;
 use super::graph::{Vertex, of_spec};
+use super::{LEASES, place};
 use crate::auth::{Attributes, Identity};
 use crate::config::Range;
 use crate::metadata;
@@ -39,7 +39,19 @@ pub(crate) fn check(server: &Inner, who: &Identity, write: &Written<'_>) -> Resu
     };
     let fault = match name {
         "" => Some(format!("could not determine node from user {:?}", &*who.user)),
-        name => fault(&Own { name, object: &object, pods: server.config.cluster_cidr }, write),
+        name => {
+            let config = &server.config;
+            let comes_from = || config.pki.as_ref().map(|pki| pki.node_addresses(name)).unwrap_or_default();
+            let place = place::Known {
+                pods: config.cluster_cidr,
+                services: config.service_cidr,
+                api: config.advertise.0,
+                has_api: config.own_node.as_deref() == Some(name),
+                comes_from: &comes_from,
+                holder: &|ip| place::holder(server, name, ip),
+            };
+            fault(&Own { name, object: &object, pods: config.cluster_cidr, place: &place }, write)
+        }
     };
     let object = write.new.or(write.old).unwrap_or(&Value::Null);
     match fault {
@@ -57,6 +69,8 @@ struct Own<'a> {
     object: &'a dyn Fn() -> Option<Value>,
     /// The range of all the cluster's pods.
     pods: Range,
+    /// Which addresses it can't have.
+    place: &'a place::Known<'a>,
 }
 
 /// What is wrong with a node's write; a pure function but for the Node.
@@ -214,6 +228,9 @@ fn own_node(own: &Own<'_>, old: Option<&Value>, new: &Value) -> Option<String> {
         return Some(format!(
             "node {node:?} is not allowed to take the pod range {range}, which is not of {all}"
         ));
+    }
+    if let Some(why) = place::fault(own.place, old, new) {
+        return Some(format!("node {node:?} is not allowed to {why}"));
     }
     let Some(old) = old else {
         let forbidden = forbidden_labels(&labels(new), &[]);

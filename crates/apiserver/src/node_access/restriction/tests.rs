@@ -9,7 +9,15 @@ fn said(group: &str, plural: &str, subresource: &str, old: Option<Value>, new: O
     let write = Written { row, subresource, old: old.as_ref(), new: new.as_ref() };
     let object = || Some(json!({"metadata": {"uid": "u"}, "spec": {"podCIDRs": ["10.244.1.0/24"]}}));
     let pods = "10.244.0.0/16".parse().expect("a range");
-    fault(&Own { name: "a", object: &object, pods }, &write).unwrap_or_default()
+    let place = place::Known {
+        pods,
+        services: "10.96.0.0/16".parse().expect("a range"),
+        api: Ipv4Addr::new(10, 0, 0, 1),
+        has_api: false,
+        comes_from: &Vec::new,
+        holder: &|_| None,
+    };
+    fault(&Own { name: "a", object: &object, pods, place: &place }, &write).unwrap_or_default()
 }
 
 fn pod(node: &str) -> Value {
