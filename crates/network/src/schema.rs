@@ -56,7 +56,7 @@ pub(crate) fn schema(ranges: &Ranges<'_>) -> Schema {
         Chain::base("guard", Hook { at: Point::Prerouting, priority: -300, nat: false }, guard(ranges)),
         Chain::base("guard-in", Hook { at: Point::Input, priority: -300, nat: false }, guard_in()),
     ];
-    Schema { maps, chains, passing: None }
+    Schema { maps, chains, passing: None, ..Schema::default() }
 }
 
 /// The bridge routes 127/8, so that the node's own connections to 127.0.0.1 can be led to a sandbox. So

@@ -109,7 +109,7 @@ pub(crate) fn schema(cluster: Range, services: Range) -> Schema {
             vec![own(), guarded(), go(Verdict::Goto("from-inside".into()))],
         ),
     ];
-    Schema { maps, chains, passing: Some(PASSING) }
+    Schema { maps, chains, passing: Some(PASSING), ..Schema::default() }
 }
 
 fn lookups(view: &View, services: Range) -> Vec<Rule> {

@@ -1,6 +1,6 @@
-//! nftables without an `nft`: one table with one owner.
+//! nftables without an `nft`: one table for packets, one for ARP, with one owner.
 //!
-//! [`Ruleset`] owns the table `ip skiff` of a network namespace. Each part of the node puts its
+//! [`Ruleset`] owns the tables `ip skiff` and `arp skiff` of a network namespace. Each part of the node puts its
 //! [`Schema`] (chains with their rules, and the maps that these look into) into it, and then only ever
 //! changes elements of the maps: rules stand still, traffic is steered by data. Every change is one
 //! atomic transaction of the kernel, of the size of the change.
@@ -29,7 +29,7 @@ use std::net::Ipv4Addr;
 use self::wire::Batch;
 use crate::netlink::{Family, Socket};
 
-/// The name of the table.
+/// The name of the table, in either family.
 pub const TABLE: &str = "skiff";
 
 #[derive(Debug, thiserror::Error)]
@@ -50,6 +50,14 @@ pub enum Error {
     },
 }
 
+impl Error {
+    /// The kernel was built without what this needs.
+    pub fn is_unsupported(&self) -> bool {
+        let (Error::Open(source) | Error::Read { source, .. } | Error::Write { source, .. }) = self;
+        matches!(source.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EOPNOTSUPP | libc::EPROTONOSUPPORT))
+    }
+}
+
 /// Has the kernel take this chain, in a table of its own in the calling thread's network namespace.
 pub(crate) fn try_chain(chain: &Chain) -> std::io::Result<()> {
     let socket = Socket::open(Family::Netfilter, 0)?;
@@ -63,10 +71,32 @@ pub(crate) fn try_chain(chain: &Chain) -> std::io::Result<()> {
 /// What one part of the node has in the table, apart from elements.
 #[derive(Debug, Clone, Default, Hash)]
 pub struct Schema {
+    pub traffic: Traffic,
     pub maps: Vec<Map>,
     pub chains: Vec<Chain>,
     /// How the names of chains begin that come and go, if any: see [`Ruleset::add_chains`].
     pub passing: Option<&'static str>,
+}
+
+/// What the rules of a part look at. Each is a table of its own.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub enum Traffic {
+    /// Packets of IPv4.
+    #[default]
+    Packets,
+    /// ARP: questions who has an address of IPv4, and their answers. They have no hooks but
+    /// [`Point::Input`] and [`Point::Output`].
+    Neighbours,
+}
+
+impl Traffic {
+    fn family(self) -> u8 {
+        const ARP: u8 = 3;
+        match self {
+            Traffic::Packets => libc::AF_INET as u8,
+            Traffic::Neighbours => ARP,
+        }
+    }
 }
 
 /// A set or map. Its elements are [`Datum`]s by [`Key`].

@@ -90,7 +90,7 @@ pub(crate) fn schema() -> Schema {
             vec![answers_node, stray(), judge(Direction::Egress)],
         ),
     ];
-    Schema { maps, chains, passing: Some("np-") }
+    Schema { maps, chains, passing: Some("np-"), ..Schema::default() }
 }
 
 /// Marks the connection and lets it pass.

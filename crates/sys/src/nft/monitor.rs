@@ -1,4 +1,4 @@
-//! Watches for other programs that change the table: a flush by an administrator's script, say.
+//! Watches for other programs that change the tables: a flush by an administrator's script, say.
 //!
 //! The kernel tells every change with the port of the socket that asked for it, so our own are known: a
 //! filter on the socket keeps them out, and writing ten thousand services neither wakes this thread nor
@@ -10,7 +10,7 @@ use std::sync::Weak;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use super::{Ruleset, wire};
+use super::{Ruleset, Traffic, wire};
 use crate::netlink::{Family, Socket, messages};
 
 /// NFNLGRP_NFTABLES as a bit of the group mask.
@@ -47,13 +47,16 @@ fn watch(socket: &Socket, own: u32, stopped: &OwnedFd, ruleset: &Weak<Ruleset>) 
             return;
         }
         // All that is there, so that a flush of many objects is answered once.
-        let (mut touched, mut lost) = (false, false);
+        let (mut touched, mut lost) =
+            ([Traffic::Packets, Traffic::Neighbours].map(|own| (own, false)), false);
         loop {
             match socket.receive(&mut buffer, false) {
                 Ok(datagram) => {
-                    touched |= messages(datagram).any(|message| {
-                        message.port != own && wire::touches_table(message.kind, message.body)
-                    });
+                    for message in messages(datagram).filter(|message| message.port != own) {
+                        for (table, touched) in &mut touched {
+                            *touched |= wire::touches_table(*table, message.kind, message.body);
+                        }
+                    }
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => lost = true,
@@ -61,9 +64,11 @@ fn watch(socket: &Socket, own: u32, stopped: &OwnedFd, ruleset: &Weak<Ruleset>) 
             }
         }
         let Some(ruleset) = ruleset.upgrade() else { return };
-        // Lost notices may have been about us.
-        if touched || (lost && !ruleset.is_intact()) {
-            ruleset.touched();
+        for (table, touched) in touched {
+            // Lost notices may have been about us.
+            if touched || (lost && !ruleset.holds(table)) {
+                ruleset.touched(table);
+            }
         }
     }
 }

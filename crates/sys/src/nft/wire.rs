@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 use std::io;
 
-use super::{Chain, Datum, Key, Map, TABLE, Type, Value, Verdict};
+use super::{Chain, Datum, Hook, Key, Map, Point, TABLE, Traffic, Type, Value, Verdict};
 use crate::netlink::{
     ACK, APPEND, CREATE, DUMP, EXCLUSIVE, Socket, Writer, attribute, attributes, settled, text,
     was_interrupted,
@@ -47,9 +47,9 @@ pub(super) struct Batch<'a> {
 }
 
 impl<'a> Batch<'a> {
-    /// On the table of the node.
-    pub(super) fn new() -> Batch<'static> {
-        Batch::of(TABLE)
+    /// On one of the tables of the node.
+    pub(super) fn new(traffic: Traffic) -> Batch<'static> {
+        Batch::of_family(TABLE, traffic.family())
     }
 
     /// On another table for IPv4.
@@ -85,12 +85,12 @@ impl<'a> Batch<'a> {
 
     /// The chain without its rules, so that rules and elements can lead to it.
     pub(super) fn chain(&mut self, chain: &Chain) {
-        let table = self.table;
+        let (table, family) = (self.table, self.family);
         let w = self.message(NEW_CHAIN, CREATE);
         w.string(1, table).string(3, &chain.name);
         if let Some(hook) = &chain.hook {
             let nest = w.open(4);
-            w.be32(1, hook.at as u32).be32(2, hook.priority as u32).close(nest);
+            w.be32(1, hook_number(family, hook)).be32(2, hook.priority as u32).close(nest);
             w.string(7, if hook.nat { "nat" } else { "filter" });
         }
         w.end();
@@ -245,6 +245,21 @@ impl<'a> Batch<'a> {
     }
 }
 
+/// Hooks of ARP are numbered anew (linux/netfilter_arp.h).
+fn hook_number(family: u8, hook: &Hook) -> u32 {
+    match hook.at {
+        Point::Input if family == Traffic::Neighbours.family() => 0,
+        Point::Output if family == Traffic::Neighbours.family() => 1,
+        at => at as u32,
+    }
+}
+
+/// struct nfgenmsg of a table of the node
+fn header(traffic: Traffic) -> [u8; 4] {
+    let [_, rest @ ..] = HEADER;
+    [traffic.family(), rest[0], rest[1], rest[2]]
+}
+
 /// The nested verdict attribute of data.
 pub(super) fn write_verdict(w: &mut Writer, verdict: &Verdict) {
     let (code, chain) = match verdict {
@@ -276,11 +291,12 @@ pub(super) fn read_verdict(verdict: &[u8]) -> Option<Verdict> {
 }
 
 /// The names of the table's chains, each with its number of rules.
-pub(super) fn chains(socket: &Socket) -> io::Result<HashMap<String, usize>> {
+pub(super) fn chains(socket: &Socket, traffic: Traffic) -> io::Result<HashMap<String, usize>> {
+    let header = header(traffic);
     let once = || {
         let mut chains = HashMap::new();
         let mut request = Writer::new();
-        request.message(GET_CHAIN, DUMP, 1, &HEADER).string(1, TABLE).end();
+        request.message(GET_CHAIN, DUMP, 1, &header).string(1, TABLE).end();
         socket.dump(request.as_bytes(), |message| {
             if let Some((table, name)) = names(message.body, 3)
                 && table == TABLE
@@ -289,7 +305,7 @@ pub(super) fn chains(socket: &Socket) -> io::Result<HashMap<String, usize>> {
             }
         })?;
         let mut request = Writer::new();
-        request.message(GET_RULE, DUMP, 1, &HEADER).string(1, TABLE).end();
+        request.message(GET_RULE, DUMP, 1, &header).string(1, TABLE).end();
         socket.dump(request.as_bytes(), |message| {
             if let Some((table, name)) = names(message.body, 2)
                 && table == TABLE
@@ -303,9 +319,9 @@ pub(super) fn chains(socket: &Socket) -> io::Result<HashMap<String, usize>> {
 }
 
 /// All elements of a map. An error if the map is not there.
-pub(super) fn elements(socket: &Socket, map: &Map) -> io::Result<Vec<(Key, Datum)>> {
+pub(super) fn elements(socket: &Socket, traffic: Traffic, map: &Map) -> io::Result<Vec<(Key, Datum)>> {
     let mut request = Writer::new();
-    request.message(GET_ELEMENTS, DUMP, 1, &HEADER).string(1, TABLE).string(2, map.name).end();
+    request.message(GET_ELEMENTS, DUMP, 1, &header(traffic)).string(1, TABLE).string(2, map.name).end();
     let once = || {
         let mut found = Vec::new();
         socket.dump(request.as_bytes(), |message| {
@@ -330,9 +346,9 @@ fn read_element(element: &[u8], value: &Value) -> Option<(Key, Datum)> {
 
 /// Does this notice of the kernel say that our table has changed? (Its name is the first attribute of
 /// every object's message.)
-pub(super) fn touches_table(kind: u16, body: &[u8]) -> bool {
+pub(super) fn touches_table(traffic: Traffic, kind: u16, body: &[u8]) -> bool {
     (SUBSYSTEM..NEW_GENERATION).contains(&kind)
-        && body.first() == Some(&(libc::AF_INET as u8))
+        && body.first() == Some(&traffic.family())
         && body.get(4..).and_then(|body| attribute(body, 1)).map(text).as_deref() == Some(TABLE)
 }
 
@@ -358,7 +374,7 @@ mod tests {
     #[test]
     fn random_answers_never_panic() {
         crate::netlink::random::bodies(4, |body| {
-            let _ = (names(body, 3), touches_table(NEW_GENERATION - 1, body));
+            let _ = (names(body, 3), touches_table(Traffic::Packets, NEW_GENERATION - 1, body));
             for value in [Value::None, Value::Data(&[Type::Address]), Value::Verdict] {
                 let _ = read_element(body.get(4..).unwrap_or(&[]), &value);
             }
