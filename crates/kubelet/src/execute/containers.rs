@@ -121,6 +121,7 @@ impl Worker {
             node_cpu_milli: context.capacity.cpu_milli,
             node_memory_bytes: i64::try_from(context.capacity.memory_bytes).unwrap_or(i64::MAX),
             node_disk_bytes: i64::try_from(context.capacity.disk_told_bytes()).unwrap_or(i64::MAX),
+            node_disk_bytes: i64::try_from(context.capacity.disk_told_bytes()).unwrap_or(i64::MAX),
         };
         let services = context.services.list();
         let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
