@@ -40,7 +40,8 @@ pub fn print_one<R: Row>(row: &R, format: Format) -> anyhow::Result<()> {
     write(&render(row, std::slice::from_ref(row), format)?)
 }
 
-fn write(text: &str) -> anyhow::Result<()> {
+/// Writes to standard output, whose reader may have gone.
+pub(crate) fn write(text: &str) -> anyhow::Result<()> {
     match io::stdout().write_all(text.as_bytes()) {
         // A reader such as `head` has seen enough.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),

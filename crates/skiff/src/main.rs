@@ -107,7 +107,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Node(args) => return up::local::node(&args),
         Command::Logs(args) => return up::local::logs(&args),
         Command::Client(command) => return skiff_cli::run(command, &up::local::clusters),
-        Command::Completion(args) => skiff_cli::completion::print(&args, &Cli::command()),
+        Command::Completion(args) => skiff_cli::completion::print(&args, &Cli::command())?,
         Command::Component(component) => run_component(&component)?,
     }
     Ok(ExitCode::SUCCESS)

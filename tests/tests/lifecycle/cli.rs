@@ -93,6 +93,14 @@ fn completion_scripts_parse() {
             assert_eq!(run(Command::new(shell).arg("-n").arg(&path)).ok(), "");
         }
         fs::remove_file(path).expect("it is there");
+        // Nobody reads it: the other end of the pipe is closed before the command begins.
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        let mut command = Command::new(skiff_path());
+        let unread = command.args(["completion", shell]).stdout(writer).stderr(Stdio::piped()).output();
+        let unread = unread.expect("it ends");
+        let said = String::from_utf8_lossy(&unread.stderr);
+        assert!(unread.status.success() && said.is_empty(), "{shell}: {:?} {said}", unread.status);
     }
 }
 
