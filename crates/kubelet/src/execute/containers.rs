@@ -121,7 +121,6 @@ impl Worker {
             node_cpu_milli: context.capacity.cpu_milli,
             node_memory_bytes: i64::try_from(context.capacity.memory_bytes).unwrap_or(i64::MAX),
             node_disk_bytes: i64::try_from(context.capacity.disk_told_bytes()).unwrap_or(i64::MAX),
-            node_disk_bytes: i64::try_from(context.capacity.disk_told_bytes()).unwrap_or(i64::MAX),
         };
         let services = context.services.list();
         let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
@@ -130,7 +129,7 @@ impl Worker {
         let env = env::environment(&facts, container, links, &objects)
             .map_err(|error| config_error(error.to_string()))?;
         let pod_dir = self.pod_dir();
-        let volume_mounts = volumes::container_mounts(&pod, &pod_dir, container, &env, &context.made_paths)
+        let volume_mounts = volumes::container_mounts(&pod, &pod_dir, container, &env)
             .map_err(|error| config_error(chain(&error)))?;
         let files = self.write_files(&pod_dir).map_err(|error| create_error(error.to_string()))?;
         let (message_path, log_path) = self
