@@ -51,8 +51,17 @@ impl Cluster {
         if from.ip() == to.ip() {
             return true;
         }
+        self.lets_out(from, to, protocol, port) && self.lets_in(from, to, protocol, port)
+    }
+
+    /// Whether whoever begins may, as far as its own policies go.
+    pub fn lets_out(&self, from: End<'_>, to: End<'_>, protocol: &str, port: u16) -> bool {
         self.side_allows("Egress", from, to, to, protocol, port)
-            && self.side_allows("Ingress", to, from, to, protocol, port)
+    }
+
+    /// Whether whoever is meant takes it, as far as its own policies go.
+    pub fn lets_in(&self, from: End<'_>, to: End<'_>, protocol: &str, port: u16) -> bool {
+        self.side_allows("Ingress", to, from, to, protocol, port)
     }
 
     fn side_allows(
