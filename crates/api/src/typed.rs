@@ -9,6 +9,7 @@ use std::any::Any;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 
+use bytes::Bytes;
 use futures_core::Stream;
 
 /// An `Arc<K>` for a `k8s-openapi` kind `K`, with `metadata.resourceVersion` set.
@@ -41,6 +42,12 @@ pub enum Event {
     Modified(AnyObject),
     /// The object's last state, with the deletion's resource version.
     Deleted(AnyObject),
+    /// Something happened to an object whose stored bytes don't fit its type: its JSON, and whether it was
+    /// deleted.
+    Unreadable {
+        json: Bytes,
+        gone: bool,
+    },
     Bookmark {
         resource_version: String,
         /// The annotation `k8s.io/initial-events-end` was on it.

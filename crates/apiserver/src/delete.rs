@@ -51,8 +51,8 @@ impl DeleteOptions {
         if let Some(policy) = call.query.given("propagationPolicy") {
             options.propagation_policy = Some(policy.to_owned());
         }
-        if let Some(orphan) = call.query.given("orphanDependents") {
-            options.orphan_dependents = Some(orphan == "true");
+        if let Some(orphan) = call.query.choice("orphanDependents") {
+            options.orphan_dependents = Some(orphan);
         }
         options.check()?;
         Ok(options)

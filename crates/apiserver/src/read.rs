@@ -67,7 +67,7 @@ struct Page {
 /// Finds the state that a list is of, by the rules of `resourceVersion`, its match, and `continue`.
 async fn page(server: &Inner, call: &Call, cache: &StorageCache) -> Result<Page, StatusError> {
     let query = &call.query;
-    let limit = query.number::<i64>("limit")?.unwrap_or(0).max(0) as usize;
+    let limit = query.number("limit")?.unwrap_or(0).max(0) as usize;
     let version = query.given("resourceVersion");
     let revision = parse_version(version)?;
     let matching = query.given("resourceVersionMatch");

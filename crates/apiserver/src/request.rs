@@ -1,6 +1,7 @@
 //! A request's address: which resource, which object, which verb, and the query's options.
 
 use std::borrow::Cow;
+use std::num::{IntErrorKind, ParseIntError};
 
 use http::Method;
 use skiff_api::selector::FieldSelector;
@@ -113,8 +114,9 @@ pub(crate) fn verb(method: &Method, address: &Address, query: &Query) -> &'stati
     match *method {
         // Whatever the method, as upstream: it is allowed as a watch, or not, before it is refused.
         _ if address.watch => "watch",
-        Method::GET | Method::HEAD if address.subresource.is_empty() && query.flag("watch") => "watch",
+        // Whose path names one object gets that object, whatever the query says.
         Method::GET | Method::HEAD if one => "get",
+        Method::GET | Method::HEAD if query.flag("watch") => "watch",
         Method::GET | Method::HEAD => "list",
         Method::POST => "create",
         Method::PUT => "update",
@@ -156,19 +158,24 @@ impl Query {
     }
 
     pub(crate) fn flag(&self, key: &str) -> bool {
-        self.get(key).is_some_and(|v| matches!(v, "true" | "1" | "t" | "T" | "TRUE" | "True" | ""))
+        self.choice(key).unwrap_or(false)
     }
 
-    pub(crate) fn number<T: std::str::FromStr>(&self, key: &str) -> Result<Option<T>, StatusError> {
-        match self.given(key) {
-            None => Ok(None),
-            Some(text) => match text.parse() {
-                Ok(number) => Ok(Some(number)),
-                Err(_) => Err(StatusError::bad_request(format!(
-                    "strconv.ParseInt: parsing {text:?}: invalid syntax"
-                ))),
-            },
-        }
+    /// A flag that need not be there. As upstream's conversion reads it: whatever is not a denial agrees.
+    pub(crate) fn choice(&self, key: &str) -> Option<bool> {
+        self.get(key).map(|value| !value.eq_ignore_ascii_case("false") && value != "0")
+    }
+
+    /// As Go's `ParseInt` reads it, to whom an empty text is no number.
+    pub(crate) fn number(&self, key: &str) -> Result<Option<i64>, StatusError> {
+        let Some(text) = self.get(key) else { return Ok(None) };
+        text.parse().map(Some).map_err(|error: ParseIntError| {
+            let why = match error.kind() {
+                IntErrorKind::PosOverflow | IntErrorKind::NegOverflow => "value out of range",
+                _ => "invalid syntax",
+            };
+            StatusError::bad_request(format!("strconv.ParseInt: parsing {text:?}: {why}"))
+        })
     }
 
     /// `dryRun=All`.
@@ -293,6 +300,66 @@ mod tests {
     fn what_follows_a_proxy_is_kept() {
         let address = Address::parse("/api/v1/nodes/n/proxy/skiff/ps").expect("a resource");
         assert_eq!((address.subresource.as_str(), address.rest.as_str()), ("proxy", "skiff/ps"));
+    }
+
+    #[test]
+    fn one_object_is_not_watched_by_its_own_path() {
+        let verb = |path: &str, query: &str| {
+            verb(&Method::GET, &Address::parse(path).expect("a resource"), &Query::parse(Some(query)))
+        };
+        for query in ["watch=true", "watch", "watch=maybe"] {
+            assert_eq!(verb("/api/v1/namespaces/n/pods", query), "watch", "{query}");
+            assert_eq!(verb("/api/v1/namespaces/n/pods/p", query), "get", "{query}");
+            assert_eq!(verb("/api/v1/namespaces/n", query), "get", "{query}");
+            assert_eq!(verb("/api/v1/namespaces/n/pods/p/log", query), "get", "{query}");
+            assert_eq!(verb("/api/v1/watch/namespaces/n/pods/p", query), "watch", "{query}");
+        }
+        for query in ["watch=false", "watch=0", "watch=False", ""] {
+            assert_eq!(verb("/api/v1/namespaces/n/pods", query), "list", "{query}");
+        }
+    }
+
+    #[test]
+    fn flags_and_numbers_are_read_as_go_reads_them() {
+        for (text, expected) in [
+            ("", None),
+            ("x", Some(true)),
+            ("x=", Some(true)),
+            ("x=maybe", Some(true)),
+            ("x=no", Some(true)),
+            ("x=00", Some(true)),
+            ("x=1", Some(true)),
+            ("x=0", Some(false)),
+            ("x=false", Some(false)),
+            ("x=FALSE", Some(false)),
+            ("x=false&x=true", Some(false)),
+        ] {
+            let query = Query::parse(Some(text));
+            assert_eq!(query.choice("x"), expected, "{text}");
+            assert_eq!(query.flag("x"), expected == Some(true), "{text}");
+        }
+        let syntax = |text: &str| Err(format!("strconv.ParseInt: parsing {text:?}: invalid syntax"));
+        let range = |text: &str| Err(format!("strconv.ParseInt: parsing {text:?}: value out of range"));
+        for (text, expected) in [
+            ("", Ok(None)),
+            ("x=-5", Ok(Some(-5))),
+            ("x=%2B5", Ok(Some(5))),
+            ("x=007", Ok(Some(7))),
+            ("x=-9223372036854775808", Ok(Some(i64::MIN))),
+            ("x=9223372036854775808", range("9223372036854775808")),
+            ("x=-9223372036854775809", range("-9223372036854775809")),
+            ("x=", syntax("")),
+            ("x=5s", syntax("5s")),
+            ("x=0x5", syntax("0x5")),
+            ("x=1_0", syntax("1_0")),
+            ("x=-", syntax("-")),
+        ] {
+            let read = Query::parse(Some(text)).number("x").map_err(|error| {
+                assert_eq!(error.code(), 400);
+                error.message().to_owned()
+            });
+            assert_eq!(read, expected, "{text}");
+        }
     }
 
     #[test]

@@ -193,6 +193,8 @@ async fn resource(
         decode::patch_format(request.headers())?;
     }
     let (parts, body) = request.into_parts();
+    let source = parts.extensions.get::<Peer>().map(|peer| peer.0.ip());
+    let open = if verb == "watch" { inner.watches.open(&who, source)? } else { None };
     let call = Call {
         who,
         wanted: parts.extensions.get::<typed::Wanted>().is_some(),
@@ -205,8 +207,11 @@ async fn resource(
     };
     call.warn(row.deprecated.map(str::to_owned).into_iter().collect());
     let notes = Arc::clone(&call.notes);
-    let answer = resource_call(inner, call, row, verb, parts, body).await?;
-    Ok(notes.put_on(answer))
+    let answer = notes.put_on(resource_call(inner, call, row, verb, parts, body).await?);
+    Ok(match open {
+        Some(open) => open.until_answered(answer),
+        None => answer,
+    })
 }
 
 fn is_served(method: &http::Method) -> bool {

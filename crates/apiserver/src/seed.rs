@@ -53,11 +53,14 @@ async fn namespaces(server: &Inner) -> Result<(), StatusError> {
 /// deletes or changes them: without the one no node's heartbeat is taken, without the others no pod reaches the
 /// API.
 pub(crate) async fn keep(server: Arc<Inner>) {
-    let mut changes = kept().map(|(row, _)| server.caches.of(row).subscribe());
+    let kept = kept();
+    let mut changes: Vec<_> = kept.iter().map(|(row, _)| server.caches.of(row).subscribe()).collect();
     let mut seen = None;
     loop {
-        let present = kept().map(|(row, key)| Some(server.caches.of(row).get(&key)?.revision));
-        if seen != Some(present) {
+        let revision = |row, key: &String| Some(server.caches.of(row).get(key)?.revision);
+        let present: Vec<Option<u64>> =
+            kept.iter().flat_map(|(row, keys)| keys.iter().map(|key| revision(*row, key))).collect();
+        if seen.as_ref() != Some(&present) {
             match restore(&server).await {
                 Ok(()) => seen = Some(present),
                 Err(error) => {
@@ -78,20 +81,14 @@ pub(crate) async fn keep(server: Arc<Inner>) {
     }
 }
 
-/// What [`keep`] looks at, by kind and key.
-fn kept() -> [(&'static Resource, String); 7] {
-    let namespace = |name| (row("", "namespaces"), row("", "namespaces").key("", name));
-    let own = |row: &'static Resource| (row, row.key("default", "kubernetes"));
-    let [a, b, c, d] = *NAMESPACES;
-    [
-        namespace(a),
-        namespace(b),
-        namespace(c),
-        namespace(d),
-        own(row("", "services")),
-        own(row("", "endpoints")),
-        own(row("discovery.k8s.io", "endpointslices")),
-    ]
+/// What [`keep`] looks at: kinds, and keys of each.
+fn kept() -> Vec<(&'static Resource, Vec<String>)> {
+    let namespaces = row("", "namespaces");
+    let mut kept = vec![(namespaces, NAMESPACES.iter().map(|name| namespaces.key("", name)).collect())];
+    for own in [row("", "services"), row("", "endpoints"), row("discovery.k8s.io", "endpointslices")] {
+        kept.push((own, vec![own.key("default", "kubernetes")]));
+    }
+    kept
 }
 
 async fn restore(server: &Inner) -> Result<(), StatusError> {

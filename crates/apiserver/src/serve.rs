@@ -4,6 +4,8 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use http::header::CONTENT_LENGTH;
 use http_body_util::BodyExt;
 use hyper::body::{Body as _, Incoming};
@@ -13,6 +15,7 @@ use hyper_util::server::conn::auto;
 use skiff_streams::places::Place;
 use skiff_streams::{Opening, Watched};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
@@ -22,7 +25,7 @@ use tracing::{debug, warn};
 use crate::auth::is_privileged;
 use crate::http_body::{Response, empty};
 use crate::limits::activity::{Activity, Lasts, PARTING, Verdict};
-use crate::limits::guarded::{Answer, Guard, InFlight, Timed};
+use crate::limits::guarded::{Answer, Guard, InFlight, Timed, read_unwanted};
 use crate::pki::{Presented, ServerTls};
 use crate::request::{Address, Query, verb};
 use crate::server::{ApiServer, Router, is_lasting};
@@ -130,6 +133,8 @@ async fn connection(
     let guard = Guard::new(activity.clone(), limits.stall_timeout, place.clone());
     let stream = Watched::by(guard, stream);
     let of_requests = activity.clone();
+    // Each is an open stream, so there are no more of them than of these.
+    let (unwanted, mut given_up) = mpsc::channel(limits.streams_max.max(1) as usize);
     let service = service_fn(move |request: http::Request<Incoming>| {
         let mut router = router.clone();
         let activity = of_requests.clone();
@@ -138,7 +143,10 @@ async fn connection(
         let head = request.method() == http::Method::HEAD;
         let mut request = request.map(|body| match lasts {
             Lasts::Watch | Lasts::Stream => body.map_err(Into::into).boxed_unsync(),
-            Lasts::No => Timed::new(body, limits.body_timeout, activity.clone()).boxed_unsync(),
+            Lasts::No => {
+                let unwanted = is_http2.then(|| unwanted.clone());
+                Timed::new(body, limits.body_timeout, activity.clone(), unwanted).boxed_unsync()
+            }
         });
         if let Some(presented) = &presented {
             request.extensions_mut().insert(presented.clone());
@@ -171,20 +179,27 @@ async fn connection(
     let look = tokio::time::sleep(Duration::ZERO);
     tokio::pin!(look);
     let mut ending = false;
+    let mut being_read = FuturesUnordered::new();
     let ended = loop {
         // All are cancel-safe: the connection is polled again, the rest is looked at again.
         tokio::select! {
             ended = serving.as_mut() => break ended,
             () = shutdown.cancelled(), if !ending => {
                 ending = true;
+                being_read.clear();
                 serving.as_mut().graceful_shutdown();
             }
+            Some(body) = given_up.recv() => if !ending {
+                being_read.push(read_unwanted(body, limits.body_timeout));
+            },
+            Some(()) = being_read.next() => {}
             () = activity.flooded() => return debug!(%peer, "too many requests were taken back"),
             () = look.as_mut() => match activity.verdict(&limits, !is_http2) {
                 Verdict::LookAgain(at) => look.as_mut().reset(at),
                 Verdict::TooLong if ending => return debug!(%peer, "a connection was cut: nothing came of it"),
                 Verdict::TooLong => {
                     ending = true;
+                    being_read.clear();
                     serving.as_mut().graceful_shutdown();
                     look.as_mut().reset(tokio::time::Instant::now() + PARTING);
                 }

@@ -30,6 +30,7 @@ use crate::config::Config;
 use crate::encoding::Packer;
 use crate::http_body::{Body, Request, Response, lazy};
 use crate::limits::guarded::BodyTimeout;
+use crate::limits::watches::Watches;
 use crate::limits::{Gate, Limits, Slot};
 use crate::notes::Notes;
 use crate::object::Object;
@@ -57,6 +58,7 @@ pub(crate) struct Inner {
     pub(crate) openapi: crate::openapi::OpenApi,
     pub(crate) agents: crate::agents::Agents,
     pub(crate) gate: Gate,
+    pub(crate) watches: Watches,
     pub(crate) packer: Packer,
     pub(crate) requests: metrics::Requests,
     pub(crate) connections: Places,
@@ -179,6 +181,7 @@ impl ApiServer {
             token_uses,
             agents: crate::agents::Agents::new(config.agent_tls.clone()),
             gate: Gate::new(&config.limits),
+            watches: Watches::new(config.limits.watches_per_user_max),
             packer: Packer::default(),
             requests: metrics::Requests::default(),
             connections: Places::new(config.limits.places()),

@@ -137,12 +137,13 @@ pub(crate) async fn watch(
     let selection = Selection::parse(row, query)?.with_name(&call.address.name);
     let revision = read::parse_version(query.given("resourceVersion"))?;
     let bookmarks = query.flag("allowWatchBookmarks");
-    let send_initial = query.given("sendInitialEvents").map(|v| v == "true" || v == "1");
+    let send_initial = query.choice("sendInitialEvents");
     let start = start(revision, send_initial, query.given("resourceVersionMatch"), bookmarks)
         .map_err(|fault| StatusError::invalid("meta.k8s.io", "ListOptions", "", &[fault]))?;
-    let timeout_s = match query.number::<u64>("timeoutSeconds")?.unwrap_or(0) {
+    let timeout_s = match query.number("timeoutSeconds")?.unwrap_or(0) {
         0 => TIMEOUT_DEFAULT_S + rand::rng().random_range(0..TIMEOUT_DEFAULT_S),
-        given => given,
+        // Whose time was over before it began ends at once.
+        given => u64::try_from(given).unwrap_or(0),
     };
     if let (Start::Present { .. }, Some(revision)) = (&start, revision) {
         read::wait_for(server, revision).await?;
@@ -303,7 +304,7 @@ fn respond(
 ) -> Response {
     if wanted && renderer.is_plain() {
         let events = stream.flat_map(move |batch| {
-            let events: Vec<_> = batch.into_iter().filter_map(|i| typed_event(i, renderer.stored)).collect();
+            let events: Vec<_> = batch.into_iter().map(|item| typed_event(item, renderer.stored)).collect();
             futures_util::stream::iter(events)
         });
         let mut response = http::Response::new(empty());
@@ -432,21 +433,23 @@ fn frame(renderer: &Renderer, item: Item, columns: &mut bool, out: &mut Frames) 
     out.push(frame);
 }
 
-fn typed_event(item: Item, stored: &'static Resource) -> Option<typed::Event> {
-    Some(match item {
-        Item::Change { kind, object, .. } => {
-            let object = object.typed(stored)?;
-            match kind {
-                EventType::Added => typed::Event::Added(object),
-                EventType::Modified => typed::Event::Modified(object),
-                EventType::Deleted => typed::Event::Deleted(object),
+/// That something happened is told also of an object that can't be read: who follows must not go on with what
+/// was before, and of a deletion the name is enough.
+fn typed_event(item: Item, stored: &'static Resource) -> typed::Event {
+    match item {
+        Item::Change { kind, object, .. } => match (object.typed(stored), kind) {
+            (Some(object), EventType::Added) => typed::Event::Added(object),
+            (Some(object), EventType::Modified) => typed::Event::Modified(object),
+            (Some(object), EventType::Deleted) => typed::Event::Deleted(object),
+            (None, kind) => {
+                typed::Event::Unreadable { json: object.json(stored), gone: kind == EventType::Deleted }
             }
-        }
+        },
         Item::Bookmark { revision, initial_events_end } => {
             typed::Event::Bookmark { resource_version: revision.to_string(), initial_events_end }
         }
         Item::Error(error) => typed::Event::Error(*error.0),
-    })
+    }
 }
 
 #[cfg(test)]

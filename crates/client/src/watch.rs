@@ -133,6 +133,11 @@ fn from_typed<K: Object>(event: typed::Event) -> Result<WatchEvent<K>, Error> {
         typed::Event::Bookmark { resource_version, initial_events_end } => {
             WatchEvent::Bookmark { resource_version, initial_events_end }
         }
+        typed::Event::Unreadable { json, gone } => match decode::<K>(&json) {
+            Ok(object) if gone => WatchEvent::Deleted(object),
+            Ok(object) => WatchEvent::Modified(object),
+            Err(why) => WatchEvent::Unreadable(Unreadable::of::<K>(&json, gone, why)?),
+        },
         typed::Event::Error(status) => return Err(Error::Status(Box::new(status))),
     })
 }
@@ -231,6 +236,19 @@ mod tests {
         );
         let line = br#"{"type":"ERROR","object":{"code":410,"reason":"Expired"}}"#;
         assert!(from_line::<Pod>(line).expect_err("an error").is_expired());
+    }
+
+    #[test]
+    fn an_object_that_the_server_can_not_read_is_named_as_well() {
+        let json =
+            || br#"{"metadata":{"namespace":"a","name":"b","resourceVersion":"7","deletionTimestamp":""}}"#;
+        for gone in [false, true] {
+            let event = typed::Event::Unreadable { json: bytes::Bytes::from_static(json()), gone };
+            let event = from_typed::<Pod>(event).expect("an event");
+            let WatchEvent::Unreadable(object) = event else { panic!("{event:?}") };
+            let key = ObjectKey::new("a", "b");
+            assert_eq!(object, Unreadable { key, resource_version: "7".into(), gone });
+        }
     }
 
     #[test]

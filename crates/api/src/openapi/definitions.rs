@@ -13,6 +13,9 @@ const EXTENSIONS: &str = "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.
 /// Options and answers that every document describes.
 const COMMON: [&str; 2] = ["DeleteOptions", "Status"];
 
+/// What a watch answers with, whatever it is of.
+pub(crate) const WATCH_EVENT: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.WatchEvent";
+
 /// Name → schema of everything that these resources' kinds and their lists reach.
 pub(crate) fn definitions(
     served: &[&Served],
@@ -37,6 +40,11 @@ pub(crate) fn definitions(
         if let Some(ty) = schema::kind("", "v1", kind) {
             collector.add(ty);
         }
+    }
+    if served.iter().any(|s| s.is_watched(own))
+        && let Some(ty) = schema::definition(WATCH_EVENT)
+    {
+        collector.add(ty);
     }
     if served.iter().any(|s| (s.group, s.version) == (own.group, own.version)) {
         let schemas = own.definitions.iter();

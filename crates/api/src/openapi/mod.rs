@@ -179,6 +179,13 @@ impl Documents {
 }
 
 impl Served {
+    /// Whether the old paths of watches are of it: `/api/v1/watch/…`.
+    fn is_watched(&self, own: &Own) -> bool {
+        self.subresource.is_empty()
+            && self.verbs.contains(&"watch")
+            && (self.group, self.version) != (own.group, own.version)
+    }
+
     /// `api/v1`, `apis/apps/v1`.
     fn group_path(&self) -> String {
         match self.group {

@@ -3,7 +3,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::definitions::of_kind;
+use super::definitions::{WATCH_EVENT, of_kind, reference};
 use super::{Own, Served, Spec};
 use crate::schema;
 
@@ -59,6 +59,15 @@ pub(crate) fn paths(served: &[&Served], spec: Spec, own: &Own) -> Map<String, Va
             }
             let single = [("get", "get"), ("update", "put"), ("patch", "patch"), ("delete", "delete")];
             put(&mut out, format!("{scoped}/{{name}}"), s, (spec, own), &single);
+            if s.is_watched(own) {
+                let old = |path: &str| path.replacen(&root, &format!("{root}/watch"), 1);
+                let mut lists = vec![old(&scoped)];
+                lists.extend(s.namespaced.then(|| format!("{root}/watch/{}", s.resource)));
+                for path in lists {
+                    put(&mut out, path, s, (spec, own), &[("watchlist", "get")]);
+                }
+                put(&mut out, format!("{}/{{name}}", old(&scoped)), s, (spec, own), &[("watch", "get")]);
+            }
         } else {
             let all = [
                 ("get", "get"),
@@ -82,7 +91,8 @@ fn put(
 ) {
     let mut item = Map::new();
     for (verb, method) in verbs {
-        if s.verbs.contains(verb) {
+        // Of the old paths of watches both kinds are one verb.
+        if s.verbs.contains(verb) || *verb == "watchlist" {
             item.insert((*method).to_owned(), operation(s, verb, &path, spec, own));
         }
     }
@@ -110,13 +120,14 @@ fn operation(s: &Served, verb: &str, path: &str, spec: Spec, own: &Own) -> Value
         // Of a kind of the server's own there may be one answer only, which is no list.
         "list" => definition(&format!("{kind}List")).or_else(|| body.clone()),
         "delete" | "deletecollection" => status,
+        "watch" | "watchlist" => Some(reference(WATCH_EVENT, spec)),
         _ => body.clone(),
     };
     let query: &[(&str, &str)] = match verb {
         _ if (s.group, s.version) == (own.group, own.version) => {
             own.parameters.get(s.resource).map(Vec::as_slice).unwrap_or_default()
         }
-        "list" => &LIST,
+        "list" | "watch" | "watchlist" => &LIST,
         "create" | "update" => &WRITE,
         "patch" => &[
             ("dryRun", "string"),
@@ -146,6 +157,9 @@ fn operation(s: &Served, verb: &str, path: &str, spec: Spec, own: &Own) -> Value
         "x-kubernetes-action": action,
         "x-kubernetes-group-version-kind": {"group": group, "version": version, "kind": kind},
     });
+    if let Some(text) = deprecation(verb, kind) {
+        out["description"] = text.into();
+    }
     match spec {
         Spec::V2 => {
             if let Some(schema) = sent {
@@ -175,6 +189,19 @@ fn operation(s: &Served, verb: &str, path: &str, spec: Spec, own: &Own) -> Value
         out["parameters"] = parameters.into();
     }
     out
+}
+
+/// What is said of the old paths of watches, in upstream's words.
+fn deprecation(verb: &str, kind: &str) -> Option<String> {
+    const INSTEAD: &str = "deprecated: use the 'watch' parameter with a list operation instead";
+    match verb {
+        "watch" => Some(format!(
+            "watch changes to an object of kind {kind}. {INSTEAD}, filtered to a single item with the 'fieldSelector' \
+             parameter."
+        )),
+        "watchlist" => Some(format!("watch individual changes to a list of {kind}. {INSTEAD}.")),
+        _ => None,
+    }
 }
 
 fn content(media: &[&str], schema: &Value) -> Value {
@@ -208,10 +235,12 @@ fn tag(group: &str) -> String {
 }
 
 fn operation_id(s: &Served, verb: &str, path: &str) -> String {
+    let list = if verb == "watchlist" { "List" } else { "" };
     let verb = match verb {
         "get" => "read",
         "update" => "replace",
         "deletecollection" => "deleteCollection",
+        "watchlist" => "watch",
         verb => verb,
     };
     let group = format!("{}{}", capital(&tag(s.group)), capital(s.version));
@@ -219,7 +248,7 @@ fn operation_id(s: &Served, verb: &str, path: &str) -> String {
     let everywhere = if s.namespaced && scope.is_empty() { "ForAllNamespaces" } else { "" };
     // A subresource is named after the object it belongs to, not after its own kind.
     let kind = schema_kind(s);
-    format!("{verb}{group}{scope}{kind}{}{everywhere}", capital(s.subresource))
+    format!("{verb}{group}{scope}{kind}{list}{}{everywhere}", capital(s.subresource))
 }
 
 /// The kind of the resource itself: `Pod` for `pods` and `pods/binding`.

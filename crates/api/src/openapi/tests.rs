@@ -118,6 +118,48 @@ fn operations_name_their_kind_and_parameters() {
     assert_eq!(status["operationId"], "replaceCoreV1NamespacedPodStatus");
 }
 
+#[test]
+fn old_paths_of_watches_are_told_with_what_stands_for_them() {
+    let documents = everything();
+    let v2: Value = serde_json::from_str(&documents.v2(&Texts::default())).unwrap();
+    for (path, id, action) in [
+        ("/api/v1/watch/pods", "watchCoreV1PodListForAllNamespaces", "watchlist"),
+        ("/api/v1/watch/namespaces/{namespace}/pods", "watchCoreV1NamespacedPodList", "watchlist"),
+        ("/api/v1/watch/namespaces/{namespace}/pods/{name}", "watchCoreV1NamespacedPod", "watch"),
+        ("/api/v1/watch/nodes", "watchCoreV1NodeList", "watchlist"),
+        ("/api/v1/watch/nodes/{name}", "watchCoreV1Node", "watch"),
+        (
+            "/apis/apps/v1/watch/namespaces/{namespace}/deployments",
+            "watchAppsV1NamespacedDeploymentList",
+            "watchlist",
+        ),
+    ] {
+        let get = &v2["paths"][path]["get"];
+        assert_eq!(
+            (&get["operationId"], &get["x-kubernetes-action"]),
+            (&id.into(), &action.into()),
+            "{path}"
+        );
+        let text = get["description"].as_str().unwrap();
+        assert!(
+            text.contains("deprecated: use the 'watch' parameter with a list operation instead"),
+            "{text}"
+        );
+        assert_eq!(
+            get["responses"]["200"]["schema"]["$ref"],
+            "#/definitions/io.k8s.apimachinery.pkg.apis.meta.v1.WatchEvent"
+        );
+        assert_eq!(v2["paths"][path].get("post"), None);
+    }
+    let single = "/api/v1/watch/namespaces/{namespace}/pods/{name}";
+    let names: Vec<_> =
+        v2["paths"][single]["parameters"].as_array().unwrap().iter().map(|p| &p["name"]).collect();
+    assert_eq!(names, ["name", "namespace"]);
+    assert_eq!(v2["paths"].get("/api/v1/watch/nodes/{name}/status"), None);
+    // Of the list itself nothing is deprecated.
+    assert_eq!(v2["paths"]["/api/v1/pods"]["get"].get("description"), None);
+}
+
 /// Reads gnostic's protobuf back by hand, as far as kubectl looks: definitions by name.
 #[test]
 fn protobuf_lists_all_definitions() {

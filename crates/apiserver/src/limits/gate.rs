@@ -17,7 +17,7 @@ use crate::auth::Identity;
 
 const SHARE: usize = 4;
 /// Seconds after which a refused client may try again.
-const RETRY_AFTER_S: i32 = 1;
+pub(super) const RETRY_AFTER_S: i32 = 1;
 
 pub(crate) struct Gate {
     users: [Lane; 2],
@@ -30,6 +30,36 @@ pub(crate) struct Gate {
 pub(crate) enum Kind {
     ReadOnly = 0,
     Mutating = 1,
+}
+
+/// Whose bounds are somebody's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kin {
+    User,
+    /// Nodes and the platform's own components.
+    System,
+    /// Administrators, and callers in this process.
+    Exempt,
+}
+
+impl Kin {
+    pub(super) fn of(who: &Identity, source: Option<IpAddr>) -> Self {
+        if source.is_none() || who.in_group("system:masters") {
+            Self::Exempt
+        } else if who.in_group("system:nodes") || who.user.starts_with("system:kube-") {
+            Self::System
+        } else {
+            Self::User
+        }
+    }
+}
+
+/// The name that what somebody takes is counted under: nobodies are told apart by where they come from.
+pub(super) fn counted_as(who: &Identity, source: Option<IpAddr>) -> Arc<str> {
+    match source {
+        Some(source) if who.in_group("system:unauthenticated") => source.to_canonical().to_string().into(),
+        _ => Arc::clone(&who.user),
+    }
 }
 
 struct Lane {
@@ -68,19 +98,12 @@ impl Gate {
         who: &Identity,
         source: Option<IpAddr>,
     ) -> Result<Slot, StatusError> {
-        let lanes = if source.is_none() || who.in_group("system:masters") {
-            &self.exempt
-        } else if who.in_group("system:nodes") || who.user.starts_with("system:kube-") {
-            &self.system
-        } else {
-            &self.users
+        let lanes = match Kin::of(who, source) {
+            Kin::User => &self.users,
+            Kin::System => &self.system,
+            Kin::Exempt => &self.exempt,
         };
-        let user = match source {
-            Some(source) if who.in_group("system:unauthenticated") => {
-                source.to_canonical().to_string().into()
-            }
-            _ => Arc::clone(&who.user),
-        };
+        let user = counted_as(who, source);
         let lane = &lanes[kind as usize];
         let mut counts = lane.counts.lock();
         let own = counts.by_user.get(&user).copied().unwrap_or(0);

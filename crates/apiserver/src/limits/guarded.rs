@@ -8,14 +8,17 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
+use http_body_util::BodyExt as _;
 use skiff_streams::Watch;
 use skiff_streams::places::Place;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::mpsc;
 use tokio::time::{Instant, Sleep};
 
 use super::activity::{Activity, PARTING, Underway};
 use crate::http_body::{Body, BoxError};
 use crate::limits::Slot;
+use crate::server::BODY_MAX;
 
 /// Looks at a client's stream: notes that the client says something, and ends it when it takes nothing for too
 /// long.
@@ -100,27 +103,57 @@ pub(crate) struct BodyTimeout;
 
 /// A request's body, which must have come by a deadline.
 pub(crate) struct Timed<B: HttpBody> {
-    body: B,
+    /// There until it is dropped.
+    body: Option<B>,
     limit: Duration,
     /// Set when it first has to be waited for.
     timer: Option<Pin<Box<Sleep>>>,
     /// Told of a body that is given up before its end.
     activity: Activity,
+    /// Where such a body goes on HTTP/2.
+    unwanted: Option<mpsc::Sender<B>>,
     ended: bool,
 }
 
 impl<B: HttpBody> Timed<B> {
-    pub(crate) fn new(body: B, limit: Duration, activity: Activity) -> Self {
-        Self { body, limit, timer: None, activity, ended: false }
+    pub(crate) fn new(
+        body: B,
+        limit: Duration,
+        activity: Activity,
+        unwanted: Option<mpsc::Sender<B>>,
+    ) -> Self {
+        Self { body: Some(body), limit, timer: None, activity, unwanted, ended: false }
     }
 }
 
 impl<B: HttpBody> Drop for Timed<B> {
     fn drop(&mut self) {
-        if !self.ended && !self.body.is_end_stream() {
+        let Some(body) = self.body.take().filter(|body| !self.ended && !body.is_end_stream()) else { return };
+        let taken = self.unwanted.as_ref().is_some_and(|unwanted| unwanted.try_send(body).is_ok());
+        if !taken {
             self.activity.left_unread();
         }
     }
+}
+
+/// What is read at most of a body that nobody wants: more than of one that is.
+const UNWANTED_MAX: usize = 4 * BODY_MAX;
+
+/// Reads a body to its end whose request was answered before. To give it up would reset the stream on HTTP/2,
+/// and some clients lose an answer, whole as it is, when they find their stream closed while they send.
+pub(crate) async fn read_unwanted<B: HttpBody<Data = Bytes> + Unpin>(mut body: B, limit: Duration) {
+    let reading = async {
+        let mut left = UNWANTED_MAX;
+        while let Some(Ok(frame)) = body.frame().await {
+            let length = frame.data_ref().map_or(0, Bytes::len);
+            match left.checked_sub(length) {
+                Some(rest) => left = rest,
+                None => return,
+            }
+        }
+    };
+    // What comes later, or is more, is refused.
+    let _ = tokio::time::timeout(limit, reading).await;
 }
 
 impl<B: HttpBody<Data = Bytes> + Unpin> HttpBody for Timed<B>
@@ -134,7 +167,8 @@ where
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) {
+        let Some(body) = &mut self.body else { return Poll::Ready(None) };
+        if let Poll::Ready(frame) = Pin::new(body).poll_frame(cx) {
             self.ended |= frame.is_none();
             return Poll::Ready(frame.map(|frame| frame.map_err(Into::into)));
         }
@@ -144,11 +178,11 @@ where
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.body.as_ref().is_none_or(HttpBody::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        self.body.as_ref().map(HttpBody::size_hint).unwrap_or_default()
     }
 }
 
@@ -250,6 +284,7 @@ impl HttpBody for Answer {
 mod tests {
     use std::net::{IpAddr, Ipv4Addr};
 
+    use futures_util::StreamExt as _;
     use skiff_streams::Watched;
     use skiff_streams::places::Places;
     use tokio::io::{AsyncWriteExt, DuplexStream, duplex};
@@ -273,6 +308,28 @@ mod tests {
         client.write_all(&[0; 1000]).await.expect("it is taken");
         drop(client);
         ending.await.expect("no panic").expect("ends");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn of_a_body_that_nobody_wants_so_much_is_read_for_so_long() {
+        let limit = Duration::from_secs(60);
+        let pieces = |count: usize| {
+            let piece = Bytes::from(vec![0; BODY_MAX]);
+            let frames = (0..count).map(move |_| Ok::<_, BoxError>(Frame::data(piece.clone())));
+            let endless = futures_util::stream::pending();
+            http_body_util::StreamBody::new(futures_util::stream::iter(frames).chain(endless))
+        };
+        let read = async |count: usize| {
+            let begun = Instant::now();
+            read_unwanted(pieces(count), limit).await;
+            begun.elapsed()
+        };
+        assert_eq!(read(5).await, Duration::ZERO, "too much");
+        assert!(read(4).await >= limit);
+        let whole = http_body_util::Full::new(Bytes::from_static(b"{}"));
+        let begun = Instant::now();
+        read_unwanted(whole, limit).await;
+        assert_eq!(begun.elapsed(), Duration::ZERO);
     }
 
     #[tokio::test(start_paused = true)]

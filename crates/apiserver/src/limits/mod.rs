@@ -2,11 +2,13 @@
 //!
 //! A connection is counted where it comes from and by whether it is known whose it is
 //! ([`skiff_streams::places`]), has to say something within a time
-//! ([`activity`]), and its requests are counted by user ([`Gate`]). Sizes are bounded where bytes are read.
+//! ([`activity`]), and its requests are counted by user ([`Gate`]), watches apart ([`watches`]). Sizes are
+//! bounded where bytes are read.
 
 pub(crate) mod activity;
 mod gate;
 pub(crate) mod guarded;
+pub(crate) mod watches;
 
 use std::time::Duration;
 
@@ -21,6 +23,9 @@ pub struct Limits {
     pub readonly_inflight_max: usize,
     /// Requests that write, in flight at once.
     pub mutating_inflight_max: usize,
+    /// Watches of one user open at once; components', nodes' and administrators' are not counted. Upstream has no
+    /// such bound: this one is far beyond what clients of one user have.
+    pub watches_per_user_max: usize,
     /// A quarter of these is for who has shown no credential yet.
     pub connections_max: usize,
     /// Connections from one address; nodes' and administrators' are not counted.
@@ -51,6 +56,7 @@ impl Default for Limits {
         Self {
             readonly_inflight_max: 400,
             mutating_inflight_max: 200,
+            watches_per_user_max: 1000,
             connections_max: 8192,
             connections_per_source_max: 2048,
             streams_max: 250,

@@ -23,9 +23,9 @@ impl Strategy for Nodes {
         if ranges.is_empty() || old.is_some_and(|old| self::ranges(old) == ranges) {
             return Vec::new();
         }
+        let mut faults = of_services(&ranges, &cx.server.config.service_cidr.to_string());
         let nodes = find("", "nodes").expect("nodes are in the table");
         let view = cx.server.caches.of(nodes).view(0);
-        let mut faults = Vec::new();
         for other in view.objects.values().filter(|o| *o.key != *cx.key) {
             let theirs = stored_ranges(&other.body);
             for (i, range) in ranges.iter().enumerate() {
@@ -59,6 +59,16 @@ impl Strategy for Nodes {
     fn volatile(&self, new: &Value, old: Option<&Value>) -> bool {
         old.is_some_and(|old| without_heartbeats(new) == without_heartbeats(old))
     }
+}
+
+/// A pod with an address of a Service's would be reached by nobody.
+fn of_services(ranges: &[String], services: &str) -> Vec<Cause> {
+    let within = ranges.iter().enumerate().filter(|(_, range)| overlap(range, services));
+    let fault = |(i, range): (usize, &String)| {
+        let detail = format!("overlaps the service range {services}");
+        Cause::invalid(format!("spec.podCIDRs[{i}]"), range.as_str(), detail)
+    };
+    within.map(fault).collect()
 }
 
 /// The older field says the same as the newer one's first element, or the node would have two ranges.
@@ -161,6 +171,21 @@ mod tests {
         );
         check(serde_json::json!({"podCIDR": "", "podCIDRs": null}), &[]);
         check(Value::Null, &[]);
+    }
+
+    #[test]
+    fn no_range_of_pods_is_within_the_services() {
+        let said = |ranges: &[&str]| -> Vec<String> {
+            let ranges: Vec<String> = ranges.iter().map(ToString::to_string).collect();
+            let faults = of_services(&ranges, "10.96.0.0/16");
+            faults.iter().map(|fault| format!("{}: {}", fault.field, fault.message)).collect()
+        };
+        assert_eq!(said(&["10.244.0.0/24", "fd00::/64", "10.97.0.0/24"]), [""; 0]);
+        for (n, range) in ["10.96.3.0/24", "10.0.0.0/8", "10.96.0.0/16"].into_iter().enumerate() {
+            let fault = "overlaps the service range 10.96.0.0/16";
+            let ranges: Vec<&str> = std::iter::repeat_n("10.244.0.0/24", n).chain([range]).collect();
+            assert_eq!(said(&ranges), [format!("spec.podCIDRs[{n}]: Invalid value: {range:?}: {fault}")]);
+        }
     }
 
     #[test]

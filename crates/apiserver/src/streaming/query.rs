@@ -92,7 +92,7 @@ pub(super) fn log_path([namespace, pod, container]: [&str; 3], query: &Query) ->
     }
     let smallest = [("tailLines", 0), ("sinceSeconds", 1), ("limitBytes", 1)];
     for (name, least) in smallest {
-        let Some(number) = query.number::<i64>(name)? else { continue };
+        let Some(number) = query.number(name)? else { continue };
         if number < least {
             let detail = match least {
                 0 => "must be greater than or equal to 0",

@@ -1,12 +1,14 @@
 //! What one client may take, shown with real sockets: each bound is reached by a client that does harm, while
 //! another one is served.
 
+mod frames;
 mod served;
 #[path = "../api/socket.rs"]
 mod socket;
 
 use std::time::Duration;
 
+use frames::{Frames, Said};
 use served::{SILENT, Served, Socket, Unread};
 use skiff_apiserver::Limits;
 
@@ -245,6 +247,56 @@ async fn a_watch_whose_events_nobody_takes_is_given_up() {
 }
 
 #[tokio::test]
+async fn who_watches_too_much_is_told_to_come_back_and_others_are_not() {
+    let served = Served::start(Limits { watches_per_user_max: 2, ..Limits::default() }).await;
+    let mut admin = served.connect(&served.admin()).await.expect("connects");
+    for user in ["jane", "john"] {
+        let binding = format!(
+            r#"{{"metadata":{{"name":"{user}"}},"roleRef":{{"apiGroup":"rbac.authorization.k8s.io","kind":"ClusterRole","name":"view"}},"subjects":[{{"apiGroup":"rbac.authorization.k8s.io","kind":"User","name":"{user}"}}]}}"#
+        );
+        let path = "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings";
+        let create = format!(
+            "POST {path} HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{binding}",
+            binding.len()
+        );
+        assert_eq!(admin.ask(&create).await.status, 201);
+    }
+    const WATCH: &str = "GET /api/v1/configmaps?watch=true HTTP/1.1\r\nhost: a\r\n\r\n";
+    let watch = async |client| {
+        let mut socket = served.connect(&client).await.expect("connects");
+        socket.send(WATCH).await;
+        let status = socket.head().await.status;
+        (socket, status)
+    };
+    let (first, status) = watch(served.user("jane")).await;
+    assert_eq!(status, 200);
+    let (_second, status) = watch(served.user("jane")).await;
+    assert_eq!(status, 200);
+    let mut third = served.connect(&served.user("jane")).await.expect("connects");
+    let refused = third.ask(WATCH).await;
+    assert_eq!((refused.status, refused.header("retry-after").as_deref()), (429, Some("1")));
+    assert_eq!(refused.json()["message"], "Too many watches of one user, please try again later.");
+    let list = third.ask("GET /api/v1/configmaps HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    assert_eq!(list.status, 200, "she may ask for what is there");
+    let mut held = vec![watch(served.user("john")).await];
+    for _ in 0..3 {
+        held.push(watch(served.admin()).await);
+    }
+    assert!(held.iter().all(|(_, status)| *status == 200));
+    // A watch that ends makes room.
+    drop(first);
+    let opened = async {
+        loop {
+            let (socket, status) = watch(served.user("jane")).await;
+            if status == 200 {
+                return socket;
+            }
+        }
+    };
+    tokio::time::timeout(served::PATIENCE, opened).await.expect("there is room again");
+}
+
+#[tokio::test]
 async fn a_request_is_in_flight_until_its_answer_has_been_taken() {
     let served = Served::start(Limits::default()).await;
     let inflight = async || {
@@ -268,6 +320,33 @@ async fn who_asks_for_headers_by_http2_gets_headers() {
     let (status, length, came) = served.head_by_http2(&served.admin(), "/api/v1/namespaces/default").await;
     assert_eq!((status, came), (405, 0));
     assert!(length.parse::<usize>().is_ok_and(|length| length > 100), "{length}");
+}
+
+/// HPACK's index of `:status: 404`.
+const NOT_FOUND: Said = Said::Head(0x8d);
+
+#[tokio::test]
+async fn an_answer_before_the_body_does_not_close_the_stream_to_it() {
+    let served = Served::start(Limits::default()).await;
+    let mut client = Frames::new(served.http2(&served.admin()).await).await;
+    client.post("/apis/nowhere/v1/things").await;
+    assert_eq!(client.answer().await, NOT_FOUND);
+    // Some clients lose the answer when their stream is reset while they send.
+    client.ping().await;
+    assert_eq!(client.said().await, Said::Pong);
+    client.body(b"{", false).await;
+    client.body(b"}", true).await;
+    client.ping().await;
+    assert_eq!(client.said().await, Said::Pong, "the stream has ended from both sides");
+}
+
+#[tokio::test]
+async fn a_body_that_nobody_wants_is_not_waited_for_without_end() {
+    let served = Served::start(Limits { body_timeout: SHORT, ..Limits::default() }).await;
+    let mut client = Frames::new(served.http2(&served.admin()).await).await;
+    client.post("/apis/nowhere/v1/things").await;
+    assert_eq!(client.answer().await, NOT_FOUND);
+    assert_eq!(client.said().await, Said::Reset { code: 0 }, "no error, as RFC 9113 §8.1 has it");
 }
 
 #[tokio::test]

@@ -18,10 +18,12 @@ use tokio::net::{TcpSocket, TcpStream};
 use crate::socket::{Listening, listen};
 
 /// For all that must happen at some time.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A client without a certificate.
 pub(crate) const SILENT: &Option<Issued> = &None;
+
+pub(crate) type Tls = tokio_rustls::client::TlsStream<TcpStream>;
 
 pub(crate) struct Served {
     address: SocketAddr,
@@ -119,12 +121,7 @@ impl Served {
         tokio::time::timeout(PATIENCE, trying).await.expect("there is room again")
     }
 
-    async fn tls(
-        &self,
-        source: [u8; 4],
-        client: &Option<Issued>,
-        protocol: &[u8],
-    ) -> std::io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
+    async fn tls(&self, source: [u8; 4], client: &Option<Issued>, protocol: &[u8]) -> std::io::Result<Tls> {
         let mut roots = rustls::RootCertStore::empty();
         roots.add(CertificateDer::from_pem_slice(self.pki.ca().as_bytes()).expect("PEM")).expect("a root");
         let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -147,6 +144,11 @@ impl Served {
         let stream = socket.connect(self.address).await?;
         let name = ServerName::try_from("localhost").expect("a name");
         tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, stream).await
+    }
+
+    /// A connection on which HTTP/2 was agreed upon, and nothing said.
+    pub(crate) async fn http2(&self, client: &Option<Issued>) -> Tls {
+        self.tls([127, 0, 0, 1], client, b"h2").await.expect("connects")
     }
 
     /// Asks for the headers alone on HTTP/2: the status, the length that is told, and how many bytes came.
