@@ -76,12 +76,11 @@ async fn delete(context: &Context, pod: &Pod, at: Timestamp) -> Result<(), Error
     }
 }
 
-/// Its endpoints must not be used while nobody answers for them.
+/// Its endpoints must not be used while nobody answers for them. Of a pod that has changed nothing is written or
+/// told: its change is looked at next, and may be this very mark.
 async fn mark_pod_not_ready(context: &Context, pod: &Pod, at: Timestamp) -> Result<(), Error> {
     let key = ObjectKey::of(pod);
-    let patch = json!({"metadata": {"uid": pod.metadata.uid}, "status": {"conditions": [
-        {"type": "Ready", "status": "False", "lastTransitionTime": Time(Timestamp::from_second(at.as_second()).unwrap_or(at))}]}});
-    let patch = Patch::Strategic(patch);
+    let patch = Patch::Strategic(not_ready(pod, at));
     match context.client.patch::<Pod>(&key.namespace, &key.name, Some("status"), &patch).await {
         Ok(_) => {
             context.events.record(reference(pod), EventType::Warning, "NodeNotReady", "Node is not ready");
@@ -90,6 +89,17 @@ async fn mark_pod_not_ready(context: &Context, pod: &Pod, at: Timestamp) -> Resu
         Err(error) if error.is_not_found() || error.is_conflict() => Ok(()),
         Err(error) => Err(error),
     }
+}
+
+/// For this state of the pod alone: of two looks at one state the second writes nothing.
+pub(super) fn not_ready(pod: &Pod, at: Timestamp) -> serde_json::Value {
+    json!({
+        "metadata": {"uid": pod.metadata.uid, "resourceVersion": pod.metadata.resource_version},
+        "status": {"conditions": [{
+            "type": "Ready", "status": "False",
+            "lastTransitionTime": Time(Timestamp::from_second(at.as_second()).unwrap_or(at)),
+        }]},
+    })
 }
 
 #[derive(Debug, PartialEq, Eq)]

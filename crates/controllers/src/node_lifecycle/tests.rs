@@ -1,6 +1,6 @@
 //! Taints that follow conditions, whose turn it is, and how long pods stay.
 
-use super::evict::{Tolerated, tolerated_for};
+use super::evict::{Tolerated, not_ready, tolerated_for};
 use super::*;
 
 fn node(value: serde_json::Value) -> Node {
@@ -49,6 +49,17 @@ fn taints_follow_conditions() {
         ),
         "mine:NoExecute@0 node.kubernetes.io/unreachable:NoSchedule@50 \
          node.kubernetes.io/unreachable:NoExecute@7 node.kubernetes.io/unschedulable:NoSchedule@50"
+    );
+}
+
+#[test]
+fn a_pod_is_marked_as_it_was_seen_and_not_once_more() {
+    let pod: Pod = serde_json::from_value(json!({"metadata": {"uid": "u", "resourceVersion": "7"}})).unwrap();
+    let at = Timestamp::from_second(50).unwrap();
+    let condition = json!({"type": "Ready", "status": "False", "lastTransitionTime": "1970-01-01T00:00:50Z"});
+    assert_eq!(
+        not_ready(&pod, at),
+        json!({"metadata": {"uid": "u", "resourceVersion": "7"}, "status": {"conditions": [condition]}})
     );
 }
 

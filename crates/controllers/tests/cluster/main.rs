@@ -329,4 +329,16 @@ async fn nodes_have_ranges_of_their_own_and_lose_their_pods_when_silent() {
                 && left.into_iter().all(|pod| pod.metadata.deletion_timestamp.is_some() && !ready(pod))
         })
         .await;
+    let told = |all: &[std::sync::Arc<Event>]| {
+        let of_pods = all.iter().filter(|event| {
+            event.reason.as_deref() == Some("NodeNotReady")
+                && event.involved_object.kind.as_deref() == Some("Pod")
+        });
+        of_pods.map(|event| (event.involved_object.uid.clone(), event.count)).collect::<Vec<_>>()
+    };
+    cluster.until::<Event>("default", |all| !told(all).is_empty()).await;
+    let mut told = told(&cluster.list::<Event>("default").await);
+    told.sort();
+    assert!(told.iter().all(|(_, count)| *count == Some(1)), "{told:?}");
+    assert!(told.windows(2).all(|pair| pair[0].0 != pair[1].0), "each pod was told of once: {told:?}");
 }
