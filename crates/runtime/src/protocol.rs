@@ -2,8 +2,8 @@
 //!
 //! A frame is its length (four bytes, little endian) and that much JSON. A shim outlives the agent that
 //! started it and may be older than the one that talks to it, so a request carries the version it speaks,
-//! and fields are only ever added. One request goes out on a connection; an exec or attachment lives as
-//! long as its connection does.
+//! and fields are only ever added. One request goes out on a connection; an attachment lives as long as its
+//! connection does, and so does a command, unless it is to survive: then a second request ends it.
 
 use std::io::{self, Read};
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -39,6 +39,8 @@ pub(crate) enum Request {
     },
     /// Files: standard input, output and error of the command; with a terminal none.
     Exec(Exec),
+    /// On the connection of a command: it ends. A shim that doesn't know this hangs up, which is the same.
+    Kill,
     /// Files: where output and error go. Answered with the container's input, if asked for.
     Attach {
         id: String,
@@ -112,6 +114,9 @@ pub(crate) struct Exec {
     pub(crate) stdin: bool,
     pub(crate) stdout: bool,
     pub(crate) stderr: bool,
+    /// It goes on without its connection.
+    #[serde(default)]
+    pub(crate) survives: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

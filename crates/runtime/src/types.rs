@@ -258,9 +258,13 @@ pub struct ExecConfig {
     pub stdout: bool,
     pub stderr: bool,
     pub tty: bool,
+    /// The command goes on when nobody asks for it any more, also when this process has ended: its input ends,
+    /// and what it writes is read and dropped.
+    pub survives: bool,
 }
 
-/// Live streams of a process. Dropping it kills an exec'd process and leaves an attached one alone.
+/// Live streams of a process. Dropping it kills an exec'd process, unless that [survives](ExecConfig::survives),
+/// and leaves an attached one alone.
 pub struct Process {
     pub stdin: Option<Box<dyn AsyncWrite + Send + Unpin>>,
     pub stdout: Option<Box<dyn AsyncRead + Send + Unpin>>,
@@ -270,6 +274,8 @@ pub struct Process {
     pub resize: Option<tokio::sync::mpsc::Sender<(u16, u16)>>,
     /// The exit code, once.
     pub exit: tokio::sync::oneshot::Receiver<i32>,
+    /// Ends an exec'd process that would survive; dropping it does nothing.
+    pub kill: Option<tokio::sync::oneshot::Sender<()>>,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]

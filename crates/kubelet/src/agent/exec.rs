@@ -3,8 +3,8 @@
 //! The command stays, as with containerd: its CRI server waits for the process, whoever has gone, and ends it
 //! for a time limit alone. Its input ends, and what it writes is read and dropped, so that it comes to its end
 //! (containerd stops reading then, and a command that writes on hangs for ever: nobody can want that). What
-//! nobody sees the end of is bounded, and belongs to its container, with which it ends at the latest. An agent that
-//! ends takes them along, as nobody would read what they write.
+//! nobody sees the end of is bounded, and belongs to its container, with which it ends at the latest. So it is
+//! when the agent ends, as with containerd, whose shims have the commands: then the pod's shim reads on.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -41,6 +41,7 @@ pub(super) fn exec(
         stdout: wants.stdout,
         stderr: wants.has_stderr(),
         tty: wants.tty,
+        survives: true,
     };
     let (runtime, left) = (context.runtime.clone(), context.commands_left.clone());
     serve_command(request, wants, move |session| async move {
@@ -55,9 +56,14 @@ where
     F: Future<Output = Result<Process, Error>> + Send + 'static,
 {
     let (_client, gone) = oneshot::channel::<Infallible>();
+    let (hand, mut handed) = oneshot::channel();
     let running = async move {
         match start.await {
-            Ok(process) => join(session, process, of_command).await,
+            Ok(mut process) => {
+                // Nobody takes it who has ended the wait for it.
+                let _ = hand.send(process.kill.take());
+                join(session, process, of_command).await;
+            }
             Err(error) => {
                 let message = format!("error executing command in container: {}", chain(&error));
                 session.exit.send(&Outcome::Failed(message)).await;
@@ -72,7 +78,13 @@ where
         }
         match left.try_acquire() {
             Ok(_place) => running.await,
-            Err(_) => warn!("too many commands are without their clients: one is ended"),
+            Err(_) => {
+                warn!("too many commands are without their clients: one is ended");
+                if let Ok(Some(kill)) = handed.try_recv() {
+                    // It may have ended by itself.
+                    let _ = kill.send(());
+                }
+            }
         }
     });
     // Its end is the task's own; a panic in it was reported where it happened.
@@ -101,6 +113,7 @@ mod tests {
         stdin: DuplexStream,
         stdout: DuplexStream,
         exit: oneshot::Sender<i32>,
+        killed: oneshot::Receiver<()>,
     }
 
     /// Runs a command for a client that goes once the command has read what it sent.
@@ -121,12 +134,14 @@ mod tests {
         let (stdin, to) = duplex(1 << 10);
         let (out, stdout) = duplex(1 << 10);
         let (exit, code) = oneshot::channel();
+        let (kill, killed) = oneshot::channel();
         let process = Process {
             stdin: Some(Box::new(to)),
             stdout: Some(Box::new(out)),
             stderr: None,
             resize: None,
             exit: code,
+            kill: Some(kill),
         };
         let left = Arc::new(Semaphore::new(places));
         let run = {
@@ -136,7 +151,7 @@ mod tests {
         let serving = tokio::spawn(async move { command::serve(io, &front, wants, run).await });
         // A binary frame, masked with zeros: "x" for the standard input.
         client.write_all(&[0x82, 0x82, 0, 0, 0, 0, 0, b'x']).await.expect("is heard");
-        let mut command = Command { stdin, stdout, exit };
+        let mut command = Command { stdin, stdout, exit, killed };
         assert_eq!(command.stdin.read_u8().await.expect("comes"), b'x');
         drop(client);
         serving.await.expect("no panic").expect_err("the client has gone");
@@ -161,7 +176,9 @@ mod tests {
     #[tokio::test]
     async fn commands_without_clients_are_bounded() {
         let (mut command, _) = abandoned(0).await;
-        let ended = command.exit.closed();
-        tokio::time::timeout(LONG, ended).await.expect("nobody waits for it: the runtime ends it");
+        let ended = tokio::time::timeout(LONG, command.killed).await.expect("it is not left alone");
+        ended.expect("it is ended");
+        let waits = command.exit.closed();
+        tokio::time::timeout(LONG, waits).await.expect("and nobody waits for it");
     }
 }

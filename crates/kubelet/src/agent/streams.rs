@@ -94,7 +94,7 @@ where
 /// Joins a session to a process until the process has ended and its output is told.
 pub(super) async fn join(session: Session, process: Process, outcome: impl FnOnce(i32) -> Outcome) {
     let Session { stdin, stdout, stderr, resize, exit } = session;
-    let Process { stdin: to, stdout: out, stderr: err, resize: sizes, exit: code } = process;
+    let Process { stdin: to, stdout: out, stderr: err, resize: sizes, exit: code, kill: _ } = process;
     let input = async {
         tokio::join!(
             async {

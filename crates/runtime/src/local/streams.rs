@@ -2,7 +2,7 @@
 //!
 //! A command's pipes lead straight to this process, so the shim copies nothing. Its life hangs on the
 //! connection that asked for it: when nobody waits for the exit code any more, the connection goes, and the
-//! shim kills the command.
+//! shim kills the command, unless that is to survive. Then the shim reads on what it writes.
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -16,14 +16,14 @@ use std::time::Duration;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 use skiff_sys::tty;
 use tokio::io::unix::AsyncFd;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::unix::pipe;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::shims::{next, unexpected};
 use super::{Inner, doing};
-use crate::protocol::{Exec, Reply, Request};
+use crate::protocol::{Call, Exec, Reply, Request, VERSION, frame};
 use crate::types::*;
 
 /// Of each stream of a command run to its end; the rest is read and dropped.
@@ -53,6 +53,7 @@ impl Inner {
             stdin: stdin_theirs.is_some(),
             stdout: stdout_theirs.is_some(),
             stderr: stderr_theirs.is_some(),
+            survives: config.survives,
         });
         let inner = self.clone();
         let asked = tokio::task::spawn_blocking(move || {
@@ -63,6 +64,7 @@ impl Inner {
         let (connection, reply, fds) = joined(asked.await)??;
         let Reply::Running { .. } = reply else { return Err(unexpected(&reply)) };
         let mut process = self.process(connection, fds.into_iter().next().filter(|_| config.tty))?;
+        process.kill = process.kill.filter(|_| config.survives);
         if config.tty {
             process.stdin = process.stdin.filter(|_| config.stdin);
             return Ok(process);
@@ -92,6 +94,7 @@ impl Inner {
         let input = fds.into_iter().next();
         let (input, master) = if tty { (None, input) } else { (input, None) };
         let mut process = self.process(connection, master)?;
+        process.kill = None;
         if tty && !stdin {
             process.stdin = None;
         }
@@ -112,11 +115,12 @@ impl Inner {
         let (exit, exit_receiver) = oneshot::channel();
         let terminal = master.map(Terminal::new).transpose().map_err(doing("configure a terminal"))?;
         let (sizes, sizes_receiver) = mpsc::channel(SIZES_MAX);
+        let (kill, killed) = oneshot::channel();
         let tasks = self.tasks.upgrade();
         if let Some(tasks) = tasks {
             let mut tasks = tasks.lock();
             while tasks.try_join_next().is_some() {}
-            tasks.spawn(wait(connection, exit, terminal.clone(), sizes_receiver));
+            tasks.spawn(wait(connection, exit, killed, terminal.clone(), sizes_receiver));
         }
         Ok(Process {
             stdin: terminal.clone().map(|terminal| Box::new(terminal) as _),
@@ -124,6 +128,7 @@ impl Inner {
             stdout: terminal.map(|terminal| Box::new(terminal) as _),
             stderr: None,
             exit: exit_receiver,
+            kill: Some(kill),
         })
     }
 
@@ -205,25 +210,40 @@ impl Inner {
     }
 }
 
+/// How the wait for a process ends.
+enum Waited {
+    Exited(i32),
+    /// Nobody waits any more, or there is nothing to wait for.
+    LetGo,
+    Killed,
+}
+
 /// Holds the connection until the process has ended or nobody asks any more.
 async fn wait(
     mut connection: tokio::net::UnixStream,
     mut exit: oneshot::Sender<i32>,
+    mut killed: oneshot::Receiver<()>,
     terminal: Option<Terminal>,
     mut sizes: mpsc::Receiver<(u16, u16)>,
 ) {
-    let mut resizes = terminal.is_some();
-    let code = {
+    let (mut resizes, mut killable) = (terminal.is_some(), true);
+    let waited = {
         // Reading a frame is not cancel-safe, so one future does it throughout.
         let ended = next(&mut connection);
         tokio::pin!(ended);
         loop {
             tokio::select! {
-                reply = &mut ended => match reply {
-                    Ok(Reply::Exited { code }) => break Some(code),
-                    _ => break None,
+                // Who kills a process waits for it no more: that comes first.
+                biased;
+                killed = &mut killed, if killable => match killed {
+                    Ok(()) => break Waited::Killed,
+                    Err(_) => killable = false,
                 },
-                () = exit.closed() => break None,
+                reply = &mut ended => match reply {
+                    Ok(Reply::Exited { code }) => break Waited::Exited(code),
+                    _ => break Waited::LetGo,
+                },
+                () = exit.closed() => break Waited::LetGo,
                 size = sizes.recv(), if resizes => match (size, &terminal) {
                     (Some((columns, rows)), Some(terminal)) => {
                         // The terminal may be gone already; the exit code is on its way then.
@@ -234,8 +254,16 @@ async fn wait(
             }
         }
     };
-    if let Some(code) = code {
-        let _ = exit.send(code);
+    match waited {
+        // Nobody may wait any more.
+        Waited::Exited(code) => drop(exit.send(code)),
+        Waited::LetGo => {}
+        Waited::Killed => {
+            // Where the shim is gone, so is the process.
+            if let Ok(request) = frame(&Call { version: VERSION, request: Request::Kill }) {
+                let _ = connection.write_all(&request).await;
+            }
+        }
     }
 }
 

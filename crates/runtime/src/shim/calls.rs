@@ -8,7 +8,8 @@ use nix::unistd::Pid;
 use skiff_sys::process::pidfd_open;
 
 use super::container::{Container, Phase};
-use super::{CALLER_TIMEOUT, Connection, Role, Running, Shim};
+use super::exec::Running;
+use super::{CALLER_TIMEOUT, Connection, LEFT_MAX, Role, Shim};
 use crate::init::{self, Birth, ChildPid, Note, Users};
 use crate::protocol::Call;
 use crate::protocol::{Exec, Failure, PidSpace, Reply, Request, VERSION, receive, send};
@@ -43,21 +44,26 @@ impl Shim {
                     Err(failure) => self.answer(id, &Reply::Failed(failure)),
                 }
             }
+            Ok(Some((Call { request: Request::Kill, .. }, _))) if connection.role == Role::Exec => {
+                self.execs.iter().filter(|exec| exec.connection == id).for_each(Running::kill);
+                self.hang_up(id);
+            }
             _ => self.hang_up(id),
         }
     }
 
-    /// The caller has gone: so goes its command, and its attachment ends.
+    /// The caller has gone: so goes its command, if it is not to survive, and its attachment ends.
     fn hang_up(&mut self, id: u64) {
         let Some(at) = self.connections.iter().position(|c| c.id == id) else { return };
         let connection = self.connections.swap_remove(at);
         match connection.role {
             Role::Exec => {
+                let has_room = self.execs.iter().filter(|exec| exec.is_left()).count() < LEFT_MAX;
                 for exec in self.execs.iter_mut().filter(|exec| exec.connection == id) {
-                    exec.master = None;
-                    // It leads a session, and so a group, unless it is about to.
-                    let _ = kill(Pid::from_raw(-(exec.pid as i32)), Signal::SIGKILL);
-                    let _ = kill(Pid::from_raw(exec.pid as i32), Signal::SIGKILL);
+                    match exec.survives && has_room {
+                        true => exec.leave(),
+                        false => exec.kill(),
+                    }
                 }
             }
             Role::Attached(container) => {
@@ -109,6 +115,7 @@ impl Shim {
                 self.exec(caller, exec, fds)?;
                 Ok(None)
             }
+            Request::Kill => Err(Failure::new(128, "there is no command on this connection")),
             Request::Attach { id, stdin } => {
                 let input = self.known(&id)?.attach(caller, stdin, fds)?;
                 self.become_role(caller, Role::Attached(id));
@@ -158,6 +165,10 @@ impl Shim {
         let mut given = fds.iter();
         let mut stream = |wanted: bool| if wanted { given.next() } else { None }.unwrap_or(&null).as_fd();
         let streams = [stream(exec.stdin), stream(exec.stdout), stream(exec.stderr)];
+        let mut running = Running::new(caller, exec.survives);
+        if exec.survives {
+            running.read_on(&streams[1..]).map_err(Failure::doing("hold a command's output"))?;
+        }
         let child = match space {
             PidSpace::Node => ChildPid::Same,
             PidSpace::Own | PidSpace::Sandbox => ChildPid::Of(pid),
@@ -172,7 +183,8 @@ impl Shim {
             |(), socket| init::exec(&dir, process, &exec.command, exec.tty, socket),
         )?;
         self.become_role(caller, Role::Exec);
-        self.execs.push(Running { pid: child, connection: caller, setup: Some(setup), master: None });
+        (running.pid, running.setup) = (child, Some(setup));
+        self.execs.push(running);
         Ok(())
     }
 
@@ -190,7 +202,7 @@ impl Shim {
             }
             Ok(None) | Err(_) => {
                 exec.setup = None;
-                let master = exec.master.take();
+                let master = exec.given_master();
                 let fds: Vec<&OwnedFd> = master.iter().collect();
                 self.answer_with(caller, &Reply::Running { pid }, &fds);
             }

@@ -5,6 +5,7 @@
 
 mod calls;
 mod container;
+mod exec;
 mod log;
 mod output;
 
@@ -35,6 +36,7 @@ use crate::init::{self, Birth, ChildPid, Note};
 use crate::protocol::{Boot, Call, Failure, Reply, Request, Status, receive, send};
 use container::Container;
 pub(crate) use container::STATE;
+use exec::Running;
 
 /// The socket in a sandbox's run directory.
 pub(crate) const SOCKET: &str = "s";
@@ -44,6 +46,8 @@ pub(crate) const NETNS: &str = "netns";
 pub(crate) const SHM: &str = "shm";
 const SHM_OPTIONS: &str = "mode=1777,size=67108864";
 const BUFFER: usize = 32 << 10;
+/// So many commands may go on without anybody who asked for them; one more ends.
+const LEFT_MAX: usize = 256;
 /// Whoever calls is trusted, but may be stopped in the middle of a message.
 const CALLER_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long those who are attached may read when all else has ended.
@@ -116,15 +120,6 @@ struct Shim {
     ended: Option<Instant>,
 }
 
-/// A command in a container.
-struct Running {
-    pid: u32,
-    connection: u64,
-    /// Until it has executed its program or failed.
-    setup: Option<UnixStream>,
-    master: Option<OwnedFd>,
-}
-
 struct Connection {
     id: u64,
     stream: UnixStream,
@@ -136,7 +131,7 @@ enum Role {
     /// Waits for a request or for the answer to one.
     Caller,
     Watcher,
-    /// As long as it lives, so does the command.
+    /// As long as it lives, so does the command, unless that is to survive.
     Exec,
     /// To the container of that ID.
     Attached(String),
@@ -149,6 +144,8 @@ enum Source {
     Listener,
     Connection(u64),
     ExecSetup(u32),
+    /// What a command writes that nobody asks for any more.
+    ExecLeft(u32, usize),
     Setup(String),
     Output(String, usize),
     Sink(String, usize, u64),
@@ -232,6 +229,11 @@ impl Shim {
                     Source::Listener => self.accept(),
                     Source::Connection(id) => self.hear(id),
                     Source::ExecSetup(pid) => self.exec_ready(pid),
+                    Source::ExecLeft(pid, at) => {
+                        if let Some(exec) = self.execs.iter_mut().find(|exec| exec.pid == pid) {
+                            exec.drain(at, &mut buffer);
+                        }
+                    }
                     Source::Setup(id) => self.container_ready(&id),
                     Source::Output(id, at) => {
                         if let Some(container) = self.container(&id) {
@@ -278,6 +280,10 @@ impl Shim {
             if let Some(setup) = &exec.setup {
                 sources.push(Source::ExecSetup(exec.pid));
                 fds.push((setup.as_fd(), PollFlags::POLLIN));
+            }
+            for (at, output) in exec.left() {
+                sources.push(Source::ExecLeft(exec.pid, at));
+                fds.push((output.as_fd(), PollFlags::POLLIN));
             }
         }
         for container in &self.containers {

@@ -6,8 +6,9 @@ use std::time::SystemTime;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use skiff_runtime::*;
+use tokio::io::AsyncReadExt;
 
-use crate::node::Node;
+use crate::node::{LONG, Node};
 
 #[tokio::test]
 async fn a_restarted_agent_finds_all_as_it_was() {
@@ -94,6 +95,50 @@ async fn what_ended_while_nobody_looked_is_known() {
     let container = node.get(&id).await;
     assert_eq!((container.state, container.exit_code), (ContainerState::Exited, Some(42)));
     assert_eq!(node.logged(), "last words\n");
+}
+
+/// A command that goes on when nobody asks for it any more; answers once it has begun.
+async fn surviving(node: &Node, id: &ContainerId, script: &str, tty: bool) -> Process {
+    let command = ["sh", "-c", &format!("echo started; {script}")].map(String::from).to_vec();
+    let config = ExecConfig { command, stdin: true, stdout: true, stderr: true, tty, survives: true };
+    let mut process = node.runtime.exec(id, config).await.unwrap();
+    let mut began = [0; 7];
+    process.stdout.as_mut().unwrap().read_exact(&mut began).await.unwrap();
+    assert_eq!(&began, b"started");
+    process
+}
+
+#[tokio::test]
+async fn commands_go_on_without_the_agent_to_their_end() {
+    let mut node = Node::new().await;
+    let sandbox = node.sandbox().await;
+    let id = node.run(&sandbox, "sleep 1000").await;
+    let waits = |name: &str| format!("until [ -e /tmp/go ]; do sleep 0.01; done; {name}");
+    // More than a pipe or a terminal holds, to both streams.
+    let much = "head -c 300000 /dev/zero | tr '\\0' a";
+    let piped = waits(&format!("cat; {much}; {much} >&2; exec sleep 1000.1"));
+    let piped = surviving(&node, &id, &piped, false).await;
+    let terminal = surviving(&node, &id, &waits(&format!("{much}; exec sleep 1000.2")), true).await;
+    // Who asked for this one lets go of it while the agent lives, and of that one with the agent.
+    drop(piped);
+    node.reopen();
+    drop(terminal);
+    node.exec(&id, "touch /tmp/go").await;
+    for name in ["sleep 1000[.]1", "sleep 1000[.]2"] {
+        let runs = format!("ps | grep -c '{name}' || true");
+        let came = async { while node.exec(&id, &runs).await != "1" {} };
+        tokio::time::timeout(LONG, came).await.unwrap_or_else(|_| panic!("{name}: it came to its end"));
+    }
+    // One more of that kind is ended, and not only let go of.
+    let mut other = surviving(&node, &id, "exec sleep 1000.3", false).await;
+    other.kill.take().unwrap().send(()).unwrap();
+    let gone = async { while node.exec(&id, "ps | grep -c 'sleep 1000[.]3' || true").await != "0" {} };
+    tokio::time::timeout(LONG, gone).await.expect("it was killed");
+    assert!(other.exit.await.is_err(), "nobody is told of the end of what was killed");
+    // They belong to their container.
+    node.runtime.stop_container(&id, std::time::Duration::ZERO).await.unwrap();
+    node.runtime.remove_sandbox(&sandbox.id).await.unwrap();
+    assert_eq!(node.leftovers(), Vec::<String>::new());
 }
 
 #[tokio::test]

@@ -70,6 +70,7 @@ async fn commands_with_streams_and_codes() {
         stdout: true,
         stderr: true,
         tty: false,
+        survives: false,
     };
     let mut process = node.runtime.exec(&id, config).await.unwrap();
     let mut stdin = process.stdin.take().unwrap();
@@ -124,6 +125,7 @@ async fn a_command_with_a_terminal() {
         stdout: true,
         stderr: false,
         tty: true,
+        survives: false,
     };
     let mut process = node.runtime.exec(&id, config).await.unwrap();
     let mut out = process.stdout.take().unwrap();
