@@ -5,23 +5,30 @@
 //! without any bridge filter. The bridge answers their ARP questions for each other, and asks none itself:
 //! where each sandbox is, is written down in its neighbour table.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File};
+mod bridge;
+mod host_ports;
+mod removal;
+mod routes;
+mod sandboxes;
+
+use std::collections::BTreeMap;
 use std::io;
 use std::net::Ipv4Addr;
-use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
-use skiff_sys::netlink::conntrack::{self, Flow};
-use skiff_sys::netlink::route::{Connection, Neighbour, ORIGIN, VethEnd};
-use skiff_sys::netlink::{self, route};
+use skiff_sys::netlink::route::Connection;
+use skiff_sys::netlink::{self, conntrack, route};
 use skiff_sys::nft::{self, Contents, Ruleset};
 use skiff_sys::private;
 
+pub(crate) use self::bridge::mac;
+use self::bridge::{link_index, neighbour};
+pub use self::removal::{host_links, remove};
+use self::sandboxes::attachment;
 use crate::schema::{self, Ranges};
-use crate::state::{PortKey, State, Targets, key};
+use crate::state::{State, Targets};
 use crate::walk::{self, Approaches, Asked, SandboxAt, Walk, Way};
 use crate::{Attachment, Cidr, Error, HostPort, HostPortConflict, Network, Protocol, Route, listeners};
 
@@ -199,18 +206,27 @@ fn start(config: Config, ruleset: Arc<Ruleset>) -> Result<LocalNetwork, Error> {
         Err(error) => return Err(error),
     };
     let flows = conntrack::open().map_err(|e| failure("open a connection tracking socket", e))?;
-    let mtu = if config.mtu > 0 { config.mtu } else { uplink_mtu(&links, config.node_ip)? };
+    let mtu = if config.mtu > 0 { config.mtu } else { bridge::uplink_mtu(&links, config.node_ip)? };
 
-    let rules = schema::schema(&Ranges {
+    let ranges = Ranges {
         bridge: &config.bridge,
         pods: config.pod_cidr,
         cluster: config.cluster_cidr,
         services: config.service_cidr,
-    });
+    };
+    let rules = schema::schema(&ranges);
     // The guard first: the bridge is about to route 127/8.
     let elements = schema::elements(&state, &config.targets(&state));
     ruleset.define(schema::PART, rules, Contents { elements, ..Contents::default() })?;
-    set_up_bridge(&links, &config, gateway, mtu)?;
+    let elements = schema::speakers(&state);
+    match ruleset.define(schema::ARP, schema::arp(&ranges), Contents { elements, ..Contents::default() }) {
+        Err(error) if error.is_unsupported() => {
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(error, "this kernel filters no ARP: sandboxes may fill its table of neighbours");
+        }
+        result => result?,
+    }
+    bridge::set_up(&links, &config, gateway, mtu)?;
     // Those of an earlier process: also where it wrote none down, and a changed bridge has lost them.
     let bridge = link_index(&links, &config.bridge)?;
     for sandbox in state.sandboxes.values() {
@@ -225,57 +241,6 @@ fn start(config: Config, ruleset: Arc<Ruleset>) -> Result<LocalNetwork, Error> {
         kernel: Mutex::new(Kernel { state, links, flows }),
     };
     Ok(LocalNetwork { inner: Arc::new(inner) })
-}
-
-fn uplink_mtu(links: &Connection, node_ip: Ipv4Addr) -> Result<u32, Error> {
-    const ETHERNET: u32 = 1500;
-    let Some(address) = links.addresses()?.into_iter().find(|this| this.ip == node_ip) else {
-        return Ok(ETHERNET);
-    };
-    let link = links.links()?.into_iter().find(|this| this.index == address.link);
-    Ok(link.map_or(ETHERNET, |link| link.mtu.min(ETHERNET * 6)))
-}
-
-fn set_up_bridge(links: &Connection, config: &Config, gateway: Ipv4Addr, mtu: u32) -> Result<(), Error> {
-    let name = &config.bridge;
-    links.add_bridge(name, mac(gateway), mtu)?;
-    links.set_up(name)?;
-    let bridge = link_index(links, name)?;
-    // An address of an earlier range would make the node answer for others.
-    for old in links.addresses()?.into_iter().filter(|this| this.link == bridge && this.ip != gateway) {
-        links.delete_address(bridge, old.ip, old.prefix)?;
-    }
-    links.add_address(bridge, gateway, config.pod_cidr.prefix)?;
-
-    sysctl("ipv4/ip_forward", "1")?;
-    sysctl(&format!("ipv4/conf/{name}/route_localnet"), "1")?;
-    sysctl(&format!("ipv4/conf/{name}/proxy_arp_pvlan"), "1")?;
-    // Answers on behalf of others are delayed by up to 0.8 s unless told otherwise.
-    sysctl(&format!("ipv4/neigh/{name}/proxy_delay"), "0")?;
-    // The kernel would tell sandboxes that they are neighbours; it listens to either setting.
-    sysctl("ipv4/conf/all/send_redirects", "0")?;
-    sysctl(&format!("ipv4/conf/{name}/send_redirects"), "0")?;
-    // Sandboxes have no IPv6 address, and must not reach the node by one that no rule looks at.
-    if Path::new("/proc/sys/net/ipv6").exists() {
-        sysctl(&format!("ipv6/conf/{name}/disable_ipv6"), "1")?;
-    }
-    // Where bridged frames go through the IP hooks as well, they are translated before they are routed,
-    // and then meant for an isolated port.
-    if Path::new("/proc/sys/net/bridge/bridge-nf-call-iptables").exists() {
-        sysctl("bridge/bridge-nf-call-iptables", "0")?;
-    }
-
-    // So that the node itself can open connections to services, which are then translated; with its own
-    // address as the sender, to which everybody knows the way.
-    let source = links.addresses()?.iter().any(|this| this.ip == config.node_ip).then_some(config.node_ip);
-    let services = route::Route {
-        destination: config.service_cidr.address,
-        prefix: config.service_cidr.prefix,
-        via: None,
-        link: Some(bridge),
-        source,
-    };
-    Ok(links.add_route(&services, ORIGIN)?)
 }
 
 impl Inner {
@@ -305,154 +270,10 @@ impl Inner {
         self.kernel.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn attach(&self, sandbox: &str, netns: &Path) -> Result<Attachment, Error> {
-        let netns = File::open(netns)
-            .map_err(|e| failure(format!("open network namespace {}", netns.display()), e))?;
-        let attachment = self.allocate(sandbox)?;
-        // Links are made outside the lock: the kernel waits at that, and others have more to do.
-        let (outside, inside) = (Connection::open()?, Connection::open_in(netns.as_fd())?);
-        let is_inside = inside.link("eth0")?.is_some();
-        // From before a restart, or from an attempt that broke off.
-        let is_outside = outside.link(&attachment.host_link)?.is_some();
-        let bridge = link_index(&outside, &self.config.bridge)?;
-        // Before anything in it runs. The node asks nobody where the address is, so nobody else can say
-        // that it is theirs, and be given what is sent to it.
-        outside.fix_neighbour(&neighbour(bridge, attachment.ip))?;
-        if !is_inside || !is_outside {
-            outside.delete_link(&attachment.host_link)?;
-            let near = VethEnd { name: &attachment.host_link, bridge: Some(bridge), ..VethEnd::default() };
-            let far = VethEnd {
-                name: "eth0",
-                netns: Some(netns.as_fd()),
-                mac: Some(mac(attachment.ip)),
-                bridge: None,
-            };
-            outside.add_veth(&near, &far, self.mtu)?;
-        }
-        outside.isolate_port(&attachment.host_link)?;
-        // What it sends must bear its own addresses, or others would be taken for it: see the guard.
-        outside.lock_port(&attachment.host_link, mac(attachment.ip))?;
-        inside.configure_sandbox("eth0", attachment.ip, self.config.pod_cidr.prefix, self.gateway)?;
-        Ok(attachment)
-    }
-
-    fn allocate(&self, sandbox: &str) -> Result<Attachment, Error> {
-        let mut kernel = self.lock();
-        if !kernel.state.sandboxes.contains_key(sandbox) {
-            let mut state = kernel.state.clone();
-            state.allocate(sandbox, self.config.pod_cidr)?;
-            state.write(&self.state_file)?;
-            kernel.state = state;
-            self.ruleset.replace(
-                schema::PART,
-                schema::elements(&kernel.state, &self.config.targets(&kernel.state)),
-            )?;
-        }
-        attachment(&kernel.state, sandbox).ok_or_else(|| Error::NotAttached(sandbox.into()))
-    }
-
-    fn detach(&self, sandbox: &str) -> Result<(), Error> {
-        // First nothing leads there any more; the address is given back last.
-        let Some(gone) = self.lock().state.sandboxes.get(sandbox).cloned() else { return Ok(()) };
-        self.replace_ports(sandbox, &[])?;
-        // As in attaching: not under the lock.
-        let links = Connection::open()?;
-        links.delete_link(&gone.host_link)?;
-        // Where the bridge is gone, it is gone with it.
-        if let Some(bridge) = links.link(&self.config.bridge)? {
-            links.forget_neighbour(&neighbour(bridge.index, gone.ip))?;
-        }
-        let mut kernel = self.lock();
-        let mut state = kernel.state.clone();
-        state.sandboxes.remove(sandbox);
-        state.write(&self.state_file)?;
-        kernel.state = state;
-        Ok(self
-            .ruleset
-            .replace(schema::PART, schema::elements(&kernel.state, &self.config.targets(&kernel.state)))?)
-    }
-
-    fn set_host_ports(&self, sandbox: &str, ports: &[HostPort]) -> Result<Vec<HostPortConflict>, Error> {
-        self.replace_ports(sandbox, ports)?;
-        Ok(ports.iter().filter_map(listeners::find).collect())
-    }
-
-    fn replace_ports(&self, sandbox: &str, ports: &[HostPort]) -> Result<(), Error> {
-        let mut kernel = self.lock();
-        let mut state = kernel.state.clone();
-        let before =
-            state.sandboxes.get(sandbox).ok_or_else(|| Error::NotAttached(sandbox.into()))?.ports.clone();
-        if before == ports {
-            return Ok(());
-        }
-        state.set_ports(sandbox, ports)?;
-        state.write(&self.state_file)?;
-        kernel.state = state;
-        self.ruleset
-            .replace(schema::PART, schema::elements(&kernel.state, &self.config.targets(&kernel.state)))?;
-        self.forget_flows(&kernel, &kernel.state, before.iter().chain(ports).map(key).collect())
-    }
-
-    /// Flows without an end of their own keep the translation with which they began: those that would now
-    /// go elsewhere are forgotten, and so begin anew.
-    fn forget_flows(&self, kernel: &Kernel, state: &State, changed: BTreeSet<PortKey>) -> Result<(), Error> {
-        let changed: Vec<_> =
-            changed.into_iter().filter(|(_, protocol, _)| *protocol != Protocol::Tcp).collect();
-        if changed.is_empty() {
-            return Ok(());
-        }
-        let own: BTreeSet<Ipv4Addr> = kernel.links.addresses()?.into_iter().map(|this| this.ip).collect();
-        let targets = self.config.targets(state);
-        let stale = |flow: &Flow| {
-            let concerned = changed.iter().any(|(address, protocol, port)| {
-                protocol.number() == flow.protocol
-                    && *port == flow.destination.1
-                    && (*address == flow.destination.0
-                        || address.is_unspecified() && own.contains(&flow.destination.0))
-            });
-            concerned && wanted_target(&targets, flow).is_none_or(|target| target != flow.answers)
-        };
-        let count = conntrack::forget(&kernel.flows, stale).map_err(|e| failure("forget flows", e))?;
-        tracing::debug!(count, "flows to changed host ports forgotten");
-        Ok(())
-    }
-
-    fn set_routes(&self, routes: &[Route]) -> Result<(), Error> {
-        let kernel = self.lock();
-        let wanted: BTreeSet<route::Route> = routes
-            .iter()
-            .filter(|this| this.destination != self.config.pod_cidr)
-            .map(|this| route::Route {
-                destination: this.destination.address,
-                prefix: this.destination.prefix,
-                via: Some(this.via),
-                link: None,
-                source: None,
-            })
-            .collect();
-        let nodes = routes.iter().map(|this| this.via).chain([self.config.node_ip]);
-        self.ruleset.replace(schema::PART, schema::node_elements(nodes))?;
-        let present: BTreeSet<route::Route> = kernel
-            .links
-            .routes(Some(ORIGIN))?
-            .into_iter()
-            .filter(|this| this.via.is_some())
-            .map(|this| route::Route { link: None, source: None, ..this })
-            .collect();
-        for gone in present.difference(&wanted) {
-            // One to the same place by another way is replaced, not deleted: no packet falls in between.
-            if !wanted.iter().any(|this| (this.destination, this.prefix) == (gone.destination, gone.prefix)) {
-                kernel.links.delete_route(gone)?;
-            }
-        }
-        // One node that can't be reached must not keep the others from being reached.
-        let mut failed = None;
-        for new in wanted.difference(&present) {
-            if let Err(error) = kernel.links.add_route(new, ORIGIN) {
-                failed = Some(error);
-            }
-        }
-        failed.map_or(Ok(()), |error| Err(error.into()))
+    /// Has the packet filter know what is attached.
+    fn publish(&self, state: &State) -> Result<(), Error> {
+        self.ruleset.replace(schema::PART, schema::elements(state, &self.config.targets(state)))?;
+        Ok(self.ruleset.replace(schema::ARP, schema::speakers(state))?)
     }
 
     fn local_address(
@@ -463,87 +284,6 @@ impl Inner {
         kernel.links.set_up("lo")?;
         Ok(work(&kernel.links, link_index(&kernel.links, "lo")?)?)
     }
-
-    fn remove(&self) -> Result<(), Error> {
-        let mut kernel = self.lock();
-        delete(&kernel.links, &kernel.state, &self.config.bridge)?;
-        self.ruleset.remove()?;
-        kernel.state = State::default();
-        kernel.state.write(&self.state_file)
-    }
-}
-
-/// Removes what an earlier process made, by what it wrote down: links, routes, rules and these further
-/// addresses of the loopback. Kernel settings stay: see [`SETTINGS`]. Succeeds where nothing is left.
-pub fn remove(state_dir: &Path, bridge: &str, local_addresses: &[Ipv4Addr]) -> Result<(), Error> {
-    // Without it no link is known; those of sandboxes that have ended are gone with them.
-    let state = State::read(&state_dir.join("network.json")).unwrap_or_default();
-    let links = Connection::open()?;
-    delete(&links, &state, bridge)?;
-    let loopback = link_index(&links, "lo")?;
-    for own in links.addresses()?.into_iter().filter(|this| this.link == loopback) {
-        if local_addresses.contains(&own.ip) {
-            links.delete_address(loopback, own.ip, own.prefix)?;
-        }
-    }
-    Ok(Ruleset::open()?.remove()?)
-}
-
-/// The links that an earlier process made for its sandboxes.
-pub fn host_links(state_dir: &Path) -> Vec<String> {
-    let state = State::read(&state_dir.join("network.json")).unwrap_or_default();
-    state.sandboxes.into_values().map(|sandbox| sandbox.host_link).collect()
-}
-
-fn delete(links: &Connection, state: &State, bridge: &str) -> Result<(), Error> {
-    for sandbox in state.sandboxes.values() {
-        links.delete_link(&sandbox.host_link)?;
-    }
-    for route in links.routes(Some(ORIGIN))? {
-        links.delete_route(&route)?;
-    }
-    Ok(links.delete_link(bridge)?)
-}
-
-fn wanted_target(
-    targets: &std::collections::BTreeMap<PortKey, (Ipv4Addr, u16)>,
-    flow: &Flow,
-) -> Option<(Ipv4Addr, u16)> {
-    let protocol = [Protocol::Udp, Protocol::Sctp].into_iter().find(|this| this.number() == flow.protocol)?;
-    let (address, port) = flow.destination;
-    let target = |address| targets.get(&(address, protocol, port));
-    target(address).or_else(|| target(Ipv4Addr::UNSPECIFIED)).copied()
-}
-
-fn attachment(state: &State, sandbox: &str) -> Option<Attachment> {
-    let this = state.sandboxes.get(sandbox)?;
-    Some(Attachment { sandbox: sandbox.into(), ip: this.ip, host_link: this.host_link.clone() })
-}
-
-fn link_index(links: &Connection, name: &str) -> Result<u32, Error> {
-    let link = links.link(name)?;
-    link.map(|link| link.index).ok_or_else(|| Error::Invalid(format!("the link {name} is gone")))
-}
-
-/// A hardware address that follows from the IP address: an address that is used again is then also the
-/// same one in everybody's neighbour table.
-pub(crate) fn mac(ip: Ipv4Addr) -> [u8; 6] {
-    let [a, b, c, d] = ip.octets();
-    [0x0a, 0x58, a, b, c, d]
-}
-
-/// Where a sandbox is, as seen from the bridge.
-fn neighbour(bridge: u32, ip: Ipv4Addr) -> Neighbour {
-    Neighbour { link: bridge, ip, hardware: mac(ip) }
-}
-
-fn sysctl(name: &str, value: &str) -> Result<(), Error> {
-    let path = format!("/proc/sys/net/{name}");
-    // Where settings may not be written, it is enough that they are right.
-    if fs::read_to_string(&path).is_ok_and(|present| present.trim() == value) {
-        return Ok(());
-    }
-    fs::write(&path, value).map_err(|e| failure(format!("write {value} to {path}"), e))
 }
 
 async fn blocking<T: Send + 'static>(

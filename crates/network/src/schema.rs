@@ -7,7 +7,7 @@ use std::net::Ipv4Addr;
 
 use skiff_sys::nft::{
     Address, CONNTRACK_DESTINATION_TRANSLATED, Chain, Comparison::Equal, Comparison::Unequal, Datum,
-    Elements, Field, Hook, Key, Map, Point, Register, Rule, Schema, Type, Value, Verdict,
+    Elements, Field, Hook, Key, Map, Point, Register, Reject, Rule, Schema, Traffic, Type, Value, Verdict,
 };
 
 use crate::Cidr;
@@ -15,6 +15,10 @@ use crate::state::{PortKey, State, Targets};
 
 /// The name of this part of the ruleset.
 pub const PART: &str = "network";
+/// The name of the part that is about ARP.
+pub(crate) const ARP: &str = "network-arp";
+/// Addresses of sandboxes, which may be asked for by ARP.
+const SPEAKERS: &str = "speakers";
 /// (address of the node or 0.0.0.0, protocol, port) → (sandbox, port)
 pub(crate) const HOST_PORTS: &str = "host-ports";
 /// (sandbox, itself): what a sandbox sends to itself by way of a translated address, and what it may send
@@ -54,6 +58,7 @@ pub(crate) fn schema(ranges: &Ranges<'_>) -> Schema {
         Chain::base("host-ports-out", hook(Point::Output), jump()),
         Chain::base("leaving", Hook { at: Point::Postrouting, priority: 100, nat: true }, leaving(ranges)),
         Chain::base("guard", Hook { at: Point::Prerouting, priority: -300, nat: false }, guard(ranges)),
+        Chain::base("guard-on", Hook { at: Point::Forward, priority: -300, nat: false }, guard_on(ranges)),
         Chain::base("guard-in", Hook { at: Point::Input, priority: -300, nat: false }, guard_in()),
     ];
     Schema { maps, chains, passing: None, ..Schema::default() }
@@ -91,6 +96,40 @@ fn guard_in() -> Vec<Rule> {
         .compare(Register(0), Equal, &[FROM_THE_INITIATOR])
         .verdict(&Verdict::Drop);
     vec![led_astray]
+}
+
+/// What is for nobody goes no further, and whoever sent it is told so at once. The kernel would ask for the
+/// address by ARP, and its table of neighbours, of all the machine's namespaces, would have an entry more.
+fn guard_on(ranges: &Ranges<'_>) -> Vec<Rule> {
+    let nobodys = Rule::new()
+        .interface(Field::OutputName, Equal, ranges.bridge)
+        .load(Field::DestinationAddress, Register(0))
+        .load(Field::DestinationAddress, Register(1))
+        .outside(HAIRPIN, Register(0))
+        .comment("no sandbox has the address")
+        .reject(Reject::HostUnreachable);
+    vec![nobodys]
+}
+
+/// The rules for ARP: who asks on the bridge is a sandbox, and says so. The kernel notes who asks it, and its
+/// table of neighbours would be full of whatever a sandbox makes up. (Of those that are, it knows better: see
+/// [`super::local`].)
+pub(crate) fn arp(ranges: &Ranges<'_>) -> Schema {
+    let made_up = Rule::new()
+        .interface(Field::InputName, Equal, ranges.bridge)
+        .load(Field::Speaker, Register(0))
+        .outside(SPEAKERS, Register(0))
+        .verdict(&Verdict::Drop);
+    Schema {
+        traffic: Traffic::Neighbours,
+        maps: vec![Map { name: SPEAKERS, key: &[Type::Address], value: Value::None }],
+        chains: vec![Chain::base(
+            "guard-arp",
+            Hook { at: Point::Input, priority: 0, nat: false },
+            vec![made_up],
+        )],
+        passing: None,
+    }
 }
 
 fn host_ports(ranges: &Ranges<'_>) -> Vec<Rule> {
@@ -154,6 +193,12 @@ pub(crate) fn elements(state: &State, targets: &Targets) -> Elements {
     let hairpin =
         state.sandboxes.values().map(|this| (Key::EMPTY.address(this.ip).address(this.ip), Datum::Member));
     vec![(HOST_PORTS, host_port_elements(targets)), (HAIRPIN, hairpin.collect())]
+}
+
+/// The same of [`ARP`].
+pub(crate) fn speakers(state: &State) -> Elements {
+    let all = state.sandboxes.values().map(|this| (Key::EMPTY.address(this.ip), Datum::Member));
+    vec![(SPEAKERS, all.collect())]
 }
 
 pub(crate) fn node_elements(nodes: impl Iterator<Item = Ipv4Addr>) -> Elements {

@@ -274,6 +274,11 @@ impl Walk<'_> {
             return self.deliver(at, this, ways);
         }
         this.packet.output.clone_from(&out);
+        // Our own rule refuses it before anybody else's.
+        if self.is_nobodys(at, &out, next_hop.unwrap_or(this.packet.destination)) {
+            self.ends_at_nobody(at, this, ways);
+            return Ok(());
+        }
         for this in self.hook(at, Point::Forward, this, ways) {
             self.leave(at, out.clone(), next_hop, this, ways)?;
         }

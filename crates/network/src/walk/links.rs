@@ -64,11 +64,8 @@ impl Walk<'_> {
             };
             return self.ends_down(at, link, this, down, ways);
         }
-        if on_bridge && port.is_none() {
-            // Nobody answers for the address, so the packet does not even get onto the bridge.
-            let why = format!("no pod on {} has the address {towards}", self.name);
-            self.tell(at, &mut this, "bridge", Some(link), &why);
-            self.end(this, End::Unroutable { place: self.name.into(), why }, ways);
+        if self.is_nobodys(at, link, towards) {
+            self.ends_at_nobody(at, this, ways);
             return Ok(());
         }
         self.neighbour(at, link, towards, port, &mut this);
@@ -84,6 +81,18 @@ impl Walk<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Nobody on the bridge answers for the address, so a packet does not even get onto it.
+    pub(super) fn is_nobodys(&self, at: &Place<'_>, link: &str, towards: Ipv4Addr) -> bool {
+        let on_bridge = matches!(at, Place::Node(_)) && link == self.bridge;
+        on_bridge && !self.sandboxes.iter().any(|sandbox| sandbox.ip == towards)
+    }
+
+    pub(super) fn ends_at_nobody(&self, at: &Place<'_>, mut this: Traveller, ways: &mut Vec<Way>) {
+        let why = format!("no pod on {} has the address {}", self.name, this.packet.destination);
+        self.tell(at, &mut this, "bridge", Some(self.bridge), &why);
+        self.end(this, End::Unroutable { place: self.name.into(), why }, ways);
     }
 
     /// From a sandbox to the node's end of its link, a port of the bridge, and so to the node.

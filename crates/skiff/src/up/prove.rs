@@ -34,7 +34,7 @@ pub(crate) struct Ours {
     /// Links of the machine.
     pub(crate) links: Vec<String>,
     pub(crate) ranges: Vec<Cidr>,
-    /// nftables tables of the family `ip`.
+    /// nftables tables of the families `ip` and `arp`.
     pub(crate) tables: Vec<String>,
     /// Names of control groups below a hierarchy's root.
     pub(crate) cgroups: Vec<String>,
@@ -122,7 +122,8 @@ impl Ours {
                 self.links.iter().any(|own| own == first) || destination.is_some_and(|ip| self.covers(ip))
             }
             "nftables" => {
-                let table = subject(kind, fact).and_then(|table| table.strip_prefix("ip "));
+                let named = |table| ["ip ", "arp "].iter().find_map(|family| str::strip_prefix(table, family));
+                let table = subject(kind, fact).and_then(named);
                 self.tables.iter().any(|own| Some(own.as_str()) == table)
             }
             "mounts" | "files" => below(first.trim_end_matches('/')),
@@ -372,6 +373,7 @@ mod tests {
             ("addresses", "eth0 10.244.0.1/24", "eth0 192.0.2.1/24"),
             ("routes", "skf-a 00000000 0 00000000", "eth0 00000000 0 00000000"),
             ("nftables", "ip skiff: 1 chains, 2 rules, 0 sets, digest 00", "inet skiff: 1 chains"),
+            ("nftables", "arp skiff: 1 chains, 1 rules, 1 sets, digest 00", "bridge skiff: 1 chains"),
             ("mounts", "/data/v tmpfs tmpfs", "/database tmpfs tmpfs"),
             ("cgroups", "/sys/fs/cgroup/skiff-a/node", "/sys/fs/cgroup/user"),
             ("namespaces", "net:[7]", "net:[8]"),

@@ -3,6 +3,8 @@
 //! Every call is blocking and says what it did in its error. Deleting what is not there succeeds, adding
 //! what is there already succeeds: callers state what they want.
 
+mod neighbours;
+
 use std::io;
 use std::net::Ipv4Addr;
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -645,6 +647,7 @@ mod tests {
     fn random_answers_never_panic() {
         crate::netlink::random::bodies(16, |body| {
             let _ = (read_link(body), read_address(body), read_route(body, None), read_found(body));
+            let _ = neighbours::read_probed(body, ORIGIN);
         });
     }
 }

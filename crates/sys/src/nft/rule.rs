@@ -23,6 +23,8 @@ pub enum Field {
     Protocol,
     /// The last four of the six bytes of the hardware address that it came from.
     SenderHardware,
+    /// Of an ARP message, whose address its sender says is theirs.
+    Speaker,
     /// The name of the interface that it came from, 16 bytes.
     InputName,
     /// The name of the interface that it leaves by, 16 bytes.
@@ -74,6 +76,7 @@ pub enum Address {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Reject {
     PortUnreachable,
+    HostUnreachable,
     TcpReset,
 }
 
@@ -141,6 +144,7 @@ impl Rule {
             Field::DestinationPort => payload(TRANSPORT, 2, 2),
             Field::Protocol => keyed("meta", 1, 2, 16),
             Field::SenderHardware => payload(LINK, 8, 4),
+            Field::Speaker => payload(NETWORK, 14, 4),
             Field::InputName => keyed("meta", 1, 2, 6),
             Field::OutputName => keyed("meta", 1, 2, 7),
             Field::ConnectionState => keyed("ct", 1, 2, 0),
@@ -354,6 +358,7 @@ impl Rule {
         let mut w = Writer::new();
         match how {
             Reject::PortUnreachable => w.be32(1, 0).u8(2, 3),
+            Reject::HostUnreachable => w.be32(1, 0).u8(2, 1),
             Reject::TcpReset => w.be32(1, 1).u8(2, 0),
         };
         self.add("reject", w)

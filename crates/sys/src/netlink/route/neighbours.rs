@@ -1,0 +1,59 @@
+//! Neighbours that the kernel itself looks for, again and again, so that it always knows where they are.
+
+use std::net::Ipv4Addr;
+
+use super::{
+    ACK, CREATE, Connection, DELNEIGH, DUMP, Error, GETNEIGH, NDA_DST, NEWNEIGH, REPLACE, Result, Writer,
+    attribute,
+};
+
+const NDA_PROTOCOL: u16 = 12;
+const NDA_FLAGS_EXT: u16 = 15;
+/// Whoever wrote it takes care of it: the kernel does not drop it for want of room.
+const NTF_EXT_LEARNED: u8 = 0x10;
+/// The kernel looks for it by itself (since Linux 5.16; earlier ones look when something is sent).
+const NTF_EXT_MANAGED: u32 = 1;
+
+impl Connection {
+    /// Has the kernel see to it that it knows the neighbour, and keep it when its table is full. `origin` tells
+    /// whose doing that is.
+    pub fn probe_neighbour(&self, link: u32, ip: Ipv4Addr, origin: u8) -> Result<()> {
+        let mut request = Writer::new();
+        request.message(NEWNEIGH, ACK | CREATE | REPLACE, 1, &header(link, NTF_EXT_LEARNED));
+        request.attribute(NDA_DST, &ip.octets()).u8(NDA_PROTOCOL, origin);
+        request.u32(NDA_FLAGS_EXT, NTF_EXT_MANAGED).end();
+        self.one(&request, &[], || format!("have the neighbour {ip} looked for"))
+    }
+
+    /// Those for which this was asked, by link and address.
+    pub fn probed_neighbours(&self, origin: u8) -> Result<Vec<(u32, Ipv4Addr)>> {
+        let mut request = Writer::new();
+        request.message(GETNEIGH, DUMP, 1, &header(0, 0)).end();
+        self.list(&request, |message| read_probed(message.body, origin))
+            .map_err(|e| Error::new("list neighbours", e))
+    }
+
+    /// Succeeds where nothing is known of it.
+    pub fn forget_probed(&self, link: u32, ip: Ipv4Addr) -> Result<()> {
+        let mut request = Writer::new();
+        request.message(DELNEIGH, ACK, 1, &header(link, 0)).attribute(NDA_DST, &ip.octets()).end();
+        self.one(&request, &[libc::ENOENT, libc::ENODEV], || format!("forget the neighbour {ip}"))
+    }
+}
+
+/// struct ndmsg, of no state: what is known of it already stays.
+fn header(link: u32, flags: u8) -> [u8; 12] {
+    let mut header = [0; 12];
+    header[0] = libc::AF_INET as u8;
+    header[4..8].copy_from_slice(&link.to_ne_bytes());
+    header[10] = flags;
+    header
+}
+
+pub(super) fn read_probed(body: &[u8], origin: u8) -> Option<(u32, Ipv4Addr)> {
+    let (header, rest) = body.split_at_checked(12)?;
+    let link = u32::from_ne_bytes(header[4..8].try_into().ok()?);
+    let ip: [u8; 4] = attribute(rest, NDA_DST)?.try_into().ok()?;
+    let own = header[10] & NTF_EXT_LEARNED != 0 && attribute(rest, NDA_PROTOCOL)? == [origin];
+    own.then_some((link, ip.into()))
+}
