@@ -8,6 +8,8 @@ use api::{Api, MAPS, PODS, next, pod};
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 use skiff_api::typed;
+use skiff_apiserver::Config;
+use skiff_store::{Expect, MemoryStore, Store, Write};
 
 #[tokio::test]
 async fn a_new_cluster_has_its_namespaces_and_its_own_service() {
@@ -163,6 +165,46 @@ async fn callers_in_the_process_get_typed_values() {
     let watch = response.extensions().get::<typed::Watch>().expect("typed");
     let mut events = watch.take().expect("taken once");
     assert!(matches!(events.next().await, Some(typed::Event::Added(_))));
+}
+
+#[tokio::test]
+async fn who_follows_in_this_process_hears_of_what_can_not_be_read_as_well() {
+    use futures_util::StreamExt;
+
+    let store = Arc::new(MemoryStore::default());
+    let api = Api::on(Config::default(), Arc::clone(&store) as Arc<dyn Store>).await;
+    let mut request = api.request(Method::GET, &format!("{PODS}?watch=1"), &Value::Null);
+    request.extensions_mut().insert(typed::Wanted);
+    let response = api.send(request).await;
+    let watch = response.extensions().get::<typed::Watch>().expect("typed");
+    let mut events = watch.take().expect("taken once");
+    // As an earlier version may have left it.
+    let odd = r#"{"metadata":{"name":"odd","namespace":"default","uid":"u"},"spec":{"containers":"none"}}"#;
+    let readable = r#"{"metadata":{"name":"odd","namespace":"default","uid":"u"}}"#;
+    for (body, expected) in
+        [(Some(odd), Some(false)), (Some(readable), None), (Some(odd), Some(false)), (None, Some(true))]
+    {
+        let write = Write {
+            key: "/pods/default/odd".into(),
+            expect: Expect::Any,
+            value: body.map(|body| bytes::Bytes::from_static(body.as_bytes())),
+            volatile: false,
+        };
+        let done = store.commit(vec![write]).await;
+        assert!(done.iter().all(Result::is_ok), "{done:?}");
+        let event = events.next().await.expect("an event");
+        let told = match &event {
+            typed::Event::Unreadable { json, gone } => {
+                let object: Value = serde_json::from_slice(json).expect("JSON");
+                assert_eq!((&object["metadata"]["name"], &object["kind"]), (&"odd".into(), &"Pod".into()));
+                assert!(object["metadata"]["resourceVersion"].is_string());
+                Some(*gone)
+            }
+            typed::Event::Modified(_) => None,
+            _ => panic!("neither unreadable nor changed"),
+        };
+        assert_eq!(told, expected, "{body:?}");
+    }
 }
 
 #[tokio::test]

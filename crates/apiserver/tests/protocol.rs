@@ -8,6 +8,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::{Method, StatusCode};
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
+use skiff_apiserver::Config;
 
 async fn accepting(api: &Api, path: &str, accept: &str) -> (StatusCode, String, Value) {
     let mut request = api.request(Method::GET, path, &Value::Null);
@@ -18,6 +19,9 @@ async fn accepting(api: &Api, path: &str, accept: &str) -> (StatusCode, String, 
     let bytes = response.into_body().collect().await.expect("a body").to_bytes();
     (code, kind, serde_json::from_slice(&bytes).unwrap_or_default())
 }
+
+/// The maps by their old path of watches.
+const OLD_MAPS: &str = "/api/v1/watch/namespaces/default/configmaps";
 
 const TABLE: &str = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json";
 
@@ -412,4 +416,116 @@ async fn a_forged_token_leads_to_nothing_beside_the_list() {
     let all = ["default-configmaps", "other-configmaps"].map(String::from);
     assert_eq!(listed("/api/v1/configmaps", "a").await.1, all);
     assert_eq!(listed("/api/v1/configmaps", "default/default-configmaps\0").await.1, all[1..]);
+}
+
+#[tokio::test]
+async fn one_object_is_got_whatever_the_query_says_of_watching() {
+    let api = Api::new().await;
+    api.ok(Method::POST, MAPS, json!({"metadata": {"name": "m"}})).await;
+    for query in ["watch=true", "watch=maybe", "watch"] {
+        let object = api.ok(Method::GET, &format!("{MAPS}/m?{query}"), Value::Null).await;
+        assert_eq!((&object["kind"], &object["metadata"]["name"]), (&"ConfigMap".into(), &"m".into()));
+    }
+    let list = api.ok(Method::GET, &format!("{MAPS}?watch=0"), Value::Null).await;
+    assert_eq!(list["kind"], "ConfigMapList");
+    // Whose time was over before it began has an end.
+    for path in [format!("{MAPS}?watch=maybe&timeoutSeconds=-5"), format!("{OLD_MAPS}/m?timeoutSeconds=-5")] {
+        let response = api.send(api.request(Method::GET, &path, &Value::Null)).await;
+        assert_eq!(response.status(), StatusCode::OK);
+        let events = response.into_body().collect().await.expect("an end").to_bytes();
+        let first = events.split(|byte| *byte == b'\n').next().expect("a line");
+        let event: Value = serde_json::from_slice(first).expect("an event");
+        assert_eq!((&event["type"], &event["object"]["metadata"]["name"]), (&"ADDED".into(), &"m".into()));
+    }
+    assert_eq!(
+        api.refused(Method::GET, &format!("{MAPS}?watch=1&timeoutSeconds=5s"), Value::Null, 400).await,
+        "strconv.ParseInt: parsing \"5s\": invalid syntax"
+    );
+}
+
+#[tokio::test]
+async fn what_can_not_be_is_not_taken_as_a_status() {
+    let api = Api::new().await;
+    let template =
+        json!({"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
+    let spec = json!({"selector": {"matchLabels": {"a": "b"}}, "template": template});
+    for (kind, plural) in [("Deployment", "deployments"), ("ReplicaSet", "replicasets")] {
+        let path = format!("/apis/apps/v1/namespaces/default/{plural}");
+        api.ok(Method::POST, &path, json!({"metadata": {"name": "w"}, "spec": spec})).await;
+        let status = format!("{path}/w/status");
+        let mut object = api.ok(Method::GET, &format!("{path}/w"), Value::Null).await;
+        object["status"] = json!({"replicas": 1, "readyReplicas": 2});
+        assert_eq!(
+            api.refused(Method::PUT, &status, object.clone(), 422).await,
+            format!(
+                "{kind}.apps \"w\" is invalid: status.readyReplicas: Invalid value: 2: cannot be greater than \
+                 status.replicas"
+            )
+        );
+        object["status"] = json!({"replicas": -2});
+        let refusal = api.refused(Method::PUT, &status, object.clone(), 422).await;
+        let negative = "status.replicas: Invalid value: -2: must be greater than or equal to 0";
+        assert!(refusal.contains(negative), "{refusal}");
+        object["status"] = json!({"replicas": 2, "readyReplicas": 1});
+        assert_eq!(api.ok(Method::PUT, &status, object).await["status"]["readyReplicas"], 1);
+    }
+
+    let mut made = api.ok(Method::POST, PODS, pod("p")).await;
+    let status = format!("{PODS}/p/status");
+    // Who writes a status may leave the class out, and not change it.
+    made["status"] = json!({"phase": "Running"});
+    let running = api.ok(Method::PUT, &status, made.clone()).await;
+    assert_eq!(running["status"], json!({"phase": "Running", "qosClass": "BestEffort"}));
+    made["metadata"]["resourceVersion"] = running["metadata"]["resourceVersion"].clone();
+    made["status"] = json!({"phase": "Running", "qosClass": "Guaranteed"});
+    assert_eq!(
+        api.refused(Method::PUT, &status, made, 422).await,
+        "Pod \"p\" is invalid: status.qosClass: Invalid value: \"Guaranteed\": field is immutable"
+    );
+
+    let services = "/api/v1/namespaces/default/services";
+    let service =
+        json!({"metadata": {"name": "s"}, "spec": {"type": "LoadBalancer", "ports": [{"port": 80}]}});
+    let mut made = api.ok(Method::POST, services, service).await;
+    made["status"] = json!({"loadBalancer": {"ingress": [{"ip": "nowhere"}]}});
+    let status = format!("{services}/s/status");
+    assert_eq!(
+        api.refused(Method::PUT, &status, made.clone(), 422).await,
+        "Service \"s\" is invalid: status.loadBalancer.ingress[0].ip: Invalid value: \"nowhere\": must be a valid IP \
+         address, (e.g. 10.9.8.7 or 2001:db8::ffff)"
+    );
+    made["status"]["loadBalancer"]["ingress"][0]["ip"] = "192.0.2.1".into();
+    let made = api.ok(Method::PUT, &status, made).await;
+    assert_eq!(made["status"]["loadBalancer"]["ingress"], json!([{"ip": "192.0.2.1", "ipMode": "VIP"}]));
+}
+
+#[tokio::test]
+async fn a_nodes_pods_get_no_addresses_of_services() {
+    let api = Api::new().await;
+    let services = Config::default().service_cidr;
+    let node = |range: &str| json!({"metadata": {"name": "n"}, "spec": {"podCIDR": range}});
+    let first = services.nth(0);
+    let within = format!("{first}/28");
+    assert_eq!(
+        api.refused(Method::POST, "/api/v1/nodes", node(&within), 422).await,
+        format!(
+            "Node \"n\" is invalid: spec.podCIDRs[0]: Invalid value: \"{within}\": overlaps the service range \
+             {services}"
+        )
+    );
+    api.ok(Method::POST, "/api/v1/nodes", node("192.0.2.0/24")).await;
+}
+
+#[tokio::test]
+async fn a_header_without_a_name_is_named() {
+    let api = Api::new().await;
+    for probe in ["livenessProbe", "readinessProbe", "startupProbe"] {
+        let mut made = pod("p");
+        made["spec"]["containers"][0][probe] = json!({"httpGet": {"port": 80, "httpHeaders": [null]}});
+        let refusal = api.refused(Method::POST, PODS, made, 422).await;
+        let fault = format!(
+            "spec.containers[0].{probe}.httpGet.httpHeaders: Invalid value: \"\": a valid HTTP header"
+        );
+        assert!(refusal.contains(&fault), "{refusal}");
+    }
 }
