@@ -23,10 +23,11 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::config;
+use crate::ending::Ending;
 use crate::machine;
 use crate::membership::{Membership, Refused};
 use crate::resolver;
-use crate::server::run_until_signal;
+use crate::server::run_to_the_end;
 use crate::up::node::component;
 
 /// The common name of the API server's certificate for agents.
@@ -293,7 +294,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
 }
 
 /// The agent's process.
-pub(crate) async fn serve(config: AgentConfig, path: &Path) -> anyhow::Result<()> {
+pub(crate) async fn serve(config: AgentConfig, path: &Path, ending: &Ending) -> anyhow::Result<()> {
     let shutdown = CancellationToken::new();
     private::make_dir(&config.data_dir).context("cannot keep the data from others' eyes")?;
     // The server may take a while to answer, and what else there is to open doesn't need it.
@@ -379,8 +380,8 @@ pub(crate) async fn serve(config: AgentConfig, path: &Path) -> anyhow::Result<()
         slices: Cache::new(client, ListParams::default()),
         pods: None,
     };
-    parts.spawn(ended("the copy of services", caches.services.clone().run()));
-    parts.spawn(ended("the copy of endpoint slices", caches.slices.clone().run()));
+    parts.spawn(until(shutdown.clone(), "the copy of services", caches.services.clone().run()));
+    parts.spawn(until(shutdown.clone(), "the copy of endpoint slices", caches.slices.clone().run()));
     let stop = shutdown.clone();
     parts.spawn(async move {
         if let Err(error) = skiff_dns::run(dns_config, caches, stop.cancelled()).await {
@@ -388,12 +389,17 @@ pub(crate) async fn serve(config: AgentConfig, path: &Path) -> anyhow::Result<()
         }
         "DNS"
     });
-    parts.spawn(ended("the keeping of certificates", membership.keep()));
-    run_until_signal(parts, shutdown).await
+    parts.spawn(until(shutdown.clone(), "the keeping of certificates", membership.keep()));
+    run_to_the_end(parts, shutdown, ending).await
 }
 
-async fn ended(part: &'static str, work: impl Future<Output = ()>) -> &'static str {
-    work.await;
+/// What never ends by itself.
+async fn until(
+    shutdown: CancellationToken,
+    part: &'static str,
+    work: impl Future<Output = ()>,
+) -> &'static str {
+    shutdown.run_until_cancelled(work).await;
     part
 }
 

@@ -6,6 +6,7 @@
 mod agent;
 mod authority;
 mod config;
+mod ending;
 mod in_use;
 mod isolation;
 mod kernel;
@@ -28,6 +29,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::{CommandFactory, Parser, Subcommand};
 
+use self::ending::Ending;
 use self::up::interrupt::Interrupted;
 
 /// Kubernetes pods on plain Linux from one small binary.
@@ -128,8 +130,14 @@ fn run_component(component: &Component) -> anyhow::Result<()> {
     match component.role {
         Role::Enter => up::node::enter(&component.config),
         Role::Init => up::node::init(&component.config),
-        Role::Server => runtime()?.block_on(server::serve(config::read(&component.config)?)),
-        Role::Agent => runtime()?.block_on(agent::serve(config::read(&component.config)?, &component.config)),
+        Role::Server => {
+            let ending = Ending::watch()?;
+            ending::run(server::serve(config::read(&component.config)?, &ending))
+        }
+        Role::Agent => {
+            let ending = Ending::watch()?;
+            ending::run(agent::serve(config::read(&component.config)?, &component.config, &ending))
+        }
     }
 }
 
@@ -147,11 +155,6 @@ fn log_to_stderr() {
         .log_internal_errors(false)
         .with_writer(io::stderr)
         .init();
-}
-
-fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
-    let mut runtime = tokio::runtime::Builder::new_multi_thread();
-    runtime.worker_threads(2).enable_all().build().context("cannot start the runtime")
 }
 
 #[cfg(test)]

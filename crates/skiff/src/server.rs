@@ -26,6 +26,7 @@ use tracing::{error, info, warn};
 use crate::agent::{AgentConfig, NodeArgs, PodPolicy};
 use crate::authority::ServerAuthority;
 use crate::config;
+use crate::ending::Ending;
 use crate::machine;
 use crate::security;
 use crate::supervise::{self, Child};
@@ -274,7 +275,7 @@ fn inherited() -> Option<std::net::TcpListener> {
 }
 
 /// The control plane's process.
-pub(crate) async fn serve(config: ServerConfig) -> anyhow::Result<()> {
+pub(crate) async fn serve(config: ServerConfig, ending: &Ending) -> anyhow::Result<()> {
     let shutdown = CancellationToken::new();
     let listeners = listeners(&config).await?;
     private::make_dir(&config.data_dir).context("cannot keep the data from others' eyes")?;
@@ -365,7 +366,7 @@ pub(crate) async fn serve(config: ServerConfig) -> anyhow::Result<()> {
         skiff_controllers::run(controllers, clients, stop).await;
         "the controllers"
     });
-    run_until_signal(parts, shutdown).await
+    run_to_the_end(parts, shutdown, ending).await
 }
 
 /// Takes over changes of the encryption configuration. Never ends by itself.
@@ -390,17 +391,14 @@ async fn follow_encryption(mut reload: security::Reload, server: ApiServer) {
 
 /// Runs a process's parts until a signal asks for the end; a part that ends by itself takes all down, and
 /// the supervisor starts them anew.
-pub(crate) async fn run_until_signal(
+pub(crate) async fn run_to_the_end(
     mut parts: JoinSet<&'static str>,
     shutdown: CancellationToken,
+    ending: &Ending,
 ) -> anyhow::Result<()> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let mut terminate = signal(SignalKind::terminate()).context("cannot listen for signals")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for signals")?;
     let memory = tokio::spawn(crate::memory::look_after());
     let failed = tokio::select! {
-        _ = terminate.recv() => None,
-        _ = interrupt.recv() => None,
+        () = ending.asked() => None,
         Some(ended) = parts.join_next() => Some(ended),
     };
     shutdown.cancel();
