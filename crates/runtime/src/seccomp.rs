@@ -378,4 +378,37 @@ mod tests {
         fs::write(dir.path().join("broken"), "{").unwrap();
         assert!(said("broken").starts_with("decoding seccomp profile failed"));
     }
+
+    #[test]
+    fn spoiled_profiles_are_refused_or_compiled() {
+        use rand::{RngExt, SeedableRng};
+        let seed = std::env::var("SKIFF_SEED").map_or_else(|_| rand::random(), |seed| seed.parse().unwrap());
+        println!("SKIFF_SEED={seed}");
+        let mut random = rand::rngs::SmallRng::seed_from_u64(seed);
+        let good = br#"{"defaultAction":"SCMP_ACT_ERRNO","defaultErrnoRet":38,"architectures":["SCMP_ARCH_X86"],
+            "archMap":[{"architecture":"SCMP_ARCH_X86_64","subArchitectures":["SCMP_ARCH_X86"]}],
+            "syscalls":[{"names":["clone","read"],"action":"SCMP_ACT_ALLOW","includes":{"minKernel":"4.8","arches":["amd64"]},
+              "args":[{"index":5,"value":2114060288,"valueTwo":1,"op":"SCMP_CMP_MASKED_EQ"}],"excludes":{"caps":["CAP_SYS_ADMIN"]}},
+              {"name":"mount","action":"SCMP_ACT_TRACE","errnoRet":65535}]}"#;
+        let mut compiled = 0;
+        for _ in 0..5_000 {
+            let mut text = good.to_vec();
+            for _ in 0..random.random_range(0..4) {
+                let at = random.random_range(0..text.len());
+                match random.random_range(0..4) {
+                    0 => text.truncate(at.max(1)),
+                    1 => text[at] = random.random(),
+                    2 => text.insert(at, b"0123456789-,:\"{}[]"[random.random_range(0..18)]),
+                    _ => drop(text.remove(at)),
+                }
+                if text.is_empty() {
+                    break;
+                }
+            }
+            if let Ok(profile) = parse(&text, Caps::DEFAULT) {
+                compiled += usize::from(profile.compile().is_ok());
+            }
+        }
+        assert!(compiled > 500, "{compiled}");
+    }
 }

@@ -125,4 +125,30 @@ mod tests {
         );
         assert_eq!(who("0:crew", None, &[]), "unable to find group crew: no matching entries in group file");
     }
+
+    /// The files are the image's own, so whoever makes the image writes them.
+    #[test]
+    fn random_files_name_somebody_or_nobody() {
+        use rand::{RngExt, SeedableRng};
+        let seed = std::env::var("SKIFF_SEED").map_or_else(|_| rand::random(), |seed| seed.parse().unwrap());
+        println!("SKIFF_SEED={seed}");
+        let mut random = rand::rngs::SmallRng::seed_from_u64(seed);
+        let parts =
+            ["web", "0", "33", "4294967295", "4294967296", "-1", ":", "::", "x", "\n", ",", "é", "/srv", ""];
+        let mut text = |longest: usize| -> String {
+            let count = random.random_range(0..longest);
+            (0..count).map(|_| parts[random.random_range(0..parts.len())]).collect()
+        };
+        for _ in 0..20_000 {
+            let (user, passwd, group) = (text(4), text(30), text(30));
+            let wanted = Wanted { user: &user, gid: None, supplemental: &[7], strict: false };
+            let Ok(found) = resolve(&wanted, &passwd, &group) else { continue };
+            assert!(found.groups.contains(&found.gid) && found.groups.contains(&7), "{user:?} {passwd:?}");
+            assert!(found.groups.is_sorted() && !found.home.is_empty(), "{user:?} {passwd:?}");
+            // Who is asked for by number is that one and nobody else, whatever the files say.
+            if let Ok(number) = user.split(':').next().unwrap_or_default().parse::<u32>() {
+                assert_eq!(found.uid, number, "{user:?} {passwd:?}");
+            }
+        }
+    }
 }

@@ -210,3 +210,67 @@ fn a_goal_says_which_port_is_meant_where_several_are() {
          metrics (9))"
     );
 }
+
+/// Whatever is typed leads somewhere or is told in one sentence. The words are drawn by a small generator of its
+/// own (xorshift), so that a seed means the same for ever.
+#[test]
+fn random_ends_lead_somewhere_or_are_one_sentence() {
+    let seed = std::env::var("SKIFF_SEED").ok().and_then(|seed| seed.parse().ok());
+    let clock = || std::time::UNIX_EPOCH.elapsed().map_or(1, |since| since.as_nanos() as u64);
+    let mut state = seed.unwrap_or_else(clock) | 1;
+    println!("SKIFF_SEED={state}");
+    let mut below = |bound: usize| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 11) as usize % bound
+    };
+    let parts = [
+        "client",
+        "web",
+        "svc",
+        "pod/",
+        "svc/",
+        "node/",
+        "n1",
+        "external",
+        "/",
+        ":",
+        ":80",
+        ":http",
+        "/udp",
+        "/tcp",
+        "/sctp",
+        "10.244.2.2",
+        "10.96.0.5",
+        "192.0.2.1",
+        "256.1.1.1",
+        "::1",
+        "[::1]",
+        ":65536",
+        ":0",
+        "é",
+        " ",
+        "-",
+        "",
+    ];
+    let world = world();
+    let (mut led, mut told) = (0, 0);
+    for _ in 0..20_000 {
+        let mut end = || -> String { (0..below(5)).map(|_| parts[below(parts.len())]).collect() };
+        let (from, to) = (end(), end());
+        // One strange end is enough.
+        let from = if below(2) == 0 { "client".to_owned() } else { from };
+        match read(&from, &to, &world) {
+            Ok(request) => {
+                led += 1;
+                let _ = (request.goal(&world), addresses(&request, &world));
+            }
+            Err(why) => {
+                told += 1;
+                assert!(!why.is_empty() && !why.contains('\n'), "{from:?} {to:?}: {why:?}");
+            }
+        }
+    }
+    assert!(led > 50 && told > 1_000, "{led} led somewhere, {told} were told");
+}
