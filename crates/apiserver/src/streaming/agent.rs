@@ -1,5 +1,6 @@
 //! The agent of a node: where it is, and requests to it.
 
+use std::io;
 use std::time::Duration;
 
 use http::header::{CONTENT_TYPE, HOST, HeaderValue};
@@ -21,6 +22,9 @@ use crate::resources::find;
 use crate::server::Inner;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often it is tried to get in, where an agent closes the connection before it knows who has come: whoever is in
+/// the network of this server's node has its address too, and pushes by the number of theirs (`streams::places`).
+const ATTEMPTS: usize = 3;
 const DEFAULT_PORT: u16 = 10250;
 /// What is read of an answer that refuses.
 const REFUSAL_BYTES_MAX: usize = 64 << 10;
@@ -58,17 +62,26 @@ impl<'a> Agent<'a> {
         Ok(Self { server, node: node.to_owned(), ip, port })
     }
 
-    /// A fresh connection. The agent must prove to be this node, whatever its address.
+    /// A fresh connection; nothing has been asked by it yet. The agent must prove to be this node, whatever its address.
     pub(super) async fn connect(&self) -> Result<TlsStream<TcpStream>, StatusError> {
         let tls = self.server.agents.tls.clone().ok_or_else(|| {
             StatusError::unavailable("this server was not told how to reach the nodes' agents")
         })?;
         let name = ServerName::try_from(self.node.clone())
             .map_err(|_| dialing(format!("{:?} is no name that a certificate could have", self.node)))?;
-        let connecting = async {
+        let attempt = async || {
             let stream = TcpStream::connect((self.ip.as_str(), self.port)).await?;
             stream.set_nodelay(true)?;
-            TlsConnector::from(tls).connect(name, stream).await
+            TlsConnector::from(tls.clone()).connect(name.clone(), stream).await
+        };
+        let connecting = async {
+            for _ in 1..ATTEMPTS {
+                match attempt().await {
+                    Err(error) if is_cut(&error) => {}
+                    outcome => return outcome,
+                }
+            }
+            attempt().await
         };
         let (ip, port) = (&self.ip, self.port);
         match tokio::time::timeout(CONNECT_TIMEOUT, connecting).await {
@@ -105,6 +118,12 @@ impl<'a> Agent<'a> {
         });
         sender.send_request(request).await.map_err(dialing)
     }
+}
+
+/// The other side has closed the connection, and not by the protocol.
+fn is_cut(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+    matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof)
 }
 
 /// Hands a refusal of a stream on as it is: clients show its text.

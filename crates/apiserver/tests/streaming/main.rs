@@ -1,6 +1,7 @@
 //! Streams through the whole server: a client over TLS, the API server, an agent over mutual TLS.
 
 mod agent;
+mod dialing;
 
 use std::process::Stdio;
 use std::sync::Arc;
