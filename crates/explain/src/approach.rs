@@ -15,7 +15,7 @@ use crate::trace::walk::{End, Packets, Start, Tuple};
 /// Sockets of one pod that are looked at.
 pub const SOCKETS_MAX: usize = 32;
 /// Nodes whose packets are followed.
-const NODES_MAX: usize = 3;
+pub(crate) const NODES_MAX: usize = 3;
 /// How many senders a sentence names.
 const NAMED_MAX: usize = 2;
 /// Every new connection has some port.
@@ -58,7 +58,8 @@ pub fn approaches(pod: &Pod) -> Vec<Approach> {
     let on_node = net != 0 && net == pod.node.inodes.of(Kind::Net);
     let own = format!("{}/{}", pod.metadata.namespace, pod.metadata.name);
     let of_pod = |socket: &&Socket| {
-        !on_node || socket.process.as_ref().is_some_and(|process| process.pod.as_ref() == Some(&own))
+        let mut held = socket.process.iter().chain(&socket.also);
+        !on_node || held.any(|process| process.pod.as_ref() == Some(&own))
     };
     let mut asked = Vec::new();
     let mut seen = BTreeSet::new();

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 
 use crate::Metadata;
 use crate::devices::Device;
-use crate::namespaces::{Inodes, Kind};
+use crate::namespaces::{Inodes, Kind, Word};
 use crate::pod::{HostPort, Interface, Obstacle, Route, Security, ServicePort, WritablePath};
 
 /// The node that the pod is on.
@@ -99,6 +99,21 @@ pub struct Socket {
     pub six_only: Option<bool>,
     /// Nobody where no process holds it open that could be looked into.
     pub process: Option<Process>,
+    /// Others that hold the same socket.
+    pub also: Vec<Process>,
+}
+
+/// A network that processes of the pod are in beside the pod's own.
+#[derive(Debug, Clone)]
+pub struct Elsewhere {
+    pub inode: u64,
+    pub word: Word,
+    /// Pods and processes that are in it too, where it is neither theirs alone nor the node's.
+    pub others: Vec<Process>,
+    /// Those of the pod.
+    pub processes: Vec<Process>,
+    /// Those that they hold.
+    pub sockets: Vec<Socket>,
 }
 
 /// Everything about one pod.
@@ -116,6 +131,8 @@ pub struct Pod {
     pub routes: Vec<Route>,
     /// All of the pod's network namespace.
     pub sockets: Vec<Socket>,
+    /// Networks that processes of it went to.
+    pub elsewhere: Vec<Elsewhere>,
     pub host_ports: Vec<HostPort>,
     pub services: Vec<ServicePort>,
     /// What the node's rules, routes and links do to what comes to those sockets.

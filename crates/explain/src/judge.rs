@@ -1,9 +1,11 @@
 //! From facts to the explanation of a pod: whose each namespace is, and what that exposes.
 
 use crate::devices;
-use crate::facts::{self, Holder, Pod, Process};
+use crate::facts::{self, Holder, Pod, Process, Socket};
 use crate::namespaces::{Kind, Word, word};
-use crate::pod::{self, Container, Listener, Member, Namespace, PodExplanation, Security};
+use crate::pod::{
+    self, Container, Listener, Member, Namespace, OtherNetwork, PodExplanation, Reach, Security,
+};
 use crate::reach::reach;
 use crate::{Missing, counted, listed};
 
@@ -37,22 +39,17 @@ pub fn pod(facts: &Pod) -> PodExplanation {
     told.routes.clone_from(&facts.routes);
     let own = format!("{}/{}", facts.metadata.namespace, facts.metadata.name);
     for socket in &facts.sockets {
-        let of_pod = socket.process.as_ref().is_some_and(|process| process.pod.as_ref() == Some(&own));
-        let listener = Listener {
-            protocol: socket.protocol.name().into(),
-            address: socket.address.to_string(),
-            port: socket.port,
-            device: socket.device.clone(),
-            six_only: socket.six_only.filter(|_| socket.address.is_ipv6()),
-            process: socket.process.as_ref().map(process),
-            reachable: if of_pod || !on_node(facts) { reach(facts, socket) } else { Vec::new() },
-        };
+        let mut held = socket.process.iter().chain(&socket.also);
+        let of_pod = held.any(|process| process.pod.as_ref() == Some(&own));
+        let reachable = if of_pod || !on_node(facts) { reach(facts, socket) } else { Vec::new() };
+        let listener = listener(socket, reachable);
         if of_pod || !on_node(facts) {
             told.listeners.push(listener);
         } else {
             told.other_listeners.push(listener);
         }
     }
+    told.other_networks = facts.elsewhere.iter().map(elsewhere).collect();
     told.host_ports.clone_from(&facts.host_ports);
     told.services.clone_from(&facts.services);
     told.obstacles.clone_from(&facts.obstacles);
@@ -65,6 +62,29 @@ pub fn pod(facts: &Pod) -> PodExplanation {
     }
     told.past.clone_from(&facts.past);
     told
+}
+
+fn listener(socket: &Socket, reachable: Vec<Reach>) -> Listener {
+    Listener {
+        protocol: socket.protocol.name().into(),
+        address: socket.address.to_string(),
+        port: socket.port,
+        device: socket.device.clone(),
+        six_only: socket.six_only.filter(|_| socket.address.is_ipv6()),
+        process: socket.process.as_ref().map(process),
+        also_held_by: socket.also.iter().map(process).collect(),
+        reachable,
+    }
+}
+
+fn elsewhere(own: &facts::Elsewhere) -> OtherNetwork {
+    OtherNetwork {
+        word: own.word,
+        inode: own.inode,
+        others: own.others.iter().map(process).collect(),
+        processes: own.processes.iter().map(process).collect(),
+        listeners: own.sockets.iter().map(|socket| listener(socket, Vec::new())).collect(),
+    }
 }
 
 /// Whether the container's users are not the node's.

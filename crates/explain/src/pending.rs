@@ -37,6 +37,10 @@ pub struct PendingExplanation {
     /// Of a pod that has a node.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub waits: Vec<Wait>,
+    /// When the node was last heard of, RFC 3339, where it is silent: what it waits for is what the pod's status
+    /// says since, and may be over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_told: Option<String>,
     /// What is left out of the answer, and why.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub missing: Vec<Missing>,
@@ -56,6 +60,7 @@ impl PendingExplanation {
             smallest_change: None,
             preemption: None,
             waits: Vec::new(),
+            last_told: None,
             missing: Vec::new(),
         }
     }

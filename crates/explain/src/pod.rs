@@ -41,6 +41,9 @@ pub struct PodExplanation {
     /// Listening sockets of others in the same network namespace.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub other_listeners: Vec<Listener>,
+    /// Networks that processes of the pod are in beside the pod's own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub other_networks: Vec<OtherNetwork>,
     /// Ports of the node that lead to the pod.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub host_ports: Vec<HostPort>,
@@ -84,6 +87,7 @@ impl PodExplanation {
             routes: Vec::new(),
             listeners: Vec::new(),
             other_listeners: Vec::new(),
+            other_networks: Vec::new(),
             host_ports: Vec::new(),
             services: Vec::new(),
             policies: Vec::new(),
@@ -211,6 +215,12 @@ pub struct Security {
     /// Users and capabilities are those of a user namespace of the pod's own, and hold there alone.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub own_users: bool,
+    /// The effective user ID as the container has it, where that is another number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inside_user: Option<u32>,
+    /// The effective group ID as the container has it, where that is another number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inside_group: Option<u32>,
 }
 
 /// A path of the node that the container may change.
@@ -337,8 +347,28 @@ pub struct Listener {
     /// Who holds the socket; absent where no process could be looked into.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub process: Option<Process>,
+    /// Others that hold the same socket, so that each of them may take what comes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub also_held_by: Vec<Process>,
     /// From where it can be reached, and why: the pod network, the node, other nodes, outside.
     pub reachable: Vec<Reach>,
+}
+
+/// A network that processes of the pod went to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OtherNetwork {
+    /// Whose it is, in one word: `own` where nobody else is in it.
+    pub word: Word,
+    /// The kernel's number for the network namespace.
+    pub inode: u64,
+    /// Who else is in it, where it is shared.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub others: Vec<Process>,
+    /// The processes of the pod that are in it.
+    pub processes: Vec<Process>,
+    /// Their sockets that wait for peers there; from where those are reached is not judged.
+    pub listeners: Vec<Listener>,
 }
 
 /// What the pod's node does to connections that are addressed to somewhere, so that not all get there.

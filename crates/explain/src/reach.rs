@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use crate::approach;
+use crate::approach::{self, NODES_MAX};
 use crate::facts::{Pod, Protocol, Socket};
 use crate::listed;
 use crate::namespaces::{Kind, Word};
@@ -100,7 +100,25 @@ fn of_node(pod: &Pod, socket: &Socket) -> Answers {
     };
     let why = format!("at {at}: the socket is the node's own, with no translation before it");
     let outside = format!("at {at}, from wherever {}'s address can be reached", pod.node.name);
-    [own(POD_NETWORK, why.clone()), own(NODE, why.clone()), own(OTHER_NODES, why), own(OUTSIDE, outside)]
+    let elsewhere = format!("{why}{}", one_sided(pod));
+    [own(POD_NETWORK, elsewhere.clone()), own(NODE, why), own(OTHER_NODES, elsewhere), own(OUTSIDE, outside)]
+}
+
+/// What other nodes do to what they send is theirs to know; and of many, what some send is followed here.
+fn one_sided(pod: &Pod) -> String {
+    let others = pod.node.others.len();
+    match others > NODES_MAX {
+        false => as_far_as(&pod.node.name, others > 0),
+        true => {
+            let name = &pod.node.name;
+            format!(" (as far as {name}'s own rules go, for what {NODES_MAX} of {others} other nodes send)")
+        }
+    }
+}
+
+/// By whose rules alone it is judged, where there are others.
+fn as_far_as(node: &str, others: bool) -> String {
+    if others { format!(" (as far as {node}'s own rules go)") } else { String::new() }
 }
 
 fn of_pod(pod: &Pod, socket: &Socket) -> Answers {
@@ -113,7 +131,8 @@ fn of_pod(pod: &Pod, socket: &Socket) -> Answers {
         return [Answer::No; 4].map(|answer| (answer, why.clone()));
     }
     let at = format!("at {ip}:{}", socket.port);
-    let others = format!("{at}, by the route to the pods of {}", pod.node.name);
+    let one_sided = one_sided(pod);
+    let others = format!("{at}, by the route to the pods of {}{one_sided}", pod.node.name);
     let doors = Doors {
         node: &pod.node.name,
         node_ip: &pod.node_ip,
@@ -121,13 +140,19 @@ fn of_pod(pod: &Pod, socket: &Socket) -> Answers {
         host_ports: &pod.host_ports,
         services: &pod.services,
         obstacles: &pod.obstacles,
+        others: !pod.node.others.is_empty(),
     };
     let protocol = socket.protocol.name();
     let outside = doors.outside(protocol, socket.port, Through::All);
     let over_bridge = format!("{at}, over the bridge");
     let looked_up = approach::at(ip, socket.port, protocol);
     let past = |from, reason| past(&pod.obstacles, from, &looked_up, (Answer::Yes, reason));
-    [past(POD_NETWORK, at), past(NODE, over_bridge), past(OTHER_NODES, others), outside]
+    [
+        past(POD_NETWORK, format!("{at}{one_sided}")),
+        past(NODE, over_bridge),
+        past(OTHER_NODES, others),
+        outside,
+    ]
 }
 
 /// What an answer becomes by what is in the way of those who come from there.
@@ -149,13 +174,18 @@ fn address_of(at: &str) -> &str {
     at.split_once('/').map_or(at, |(address, _)| address)
 }
 
-/// Judges the doors to the pod anew, once it is known whether its services lead to it.
-pub fn through_services(told: &mut PodExplanation) {
-    outside_anew(told, |doors, protocol, port| doors.outside(protocol, port, Through::All));
+/// Judges the doors to the pod anew, once it is known whether its services lead to it, and whether there are
+/// `others` beside its node.
+pub fn through_services(told: &mut PodExplanation, others: bool) {
+    outside_anew(told, others, |doors, protocol, port| doors.outside(protocol, port, Through::All));
 }
 
 /// What comes from outside to sockets that are open.
-fn outside_anew(told: &mut PodExplanation, judge: impl Fn(&Doors<'_>, &str, u16) -> (Answer, String)) {
+fn outside_anew(
+    told: &mut PodExplanation,
+    others: bool,
+    judge: impl Fn(&Doors<'_>, &str, u16) -> (Answer, String),
+) {
     let Some(pod_ip) = told.pod_ip.clone().filter(|_| has_own_network(told)) else { return };
     let doors = Doors {
         node: &told.node,
@@ -164,6 +194,7 @@ fn outside_anew(told: &mut PodExplanation, judge: impl Fn(&Doors<'_>, &str, u16)
         host_ports: &told.host_ports,
         services: &told.services,
         obstacles: &told.obstacles,
+        others,
     };
     for listener in &mut told.listeners {
         // What is bound to where nothing leads is open to nobody, whatever doors there are.
@@ -187,7 +218,7 @@ pub fn limit(told: &mut PodExplanation, policies: &[Policy], around: &Surroundin
     told.policies = policies.iter().map(|policy| policy.name.clone()).collect();
     let names = told.policies.clone();
     let (pods, nodes, outside) = (around.pod_network(), around.other_nodes(), around.outside());
-    outside_anew(told, |doors, protocol, port| {
+    outside_anew(told, !around.other_nodes.is_empty(), |doors, protocol, port| {
         let here = admits(policies, protocol, port, &outside);
         // Other nodes lead on what comes to their ports under their own address.
         let there = admits(policies, protocol, port, &nodes);
@@ -280,6 +311,8 @@ struct Doors<'a> {
     host_ports: &'a [HostPort],
     services: &'a [ServicePort],
     obstacles: &'a [Obstacle],
+    /// There are other nodes.
+    others: bool,
 }
 
 /// Doors to one socket.
@@ -346,12 +379,13 @@ impl Doors<'_> {
             let place = match (local, through) {
                 (true, Through::OtherNodes) => continue,
                 (true, _) => format!("on {} alone (externalTrafficPolicy Local)", self.node),
-                (false, Through::All) => "on every node".to_owned(),
+                (false, Through::All) => format!("on every node{}", as_far_as(self.node, self.others)),
                 (false, Through::OwnNode) => {
                     format!("on {} alone, as others lead it on under their own address", self.node)
                 }
                 (false, Through::OtherNodes) => {
-                    "on other nodes alone, which lead it on under their own address".to_owned()
+                    let far = as_far_as(self.node, self.others);
+                    format!("on other nodes alone, which lead it on under their own address{far}")
                 }
             };
             let place = match own.endpoint {

@@ -27,7 +27,14 @@ pub fn pod(mut told: PodExplanation) -> PodExplanation {
             namespace.sentence = format!("{held}; processes outside of the pod are in it too");
         }
     }
-    told.listeners.iter_mut().filter_map(|listener| listener.process.as_mut()).for_each(&mut hide);
+    for network in &mut told.other_networks {
+        network.others.iter_mut().for_each(&mut hide);
+        network.others.dedup();
+    }
+    let elsewhere = told.other_networks.iter_mut().flat_map(|network| network.listeners.iter_mut());
+    for listener in told.listeners.iter_mut().chain(elsewhere) {
+        listener.process.iter_mut().chain(&mut listener.also_held_by).for_each(&mut hide);
+    }
     if hidden {
         let why = "you may not get nodes/explain";
         told.missing.push(Missing::new("names of processes and pods outside of this pod", why));
@@ -75,7 +82,7 @@ mod tests {
 
     #[test]
     fn what_is_left_out_is_said_and_what_is_the_pods_own_stays() {
-        use crate::pod::Listener;
+        use crate::pod::{Listener, OtherNetwork};
         let metadata = || Metadata { name: "p".into(), namespace: "n".into(), uid: String::new() };
         let whole = PodExplanation::empty(metadata());
         assert_eq!(pod(whole.clone()), whole);
@@ -92,7 +99,8 @@ mod tests {
                 port: 80,
                 device: None,
                 six_only: None,
-                process: Some(process),
+                process: Some(process.clone()),
+                also_held_by: vec![process],
                 reachable: Vec::new(),
             }
         };
@@ -104,6 +112,19 @@ mod tests {
             strange.listeners[0].process.as_ref().map(|process| process.command.as_str()),
             Some(HIDDEN)
         );
+        assert_eq!(strange.listeners[0].also_held_by[0].command, HIDDEN);
+        // Nor who else is in a network that a process of the pod went to.
+        let network = OtherNetwork {
+            word: Word::Shared,
+            inode: 7,
+            others: vec![listener("n/other").process.unwrap(), listener("n/more").process.unwrap()],
+            processes: vec![listener("n/p").process.unwrap()],
+            listeners: vec![listener("n/p")],
+        };
+        let went = pod(PodExplanation { other_networks: vec![network], ..whole.clone() });
+        let own = &went.other_networks[0];
+        assert_eq!((own.others.len(), own.others[0].command.as_str()), (1, HIDDEN));
+        assert_eq!((own.processes[0].command.as_str(), went.missing.len()), ("web", 1));
         let beside = pod(PodExplanation { other_listeners: vec![listener("n/other")], ..whole });
         assert_eq!((beside.other_listeners.len(), beside.missing.len()), (0, 1));
         let mut missing = Vec::new();

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{API_VERSION, Metadata, Missing};
 
-pub use kept::Starts;
+pub use kept::{Gone, Starts};
 
 /// Upstream's objective for a pod's start, its image present.
 pub const OBJECTIVE_MS: f64 = 5_000.0;
@@ -124,6 +124,9 @@ pub struct StartExplanation {
     /// Absent where it is not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finished: Option<bool>,
+    /// The pod is gone, and this is how its start went.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub past: Option<String>,
     /// What is left out of the answer, and why.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub missing: Vec<Missing>,
@@ -213,6 +216,7 @@ pub fn explain(metadata: Metadata, node: &str, parts: &[Marks], standing: Standi
         objective_ms: OBJECTIVE_MS,
         meets_objective,
         finished,
+        past: None,
         missing: Vec::new(),
     }
 }

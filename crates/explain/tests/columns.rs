@@ -4,8 +4,8 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use skiff_explain::devices::Device;
-use skiff_explain::facts::{Container, Holder, Node, OtherNode, Pod, Process, Protocol, Socket};
-use skiff_explain::namespaces::{Inodes, Kind};
+use skiff_explain::facts::{Container, Elsewhere, Holder, Node, OtherNode, Pod, Process, Protocol, Socket};
+use skiff_explain::namespaces::{Inodes, Kind, Word};
 use skiff_explain::node::node;
 use skiff_explain::pending::{
     Change, FilterVerdict, NodeVerdict, PendingExplanation, PortHolder, Preemption, Use,
@@ -90,6 +90,18 @@ impl Dice {
         }
     }
 
+    fn socket(&mut self) -> Socket {
+        Socket {
+            protocol: if self.coin() { Protocol::Tcp } else { Protocol::Udp },
+            address: self.ip(),
+            port: self.port(),
+            process: self.coin().then(|| self.process()),
+            also: self.some(5, Self::process),
+            device: self.coin().then(|| "abcdefghijklmno".into()),
+            six_only: self.coin().then(|| self.coin()),
+        }
+    }
+
     fn port(&mut self) -> u16 {
         u16::try_from(self.below(65_536)).expect("it is below")
     }
@@ -113,6 +125,8 @@ impl Dice {
                 supplementary_groups: (0..40).map(|group| group * 1_000_003).collect(),
                 gainable: capabilities.clone(),
                 own_users: self.coin(),
+                inside_user: self.coin().then_some(u32::MAX),
+                inside_group: self.coin().then_some(u32::MAX),
             }),
             writable_paths: self.some(3, |dice| WritablePath { mount: dice.words(), path: dice.words() }),
             devices: self.some(90, |dice| Device {
@@ -180,13 +194,13 @@ impl Dice {
                 via: dice.coin().then(|| dice.ip().to_string()),
                 device: "abcdefghijklmno".into(),
             }),
-            sockets: self.some(12, |dice| Socket {
-                protocol: if dice.coin() { Protocol::Tcp } else { Protocol::Udp },
-                address: dice.ip(),
-                port: dice.port(),
-                process: dice.coin().then(|| dice.process()),
-                device: dice.coin().then(|| "abcdefghijklmno".into()),
-                six_only: dice.coin().then(|| dice.coin()),
+            sockets: self.some(12, Self::socket),
+            elsewhere: self.some(3, |dice| Elsewhere {
+                inode: 4_026_533_000,
+                word: [Word::Own, Word::Host, Word::Shared][dice.below(3)],
+                others: dice.some(3, Self::process),
+                processes: dice.some(6, Self::process),
+                sockets: dice.some(4, Self::socket),
             }),
             obstacles: self.some(9, |dice| Obstacle {
                 from: ["pod network", "node", "other nodes", "outside"][dice.below(4)].into(),

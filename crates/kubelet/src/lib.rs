@@ -28,6 +28,7 @@ mod labels;
 mod local_storage;
 mod log_place;
 mod logs;
+mod made_paths;
 mod names;
 mod node;
 mod node_context;
@@ -72,6 +73,7 @@ use tracing::{error, info, warn};
 
 pub use config::{Config, Serving};
 pub use image_gc::ImageGc;
+pub use made_paths::{MadePath, made_paths};
 pub use isolation::{BoxError, Isolation, Unrestricted};
 pub use security::sysctls::check_allowed as check_allowed_sysctls;
 pub use security::users::FIRST as FIRST_USER;
@@ -161,6 +163,7 @@ pub async fn run(
         policy: config.image_gc,
         images_changed: images_changed.clone(),
     };
+    let made_paths = Arc::new(made_paths::MadePaths::new(&config.data_dir));
     let context = Arc::new(Context {
         config,
         client: client.clone(),
@@ -180,6 +183,7 @@ pub async fn run(
         samples: parking_lot::Mutex::default(),
         commands_left: Arc::new(Semaphore::new(agent::COMMANDS_LEFT_MAX)),
         memory: Arc::default(),
+        made_paths,
     });
 
     let mut parts: JoinSet<&'static str> = JoinSet::new();

@@ -17,6 +17,7 @@ use crate::events::Recorder;
 use crate::explain::Memory;
 use crate::images::Puller;
 use crate::isolation::Isolation;
+use crate::made_paths::MadePaths;
 use crate::references::References;
 use crate::security::users::UserRanges;
 use crate::tokens::Tokens;
@@ -47,6 +48,7 @@ pub(crate) struct Context {
     pub(crate) commands_left: Arc<Semaphore>,
     /// For explanations.
     pub(crate) memory: Arc<Memory>,
+    pub(crate) made_paths: Arc<MadePaths>,
 }
 
 /// How to make a pod's worker look again.

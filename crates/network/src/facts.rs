@@ -200,12 +200,16 @@ fn parse_inet6(line: &str) -> Option<(u32, IpAddr, u8)> {
     Some((index, Ipv6Addr::from(address).into(), prefix))
 }
 
-/// Which of these processes holds each of these sockets: inode to PID, the lowest where several do.
-pub fn owners(pids: impl IntoIterator<Item = u32>, sockets: &[SocketFact]) -> HashMap<u64, u32> {
-    let mut wanted: HashMap<u64, Option<u32>> = sockets.iter().map(|socket| (socket.inode, None)).collect();
-    let mut left = wanted.len();
+/// Which of these processes hold each of these sockets, in the order in which they are given: several where one has
+/// begun others, or has handed it on. No more than so many of each; a socket that nobody holds is not among them.
+pub fn holders(
+    pids: impl IntoIterator<Item = u32>,
+    sockets: &[SocketFact],
+    most: usize,
+) -> HashMap<u64, Vec<u32>> {
+    let mut held: HashMap<u64, Vec<u32>> = sockets.iter().map(|socket| (socket.inode, Vec::new())).collect();
     for pid in pids {
-        if left == 0 {
+        if held.is_empty() {
             break;
         }
         let Ok(fds) = fs::read_dir(format!("/proc/{pid}/fd")) else { continue };
@@ -213,13 +217,17 @@ pub fn owners(pids: impl IntoIterator<Item = u32>, sockets: &[SocketFact]) -> Ha
             let Ok(link) = fs::read_link(fd.path()) else { continue };
             let inode = link.to_str().and_then(|text| text.strip_prefix("socket:[")?.strip_suffix(']'));
             let Some(inode) = inode.and_then(|text| text.parse().ok()) else { continue };
-            if let Some(owner @ None) = wanted.get_mut(&inode) {
-                *owner = Some(pid);
-                left -= 1;
+            // A process may hold it by several descriptors.
+            if let Some(held) = held.get_mut(&inode)
+                && held.len() < most
+                && held.last() != Some(&pid)
+            {
+                held.push(pid);
             }
         }
     }
-    wanted.into_iter().filter_map(|(inode, owner)| Some((inode, owner?))).collect()
+    held.retain(|_, held| !held.is_empty());
+    held
 }
 
 #[cfg(test)]
@@ -239,7 +247,7 @@ mod tests {
             assert!(of(&asked).is_some());
             assert_eq!(of(&asked), of(&tables("/proc/thread-self/net")));
         }
-        let owners = owners([pid], &facts.sockets);
+        let holders = holders([pid], &facts.sockets, 8);
         for (protocol, port) in [
             (Protocol::Tcp, tcp.local_addr().unwrap().port()),
             (Protocol::Udp, udp.local_addr().unwrap().port()),
@@ -247,10 +255,37 @@ mod tests {
             let found =
                 facts.sockets.iter().find(|own| own.protocol == protocol && own.port == port).unwrap();
             assert_eq!(found.address, IpAddr::from(Ipv4Addr::LOCALHOST));
-            assert_eq!(owners.get(&found.inode), Some(&pid));
+            assert_eq!(holders.get(&found.inode), Some(&vec![pid]));
         }
         let lo = facts.links.iter().find(|link| link.name == "lo").unwrap();
         assert_eq!(lo.index, 1);
+    }
+
+    #[test]
+    fn everybody_who_holds_a_socket_is_found() {
+        use std::os::fd::OwnedFd;
+        use std::process::{Command, Stdio};
+        let listening = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let port = listening.local_addr().unwrap().port();
+        let own = std::process::id();
+        let socket = sockets(own).into_iter().find(|own| own.port == port).unwrap();
+        // Two that have it as their standard output, one of them as its error too.
+        let begin = |twice: bool| {
+            let handed = || Stdio::from(OwnedFd::from(listening.try_clone().unwrap()));
+            let error = if twice { handed() } else { Stdio::null() };
+            let mut cat = Command::new("cat");
+            cat.stdin(Stdio::piped()).stdout(handed()).stderr(error).spawn().unwrap()
+        };
+        let mut children = [begin(false), begin(true)];
+        let pids = || [own, children[0].id(), children[1].id()];
+        let found = holders(pids(), &[socket], 8);
+        assert_eq!(found.get(&socket.inode), Some(&pids().to_vec()));
+        assert_eq!(holders(pids(), &[socket], 2).get(&socket.inode).map(Vec::len), Some(2));
+        assert!(holders([std::process::id()], &[SocketFact { inode: 1, ..socket }], 8).is_empty());
+        for child in &mut children {
+            drop(child.stdin.take());
+            child.wait().unwrap();
+        }
     }
 
     #[test]

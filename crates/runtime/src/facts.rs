@@ -121,6 +121,10 @@ pub struct Privileges {
     pub no_new_privileges: bool,
     /// Capabilities beyond the default and beyond its own, which a program with the set-user-ID bit of root gives.
     pub gainable: Vec<&'static str>,
+    /// The effective user as its own user namespace has it, where that is another number.
+    pub inside_user: Option<u32>,
+    /// The effective group as its own user namespace has it, where that is another number.
+    pub inside_group: Option<u32>,
 }
 
 /// Reads them off `/proc/PID/status`.
@@ -130,7 +134,26 @@ pub fn privileges(pid: u32) -> io::Result<Privileges> {
     if text.contains("State:\tZ") {
         return Err(io::ErrorKind::NotFound.into());
     }
-    Ok(parse_status(&text))
+    let told = parse_status(&text);
+    let map = |file: &str| fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
+    Ok(Privileges {
+        inside_user: inside(&map("uid_map"), told.effective_user),
+        inside_group: inside(&map("gid_map"), told.effective_group),
+        ..told
+    })
+}
+
+/// What an ID is in a user namespace by its map (user_namespaces(7)): first inside, first outside, length. Nothing
+/// where it is the same, or none there.
+fn inside(map: &str, id: u32) -> Option<u32> {
+    let found = map.lines().find_map(|line| {
+        let mut numbers = line.split_ascii_whitespace().map(str::parse::<u32>);
+        let (first, outside) = (numbers.next()?.ok()?, numbers.next()?.ok()?);
+        let length = numbers.next()?.ok()?;
+        let at = id.checked_sub(outside).filter(|at| *at < length)?;
+        first.checked_add(at)
+    });
+    found.filter(|own| *own != id)
 }
 
 fn parse_status(text: &str) -> Privileges {
@@ -158,6 +181,8 @@ fn parse_status(text: &str) -> Privileges {
         seccomp: u8::try_from(number("Seccomp", 0)).unwrap_or(u8::MAX),
         no_new_privileges,
         gainable: Caps(bounding).without(Caps::DEFAULT).without(Caps(effective)).names().collect(),
+        inside_user: None,
+        inside_group: None,
     }
 }
 
@@ -367,6 +392,27 @@ mod tests {
     }
 
     #[test]
+    fn ids_are_those_of_the_user_namespace() {
+        let identity = "         0          0 4294967295\n";
+        assert_eq!(inside(identity, 1_000), None, "the same number");
+        let mapped = "0 8454144 65536\n 70000 1000 1\n";
+        for (id, expected) in [
+            (8_454_144, Some(0)),
+            (8_455_144, Some(1_000)),
+            (8_519_679, Some(65_535)),
+            (8_519_680, None),
+            (8_454_143, None),
+            (1_000, Some(70_000)),
+        ] {
+            assert_eq!(inside(mapped, id), expected, "{id}");
+        }
+        assert_eq!(inside("", 7), None);
+        let own = privileges(std::process::id()).unwrap();
+        let map = fs::read_to_string("/proc/self/uid_map").unwrap();
+        assert_eq!(own.inside_user, inside(&map, own.effective_user));
+    }
+
+    #[test]
     fn paths_of_the_node_are_told_from_the_pods_own() {
         let mounts =
             |lines: &[&str]| -> Vec<MountFact> { lines.iter().filter_map(|l| parse_mount(l)).collect() };
@@ -415,5 +461,42 @@ mod tests {
         assert_eq!(found("rw", "ro", "/proc/sysrq-trigger"), ["/proc/sys", "/sys"], "a kernel without it");
         assert_eq!(found("rw", "rw", ""), all, "which says it of all below");
         assert_eq!(found("ro", "rw", ""), Vec::<String>::new(), "its own control group is not the node's");
+    }
+
+    #[test]
+    fn random_lines_of_the_kernel_are_read_or_passed_over() {
+        use rand::{RngExt, SeedableRng};
+        let seed = std::env::var("SKIFF_SEED").map_or_else(|_| rand::random(), |seed| seed.parse().unwrap());
+        println!("SKIFF_SEED={seed}");
+        let mut random = rand::rngs::SmallRng::seed_from_u64(seed);
+        let parts = [
+            "36 35 98:0 ",
+            "/a\\040b ",
+            "\\7",
+            "\\777",
+            " - ",
+            "rw",
+            ",",
+            "ext4 ",
+            "Uid:\t",
+            "CapEff:\t",
+            "ffff",
+            "é",
+            "Groups:\t",
+            "1 2 3",
+            "\n",
+            "NoNewPrivs:\t1",
+            "4294967296",
+            " ",
+        ];
+        for _ in 0..20_000 {
+            let count = random.random_range(0..20);
+            let text: String = (0..count).map(|_| parts[random.random_range(0..parts.len())]).collect();
+            let said = parse_status(&text);
+            assert!(said.beyond_default.len() <= said.capabilities.len(), "{text:?}");
+            for line in text.lines() {
+                let _ = parse_mount(line);
+            }
+        }
     }
 }

@@ -198,6 +198,14 @@ fn mark_heard(starts: &Starts, old: Option<&Pod>, new: &Pod) {
     }
 }
 
+/// How its start went may still be asked about.
+fn mark_gone(starts: &Starts, pod: &Pod) {
+    let own = &pod.metadata;
+    let part = |part: &Option<String>| part.clone().unwrap_or_default();
+    let node = pod.spec.as_ref().and_then(|spec| spec.node_name.clone()).unwrap_or_default();
+    starts.gone(&part(&own.uid), &part(&own.namespace), &part(&own.name), &node);
+}
+
 fn pod_changed(state: &mut State, pods: &Cache<Pod>, config: &Config, change: Change<Pod>) {
     match change {
         Change::Applied { old, new } => {
@@ -207,6 +215,7 @@ fn pod_changed(state: &mut State, pods: &Cache<Pod>, config: &Config, change: Ch
         Change::Deleted(pod) => {
             let key = ObjectKey::of(&*pod);
             config.verdicts.forget(&key);
+            mark_gone(&config.starts, &pod);
             state.pod_gone(&key);
         }
         Change::Resync => state.resync_pods(&pods.list()),

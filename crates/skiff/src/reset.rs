@@ -74,7 +74,9 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         (Some(first), true) => {
             let before = prove::stored(&first.stock_path())?;
             let ours = part.ours(&before, args.keep_data);
-            Some((before, ours))
+            let dirs = part.agents.iter().map(|agent| &agent.data_dir);
+            let made = dirs.flat_map(|dir| skiff_kubelet::made_paths(dir)).collect();
+            Some((before, ours, made))
         }
     };
     let before = notes.first().and_then(|note| prove::stored(&note.stock_path()).ok());
@@ -97,7 +99,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         was => crate::tell(format_args!("This machine is no {was} any more.")),
     }
     match proof {
-        Some((before, ours)) => Ok(prove::print(&before, &Stock::take(&part.data_dirs), &ours)),
+        Some((before, ours, made)) => Ok(prove::print(&before, &Stock::take(&part.data_dirs), &ours, made)),
         None => Ok(ExitCode::SUCCESS),
     }
 }

@@ -66,7 +66,7 @@ fn at(pod: u64, ms: u64) -> SystemTime {
     UNIX_EPOCH + Duration::from_secs(1_700_000_000 + pod) + Duration::from_millis(ms)
 }
 
-/// What the server and its scheduler mark of each pod.
+/// What the server and its scheduler mark of each pod; each is gone in the end, and kept under its name as well.
 fn server() -> Starts {
     let starts = Starts::default();
     for pod in 0..PODS {
@@ -77,28 +77,19 @@ fn server() -> Starts {
         starts.mark_since(&uid, Phase::Decision, Phase::Queue, at(pod, 4));
         starts.mark(&uid, Phase::Bind, at(pod, 4), at(pod, 6));
         starts.mark(&uid, Phase::Watched, at(pod, 40), at(pod, 41));
+        starts.gone(&uid, "default", &format!("web-7d9c8b5f64-{pod:05}"), "skiff-worker-1");
     }
     starts
 }
 
 /// What the agent marks of pods that all ran on its node, and what as many as it takes wait for.
 fn agent() -> (Starts, Waits) {
-    const PHASES: [Phase; 9] = [
-        Phase::Seen,
-        Phase::Volumes,
-        Phase::Sandbox,
-        Phase::Network,
-        Phase::Image,
-        Phase::Pull,
-        Phase::Unpack,
-        Phase::Create,
-        Phase::Start,
-    ];
+    let seen_to_started = &Phase::ALL[Phase::Seen as usize..=Phase::Start as usize];
     let (starts, waits) = (Starts::default(), Waits::default());
     for pod in 0..PODS {
         let uid = uid(pod);
-        for phase in PHASES {
-            starts.mark(&uid, phase, at(pod, 6), at(pod, 20));
+        for phase in seen_to_started {
+            starts.mark(&uid, *phase, at(pod, 6), at(pod, 20));
         }
         starts.mark_since(&uid, Phase::Ready, Phase::Start, at(pod, 39));
         let wait = |what: &str, error: &str| Wait {

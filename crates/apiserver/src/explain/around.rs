@@ -68,9 +68,9 @@ impl Around {
         for port in &mut told.services {
             port.endpoint = Some(self.endpoints.get(&port.service, &own.0, own.1.as_deref()));
         }
-        reach::through_services(told);
         let others = self.nodes.iter().filter(|(name, _)| *name != told.node);
-        let other_nodes = others.map(|(_, ip)| *ip).collect();
+        let other_nodes: Vec<Ipv4Addr> = others.map(|(_, ip)| *ip).collect();
+        reach::through_services(told, !other_nodes.is_empty());
         reach::limit(told, &self.selecting(pod), &Surroundings { other_nodes, ..self.surroundings.clone() });
     }
 

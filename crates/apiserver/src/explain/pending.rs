@@ -12,6 +12,7 @@ use skiff_explain::waits::Wait;
 use skiff_explain::{Metadata, Missing, redact};
 
 use super::{Question, hidden, metadata, node_of};
+use crate::resources::find;
 
 /// Nodes that are asked who listens on a port.
 const NODES_ASKED_MAX: usize = 32;
@@ -89,14 +90,23 @@ async fn on_node(question: &Question<'_>, pod: &Value, node: &str) -> PendingExp
         Ok(waits) => (waits, None),
         Err(why) => (told_before(pod), Some(Missing::new("what its node knows of it", why))),
     };
+    let last_told = missing.as_ref().and_then(|_| last_heard_of(question, node));
     let (state, summary) = match (waits.first(), ready, &missing) {
-        (None, true, _) => ("running", format!("it runs on {node} and is ready")),
+        (Some(first), _, Some(_)) => ("waiting on its node", waited(node, first, last_told.as_deref())),
+        (None, true, Some(_)) => {
+            let heard = heard(last_told.as_deref());
+            (
+                "unknown",
+                format!(
+                    "it is on {node}, which does not answer{heard}; it was ready when its status was written"
+                ),
+            )
+        }
+        (None, true, None) => ("running", format!("it runs on {node} and is ready")),
         (None, false, None) => ("running", format!("it is on {node}, which waits for nothing of it")),
         (None, false, Some(_)) => ("unknown", format!("it is on {node}, and what it waits for is not known")),
-        (Some(first), _, _) => {
-            let subject = first.subject();
-            let the = if subject.starts_with("container ") { "" } else { "the " };
-            ("waiting on its node", format!("it is on {node} and waits for {the}{subject}: {}", first.reason))
+        (Some(first), _, None) => {
+            ("waiting on its node", format!("it is on {node} and waits for {}", what(first)))
         }
     };
     let mut waits = waits;
@@ -112,8 +122,36 @@ async fn on_node(question: &Question<'_>, pod: &Value, node: &str) -> PendingExp
     let mut told = PendingExplanation::new(own, state, summary);
     told.node = node.to_owned();
     told.waits = waits;
+    told.last_told = last_told;
     told.missing.extend(missing);
     told
+}
+
+/// `container main: CrashLoopBackOff`.
+fn what(wait: &Wait) -> String {
+    let subject = wait.subject();
+    let the = if subject.starts_with("container ") { "" } else { "the " };
+    format!("{the}{subject}: {}", wait.reason)
+}
+
+/// What nobody on the node says now, but the pod's status did last.
+fn waited(node: &str, wait: &Wait, last_told: Option<&str>) -> String {
+    let heard = heard(last_told);
+    format!(
+        "it is on {node}, which does not answer{heard}; its status says last that it waits for {}",
+        what(wait)
+    )
+}
+
+fn heard(last_told: Option<&str>) -> String {
+    last_told.map(|at| format!(" and was last heard of at {at}")).unwrap_or_default()
+}
+
+/// When the node renewed its lease last.
+fn last_heard_of(question: &Question<'_>, node: &str) -> Option<String> {
+    let row = find("coordination.k8s.io", "leases").expect("leases are in the table");
+    let lease = question.server.caches.of(row).get(&row.key("kube-node-lease", node))?.value(row);
+    lease["spec"]["renewTime"].as_str().map(str::to_owned)
 }
 
 /// Says of containers that do not stay up who else holds a port of the node that the pod asks for: that may
@@ -147,7 +185,8 @@ fn told_before(pod: &Value) -> Vec<Wait> {
             what: if reason.contains("Image") { "image".into() } else { "container".into() },
             container: status["name"].as_str().map(str::to_owned),
             reason: reason.to_owned(),
-            since: None,
+            // Since when its container is not running is the nearest to it that a status has.
+            since: status["lastState"]["terminated"]["finishedAt"].as_str().map(str::to_owned),
             last_error: waiting["message"].as_str().map(str::to_owned),
             next_try: None,
         })
@@ -312,6 +351,24 @@ mod tests {
             other
                 .how(&metadata(&pod))
                 .ends_with(" --dry-run=client -o json | kubectl -n n replace --force -f -")
+        );
+    }
+
+    #[test]
+    fn what_a_silent_node_told_last_is_no_present() {
+        let pod = json!({"status": {"containerStatuses": [{
+            "name": "main",
+            "state": {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 10s restarting"}},
+            "lastState": {"terminated": {"finishedAt": "2026-01-01T00:00:05Z"}},
+        }]}});
+        let told = told_before(&pod).remove(0);
+        assert_eq!(told.since.as_deref(), Some("2026-01-01T00:00:05Z"));
+        let last = "its status says last that it waits for container main: CrashLoopBackOff";
+        assert_eq!(waited("n", &told, None), format!("it is on n, which does not answer; {last}"));
+        let at = "2026-01-01T00:00:40.000000Z";
+        assert_eq!(
+            waited("n", &told, Some(at)),
+            format!("it is on n, which does not answer and was last heard of at {at}; {last}")
         );
     }
 

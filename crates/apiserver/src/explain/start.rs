@@ -4,14 +4,30 @@ use std::time::SystemTime;
 
 use serde_json::Value;
 use skiff_api::status::StatusError;
-use skiff_explain::Missing;
 use skiff_explain::start::{Marks, Standing, StartExplanation, explain, micros};
+use skiff_explain::{Metadata, Missing};
 
 use super::{Question, metadata, node_of};
 
 pub(super) async fn answer(question: &Question<'_>) -> Result<StartExplanation, StatusError> {
-    let pod = question.pod()?;
-    let metadata = metadata(&pod);
+    let starts = &question.server.config.starts;
+    let (namespace, name) = (&question.address.namespace, &question.address.name);
+    let refused = match question.pod() {
+        Ok(pod) => {
+            let now = goes_on(&pod).then(|| micros(SystemTime::now()));
+            return Ok(told(question, metadata(&pod), node_of(&pod).unwrap_or_default(), now).await);
+        }
+        Err(refused) => refused,
+    };
+    let Some(gone) = starts.find_gone(namespace, name) else { return Err(refused) };
+    let own = Metadata { name: name.clone(), namespace: namespace.clone(), uid: gone.uid.to_string() };
+    let mut told = told(question, own, gone.node(), None).await;
+    told.past = Some("the pod is gone; this is how its start went".into());
+    Ok(told)
+}
+
+/// What is kept of the start of a pod.
+async fn told(question: &Question<'_>, metadata: Metadata, node: &str, now: Option<u64>) -> StartExplanation {
     let mut missing = Vec::new();
     let mut parts: Vec<Marks> = Vec::new();
     match question.server.config.starts.get(&metadata.uid) {
@@ -21,7 +37,6 @@ pub(super) async fn answer(question: &Question<'_>) -> Result<StartExplanation, 
             "the pod is not among the last 1,000, or older than this process",
         )),
     }
-    let node = node_of(&pod).unwrap_or_default();
     let mut node_told = true;
     if node.is_empty() {
         missing.push(Missing::new("what a node did", "the pod has no node yet"));
@@ -39,10 +54,9 @@ pub(super) async fn answer(question: &Question<'_>) -> Result<StartExplanation, 
             }
         }
     }
-    let now = goes_on(&pod).then(|| micros(SystemTime::now()));
     let mut told = explain(metadata, node, &parts, Standing { now, node_told });
     told.missing = missing;
-    Ok(told)
+    told
 }
 
 /// Whether the pod may still become ready.

@@ -14,6 +14,7 @@ fn pod(net: u64) -> Pod {
         device: None,
         six_only: Some(false),
         process: Some(own.clone()),
+        also: Vec::new(),
     };
     let mut pod = Pod {
         node: Node {

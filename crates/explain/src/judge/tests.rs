@@ -265,6 +265,7 @@ fn sockets_of_the_nodes_network_are_the_pods_or_somebody_elses() {
         device: None,
         six_only: Some(false),
         process: Some(Process { pid: 5, command: "x".into(), pod: pod.map(str::to_owned), container: None }),
+        also: Vec::new(),
     };
     let ports = |net: u64| {
         let inodes = [net, 12, 13, 14, 15, 6, 17, 8];

@@ -23,7 +23,34 @@ fn socket(address: &str) -> Socket {
         device: None,
         six_only: Some(false),
         process: None,
+        also: Vec::new(),
     }
+}
+
+/// A host port that leads to the socket.
+fn host_port(host_ip: &str) -> HostPort {
+    HostPort { host_ip: host_ip.into(), host_port: 9000, protocol: "TCP".into(), container_port: 8080 }
+}
+
+/// A service whose port of the nodes leads to the socket.
+fn service() -> ServicePort {
+    ServicePort {
+        service: "default/web".into(),
+        cluster_ip: "10.96.0.9".into(),
+        port: 80,
+        protocol: "TCP".into(),
+        target_port: 8080,
+        node_port: Some(30080),
+        external_traffic_policy: String::new(),
+        internal_traffic_policy: String::new(),
+        endpoint: Some(Endpoint::Ready),
+    }
+}
+
+/// Judged, with a socket on every address.
+fn told(mut facts: Pod) -> PodExplanation {
+    facts.sockets.push(socket("0.0.0.0"));
+    crate::judge::pod(&facts)
 }
 
 /// Beside `n1`, at 10.100.0.2, there are two nodes.
@@ -61,50 +88,22 @@ fn the_nodes_network_has_nothing_before_it() {
 #[test]
 fn doors_let_the_outside_in() {
     let mut pod = pod(7);
-    pod.host_ports.push(HostPort {
-        host_ip: "127.0.0.1".into(),
-        host_port: 9000,
-        protocol: "TCP".into(),
-        container_port: 8080,
-    });
+    pod.host_ports.push(host_port("127.0.0.1"));
     assert_eq!(answers(&pod, "0.0.0.0")[3], Answer::Some, "a loopback's host port is no door");
     pod.host_ports[0].host_ip = "0.0.0.0".into();
     let outside = reach(&pod, &socket("0.0.0.0")).remove(3);
     assert_eq!((outside.answer, &*outside.reason), (Answer::Yes, "by host port 10.100.0.2:9000 of n1"));
-    pod.services.push(ServicePort {
-        service: "default/web".into(),
-        cluster_ip: "10.96.0.9".into(),
-        port: 80,
-        protocol: "UDP".into(),
-        target_port: 8080,
-        node_port: Some(30080),
-        external_traffic_policy: String::new(),
-        internal_traffic_policy: String::new(),
-        endpoint: Some(Endpoint::Ready),
-    });
+    pod.services.push(ServicePort { protocol: "UDP".into(), ..service() });
     assert!(!reach(&pod, &socket("0.0.0.0"))[3].reason.contains("30080"), "another protocol");
 }
 
 #[test]
 fn a_service_leads_to_a_ready_endpoint_alone_and_a_local_one_on_its_node() {
     let outside = |policy: &str, endpoint: Option<Endpoint>| {
-        let port = ServicePort {
-            service: "default/web".into(),
-            cluster_ip: "10.96.0.9".into(),
-            port: 80,
-            protocol: "TCP".into(),
-            target_port: 8080,
-            node_port: Some(30080),
-            external_traffic_policy: policy.into(),
-            internal_traffic_policy: String::new(),
-            endpoint: None,
-        };
-        let mut facts = pod(7);
-        facts.services.push(port);
-        facts.sockets.push(socket("0.0.0.0"));
-        let mut told = crate::judge::pod(&facts);
+        let port = ServicePort { external_traffic_policy: policy.into(), endpoint: None, ..service() };
+        let mut told = told(Pod { services: vec![port], ..pod(7) });
         told.services[0].endpoint = endpoint;
-        through_services(&mut told);
+        through_services(&mut told, false);
         let outside = told.listeners[0].reachable.remove(3);
         (outside.answer, outside.reason)
     };
@@ -164,22 +163,11 @@ fn every_answer_has_its_reason() {
 #[test]
 fn doors_are_those_of_the_sockets_port_and_protocol() {
     let door = |host_ip: &str, protocol: &str, container_port| HostPort {
-        host_ip: host_ip.into(),
-        host_port: 9000,
         protocol: protocol.into(),
         container_port,
+        ..host_port(host_ip)
     };
-    let service = |target_port, node_port| ServicePort {
-        service: "default/web".into(),
-        cluster_ip: "10.96.0.9".into(),
-        port: 80,
-        protocol: "TCP".into(),
-        target_port,
-        node_port,
-        external_traffic_policy: String::new(),
-        internal_traffic_policy: String::new(),
-        endpoint: Some(Endpoint::Ready),
-    };
+    let service = |target_port, node_port| ServicePort { target_port, node_port, ..service() };
     let outside = |ports: Vec<HostPort>, services: Vec<ServicePort>| {
         let pod = Pod { host_ports: ports, services, ..pod(7) };
         let [.., outside] = <[Reach; 4]>::try_from(reach(&pod, &socket("0.0.0.0"))).unwrap();
@@ -255,10 +243,8 @@ fn policies_limit_only_what_is_isolated() {
 
 #[test]
 fn the_policy_that_decides_is_named() {
-    let mut facts = pod(7);
-    facts.sockets.push(socket("0.0.0.0"));
     let reasons = |policies: &[Policy]| {
-        let mut told = crate::judge::pod(&facts);
+        let mut told = told(pod(7));
         limit(&mut told, policies, &around());
         told.listeners[0].reachable.iter().map(|own| own.reason.clone()).collect::<Vec<_>>()
     };
@@ -309,15 +295,10 @@ fn how_a_socket_is_bound_decides_who_comes_by_ipv4() {
     assert_eq!(told(1, "0.0.0.0", Some("eth0"), Some(false)).0, [Limited, No, Limited, Limited]);
     // Nor is a door one to such a socket, whatever services and policies say.
     let mut facts = pod(7);
-    facts.host_ports.push(HostPort {
-        host_ip: "0.0.0.0".into(),
-        host_port: 9000,
-        protocol: "TCP".into(),
-        container_port: 8080,
-    });
+    facts.host_ports.push(host_port("0.0.0.0"));
     facts.sockets.push(Socket { six_only: Some(true), ..socket("::") });
     let mut told = crate::judge::pod(&facts);
-    through_services(&mut told);
+    through_services(&mut told, true);
     limit(&mut told, &[Policy::default()], &around());
     assert_eq!(told.listeners[0].reachable[3].answer, No);
 }
@@ -350,12 +331,7 @@ fn what_is_in_the_way_keeps_out_whom_it_stops() {
     assert_eq!(of(2), (Answer::No, stopped.clone()));
     assert_eq!(of(3), (Answer::No, stopped));
     // A door that is shut so, and one that is not.
-    facts.host_ports.push(HostPort {
-        host_ip: "0.0.0.0".into(),
-        host_port: 9000,
-        protocol: "TCP".into(),
-        container_port: 8080,
-    });
+    facts.host_ports.push(host_port("0.0.0.0"));
     facts.obstacles.remove(3);
     let shut =
         format!("host port 10.100.0.2:9000 of n1 does not lead here: what comes to 10.100.0.2:9000 {drop}");
@@ -383,28 +359,16 @@ fn what_is_in_the_way_keeps_out_whom_it_stops() {
 #[test]
 fn other_nodes_lead_on_under_their_own_address_so_that_policies_see_that() {
     let outside = |blocks: &[([u8; 4], u8)], external: &str| {
-        let mut facts = pod(7);
-        facts.sockets.push(socket("0.0.0.0"));
-        facts.services.push(ServicePort {
-            service: "default/web".into(),
-            cluster_ip: "10.96.0.9".into(),
-            port: 80,
-            protocol: "TCP".into(),
-            target_port: 8080,
-            node_port: Some(30080),
-            external_traffic_policy: external.into(),
-            internal_traffic_policy: String::new(),
-            endpoint: Some(Endpoint::Ready),
-        });
+        let port = ServicePort { external_traffic_policy: external.into(), ..service() };
         let ranges = blocks.iter().map(|(ip, prefix)| span((*ip).into(), *prefix)).collect();
         let ranges = without(ranges, []);
         let rules = vec![Rule { ports: None, peers: Peers::Named { pods: false, ranges } }];
-        let mut told = crate::judge::pod(&facts);
+        let mut told = told(Pod { services: vec![port], ..pod(7) });
         limit(&mut told, &[Policy { name: "n/p".into(), rules }], &around());
         let own = told.listeners[0].reachable.remove(3);
         (own.answer, own.reason)
     };
-    let door = "by NodePort 30080 of service default/web on";
+    let (door, far) = ("by NodePort 30080 of service default/web on", " (as far as n1's own rules go)");
     let machine = ([192, 0, 2, 254], 32);
     let node = ([10, 100, 0, 3], 32);
     assert_eq!(
@@ -419,18 +383,50 @@ fn other_nodes_lead_on_under_their_own_address_so_that_policies_see_that() {
         (
             Answer::Some,
             format!(
-                "{door} other nodes alone, which lead it on under their own address, as policy n/p allows"
+                "{door} other nodes alone, which lead it on under their own address{far}, as policy n/p allows"
             )
         )
     );
     assert_eq!(
         outside(&[machine, node], ""),
-        (Answer::Some, format!("{door} every node, as policy n/p allows"))
+        (Answer::Some, format!("{door} every node{far}, as policy n/p allows"))
     );
     assert_eq!(outside(&[([10, 244, 0, 0], 16)], "").0, Answer::No);
     assert_eq!(outside(&[node], "Local").0, Answer::No);
     assert_eq!(
         outside(&[([0, 0, 0, 0], 0)], ""),
-        (Answer::Yes, format!("{door} every node; policy n/p lets everybody in"))
+        (Answer::Yes, format!("{door} every node{far}; policy n/p lets everybody in"))
     );
+}
+
+#[test]
+fn what_is_judged_by_the_rules_of_one_node_alone_says_so() {
+    let reasons_of = |net: u64, others: u8| {
+        let mut facts = pod(net);
+        let other = |ip: u8| crate::facts::OtherNode {
+            ip: [10, 100, 0, ip].into(),
+            pods: ([10, 244, ip, 0].into(), 24),
+        };
+        facts.node.others = (3..3 + others).map(other).collect();
+        facts.services.push(service());
+        reasons(&facts, "0.0.0.0")
+    };
+    let far = " (as far as n1's own rules go)";
+    assert_eq!(
+        reasons_of(7, 2),
+        [
+            format!("at 10.244.1.5:8080{far}"),
+            "at 10.244.1.5:8080, over the bridge".to_owned(),
+            format!("at 10.244.1.5:8080, by the route to the pods of n1{far}"),
+            format!("by NodePort 30080 of service default/web on every node{far}"),
+        ]
+    );
+    let own = "at 10.100.0.2:8080: the socket is the node's own, with no translation before it";
+    let of_node = reasons_of(1, 2);
+    assert_eq!(of_node[..3], [format!("{own}{far}"), own.to_owned(), format!("{own}{far}")]);
+    // Of more nodes than are followed, how many are is said.
+    let far = " (as far as n1's own rules go, for what 3 of 5 other nodes send)";
+    assert_eq!(reasons_of(7, 5)[2], format!("at 10.244.1.5:8080, by the route to the pods of n1{far}"));
+    // Where there is no other node, nothing is left out.
+    assert!(reasons_of(7, 0).iter().chain(&reasons_of(1, 0)).all(|reason| !reason.contains("as far as")));
 }

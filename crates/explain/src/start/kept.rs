@@ -24,7 +24,28 @@ struct Kept {
     /// marked, as neither the server nor an agent sees all phases.
     marks: HashMap<Arc<str>, Box<[Mark]>>,
     order: VecDeque<Arc<str>>,
+    /// Pods that are gone, the one that went last at the end; of those whose marks are kept.
+    gone: VecDeque<Gone>,
     histograms: [Histogram; Phase::ALL.len()],
+}
+
+/// A pod that is gone, and may still be asked about by its name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Gone {
+    pub uid: Arc<str>,
+    /// `NAMESPACE/NAME`, and the node that it was on after a blank.
+    name_and_node: Box<str>,
+}
+
+impl Gone {
+    fn name(&self) -> &str {
+        self.name_and_node.split(' ').next().unwrap_or_default()
+    }
+
+    /// Empty where it was on none.
+    pub fn node(&self) -> &str {
+        self.name_and_node.split(' ').nth(1).unwrap_or_default()
+    }
 }
 
 /// Beginning and end of one phase, as in [`Marks`].
@@ -128,6 +149,31 @@ impl Starts {
         Some(all)
     }
 
+    /// A pod is gone from the API. Its marks stay as long as those of others, to be found by its name.
+    pub fn gone(&self, uid: &str, namespace: &str, name: &str, node: &str) {
+        let mut kept = self.lock();
+        let Kept { marks, gone, .. } = &mut *kept;
+        let Some((uid, _)) = marks.get_key_value(uid) else { return };
+        if gone.iter().any(|own| own.uid == *uid) {
+            return;
+        }
+        if gone.len() >= PODS_MAX {
+            gone.retain(|own| marks.contains_key(&own.uid));
+        }
+        gone.push_back(Gone {
+            uid: uid.clone(),
+            name_and_node: format!("{namespace}/{name} {node}").into_boxed_str(),
+        });
+    }
+
+    /// The pod of that name that went last, if its start is kept.
+    pub fn find_gone(&self, namespace: &str, name: &str) -> Option<Gone> {
+        let kept = self.lock();
+        let full = format!("{namespace}/{name}");
+        let own = |own: &&Gone| own.name() == full && kept.marks.contains_key(&own.uid);
+        kept.gone.iter().rev().find(own).cloned()
+    }
+
     /// The histograms in Prometheus' text format.
     pub fn prometheus(&self) -> String {
         const NAME: &str = "skiff_pod_start_phase_seconds";
@@ -214,6 +260,39 @@ mod tests {
         assert!(starts.get("9").is_none() && starts.get("10").is_some());
         let kept = starts.lock();
         assert_eq!((kept.marks.len(), kept.order.len()), (PODS_MAX, PODS_MAX));
+    }
+
+    #[test]
+    fn a_pod_that_is_gone_is_found_by_its_name_while_its_marks_are_kept() {
+        let starts = Starts::default();
+        starts.gone("unknown", "n", "p", "one");
+        assert_eq!(starts.find_gone("n", "p"), None, "nothing is known of its start");
+        for uid in ["a", "b"] {
+            starts.mark(uid, Phase::Write, at(0), at(1));
+            assert_eq!(starts.find_gone("n", "q"), None);
+        }
+        starts.gone("a", "n", "p", "one");
+        starts.gone("b", "n", "p", "");
+        starts.gone("a", "n", "p", "one");
+        // Of two by one name the one that went last.
+        let found = starts.find_gone("n", "p").unwrap();
+        assert_eq!((&*found.uid, found.node()), ("b", ""));
+        assert_eq!(starts.find_gone("n", "q").map(|own| own.uid), None);
+        for pod in 0..PODS_MAX - 1 {
+            starts.mark(&pod.to_string(), Phase::Write, at(0), at(1));
+        }
+        assert_eq!(starts.find_gone("n", "p").map(|own| own.uid.to_string()), Some("b".into()));
+        starts.mark("last", Phase::Write, at(0), at(1));
+        assert_eq!(starts.find_gone("n", "p"), None, "its marks are forgotten");
+        starts.gone("last", "n", "p", "two");
+        assert_eq!(starts.find_gone("n", "p").unwrap().node(), "two");
+        for pod in 0..3 * PODS_MAX {
+            let uid = format!("later-{pod}");
+            starts.mark(&uid, Phase::Write, at(0), at(1));
+            starts.gone(&uid, "n", &uid, "");
+        }
+        assert!(starts.lock().gone.len() <= PODS_MAX, "those without marks are forgotten as well");
+        assert!(starts.find_gone("n", "later-2999").is_some() && starts.find_gone("n", "p").is_none());
     }
 
     #[test]

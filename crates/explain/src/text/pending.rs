@@ -18,7 +18,7 @@ pub fn pending(told: &PendingExplanation, paint: Paint) -> String {
         self::node(&mut out, node, paint);
     }
     for wait in &told.waits {
-        self::wait(&mut out, wait);
+        self::wait(&mut out, wait, told.last_told.as_deref());
     }
     if let Some(preemption) = &told.preemption {
         heading(&mut out, paint, "Preemption");
@@ -72,8 +72,12 @@ fn change(out: &mut String, change: &Change) {
     let _ = writeln!(out, "  {checked}");
 }
 
-fn wait(out: &mut String, wait: &Wait) {
-    wrapped(out, "  waits for ", &format!("{}: {}", wait.subject(), wait.reason));
+fn wait(out: &mut String, wait: &Wait, last_told: Option<&str>) {
+    let head = if last_told.is_some() { "  waited for " } else { "  waits for " };
+    wrapped(out, head, &format!("{}: {}", wait.subject(), wait.reason));
+    if let Some(at) = last_told {
+        wrapped(out, "    last told  ", &format!("{at}, when the node was last heard of"));
+    }
     for (label, text) in
         [("since", &wait.since), ("last error", &wait.last_error), ("next try", &wait.next_try)]
     {

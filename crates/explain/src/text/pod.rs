@@ -5,7 +5,9 @@ use std::fmt::Write as _;
 use super::{Paint, heading, missing, warned, wrapped};
 use crate::devices::NodeDevices;
 use crate::namespaces::Word;
-use crate::pod::{Container, Endpoint, Listener, Namespace, PodExplanation, Process, Security, ServicePort};
+use crate::pod::{
+    Container, Endpoint, Listener, Namespace, OtherNetwork, PodExplanation, Process, Security, ServicePort,
+};
 use crate::{counted, listed};
 
 /// The whole explanation. One line a namespace, `net   own   4026532201   …`, and no other line begins with
@@ -117,7 +119,7 @@ fn listeners(out: &mut String, told: &PodExplanation, paint: Paint) {
     }
     for listener in &told.listeners {
         let head = format!("  {:<22} ", socket(listener));
-        wrapped(out, &head, &owner(listener.process.as_ref()));
+        wrapped(out, &head, &owners(listener));
         for reach in &listener.reachable {
             let head = format!("    from {:<12} {:<5} ", reach.from, reach.answer);
             wrapped(out, &head, &reach.reason);
@@ -129,6 +131,9 @@ fn listeners(out: &mut String, told: &PodExplanation, paint: Paint) {
     if !told.other_listeners.is_empty() {
         let ports: Vec<String> = told.other_listeners.iter().map(socket).collect();
         wrapped(out, "  and of others there: ", &ports.join(" "));
+    }
+    for network in &told.other_networks {
+        wrapped(out, "  in another network: ", &elsewhere(network));
     }
     for port in &told.host_ports {
         let listens = told.listeners.iter().any(|own| {
@@ -142,6 +147,49 @@ fn listeners(out: &mut String, told: &PodExplanation, paint: Paint) {
     for port in &told.services {
         wrapped(out, "  service ", &service(port, &told.node));
     }
+}
+
+/// How many processes that hold one socket, or went to one network, are named.
+const NAMED_MAX: usize = 4;
+
+fn owners(listener: &Listener) -> String {
+    match listener.also_held_by.as_slice() {
+        [] => owner(listener.process.as_ref()),
+        also => {
+            let all: Vec<&Process> = listener.process.iter().chain(also).collect();
+            format!("{}, each of which may take what comes", named(&all))
+        }
+    }
+}
+
+/// The first of them by name, the rest by number.
+fn named(all: &[&Process]) -> String {
+    let mut names: Vec<String> = all.iter().take(NAMED_MAX).map(|own| owner(Some(own))).collect();
+    if all.len() > NAMED_MAX {
+        names.push(format!("{} more", all.len() - NAMED_MAX));
+    }
+    names.join("; ")
+}
+
+fn elsewhere(network: &OtherNetwork) -> String {
+    let who = named(&network.processes.iter().collect::<Vec<_>>());
+    let (is, they) = if network.processes.len() == 1 { ("is", "it") } else { ("are", "they") };
+    let others: Vec<&Process> = network.others.iter().collect();
+    let whose = match (network.word, others.is_empty()) {
+        (Word::Own, _) => "one that nobody else is in".to_owned(),
+        (Word::Host, _) => "the node's own".to_owned(),
+        (Word::Shared, true) => "one that others are in too".to_owned(),
+        (Word::Shared, false) => format!("one that others are in too: {}", named(&others)),
+    };
+    let listens = match network.listeners.as_slice() {
+        [] => format!("{they} {} not listen there", if they == "it" { "does" } else { "do" }),
+        some => {
+            let sockets: Vec<String> = some.iter().map(socket).collect();
+            let listen = if they == "it" { "listens" } else { "listen" };
+            format!("{they} {listen} there at {}, from where that is reached is not judged", listed(&sockets))
+        }
+    };
+    format!("{who} {is} in number {}, {whose}; {listens}", network.inode)
 }
 
 fn service(port: &ServicePort, node: &str) -> String {
@@ -243,7 +291,15 @@ fn privileges(out: &mut String, security: &Security, paint: Paint) {
         1 => format!(", also group {}", further[0]),
         _ => format!(", also groups {}", further.join(" ")),
     };
-    wrapped(out, "  runs as              ", &format!("UID {effective_user}, GID {effective_group}{also}"));
+    let inside = match (security.inside_user, security.inside_group) {
+        (None, None) => String::new(),
+        (user, group) => {
+            let (user, group) = (user.unwrap_or(*effective_user), group.unwrap_or(*effective_group));
+            format!("; inside UID {user}, GID {group}")
+        }
+    };
+    let text = format!("UID {effective_user}, GID {effective_group}{also}{inside}");
+    wrapped(out, "  runs as              ", &text);
     let usual: Vec<&str> = security
         .capabilities
         .iter()
@@ -260,7 +316,8 @@ fn privileges(out: &mut String, security: &Security, paint: Paint) {
         warned(out, paint, "    may gain           ! ", &text);
     }
     if security.own_users {
-        wrapped(out, "    both hold          ", "in the pod's own user namespace alone");
+        let text = "in the pod's own user namespace alone, for what belongs to it";
+        wrapped(out, "    they hold          ", text);
     }
     let gain = if security.no_new_privileges { "set" } else { "not set" };
     let _ = writeln!(out, "  system call filter   {}; no-new-privileges {gain}", security.seccomp);
@@ -281,169 +338,4 @@ fn security(out: &mut String, told: &PodExplanation, paint: Paint) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::Metadata;
-    use crate::namespaces::Kind;
-    use crate::pod::{Member, WritablePath};
-    use crate::text::COLUMNS;
-
-    fn told() -> PodExplanation {
-        let own = |namespace, word, inode, sentence: &str| Namespace {
-            namespace,
-            word,
-            inode,
-            sentence: sentence.into(),
-            holder: String::new(),
-            containers: Vec::new(),
-            others: Vec::new(),
-        };
-        let mut told = PodExplanation::empty(Metadata {
-            name: "web".into(),
-            namespace: "default".into(),
-            uid: "u".into(),
-        });
-        told.node = "skiff-worker-1".into();
-        told.pod_ip = Some("10.244.1.5".into());
-        told.namespaces = vec![
-            own(Kind::Net, Word::Own, 4_026_532_201, "held by pause, used by container web"),
-            own(
-                Kind::Pid,
-                Word::Host,
-                4_026_531_836,
-                "sees and can signal all 37 processes of skiff-worker-1, the node agent among them",
-            ),
-        ];
-        let pause = own(Kind::Mnt, Word::Own, 4_026_532_300, "held by pause");
-        told.sandbox = Some(Member { name: "pause".into(), pid: 44, namespaces: vec![pause] });
-        told.containers.push(Container {
-            name: "web".into(),
-            state: "running".into(),
-            process: None,
-            security: Some(Security {
-                capabilities: vec!["CHOWN".into(), "NET_ADMIN".into()],
-                beyond_default: vec!["NET_ADMIN".into()],
-                supplementary_groups: vec![0, 3000, 4000],
-                seccomp: "disabled".into(),
-                ..Security::default()
-            }),
-            writable_host_paths: vec![WritablePath { mount: "/logs".into(), path: "/var/log".into() }],
-            writable_devices: Some(NodeDevices {
-                count: 90,
-                disks: vec!["vda".into(), "vda1".into()],
-                telling: vec!["mem".into(), "kvm".into()],
-            }),
-        });
-        told
-    }
-
-    #[test]
-    fn one_line_a_namespace_and_nothing_else_begins_so() {
-        let text = pod(&told(), Paint::Plain);
-        let names: Vec<&str> = Kind::ALL.iter().map(|kind| kind.name()).collect();
-        let first = |line: &&str| line.split_whitespace().next().is_some_and(|word| names.contains(&word));
-        assert_eq!(text.lines().filter(first).count(), 2, "{text}");
-        assert!(text.lines().all(|line| line.chars().count() <= COLUMNS), "{text}");
-        assert!(!text.contains('\u{1b}'));
-    }
-
-    #[test]
-    fn as_text() {
-        expect_test::expect![[r#"
-            Pod default/web on skiff-worker-1, address 10.244.1.5
-
-            NAMESPACE WORD    INODE        WHO HOLDS IT, AND WHAT A SHARED ONE EXPOSES
-            net       own     4026532201   held by pause, used by container web
-            pid       host    4026531836 ! sees and can signal all 37 processes of skiff-worker-1, the node
-                                           … agent among them
-            (pause)   PID 44 on the node; it alone is in mnt 4026532300
-
-            Listening sockets, and from where each is reachable
-              not known
-
-            Container web (running)
-              runs as              UID 0, GID 0, also groups 3000 4000
-              capabilities         CHOWN
-                beyond the default ! NET_ADMIN
-              system call filter   disabled; no-new-privileges not set
-              may write          ! /var/log of the node, at /logs
-              may write          ! 90 devices of the node, among them the disks vda vda1 and mem kvm
-
-            Pod Security
-              the strictest level that it meets is not known
-        "#]]
-        .assert_eq(&pod(&told(), Paint::Plain));
-    }
-
-    #[test]
-    fn what_was_not_looked_at_is_not_denied() {
-        let sockets = |told: &PodExplanation| {
-            let text = pod(told, Paint::Plain);
-            let mut lines = text.lines().skip_while(|line| !line.starts_with("Listening"));
-            lines.nth(1).unwrap_or_default().trim().to_owned()
-        };
-        let mut own = told();
-        assert_eq!(sockets(&own), "not known", "its node told of no interface, and each has one");
-        own.interfaces.push(crate::pod::Interface {
-            name: "lo".into(),
-            up: true,
-            mtu: 65_536,
-            kind: "loopback".into(),
-            addresses: Vec::new(),
-        });
-        assert_eq!(sockets(&own), "none of this pod's");
-        own.interfaces.clear();
-        own.sandbox = None;
-        assert_eq!(sockets(&own), "none: nothing of the pod runs", "of which its node told");
-        own.containers.clear();
-        assert_eq!(sockets(&own), "not known", "its node told nothing");
-        let nowhere = PodExplanation::empty(Metadata::default());
-        assert_eq!(sockets(&nowhere), "none: the pod is on no node");
-    }
-
-    #[test]
-    fn a_service_leads_where_its_endpoints_say() {
-        let port = |ip: &str, endpoint| ServicePort {
-            service: "d/s".into(),
-            cluster_ip: ip.into(),
-            port: 80,
-            protocol: "TCP".into(),
-            target_port: 8080,
-            node_port: Some(30080),
-            external_traffic_policy: String::new(),
-            internal_traffic_policy: String::new(),
-            endpoint,
-        };
-        let told = |ip: &str, endpoint| service(&port(ip, endpoint), "n1");
-        let at = "d/s at 10.96.0.9:80/TCP, NodePort 30080";
-        assert_eq!(told("10.96.0.9", Some(Endpoint::Ready)), format!("{at} leads to port 8080 of the pod"));
-        assert_eq!(
-            told("10.96.0.9", Some(Endpoint::NotReady)),
-            format!("{at} would lead to port 8080 of the pod; its endpoint is not ready")
-        );
-        assert_eq!(
-            told("None", Some(Endpoint::Ready)),
-            "d/s, which has no address of its own and translates no port, leads to port 8080 of the pod"
-        );
-        let same = ServicePort { port: 8080, ..port("None", Some(Endpoint::Ready)) };
-        assert_eq!(
-            service(&same, "n1"),
-            "d/s, which has no address of its own, leads to port 8080 of the pod"
-        );
-        // Where its traffic policies keep to the node.
-        let local = |ip: &str| {
-            let (external_traffic_policy, internal_traffic_policy) = ("Local".into(), "Local".into());
-            let port = port(ip, Some(Endpoint::Ready));
-            service(&ServicePort { external_traffic_policy, internal_traffic_policy, ..port }, "n1")
-        };
-        assert_eq!(
-            local("10.96.0.9"),
-            format!(
-                "{at} leads to port 8080 of the pod: at its own address for n1 and its pods alone \
-                 (internalTrafficPolicy Local), and at 30080 from outside on n1 alone \
-                 (externalTrafficPolicy Local)"
-            )
-        );
-        assert!(!local("None").contains("internalTrafficPolicy"), "{}", local("None"));
-    }
-}
+mod tests;

@@ -22,6 +22,9 @@ pub fn start(told: &StartExplanation, paint: Paint) -> String {
         (None, _) => "and whether it is ready is not known".to_owned(),
     };
     let _ = writeln!(out, "Pod {name}{on}: {total:.1} ms, {verdict}\n");
+    if let Some(past) = &told.past {
+        let _ = writeln!(out, "PAST: {past}\n");
+    }
     let _ = writeln!(out, "{:<14} {:>10} {:>10}", "PHASE", "BEGAN ms", "TOOK ms");
     for phase in &told.phases {
         let column = |ms: f64| {

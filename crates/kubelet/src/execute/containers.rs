@@ -129,7 +129,7 @@ impl Worker {
         let env = env::environment(&facts, container, links, &objects)
             .map_err(|error| config_error(error.to_string()))?;
         let pod_dir = self.pod_dir();
-        let volume_mounts = volumes::container_mounts(&pod, &pod_dir, container, &env)
+        let volume_mounts = volumes::container_mounts(&pod, &pod_dir, container, &env, &context.made_paths)
             .map_err(|error| config_error(chain(&error)))?;
         let files = self.write_files(&pod_dir).map_err(|error| create_error(error.to_string()))?;
         let (message_path, log_path) = self

@@ -56,6 +56,7 @@ impl Worker {
         let mounted = given.clone();
         let pod_dir = self.pod_dir();
         let (pod, pod_ip) = (self.pod.clone(), self.seen.ip);
+        let made_paths = self.context.made_paths.clone();
         let (node_ip, capacity) = (self.context.config.node_ip(), self.context.capacity);
         // A disk may be slow, and other pods shall not wait for it.
         let made = tokio::task::spawn_blocking(move || {
@@ -68,7 +69,7 @@ impl Worker {
                 node_disk_bytes: i64::try_from(capacity.disk_told_bytes()).unwrap_or(i64::MAX),
             };
             skiff_runtime::private::make_dir(&pod_dir).map_err(|error| error.to_string())?;
-            volumes::set_up(&pod_dir, &facts, &given, part).map_err(|error| chain(&error))
+            volumes::set_up(&pod_dir, &facts, &given, part, &made_paths).map_err(|error| chain(&error))
         });
         let made = made.await.map_err(|error| error.to_string())?;
         match made {

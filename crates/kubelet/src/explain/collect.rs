@@ -17,9 +17,9 @@ use skiff_network::facts as network;
 use skiff_runtime::facts as processes;
 use skiff_runtime::{Container, ContainerState};
 
-use super::approach;
 use super::scan::Scan;
 use super::services::services;
+use super::{approach, elsewhere};
 use crate::agent::{Refusal, internal};
 use crate::config::Config;
 use crate::labels;
@@ -89,6 +89,9 @@ pub(super) async fn node(context: &Arc<Context>) -> Result<NodeExplanation, Refu
     Ok(told)
 }
 
+/// How many of those that hold one socket are told.
+const HOLDERS_MAX: usize = 16;
+
 /// All listening sockets of the node's own network.
 pub(super) fn node_sockets(scan: &Scan) -> Vec<told::Socket> {
     let found = network::sockets(std::process::id());
@@ -101,7 +104,17 @@ fn sockets(
     found: &[network::SocketFact],
     links: &[network::LinkFact],
 ) -> Vec<told::Socket> {
-    let owners = network::owners(scan.members(Kind::Net, net).iter().copied(), found);
+    told_sockets(scan, scan.members(Kind::Net, net), found, links)
+}
+
+/// Sockets, each with those of these processes that hold it.
+pub(super) fn told_sockets(
+    scan: &Scan,
+    members: &[u32],
+    found: &[network::SocketFact],
+    links: &[network::LinkFact],
+) -> Vec<told::Socket> {
+    let holders = network::holders(members.iter().copied(), found, HOLDERS_MAX);
     let name = |index: u32| {
         let link = links.iter().find(|link| link.index == index);
         link.map_or_else(|| format!("number {index}"), |link| link.name.clone())
@@ -112,7 +125,9 @@ fn sockets(
             skiff_network::Protocol::Udp => Protocol::Udp,
             skiff_network::Protocol::Sctp => return None,
         };
-        let process = owners.get(&socket.inode).map(|pid| scan.process(*pid));
+        let mut held = holders.get(&socket.inode).into_iter().flatten().map(|pid| scan.process(*pid));
+        let process = held.next();
+        let also = held.collect();
         Some(told::Socket {
             protocol,
             address: socket.address,
@@ -120,6 +135,7 @@ fn sockets(
             device: (socket.link != 0).then(|| name(socket.link)),
             six_only: socket.six_only,
             process,
+            also,
         })
     });
     found.collect()
@@ -197,7 +213,10 @@ impl<'a> Reader<'a> {
                 };
                 facts.missing.push(Missing::new("namespaces, network and listening sockets", why));
             }
-            Some((pid, net)) => self.network(&mut facts, pod, pid, net),
+            Some((pid, net)) => {
+                self.network(&mut facts, pod, pid, net);
+                facts.elsewhere = elsewhere::elsewhere(self.scan, &uid, net);
+            }
         }
         facts
     }
@@ -392,6 +411,8 @@ fn security(found: processes::Privileges) -> Security {
         no_new_privileges: found.no_new_privileges,
         gainable: owned(found.gainable),
         own_users: false,
+        inside_user: found.inside_user,
+        inside_group: found.inside_group,
     }
 }
 

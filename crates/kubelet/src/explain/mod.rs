@@ -5,6 +5,7 @@
 
 mod approach;
 mod collect;
+mod elsewhere;
 mod memory;
 mod probe;
 mod scan;

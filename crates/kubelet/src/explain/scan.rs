@@ -1,6 +1,7 @@
 //! One look at all processes of the node: their namespaces, and which pod each belongs to.
 
 use std::collections::HashMap;
+use std::sync::OnceLock;
 
 use parking_lot::Mutex;
 use skiff_explain::facts::Process;
@@ -24,6 +25,8 @@ pub(crate) struct Scan {
     pods: HashMap<String, String>,
     /// Who a process is, read when first asked for.
     known: Mutex<HashMap<u32, Process>>,
+    /// By pod UID, those in another network than their pod's; found when first asked for.
+    strays: OnceLock<HashMap<String, Vec<ProcessFact>>>,
 }
 
 impl Scan {
@@ -60,7 +63,21 @@ impl Scan {
             (labels::uid(own).to_owned(), full)
         });
         let pods = pods.collect();
-        Self { node_name, inodes, processes, members, pods, sandboxes, containers, known: Mutex::default() }
+        let (known, strays) = Default::default();
+        Self { node_name, inodes, processes, members, pods, sandboxes, containers, known, strays }
+    }
+
+    /// The processes of a pod that are in another network than its sandbox, in the order of their numbers.
+    pub(crate) fn strays(&self, uid: &str) -> &[ProcessFact] {
+        let strays = self.strays.get_or_init(|| {
+            let mut homes: HashMap<&str, Vec<u64>> = HashMap::new();
+            for own in self.sandboxes.iter().filter(|own| own.pid != 0) {
+                let pause = self.processes.iter().find(|process| process.pid == own.pid);
+                homes.entry(labels::uid(&own.config.labels)).or_default().extend(pause.map(net));
+            }
+            strays(&self.processes, &homes, |pid| self.pod_uid(pid))
+        });
+        strays.get(uid).map_or(&[], Vec::as_slice)
     }
 
     /// The processes in a namespace.
@@ -93,6 +110,31 @@ impl Scan {
     }
 }
 
+/// Of all processes of the node, since who has entered its namespaces is of the pod still. `homes` are the networks
+/// of each pod's sandboxes.
+fn strays(
+    processes: &[ProcessFact],
+    homes: &HashMap<&str, Vec<u64>>,
+    pod_uid: impl Fn(u32) -> Option<String>,
+) -> HashMap<String, Vec<ProcessFact>> {
+    let mut strays: HashMap<String, Vec<ProcessFact>> = HashMap::new();
+    for process in processes {
+        if let Some(uid) = pod_uid(process.pid)
+            && let Some(home) = homes.get(uid.as_str())
+            && !home.contains(&net(process))
+        {
+            strays.entry(uid).or_default().push(*process);
+        }
+    }
+    strays.values_mut().for_each(|own| own.sort_by_key(|process| process.pid));
+    strays
+}
+
+/// The network namespace that a process is in.
+fn net(process: &ProcessFact) -> u64 {
+    process.namespaces[0]
+}
+
 /// The pod's UID and the container's ID in the text of `/proc/PID/cgroup`: the groups of a pod are named
 /// `…/podUID/…`.
 fn owner(groups: &str) -> (Option<&str>, Option<&str>) {
@@ -111,6 +153,37 @@ fn owner(groups: &str) -> (Option<&str>, Option<&str>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_left_its_pods_network_is_found_wherever_it_went() {
+        let process = |pid, net| ProcessFact { pid, namespaces: [net, 2, 3, 4, 5, 6, 7, 8] };
+        // The node's network is 1, those of the pods a, b and c are 11, 12 and, on the node's network, 1.
+        let processes = [
+            process(30, 13),
+            process(2, 1),
+            process(10, 11),
+            process(11, 11),
+            process(13, 1),
+            process(12, 12),
+            process(20, 12),
+            process(40, 1),
+            process(41, 14),
+        ];
+        let homes = HashMap::from([("a", vec![11]), ("b", vec![12]), ("c", vec![1])]);
+        let uid = |pid| match pid {
+            10..=13 | 30 => Some("a".to_owned()),
+            20 => Some("b".to_owned()),
+            40 | 41 => Some("c".to_owned()),
+            50 => Some("gone".to_owned()),
+            _ => None,
+        };
+        let found = strays(&processes, &homes, uid);
+        let of = |uid: &str| -> Vec<(u32, u64)> {
+            found.get(uid).into_iter().flatten().map(|own| (own.pid, net(own))).collect()
+        };
+        assert_eq!(of("a"), [(12, 12), (13, 1), (30, 13)]);
+        assert_eq!((of("b"), of("c"), of("gone")), (vec![], vec![(41, 14)], vec![]));
+    }
 
     #[test]
     fn control_groups_name_pod_and_container() {

@@ -5,12 +5,14 @@ use std::io;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::Path;
 
-/// Checks the path, or makes it where the type says so. The messages are upstream's.
-pub(super) fn check(path: &Path, kind: &str) -> Result<(), String> {
+use crate::made_paths::{For, Identity};
+
+/// Checks the path, or makes it where the type says so, and writes that down. The messages are upstream's.
+pub(super) fn check(path: &Path, kind: &str, made: For<'_>) -> Result<(), String> {
     match kind {
         "" => return Ok(()),
-        "DirectoryOrCreate" => return directory(path),
-        "FileOrCreate" => return file(path),
+        "DirectoryOrCreate" => return directory(path, made),
+        "FileOrCreate" => return file(path, made),
         _ => {}
     }
     let metadata = fs::metadata(path);
@@ -31,28 +33,46 @@ fn mismatch(path: &Path, noun: &str) -> String {
     format!("hostPath type check failed: {} is not a {noun}", path.display())
 }
 
-fn directory(path: &Path) -> Result<(), String> {
+fn directory(path: &Path, made: For<'_>) -> Result<(), String> {
     match fs::metadata(path) {
         Ok(metadata) if metadata.is_dir() => Ok(()),
         Ok(_) => Err(mismatch(path, "directory")),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            fs::create_dir_all(path).map_err(|error| format!("mkdir {}: {error}", path.display()))
+            directories(path, made).map_err(|error| format!("mkdir {}: {error}", path.display()))
         }
         Err(error) => Err(format!("stat {}: {error}", path.display())),
     }
 }
 
-fn file(path: &Path) -> Result<(), String> {
+/// With those above it that are missing.
+fn directories(path: &Path, made: For<'_>) -> io::Result<()> {
+    let missing: Vec<&Path> = path.ancestors().take_while(|own| !own.exists()).collect();
+    for own in missing.into_iter().rev().filter(|own| !own.as_os_str().is_empty()) {
+        let make = || {
+            fs::create_dir(own)?;
+            Ok(Identity::of(&fs::symlink_metadata(own)?))
+        };
+        match made.make(own, make) {
+            // Of another pod, or of somebody, at the same time.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            made => made?,
+        }
+    }
+    Ok(())
+}
+
+fn file(path: &Path, made: For<'_>) -> Result<(), String> {
     match fs::metadata(path) {
         Ok(metadata) if metadata.is_file() => Ok(()),
         Ok(_) => Err(mismatch(path, "file")),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             // A missing parent is an error here, as upstream has it.
             let make = || {
-                fs::File::create_new(path)?;
-                fs::set_permissions(path, fs::Permissions::from_mode(0o644))
+                let file = fs::File::create_new(path)?;
+                file.set_permissions(fs::Permissions::from_mode(0o644))?;
+                Ok(Identity::of(&file.metadata()?))
             };
-            make().map_err(|error| format!("open {}: {error}", path.display()))
+            made.make(path, make).map_err(|error| format!("open {}: {error}", path.display()))
         }
         Err(error) => Err(format!("stat {}: {error}", path.display())),
     }

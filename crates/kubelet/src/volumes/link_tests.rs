@@ -6,10 +6,11 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::{host_path, mounts, sub_path};
+use crate::made_paths::{For, MadePaths};
 
 /// Pins the path and answers what is then found in it; a pin that fails is an answer too.
 fn pinned(volume: &Path, path: &str, place: &Path) -> Option<Vec<String>> {
-    sub_path::pin(volume, Path::new(path), place).ok()?;
+    sub_path::pin(volume, Path::new(path), place, None).ok()?;
     let names = fs::read_dir(place).map(|entries| {
         entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
     });
@@ -56,7 +57,7 @@ fn links_in_a_volume_end_at_its_root() {
     assert_eq!(fs::read_dir(&outside).expect("it is there").count(), 2, "nothing was made there");
     assert_eq!(pinned(&volume, "fine", &dir.path().join("other")), Some(vec!["own".to_owned()]));
     for path in ["..", "../outside", "real/../../outside"] {
-        assert!(sub_path::pin(&volume, Path::new(path), &place).is_err(), "{path}");
+        assert!(sub_path::pin(&volume, Path::new(path), &place, None).is_err(), "{path}");
     }
 }
 
@@ -99,8 +100,10 @@ fn host_paths_are_of_the_type_they_should_be() {
     fs::write(path("file"), "").expect("writes");
     let _socket = std::os::unix::net::UnixListener::bind(path("socket")).expect("binds");
     symlink("file", path("link")).expect("links");
+    let made = MadePaths::new(dir.path());
+    let made = For { made: &made, whose: "n/p" };
     let says = |name: &str, kind: &str| {
-        let text = host_path::check(&path(name), kind).err().unwrap_or_default();
+        let text = host_path::check(&path(name), kind, made).err().unwrap_or_default();
         text.replace(dir.path().to_str().expect("it is text"), "")
     };
     for (name, kind) in [
@@ -115,7 +118,11 @@ fn host_paths_are_of_the_type_they_should_be() {
     ] {
         assert_eq!(says(name, kind), "", "{name} {kind}");
     }
-    assert!(host_path::check(Path::new("/dev/null"), "CharDevice").is_ok());
+    assert!(host_path::check(Path::new("/dev/null"), "CharDevice", made).is_ok());
+    // What they made is written down, with what is above it, and nothing else.
+    let written: Vec<_> = crate::made_paths(dir.path()).into_iter().map(|own| own.path).collect();
+    assert_eq!(written, [path("dir/made"), path("made"), path("made/deep")]);
+    assert!(crate::made_paths(dir.path()).iter().all(crate::MadePath::is_there));
     for (name, kind, expected) in [
         ("file", "Directory", "hostPath type check failed: /file is not a directory"),
         ("dir", "File", "hostPath type check failed: /dir is not a file"),

@@ -19,6 +19,7 @@ use skiff_runtime::{Mount, Propagation};
 
 use crate::env::{Facts, Sources};
 use crate::expansion::expand;
+use crate::made_paths::{For, MadePaths};
 use crate::resources;
 use crate::tokens::{self, Wanted};
 
@@ -92,8 +93,11 @@ pub(crate) fn set_up(
     facts: &Facts<'_>,
     sources: &impl Sources,
     part: Part,
+    made: &MadePaths,
 ) -> Result<(), Error> {
     let volumes = facts.pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
+    let whose = name(facts.pod);
+    let made = For { made, whose: &whose };
     let group = ownership::group(facts.pod);
     for volume in volumes {
         let fail = |reason: String| Error::SetUp { volume: volume.name.clone(), reason };
@@ -101,7 +105,7 @@ pub(crate) fn set_up(
         if part == Part::WithoutTokens && tokens::of_volume(volume).next().is_some() {
             content::files(volume, facts, &NoTokens(sources)).map_err(fail)?;
         } else if let Some(source) = &volume.host_path {
-            host_path::check(&path, source.type_.as_deref().unwrap_or_default()).map_err(fail)?;
+            host_path::check(&path, source.type_.as_deref().unwrap_or_default(), made).map_err(fail)?;
         } else if let Some(mut files) = content::files(volume, facts, sources).map_err(fail)? {
             ownership::of_files(&mut files, group);
             if volume.secret.is_some() || volume.projected.is_some() {
@@ -154,13 +158,23 @@ pub(crate) fn tear_down(pod_dir: &Path) -> io::Result<()> {
     }
 }
 
+/// `NAMESPACE/NAME`.
+fn name(pod: &Pod) -> String {
+    let metadata = &pod.metadata;
+    let part = |own: &Option<String>| own.clone().unwrap_or_default();
+    format!("{}/{}", part(&metadata.namespace), part(&metadata.name))
+}
+
 /// A container's mounts, as the runtime takes them.
 pub(crate) fn container_mounts(
     pod: &Pod,
     pod_dir: &Path,
     container: &Container,
     env: &[(String, String)],
+    made: &MadePaths,
 ) -> Result<Vec<Mount>, Error> {
+    let whose = name(pod);
+    let made = For { made, whose: &whose };
     let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
     let volumes: Vec<&Volume> = volumes.collect();
     let mut mounts = Vec::new();
@@ -179,10 +193,9 @@ pub(crate) fn container_mounts(
                     .join(&mount.name)
                     .join(&container.name)
                     .join(index.to_string());
-                sub_path::pin(&whole, Path::new(&sub_path), &place).map_err(|source| Error::SubPath {
-                    volume: mount.name.clone(),
-                    container: container.name.clone(),
-                    source,
+                let made = volume.host_path.is_some().then_some(made);
+                sub_path::pin(&whole, Path::new(&sub_path), &place, made).map_err(|source| {
+                    Error::SubPath { volume: mount.name.clone(), container: container.name.clone(), source }
                 })?;
                 place
             }

@@ -34,6 +34,20 @@ fn facts(pod: &Pod) -> Facts<'_> {
     Facts { pod, pod_ip: None, node_ip: ip, node_cpu_milli: 1_000, node_memory_bytes: 1, node_disk_bytes: 1 }
 }
 
+/// What they make of paths of the node they write down in the pod's own directory.
+fn set_up(pod_dir: &Path, facts: &Facts<'_>, sources: &impl Sources, part: Part) -> Result<(), Error> {
+    super::set_up(pod_dir, facts, sources, part, &MadePaths::new(pod_dir))
+}
+
+fn container_mounts(
+    pod: &Pod,
+    pod_dir: &Path,
+    container: &Container,
+    env: &[(String, String)],
+) -> Result<Vec<Mount>, Error> {
+    super::container_mounts(pod, pod_dir, container, env, &MadePaths::new(pod_dir))
+}
+
 fn maps() -> Maps {
     let map = serde_json::from_value(json!({"data": {"k": "v", "l": "w"}})).expect("a config map");
     Maps(BTreeMap::from([("m".to_owned(), map)]))
@@ -105,6 +119,13 @@ fn memory_and_sub_paths_are_mounted_and_unmounted() {
     assert!(made[1].read_only);
     fs::write(made[1].source.join("file"), "x").expect("writes");
     assert!(host.join("new/dir/file").exists());
+    let written: Vec<_> = crate::made_paths(&pod_dir).into_iter().map(|own| (own.path, own.whose)).collect();
+    let of = |path: &str| (host.join(path), "n/p".to_owned());
+    assert_eq!(
+        written,
+        [of("new"), of("new/dir")],
+        "what the subPath made of the node's own is written down"
+    );
     let mounted = mounts::mount_points().expect("reads");
     assert_eq!(mounted.iter().filter(|point| point.starts_with(&pod_dir)).count(), 2);
 

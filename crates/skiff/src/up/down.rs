@@ -69,7 +69,9 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         (Some(record), true) => {
             let before = prove::stored(&record.data_dir.join("stock.json"))?;
             let ours = Ours::of_cluster(record, &before, args.keep_data);
-            Some((before, ours))
+            let nodes = record.nodes.iter().map(|node| record.node_data_dir(&node.name));
+            let made = nodes.flat_map(|dir| skiff_kubelet::made_paths(&dir)).collect();
+            Some((before, ours, made))
         }
         (None, true) => {
             lock.remove();
@@ -86,8 +88,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         true => tell(format_args!("Cluster {:?} is down.", args.name)),
         false => tell(format_args!("Cluster {:?} was not up; nothing of it is left.", args.name)),
     }
-    let Some((before, ours)) = proof else { return Ok(ExitCode::SUCCESS) };
-    Ok(prove::print(&before, &Stock::take(&[data_dir]), &ours))
+    let Some((before, ours, made)) = proof else { return Ok(ExitCode::SUCCESS) };
+    Ok(prove::print(&before, &Stock::take(&[data_dir]), &ours, made))
 }
 
 /// Removes all but the data.

@@ -3,7 +3,7 @@
 //! [`compare`] is a plain function of two stocks and of what was [`Ours`]; a difference that is not ours was
 //! made by others meanwhile, is told apart, and proves nothing against us.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs;
 use std::net::Ipv4Addr;
@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context;
+use skiff_kubelet::MadePath;
 use skiff_network::Cidr;
 use skiff_runtime::facts;
 
@@ -25,8 +26,8 @@ use super::uplink;
 const SHOWN_MAX: usize = 5;
 
 /// Paths of pods' choice, which no name tells from anybody's.
-const NOT_LOOKED_AT: &str = "Not looked at: paths of this machine that hostPath volumes name, what pods wrote \
-                             there, and what DirectoryOrCreate, FileOrCreate and a subPath made there.\n";
+const NOT_LOOKED_AT: &str = "Not looked at: what pods wrote to paths of this machine that hostPath volumes name, \
+                             places for other volumes among it.\n";
 
 /// By what a fact is known to be of a cluster, or of a server or agent.
 #[derive(Debug, Clone, Default)]
@@ -122,7 +123,8 @@ impl Ours {
                 self.links.iter().any(|own| own == first) || destination.is_some_and(|ip| self.covers(ip))
             }
             "nftables" => {
-                let named = |table| ["ip ", "arp "].iter().find_map(|family| str::strip_prefix(table, family));
+                let named =
+                    |table| ["ip ", "arp "].iter().find_map(|family| str::strip_prefix(table, family));
                 let table = subject(kind, fact).and_then(named);
                 self.tables.iter().any(|own| Some(own.as_str()) == table)
             }
@@ -189,8 +191,9 @@ pub(crate) fn compare(before: &Stock, after: &Stock, ours: &Ours) -> Vec<Differe
     all
 }
 
-/// The comparison as text.
-pub(crate) fn text(before: &Stock, after: &Stock, differences: &[Difference]) -> String {
+/// The comparison as text. `made` is what volumes made for pods on the machine itself: the user's data, that nobody
+/// else takes away either, and not there before all the same.
+pub(crate) fn text(before: &Stock, after: &Stock, differences: &[Difference], made: &[MadePath]) -> String {
     let mut out = format!("{:<12} {:>7} {:>7} {:>6} {:>7}\n", "", "BEFORE", "NOW", "OURS", "OTHERS'");
     for ((kind, old), (_, new)) in before.kinds().into_iter().zip(after.kinds()) {
         let count =
@@ -221,11 +224,20 @@ pub(crate) fn text(before: &Stock, after: &Stock, differences: &[Difference]) ->
             let _ = writeln!(out, "and {} more {kind}, changed by others meanwhile", told.len() - SHOWN_MAX);
         }
     }
+    for MadePath { path, whose, .. } in made {
+        let _ = writeln!(out, "made for pods by hostPath, still there: {} (for {whose})", path.display());
+    }
     let left = differences.iter().filter(|one| one.ours).count();
     out.push_str(NOT_LOOKED_AT);
-    out.push_str(&match left {
-        0 => "Nothing of ours is left.\n".to_owned(),
-        some => format!("{some} of ours differ.\n"),
+    let paths = match made.len() {
+        1 => "1 path that was made for a pod is there, yours to keep or to remove".to_owned(),
+        some => format!("{some} paths that were made for pods are there, yours to keep or to remove"),
+    };
+    out.push_str(&match (left, made.is_empty()) {
+        (0, true) => "Nothing of ours is left.\n".to_owned(),
+        (0, false) => format!("Nothing else of ours is left; {paths}.\n"),
+        (some, true) => format!("{some} of ours differ.\n"),
+        (some, false) => format!("{some} of ours differ; {paths}.\n"),
     });
     out
 }
@@ -254,14 +266,33 @@ fn by_others(differences: &[&Difference]) -> Vec<String> {
 }
 
 /// Prints the comparison; the exit status says whether anything of ours differs.
-pub(crate) fn print(before: &Stock, after: &Stock, ours: &Ours) -> ExitCode {
+pub(crate) fn print(before: &Stock, after: &Stock, ours: &Ours, made: Vec<MadePath>) -> ExitCode {
     let processes = facts::processes().unwrap_or_default();
     let mut now = stock::members(&processes);
     held::join(&mut now, &held::held(&processes));
     let ours = ours.clone().still_held(&now);
-    let differences = compare(before, after, &ours);
-    print!("{}", text(before, after, &differences));
-    if differences.iter().any(|one| one.ours) { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+    let made = still_there(made);
+    let mut differences = compare(before, after, &ours);
+    differences.retain(|one| !told_as_made(one, &made));
+    print!("{}", text(before, after, &differences, &made));
+    let differs = differences.iter().any(|one| one.ours) || !made.is_empty();
+    if differs { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+/// What is told as made for a pod is none that others made.
+fn told_as_made(one: &Difference, made: &[MadePath]) -> bool {
+    let path = match one.fact.strip_suffix('/') {
+        Some(directory) => directory,
+        None => one.fact.rsplit_once(' ').map_or("", |(file, _)| file),
+    };
+    one.kind == "files" && one.added && !one.ours && made.iter().any(|own| own.path == Path::new(path))
+}
+
+/// Each once, though agents of one machine may have made it one after the other.
+fn still_there(made: Vec<MadePath>) -> Vec<MadePath> {
+    let there = made.into_iter().filter(MadePath::is_there);
+    let by_path: BTreeMap<PathBuf, MadePath> = there.map(|own| (own.path.clone(), own)).collect();
+    by_path.into_values().collect()
 }
 
 /// The stock that was stored before anything was changed.
@@ -331,7 +362,7 @@ mod tests {
             ("8 7 vi", true, false),
         ];
         assert_eq!(told, expected.map(|(fact, added, ours)| (fact.to_owned(), added, ours)));
-        let text = text(&before, &after, &compare(&before, &after, &ours()));
+        let text = text(&before, &after, &compare(&before, &after, &ours()), &[]);
         assert!(text.contains("left over of ours: links: skf-a\n"), "{text}");
         assert!(text.contains("removed by others meanwhile: links: eth1\n"), "{text}");
         assert!(text.ends_with("3 of ours differ.\n"), "{text}");
@@ -345,7 +376,7 @@ mod tests {
         };
         let before = tables(&["inet a: 3 rules", "ip b: 1 rules", "ip c: 1 rules"]);
         let after = tables(&["inet a: 4 rules", "ip6 b: 1 rules", "ip c: 1 rules"]);
-        let text = text(&before, &after, &compare(&before, &after, &ours()));
+        let text = text(&before, &after, &compare(&before, &after, &ours()), &[]);
         let others: Vec<&str> = text.lines().filter(|line| line.contains("by others")).collect();
         assert_eq!(
             others,
@@ -418,7 +449,7 @@ mod tests {
         held::join(&mut now, &after.held);
         let namespaces = [("net:[1]".to_owned(), ["7 100".to_owned(), "9 100".to_owned()].into())].into();
         let ours = Ours { namespaces, ..ours() }.still_held(&now);
-        let told = text(&Stock::default(), &after, &compare(&Stock::default(), &after, &ours));
+        let told = text(&Stock::default(), &after, &compare(&Stock::default(), &after, &ours), &[]);
         let line = "left over of ours: namespaces: net:[1], held open by process 9 (sleep 5)\n";
         assert!(told.contains(line) && told.ends_with("1 of ours differ.\n"), "{told}");
     }
@@ -427,13 +458,49 @@ mod tests {
     fn no_difference_is_the_proof() {
         let same = stock(&["lo"], &[], &[]);
         assert_eq!(compare(&same, &same, &ours()), []);
-        let told = text(&same, &same, &[]);
+        let told = text(&same, &same, &[], &[]);
         assert!(told.ends_with("Nothing of ours is left.\n"));
         assert!(
-            told.contains(
-                "\nNot looked at: paths of this machine that hostPath volumes name, what pods wrote "
-            ),
+            told.contains("\nNot looked at: what pods wrote to paths of this machine that hostPath volumes "),
             "{told}"
         );
+    }
+
+    #[test]
+    fn what_was_made_for_pods_is_told_apart_from_ours_and_from_others() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let made = |name: &str, whose: &str| -> MadePath {
+            let path = dir.path().join(name);
+            serde_json::from_value(serde_json::json!({"path": path, "for": whose, "state": "begun"}))
+                .expect("as it is written down")
+        };
+        fs::create_dir(dir.path().join("d")).expect("makes");
+        fs::write(dir.path().join("f"), "x").expect("writes");
+        // Two nodes of one machine had the same path made, and one is gone again.
+        let made =
+            still_there(vec![made("f", "n/a"), made("d", "n/a"), made("d", "n/b"), made("gone", "n/a")]);
+        let of = |name: &str| dir.path().join(name).display().to_string();
+        let same = stock(&["lo"], &[], &[]);
+        let files = [format!("{}/", of("d")), format!("{} 1", of("f")), format!("{}/", of("others"))];
+        let after = Stock { files: files.into(), ..same.clone() };
+        let mut differences = compare(&same, &after, &ours());
+        assert_eq!(differences.len(), 3);
+        differences.retain(|one| !told_as_made(one, &made));
+        let told = text(&same, &after, &differences, &made);
+        let line = |name: &str, whose: &str| {
+            format!("made for pods by hostPath, still there: {} (for {whose})\n", of(name))
+        };
+        assert!(told.contains(&(line("d", "n/b") + &line("f", "n/a"))), "{told}");
+        assert!(told.contains(&format!("made by others meanwhile: files: {}/\n", of("others"))), "{told}");
+        assert_eq!(told.matches("by others meanwhile").count(), 1, "{told}");
+        let end = "\nNothing else of ours is left; 2 paths that were made for pods are there, yours to keep or to \
+                   remove.\n";
+        assert!(told.ends_with(end), "{told}");
+        // Beside what is ours, both are counted.
+        let left = stock(&["lo", "skf-a"], &[], &[]);
+        let told = text(&same, &left, &compare(&same, &left, &ours()), &made[..1]);
+        let end =
+            "\n1 of ours differ; 1 path that was made for a pod is there, yours to keep or to remove.\n";
+        assert!(told.ends_with(end), "{told}");
     }
 }
