@@ -186,6 +186,7 @@ impl NodeAgent {
     /// Keeps the Node's status true.
     pub(crate) async fn keep_status(&self, mut network: NetworkSlot, wake: Arc<tokio::sync::Notify>) {
         let mut written: Option<Written> = None;
+        let mut refused: Option<String> = None;
         let mut pause = RETRY_MIN;
         let mut changes = self.nodes.subscribe();
         let key = ObjectKey::new("", &self.config.node_name);
@@ -219,11 +220,19 @@ impl NodeAgent {
                         }
                         let at = tokio::time::Instant::now();
                         written = Some(Written { status, at, revision: revision(&node.metadata) });
+                        refused = None;
                         pause = RETRY_MIN;
                         STATUS_EVERY
                     }
                     Err(error) => {
-                        debug!(error = %chain(&error), "cannot write the node's status, retrying");
+                        let text = chain(&error);
+                        // What is refused stays so until somebody acts: said once, and again when it changes.
+                        if is_refusal(&error) && refused.as_ref() != Some(&text) {
+                            warn!(error = text, "the API server does not take the node's status, retrying");
+                            refused = Some(text);
+                        } else {
+                            debug!(error = text, "cannot write the node's status, retrying");
+                        }
                         pause = (pause * 2).min(RETRY_MAX);
                         pause
                     }
@@ -366,6 +375,11 @@ impl NodeAgent {
             ..NodeSystemInfo::default()
         }
     }
+}
+
+/// Such as one of an address that is another's.
+fn is_refusal(error: &Error) -> bool {
+    matches!(error.code(), Some(403 | 422))
 }
 
 /// Each other node's range leads to its address.
