@@ -1,6 +1,6 @@
 //! A: pods and their sandbox.
 
-use skiff_tests::{Cluster, Namespace, skiff, wait_until};
+use skiff_tests::{Cluster, Namespace, pod_on, skiff, wait_until};
 
 /// The inode of a namespace of a pod's first container, as the container sees it.
 fn inode(namespace: &Namespace, pod: &str, container: &str, kind: &str) -> String {
@@ -50,8 +50,28 @@ fn a1_a_pod_has_namespaces_of_its_own_held_by_pause() {
     let pid = pauses[0]["pid"].as_u64().expect("a PID").to_string();
     let command = cluster.on_node(&node, &["cat", &format!("/proc/{pid}/cmdline")]).ok();
     assert!(command.contains("pause"), "{command:?}");
-    let net = cluster.on_node(&node, &["readlink", &format!("/proc/{pid}/ns/net")]).ok();
-    assert_eq!(net.trim(), inode(&namespace, "two", "one", "net"));
+    for kind in ["net", "ipc", "uts"] {
+        let held = cluster.on_node(&node, &["readlink", &format!("/proc/{pid}/ns/{kind}")]).ok();
+        assert_eq!(held.trim(), inode(&namespace, "two", "one", kind), "{kind}");
+    }
+    // It does nothing else: one thread, no file, and it sleeps.
+    let status = cluster.on_node(&node, &["cat", &format!("/proc/{pid}/status")]).ok();
+    let field = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(":\t"));
+        line.unwrap_or_default().trim().to_owned()
+    };
+    assert_eq!((field("State").as_str(), field("Threads").as_str()), ("S (sleeping)", "1"), "{status}");
+}
+
+/// The network, IPC and UTS namespaces of a container, and the PID of the process that holds them.
+fn held(namespace: &Namespace, pod: &str, container: &str) -> (Vec<String>, u64) {
+    let inodes = ["net", "ipc", "uts"].map(|kind| inode(namespace, pod, container, kind));
+    let listing = skiff(&["ps", "--name", &namespace.cluster.name, "-o", "json"]).ok();
+    let rows: Vec<serde_json::Value> = serde_json::from_str(&listing).expect("JSON");
+    let mut pauses =
+        rows.iter().filter(|row| row["namespace"] == namespace.name.as_str() && row["name"] == "pause");
+    let pid = pauses.next().and_then(|row| row["pid"].as_u64()).expect("a PID");
+    (inodes.to_vec(), pid)
 }
 
 #[test]
@@ -60,7 +80,7 @@ fn a1_killing_a_container_leaves_address_and_namespaces_alone() {
     let namespace = cluster.namespace("a1-kill");
     namespace.apply(TWO_CONTAINERS).ok();
     namespace.ready("two");
-    let before = (namespace.pod_ip("two"), inode(&namespace, "two", "other", "net"));
+    let before = (namespace.pod_ip("two"), held(&namespace, "two", "other"));
     let node = namespace.pod("two")["spec"]["nodeName"].as_str().expect("it is scheduled").to_owned();
     let listing = skiff(&["ps", "--name", &cluster.name, "--node", &node, "-o", "json"]).ok();
     let rows: Vec<serde_json::Value> = serde_json::from_str(&listing).expect("JSON");
@@ -76,7 +96,9 @@ fn a1_killing_a_container_leaves_address_and_namespaces_alone() {
                 && status["state"]["running"].is_object()
         })
     });
-    assert_eq!(before, (namespace.pod_ip("two"), inode(&namespace, "two", "one", "net")));
+    for container in ["one", "other"] {
+        assert_eq!(before, (namespace.pod_ip("two"), held(&namespace, "two", container)), "{container}");
+    }
 }
 
 #[test]
@@ -106,10 +128,20 @@ fn a2_containers_of_a_pod_share_localhost_volumes_and_ipc() {
         namespace.exec("two", &["peer", put, "4711", "hello"]).ok();
         assert_eq!(other(&["peer", get, "4711"]).ok(), "hello\n", "{put}");
     }
+    namespace.exec("two", &["peer", "sem-put", "4711", "42"]).ok();
+    assert_eq!(other(&["peer", "sem-get", "4711"]).ok(), "42\n");
     namespace.exec("two", &["peer", "mq-put", "/queue", "hello"]).ok();
     assert_eq!(other(&["peer", "mq-get", "/queue"]).ok(), "hello\n");
     let filesystem = other(&["stat", "-f", "-c", "%T", "/dev/shm"]).ok();
     assert_eq!(filesystem.trim(), "tmpfs");
+    // Another pod of the same node has another one, and other semaphores.
+    let node = namespace.pod("two")["spec"]["nodeName"].as_str().expect("it is scheduled").to_owned();
+    namespace
+        .apply(&pod_on(&node, "stranger", "", "image: skiff/peer:v1, command: [/bin/sleep, '999999']"))
+        .ok();
+    namespace.ready("stranger");
+    assert_ne!(namespace.exec("stranger", &["cat", "/dev/shm/file"]).code, 0);
+    assert_ne!(namespace.exec("stranger", &["peer", "sem-get", "4711"]).code, 0);
     let second = other(&["peer", "tcp", "7001"]);
     assert!(second.stderr.contains("in use"), "{second:?}");
 }

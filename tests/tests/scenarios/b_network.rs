@@ -38,8 +38,14 @@ fn b1_a_bridge_owns_the_node_s_range_and_is_the_gateway() {
     assert!(bridge.contains(&format!("{gateway}/24")), "{bridge}");
     let routes = namespace.exec("a", &["ip", "route"]).ok();
     assert!(routes.contains(&format!("default via {gateway} dev eth0")), "{routes}");
-    let ports = cluster.on_node(&node, &["ip", "-o", "link", "show", "master", "cbr0"]).ok();
-    assert!(ports.lines().count() >= 2, "a veth for each pod: {ports}");
+    // Each pod's eth0 is one end of a link whose other end is a port of the bridge.
+    for pod in ["a", "b"] {
+        let other_end = namespace.exec(pod, &["cat", "/sys/class/net/eth0/iflink"]).ok();
+        let ports = cluster.on_node(&node, &["ip", "-d", "-o", "link", "show", "master", "cbr0"]).ok();
+        let begins = format!("{}: ", other_end.trim());
+        let port = ports.lines().find(|line| line.starts_with(&begins));
+        assert!(port.is_some_and(|line| line.contains(" veth ")), "{pod} at {begins}: {ports}");
+    }
     assert_eq!(namespace.exec("a", &["peer", "get", &format!("{b}:7000")]).ok(), format!("b {a}\n"));
 }
 

@@ -115,6 +115,7 @@ fn an_overlapping_range_is_refused_before_anything_is_made() {
     let output =
         skiff(&["up", "--detach", "--name", "bad-ranges", "--port", "0", "--pod-cidr", "10.9.0.1/16"]);
     assert_eq!(output.code, 2, "{output:?}");
+    assert!(output.stderr.contains("10.9.0.1/16") && output.stderr.contains("--pod-cidr"), "{output:?}");
     assert!(!std::path::Path::new("/run/skiff/bad-ranges").exists());
 }
 

@@ -27,6 +27,15 @@ fn c1_host_network_is_the_node_s_network() {
     let on_node = links(cluster.on_node(node, &["/bin/busybox", "ifconfig"]).ok());
     assert_eq!(in_pod, on_node);
     assert!(in_pod.iter().any(|name| name == "cbr0"), "{in_pod:?}");
+    let addresses = |text: String| -> Vec<String> {
+        let lines = text.lines().filter(|line| !line.contains("veth"));
+        // Index, device, family, address.
+        lines.map(|line| line.split_whitespace().take(4).collect::<Vec<_>>().join(" ")).collect()
+    };
+    let show = ["ip", "-o", "-4", "addr", "show"];
+    let in_pod = addresses(namespace.exec("pod-with-host-network", &show).ok());
+    assert_eq!(in_pod, addresses(cluster.on_node(node, &show).ok()));
+    assert!(in_pod.iter().any(|line| line.contains(&cluster.node_ip(node))), "{in_pod:?}");
 }
 
 #[test]
@@ -67,15 +76,22 @@ fn c3_a_server_in_the_host_network_answers_on_the_node_s_address() {
     let ip = cluster.node_ip(node);
     wait_until("the server listens", || http_get(&format!("{ip}:9001")).is_ok());
     let answer = http_get(&format!("{ip}:9001")).expect("it answers");
-    let range = cluster.object(&["node", node])["spec"]["podCIDR"].as_str().expect("a range").to_owned();
-    let bridge = range.replace(".0/24", ".1");
     assert!(
         answer.starts_with(&format!("Host:{node} | IP:")) && answer.ends_with(" | Version:1\n"),
         "{answer}"
     );
     let addresses = answer.split("IP:").nth(1).and_then(|rest| rest.split(' ').next()).expect("addresses");
-    let addresses: Vec<&str> = addresses.split(',').collect();
-    assert!(addresses.contains(&ip.as_str()) && addresses.contains(&bridge.as_str()), "{addresses:?}");
+    let mut addresses: Vec<&str> = addresses.split(',').collect();
+    addresses.sort_unstable();
+    let table = cluster.on_node(node, &["ip", "-o", "-4", "addr", "show"]).ok();
+    let mut all: Vec<&str> = table
+        .lines()
+        .filter(|line| line.split_whitespace().nth(1) != Some("lo"))
+        .filter_map(|line| line.split_whitespace().nth(3)?.split('/').next())
+        .collect();
+    all.sort_unstable();
+    assert!(all.len() >= 2 && all.contains(&ip.as_str()), "{table}");
+    assert_eq!(addresses, all, "all that the node has beside its loopback");
     namespace.delete("pod", "simpleweb");
 }
 
@@ -168,7 +184,9 @@ spec:
         .ok();
     namespace.ready("mapped");
     let message = namespace.event("mapped", "HostPortConflict", "18777");
-    assert!(message.contains("nc"), "it names PID and command: {message}");
+    let pid = message.split("process ").nth(1).and_then(|rest| rest.split(' ').next()).expect("a PID");
+    let line = cluster.on_node(&node, &["cat", &format!("/proc/{pid}/cmdline")]).ok().replace('\0', " ");
+    assert!(line.contains("nc -l -p 18777") && message.contains(line.trim()), "{line:?}: {message}");
     wait_until("the server fails by itself", || namespace.pod("direct")["status"]["phase"] == "Failed");
     let log = namespace.kubectl(&["logs", "direct"]).ok();
     assert!(log.contains("in use"), "{log}");

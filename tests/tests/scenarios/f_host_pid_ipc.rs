@@ -1,6 +1,6 @@
 //! F: pods in their node's PID and IPC namespaces.
 
-use skiff_tests::{Background, Cluster, wait_for, wait_until};
+use skiff_tests::{Background, Cluster, pod_on, wait_for, wait_until};
 
 #[test]
 fn f1_host_pid_shows_the_node_s_processes_the_agent_among_them() {
@@ -116,39 +116,48 @@ spec:
     on_node(&["sem-put", "8153", "7"]).ok();
     assert_eq!(namespace.exec("host", &["peer", "sem-get", "8153"]).ok(), "7\n");
     assert_ne!(namespace.exec("own", &["peer", "sem-get", "8153"]).code, 0);
+    namespace.exec("host", &["peer", "sem-put", "8154", "9"]).ok();
+    assert_eq!(on_node(&["sem-get", "8154"]).ok(), "9\n");
     on_node(&["mq-put", "/f2", "queued"]).ok();
     assert_ne!(namespace.exec("own", &["peer", "mq-get", "/f2"]).code, 0);
     assert_eq!(namespace.exec("host", &["peer", "mq-get", "/f2"]).ok(), "queued\n");
+    namespace.exec("host", &["peer", "mq-put", "/f2-pod", "answered"]).ok();
+    assert_eq!(on_node(&["mq-get", "/f2-pod"]).ok(), "answered\n");
     cluster.on_node(&node, &["sh", "-c", "echo shared > /dev/shm/f2"]).ok();
     assert_eq!(namespace.exec("host", &["cat", "/dev/shm/f2"]).ok(), "shared\n");
     assert_ne!(namespace.exec("own", &["cat", "/dev/shm/f2"]).code, 0);
-    cluster.on_node(&node, &["rm", "/dev/shm/f2"]).ok();
+    namespace.exec("host", &["sh", "-c", "echo back > /dev/shm/f2-pod"]).ok();
+    assert_eq!(cluster.on_node(&node, &["cat", "/dev/shm/f2-pod"]).ok(), "back\n");
+    cluster.on_node(&node, &["rm", "/dev/shm/f2", "/dev/shm/f2-pod"]).ok();
     // Another node has an IPC namespace and a /dev/shm of its own.
     let other = cluster.on_node(&cluster.worker(1), &[peer.to_str().expect("UTF-8"), "sem-get", "8153"]);
     assert_ne!(other.code, 0, "{other:?}");
 }
 
+/// Each of the eight combinations has those of the node's namespaces that it asks for, and no other.
 #[test]
-fn f3_all_three_combine() {
+fn f3_all_three_combine_freely() {
     let cluster = Cluster::shared();
     let namespace = cluster.namespace("f3");
-    namespace
-        .apply("{apiVersion: v1, kind: Pod, metadata: {name: all}, spec: {hostNetwork: true, hostPID: true, hostIPC: true, terminationGracePeriodSeconds: 1, containers: [{name: main, image: alpine, command: [sleep, '999999']}]}}")
-        .ok();
-    namespace.ready("all");
-    let node = namespace.pod("all")["spec"]["nodeName"].as_str().expect("it is scheduled").to_owned();
-    for kind in ["net", "pid", "ipc", "uts"] {
-        let link = format!("/proc/1/ns/{kind}");
-        let own = format!("/proc/self/ns/{kind}");
-        assert_eq!(
-            namespace.exec("all", &["readlink", &own]).ok(),
-            cluster.on_node(&node, &["readlink", &link]).ok(),
-            "{kind}"
-        );
+    let node = cluster.worker(1);
+    let kinds = ["net", "uts", "pid", "ipc", "mnt"];
+    // busybox's readlink takes one at a time.
+    let read = |pid: &str| format!("for kind in {}; do readlink /proc/{pid}/ns/$kind; done", kinds.join(" "));
+    let of_node = cluster.on_node(&node, &["sh", "-c", &read("1")]).ok();
+    let combinations: Vec<[bool; 3]> =
+        (0..8u8).map(|bits| [bits & 1 > 0, bits & 2 > 0, bits & 4 > 0]).collect();
+    let manifest = |number: usize, [network, pid, ipc]: [bool; 3]| {
+        let spec = format!("hostNetwork: {network}\n  hostPID: {pid}\n  hostIPC: {ipc}");
+        pod_on(&node, &format!("p{number}"), &spec, "image: alpine, command: [sleep, '999999']")
+    };
+    let manifests = combinations.iter().enumerate().map(|(number, wanted)| manifest(number, *wanted));
+    namespace.apply(&manifests.collect::<String>()).ok();
+    for (number, [network, pid, ipc]) in combinations.into_iter().enumerate() {
+        let name = format!("p{number}");
+        namespace.ready(&name);
+        let there = namespace.exec(&name, &["sh", "-c", &read("self")]).ok();
+        let shared: Vec<bool> = there.lines().zip(of_node.lines()).map(|(one, other)| one == other).collect();
+        // The host name comes with the network.
+        assert_eq!(shared, [network, network, pid, ipc, false], "{network} {pid} {ipc}: {there}{of_node}");
     }
-    let link = "/proc/self/ns/mnt";
-    assert_ne!(
-        namespace.exec("all", &["readlink", link]).ok(),
-        cluster.on_node(&node, &["readlink", link]).ok()
-    );
 }
