@@ -38,10 +38,10 @@ pub(crate) fn of_pod(pod: &Pod, attempt: u32) -> BTreeMap<String, String> {
     ])
 }
 
-/// The grace period that the pod itself asks for.
+/// The grace period that the pod itself asks for. A negative one is a second, as for whoever deletes the pod.
 pub(crate) fn grace_seconds(pod: &Pod) -> u64 {
     let asked = pod.spec.as_ref().and_then(|spec| spec.termination_grace_period_seconds);
-    asked.map_or(30, |seconds| u64::try_from(seconds).unwrap_or(0))
+    asked.map_or(30, |seconds| u64::try_from(seconds).unwrap_or(1))
 }
 
 pub(crate) fn attempt(labels: &BTreeMap<String, String>) -> u32 {
@@ -83,6 +83,19 @@ impl Hasher for Fnv {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_negative_grace_period_is_a_second() {
+        for (asked, expected) in [(None, 30), (Some(-1), 1), (Some(i64::MIN), 1), (Some(0), 0), (Some(5), 5)]
+        {
+            let spec = k8s_openapi::api::core::v1::PodSpec {
+                termination_grace_period_seconds: asked,
+                ..Default::default()
+            };
+            let pod = Pod { spec: Some(spec), ..Pod::default() };
+            assert_eq!(grace_seconds(&pod), expected, "{asked:?}");
+        }
+    }
 
     #[test]
     fn the_hash_of_a_definition_stays_what_it_is_from_version_to_version() {

@@ -243,6 +243,13 @@ fn container_status(
             ..State::default()
         });
         older = 0;
+    } else if !plan.terminal && latest.is_some_and(|latest| seen.redefined.contains(&latest.id)) {
+        // What was stopped to run anew has not ended, whatever the restart policy: an end would be final.
+        status.state = Some(State {
+            waiting: Some(ContainerStateWaiting { reason: Some("ContainerCreating".into()), message: None }),
+            ..State::default()
+        });
+        older = 0;
     } else if let Some(latest) = latest {
         status.state = Some(terminated(latest));
         status.ready = is_init && exit_code(latest) == 0;

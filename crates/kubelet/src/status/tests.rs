@@ -109,6 +109,16 @@ fn no_phase_is_final_while_something_of_the_pod_still_runs() {
 }
 
 #[test]
+fn a_container_that_was_stopped_for_a_new_definition_has_not_ended() {
+    for policy in ["Never", "OnFailure", "Always"] {
+        let mut seen = up(&["c:0:0:1"]);
+        seen.redefined.insert(skiff_runtime::ContainerId("c0".into()));
+        let spec = json!({"restartPolicy": policy, "containers": [{"name": "c", "image": "web:2"}]});
+        check(spec, &seen, "Running False ContainersNotReady c=ContainerCreating<Completed(0)x0");
+    }
+}
+
+#[test]
 fn a_container_that_the_runtime_lost_does_not_run_for_ever() {
     let mut pod = pod(json!({}));
     pod.status = Some(of(&pod, &up(&["c:0:run"])));
