@@ -8,6 +8,8 @@ use std::process::{Command, Stdio};
 
 use skiff_tests::{Cluster, run, skiff, skiff_path, wait_until};
 
+use super::interrupted::EVERYTHING;
+use super::network::Network;
 use super::random::Random;
 use super::stock::{members, traces};
 
@@ -93,9 +95,14 @@ fn down_clears_up_after_an_up_that_was_killed_at_any_moment() {
     let mut random = Random::seeded();
     let name = "lc-killed";
     let data_dir: PathBuf = std::env::temp_dir().join(format!("skiff-test-{name}-{}", std::process::id()));
+    // In a network of its own, so that all that is in it can be compared: others change the machine's meanwhile.
+    let machine = Network::start();
+    let everything = || machine.run(&["sh", "-c", EVERYTHING]).stdout;
+    let before = everything();
+    assert!(before.contains("lookup local"), "rules are looked at: {before}");
     for _ in 0..8 {
         let moment = random.moment();
-        let mut up = Command::new(skiff_path());
+        let mut up = machine.command(&skiff_path());
         up.args(["up", "--detach", "--uplink", "--port", "0", "--nodes", "2", "--name", name, "--data-dir"]);
         let mut up =
             up.arg(&data_dir).stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it starts");
@@ -103,9 +110,11 @@ fn down_clears_up_after_an_up_that_was_killed_at_any_moment() {
         std::thread::sleep(moment);
         up.kill().expect("it can be killed");
         up.wait().expect("it ends");
-        let output = skiff(&["down", "--name", name, "--data-dir", data_dir.to_str().expect("UTF-8")]);
+        let output =
+            machine.skiff(&["down", "--name", name, "--data-dir", data_dir.to_str().expect("UTF-8")]);
         assert_eq!(output.code, 0, "killed after {moment:?}: {output:?}");
         assert!(traces(name).is_empty(), "killed after {moment:?}: {:?}", traces(name));
+        assert_eq!(everything(), before, "killed after {moment:?}");
         assert!(!data_dir.exists(), "killed after {moment:?}");
     }
 }

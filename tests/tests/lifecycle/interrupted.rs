@@ -14,7 +14,7 @@ use super::random::Random;
 use super::stock::traces;
 
 /// What a network has, found without the program under test.
-const EVERYTHING: &str = r#"
+pub(super) const EVERYTHING: &str = r#"
 ip -o link show; ip -o addr show; ip -4 route show table all; ip -6 route show table all; ip rule show
 nft list ruleset
 cd /proc/sys/net/ipv4

@@ -4,8 +4,10 @@
 
 mod again;
 mod cli;
+mod contract;
 mod down;
 mod health;
+mod identities;
 mod in_use;
 mod interrupted;
 mod machines;
