@@ -2,13 +2,11 @@
 
 mod lab;
 
-use std::net::Ipv4Addr;
-
 use lab::{Lab, Node, ip, try_udp};
 use skiff_network::{HostPort, HostPortConflict, Network, Protocol};
 
 fn port(host_port: u16, container_port: u16) -> HostPort {
-    HostPort { host_ip: Ipv4Addr::UNSPECIFIED, host_port, protocol: Protocol::Tcp, container_port }
+    lab::host_port(Protocol::Tcp, host_port, container_port)
 }
 
 fn set(node: &Node, sandbox: &str, ports: &[HostPort]) -> Vec<HostPortConflict> {

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use lab::{Lab, Netns, Node, PATIENCE};
 use skiff_network::probe::{self, Ear, Heard, Observed, Outcome};
-use skiff_network::{HostPort, Network, Protocol};
+use skiff_network::{Network, Protocol};
 use skiff_sys::nft::tracer::{Signature, Tracer};
 
 /// A sandbox as it is asked for: where it is, its address, and the node's end of its link.
@@ -20,9 +20,7 @@ struct Pod {
 
 fn pod(node: &Node, name: &str) -> Pod {
     let (netns, ip) = node.sandbox(name);
-    let attachments = node.block_on(node.network.attachments()).unwrap();
-    let host_link = attachments.into_iter().find(|this| this.ip == ip).unwrap().host_link;
-    Pod { netns, ip, host_link }
+    Pod { netns, ip, host_link: node.host_link(ip) }
 }
 
 /// Makes one connection while everybody listens; `meanwhile` happens in between.
@@ -52,7 +50,7 @@ fn observe(
 }
 
 fn host_port(node: &Node, protocol: Protocol) -> SocketAddrV4 {
-    let port = HostPort { host_ip: Ipv4Addr::UNSPECIFIED, host_port: 9000, protocol, container_port: 8080 };
+    let port = lab::host_port(protocol, 9000, 8080);
     node.block_on(node.network.set_host_ports("b", &[port])).unwrap();
     SocketAddrV4::new(node.ip, 9000)
 }

@@ -111,8 +111,7 @@ fn hints_are_followed_and_a_node_that_moves_to_another_zone_follows_others() {
     }
     let endpoints = [(0, pods[0].1.1, true), (1, pods[1].1.1, true)];
     let who = |client: usize| -> BTreeSet<String> {
-        let answers = (0..24).map(|_| clients[client].tcp("10.96.0.5:80"));
-        answers.map(|answer| answer.split(' ').next().unwrap_or_default().to_owned()).collect()
+        lab::names((0..24).map(|_| clients[client].tcp("10.96.0.5:80")))
     };
     let only = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<String>>();
     let hints = |node: usize, zone: &str| json!({"forNodes": [{"name": format!("node-{node}")}], "forZones": [{"name": zone}]});

@@ -192,12 +192,7 @@ fn a_node_port_shows_the_policy_the_sender_that_the_pod_sees() {
 fn a_host_port_is_judged_like_the_pods_own() {
     let (mut grid, _server) = served();
     let node = &grid.world.lab.nodes[0];
-    let port = skiff_network::HostPort {
-        host_ip: lab::ip("0.0.0.0"),
-        host_port: 9000,
-        protocol: skiff_network::Protocol::Tcp,
-        container_port: 8080,
-    };
+    let port = lab::host_port(skiff_network::Protocol::Tcp, 9000, 8080);
     node.block_on(node.network.set_host_ports("a-x", &[port])).unwrap();
     let at = "10.100.0.2:9000";
     grid.set(&[("a", "in", from_namespace("c"))]);

@@ -10,10 +10,6 @@ use lab::{Node, ip, try_udp};
 use skiff_network::Network;
 use world::{Service, World};
 
-fn senders(answers: impl Iterator<Item = String>) -> BTreeSet<String> {
-    answers.map(|answer| answer.split(' ').next().unwrap_or_default().to_owned()).collect()
-}
-
 #[test]
 fn a_cluster_address_leads_from_everywhere_to_an_endpoint() {
     let world = World::new(2);
@@ -62,7 +58,7 @@ fn a_node_port_is_open_on_every_node_and_spreads_over_all_endpoints() {
     world.set(&Service::new("web", "10.96.0.5").port(80).node_port(30080), &endpoints, 80);
     for node in nodes {
         let at = format!("{}:30080", node.ip);
-        let answers = senders((0..60).map(|_| world.lab.router.tcp(&at)));
+        let answers = lab::names((0..60).map(|_| world.lab.router.tcp(&at)));
         assert_eq!(answers, BTreeSet::from(["a", "b", "c"].map(String::from)), "{at} from a neighbour");
         for (_, _, (netns, _)) in &pods {
             (0..12).for_each(|_| drop(netns.tcp(&at)));
@@ -114,12 +110,7 @@ fn an_address_that_the_node_answers_itself_is_left_alone() {
     let at = "10.96.0.10:53";
     assert_eq!(try_udp(&a.udp_socket(), at).unwrap(), format!("dns {a_ip}"));
     world.set(&Service::new("kube-dns", world::DNS).udp(53), &[], 53);
-    let host_port = skiff_network::HostPort {
-        host_ip: ip("0.0.0.0"),
-        host_port: 53,
-        protocol: skiff_network::Protocol::Udp,
-        container_port: 53,
-    };
+    let host_port = lab::host_port(skiff_network::Protocol::Udp, 53, 53);
     let first = &world.lab.nodes[0];
     first.block_on(first.network.set_host_ports("a", &[host_port])).unwrap();
     assert_eq!(try_udp(&a.udp_socket(), at).unwrap(), format!("dns {a_ip}"));

@@ -5,6 +5,7 @@
 
 #![allow(dead_code, unreachable_pub, reason = "every test binary uses its own share of it")]
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -14,7 +15,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nix::sched::{CloneFlags, unshare};
-use skiff_network::{Cidr, Config, LocalNetwork, Network, Protocol};
+use skiff_network::{Cidr, Config, HostPort, LocalNetwork, Network, Protocol};
 use skiff_sys::netlink::in_netns;
 use skiff_sys::netlink::route::{Connection, VethEnd};
 use skiff_sys::nft::Ruleset;
@@ -151,6 +152,16 @@ impl Netns {
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
         socket
     }
+}
+
+/// Who answered, of those that tell their name first.
+pub fn names(answers: impl Iterator<Item = String>) -> BTreeSet<String> {
+    answers.map(|answer| answer.split(' ').next().unwrap_or_default().to_owned()).collect()
+}
+
+/// A port of every address of a node.
+pub fn host_port(protocol: Protocol, host_port: u16, container_port: u16) -> HostPort {
+    HostPort { host_ip: Ipv4Addr::UNSPECIFIED, host_port, protocol, container_port }
 }
 
 /// One question and its answer over a UDP socket connected to `address`.
@@ -292,6 +303,12 @@ impl Node {
         let netns = Netns::new();
         let attachment = self.block_on(self.network.attach(name, &netns.path())).unwrap();
         (netns, attachment.ip)
+    }
+
+    /// This node's end of the link of the sandbox with that address.
+    pub fn host_link(&self, ip: Ipv4Addr) -> String {
+        let attachments = self.block_on(self.network.attachments()).unwrap();
+        attachments.into_iter().find(|this| this.ip == ip).unwrap().host_link
     }
 }
 
