@@ -73,8 +73,8 @@ use tracing::{error, info, warn};
 
 pub use config::{Config, Serving};
 pub use image_gc::ImageGc;
-pub use made_paths::{MadePath, made_paths};
 pub use isolation::{BoxError, Isolation, Unrestricted};
+pub use made_paths::{MadePath, made_paths};
 pub use security::sysctls::check_allowed as check_allowed_sysctls;
 pub use security::users::FIRST as FIRST_USER;
 

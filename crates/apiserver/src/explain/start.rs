@@ -20,8 +20,8 @@ pub(super) async fn answer(question: &Question<'_>) -> Result<StartExplanation, 
         Err(refused) => refused,
     };
     let Some(gone) = starts.find_gone(namespace, name) else { return Err(refused) };
-    let own = Metadata { name: name.clone(), namespace: namespace.clone(), uid: gone.uid.to_string() };
-    let mut told = told(question, own, gone.node(), None).await;
+    let own = Metadata { name: name.clone(), namespace: namespace.clone(), uid: gone.uid };
+    let mut told = told(question, own, &gone.node, None).await;
     told.past = Some("the pod is gone; this is how its start went".into());
     Ok(told)
 }

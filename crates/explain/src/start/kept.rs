@@ -24,28 +24,20 @@ struct Kept {
     /// marked, as neither the server nor an agent sees all phases.
     marks: HashMap<Arc<str>, Box<[Mark]>>,
     order: VecDeque<Arc<str>>,
-    /// Pods that are gone, the one that went last at the end; of those whose marks are kept.
-    gone: VecDeque<Gone>,
+    /// How many have left it at its front, so that a pod keeps its number: that, and its place. It may overflow.
+    forgotten: u32,
+    /// Numbers of pods that are gone, the one that went last at the end, each with `NAMESPACE/NAME` and, after a
+    /// blank, the node that it was on. By number and in one text, as there may be as many as there are marks.
+    gone: VecDeque<(u32, Box<str>)>,
     histograms: [Histogram; Phase::ALL.len()],
 }
 
 /// A pod that is gone, and may still be asked about by its name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Gone {
-    pub uid: Arc<str>,
-    /// `NAMESPACE/NAME`, and the node that it was on after a blank.
-    name_and_node: Box<str>,
-}
-
-impl Gone {
-    fn name(&self) -> &str {
-        self.name_and_node.split(' ').next().unwrap_or_default()
-    }
-
+    pub uid: String,
     /// Empty where it was on none.
-    pub fn node(&self) -> &str {
-        self.name_and_node.split(' ').nth(1).unwrap_or_default()
-    }
+    pub node: String,
 }
 
 /// Beginning and end of one phase, as in [`Marks`].
@@ -152,26 +144,29 @@ impl Starts {
     /// A pod is gone from the API. Its marks stay as long as those of others, to be found by its name.
     pub fn gone(&self, uid: &str, namespace: &str, name: &str, node: &str) {
         let mut kept = self.lock();
-        let Kept { marks, gone, .. } = &mut *kept;
-        let Some((uid, _)) = marks.get_key_value(uid) else { return };
-        if gone.iter().any(|own| own.uid == *uid) {
+        // Of many that go most have come lately.
+        let Some(place) = kept.order.iter().rposition(|own| **own == *uid) else { return };
+        let number = kept.forgotten.wrapping_add(u32::try_from(place).unwrap_or(u32::MAX));
+        if kept.gone.iter().any(|(own, _)| *own == number) {
             return;
         }
-        if gone.len() >= PODS_MAX {
-            gone.retain(|own| marks.contains_key(&own.uid));
+        if kept.gone.len() >= PODS_MAX {
+            let (forgotten, there) = (kept.forgotten, kept.order.len());
+            kept.gone.retain(|(own, _)| place_of(*own, forgotten) < there);
         }
-        gone.push_back(Gone {
-            uid: uid.clone(),
-            name_and_node: format!("{namespace}/{name} {node}").into_boxed_str(),
-        });
+        kept.gone.push_back((number, format!("{namespace}/{name} {node}").into_boxed_str()));
     }
 
     /// The pod of that name that went last, if its start is kept.
     pub fn find_gone(&self, namespace: &str, name: &str) -> Option<Gone> {
         let kept = self.lock();
         let full = format!("{namespace}/{name}");
-        let own = |own: &&Gone| own.name() == full && kept.marks.contains_key(&own.uid);
-        kept.gone.iter().rev().find(own).cloned()
+        let found = kept.gone.iter().rev().find_map(|(number, text)| {
+            let (own, node) = text.split_once(' ')?;
+            let uid = kept.order.get(place_of(*number, kept.forgotten)).filter(|_| own == full)?;
+            Some(Gone { uid: uid.to_string(), node: node.to_owned() })
+        });
+        found
     }
 
     /// The histograms in Prometheus' text format.
@@ -212,6 +207,7 @@ impl Kept {
                 && let Some(oldest) = self.order.pop_front()
             {
                 self.marks.remove(&oldest);
+                self.forgotten = self.forgotten.wrapping_add(1);
             }
             let uid: Arc<str> = uid.into();
             self.order.push_back(uid.clone());
@@ -227,6 +223,11 @@ impl Kept {
         });
         &mut marks[index]
     }
+}
+
+/// Where a pod of that number is in the order; beyond its end if it is forgotten.
+fn place_of(number: u32, forgotten: u32) -> usize {
+    usize::try_from(number.wrapping_sub(forgotten)).unwrap_or(usize::MAX)
 }
 
 impl Histogram {
@@ -263,6 +264,23 @@ mod tests {
     }
 
     #[test]
+    fn numbers_of_pods_may_overflow() {
+        let starts = Starts::default();
+        starts.lock().forgotten = u32::MAX - 1;
+        for pod in 0..PODS_MAX + 5 {
+            let uid = format!("u{pod}");
+            starts.mark(&uid, Phase::Write, at(0), at(1));
+            starts.gone(&uid, "n", &uid, "one");
+        }
+        assert_eq!(starts.lock().forgotten, 3);
+        let found = |name: &str| starts.find_gone("n", name).map(|own| own.uid);
+        assert_eq!(
+            (found("u4"), found("u5").as_deref(), found("u7").as_deref()),
+            (None, Some("u5"), Some("u7"))
+        );
+    }
+
+    #[test]
     fn a_pod_that_is_gone_is_found_by_its_name_while_its_marks_are_kept() {
         let starts = Starts::default();
         starts.gone("unknown", "n", "p", "one");
@@ -276,16 +294,16 @@ mod tests {
         starts.gone("a", "n", "p", "one");
         // Of two by one name the one that went last.
         let found = starts.find_gone("n", "p").unwrap();
-        assert_eq!((&*found.uid, found.node()), ("b", ""));
+        assert_eq!((&*found.uid, &*found.node), ("b", ""));
         assert_eq!(starts.find_gone("n", "q").map(|own| own.uid), None);
         for pod in 0..PODS_MAX - 1 {
             starts.mark(&pod.to_string(), Phase::Write, at(0), at(1));
         }
-        assert_eq!(starts.find_gone("n", "p").map(|own| own.uid.to_string()), Some("b".into()));
+        assert_eq!(starts.find_gone("n", "p").map(|own| own.uid), Some("b".into()));
         starts.mark("last", Phase::Write, at(0), at(1));
         assert_eq!(starts.find_gone("n", "p"), None, "its marks are forgotten");
         starts.gone("last", "n", "p", "two");
-        assert_eq!(starts.find_gone("n", "p").unwrap().node(), "two");
+        assert_eq!(starts.find_gone("n", "p").unwrap().node, "two");
         for pod in 0..3 * PODS_MAX {
             let uid = format!("later-{pod}");
             starts.mark(&uid, Phase::Write, at(0), at(1));
