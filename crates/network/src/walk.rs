@@ -112,6 +112,7 @@ impl Walk<'_> {
 
     /// A packet that is made in this namespace.
     fn emit(&self, at: &Place<'_>, mut this: Traveller, ways: &mut Vec<Way>) -> Result<(), Error> {
+        self.tell_socket(at, at.first_process(), true, &mut this);
         let from = Some(this.packet.source).filter(|source| !source.is_unspecified());
         let Some((link, _)) = self.route(at, &mut this, from, None, ways)? else { return Ok(()) };
         if from.is_none() {
@@ -128,8 +129,8 @@ impl Walk<'_> {
         let before = this.packet.destination;
         for mut this in self.hook(at, Point::Output, this, ways) {
             self.undo_destination(at, &mut this);
-            // A translated packet is routed anew.
-            let way = if this.packet.destination == before {
+            // A translated packet is routed anew, and one with another mark by chains of the type `route`.
+            let way = if this.packet.destination == before && this.packet.mark == 0 {
                 Some((link.clone(), self.next_hop(at, &this, None)?))
             } else {
                 let from = Some(this.packet.source);
@@ -148,7 +149,12 @@ impl Walk<'_> {
         this: &Traveller,
         input: Option<&str>,
     ) -> Result<Option<Ipv4Addr>, Error> {
-        let found = at.namespace().look_up(this.packet.destination, Some(this.packet.source), input);
+        let found = at.namespace().look_up(
+            this.packet.destination,
+            Some(this.packet.source),
+            input,
+            this.packet.mark,
+        );
         Ok(found.ok().and_then(|found| found.via))
     }
 
@@ -163,7 +169,7 @@ impl Walk<'_> {
     ) -> Result<Option<(String, Option<Ipv4Addr>)>, Error> {
         let to = this.packet.destination;
         let namespace = at.namespace();
-        let found = match namespace.look_up(to, from, input) {
+        let found = match namespace.look_up(to, from, input, this.packet.mark) {
             Ok(found) => found,
             Err(error) => {
                 let forwards = input.and_then(|link| namespace.forwards(link));
@@ -243,6 +249,7 @@ impl Walk<'_> {
         this.packet.input = link.into();
         this.packet.output = String::new();
         if link != "lo" {
+            self.tell_programs(at, link, &mut this);
             self.tell(at, &mut this, "device", Some(link), &format!("comes in by {link}"));
         }
         for mut this in self.pass(at, Layer::Device, Point::Prerouting, this, ways) {
@@ -312,15 +319,16 @@ impl Walk<'_> {
             let target = format!("{}:{port}/{}", packet.destination, words::protocol(protocol));
             // An answer is for the connection's own socket.
             let listener = if packet.connection.reply {
-                Some("the connection's own socket".to_owned())
+                Some((at.first_process(), "the connection's own socket".to_owned()))
             } else if self.to_the_door {
-                Some(String::new())
+                Some((None, String::new()))
             } else {
                 at.namespace().listener(protocol, packet.destination, port, &packet.input)
             };
+            self.tell_socket(at, listener.as_ref().and_then(|(pid, _)| *pid), false, &mut this);
             let place = at.name(self.name);
             let (text, end) = match listener {
-                Some(process) => {
+                Some((_, process)) => {
                     (format!("{target} is taken by {process}"), End::Delivered { place, process })
                 }
                 None => {
@@ -359,6 +367,18 @@ impl Place<'_> {
     fn namespace(&self) -> &Namespace {
         match self {
             Place::Node(namespace) | Place::Sandbox(_, namespace) => namespace,
+        }
+    }
+
+    /// The process that stands for all that send there: of a sandbox the one whose namespace was opened, and of
+    /// the node, where it may be anybody, this one.
+    fn first_process(&self) -> Option<u32> {
+        match self {
+            Place::Node(_) => Some(std::process::id()),
+            Place::Sandbox(sandbox, _) => {
+                let path = sandbox.netns.to_str()?.strip_prefix("/proc/")?;
+                path.split('/').next()?.parse().ok()
+            }
         }
     }
 

@@ -4,63 +4,10 @@ mod lab;
 
 use std::net::Ipv4Addr;
 
-use lab::{Lab, Netns, Node, ip};
-use skiff_network::walk::{Approaches, End, Namespace, Packets, SandboxAt, Start, Tuple, Walk, Way};
+use lab::walking::{TCP, approach, kinds, one, sandbox, to, walk};
+use lab::{Lab, ip};
+use skiff_network::walk::{End, Namespace, Packets, Start, Walk, Way};
 use skiff_network::{HostPort, Network, Protocol};
-
-const TCP: u8 = 6;
-
-fn to(destination: &str, reply: bool) -> Packets {
-    let (address, port) = destination.split_once(':').unwrap();
-    let tuple = Tuple {
-        source: Ipv4Addr::UNSPECIFIED,
-        source_port: 40_000,
-        destination: ip(address),
-        destination_port: port.parse().unwrap(),
-    };
-    Packets { protocol: TCP, tuple, reply }
-}
-
-fn walk(node: &Node, sandboxes: &[SandboxAt], start: &Start, packets: &Packets) -> Vec<Way> {
-    node.netns.run(|| {
-        let walk = Walk {
-            node: Namespace::open().unwrap(),
-            name: "node",
-            bridge: "cbr0",
-            sandboxes,
-            conversations: Vec::new(),
-            to_the_door: false,
-        };
-        walk.follow(start, packets).unwrap()
-    })
-}
-
-/// To the door alone, whatever our own rules let pass.
-fn approach(node: &Node, sandboxes: &[(&str, &Netns)], start: Start, packets: Packets) -> Way {
-    let sandboxes =
-        sandboxes.iter().map(|(id, netns)| ((*id).to_owned(), (format!("pod {id}"), netns.path())));
-    let asked =
-        Approaches { node: "node".into(), sandboxes: sandboxes.collect(), packets: vec![(start, packets)] };
-    one(node.block_on(node.network.approaches(asked)).unwrap().remove(0).unwrap())
-}
-
-#[track_caller]
-fn one(ways: Vec<Way>) -> Way {
-    assert_eq!(ways.len(), 1, "{ways:#?}");
-    ways.into_iter().next().unwrap()
-}
-
-fn sandbox(node: &Node, name: &str) -> (Netns, SandboxAt) {
-    let (netns, ip) = node.sandbox(name);
-    let attachments = node.block_on(node.network.attachments()).unwrap();
-    let host_link = attachments.into_iter().find(|this| this.ip == ip).unwrap().host_link;
-    let at = SandboxAt { name: format!("pod {name}"), ip, host_link, netns: netns.path() };
-    (netns, at)
-}
-
-fn kinds(way: &Way) -> Vec<&str> {
-    way.hops.iter().map(|hop| hop.kind.as_str()).collect()
-}
 
 #[test]
 fn from_sandbox_to_sandbox_over_the_bridge() {
@@ -406,7 +353,14 @@ fn filters_of_bridges_devices_and_neighbours_are_carried_out() {
             "accept",
             &"cbr0".into(),
         ),
-        ("netdev", &format!("egress device {far} priority 0"), "tcp dport 1-9000 drop".into(), "accept", far),
+        // Whoever listens at a device hears what leaves by it after its filter.
+        (
+            "netdev",
+            &format!("egress device {far} priority 0"),
+            "tcp dport 1-9000 drop".into(),
+            "accept",
+            &"cbr0".into(),
+        ),
     ] {
         let nft = |text: &str| node.netns.command("nft", &[text]);
         nft(&format!("add table {family} alien"));

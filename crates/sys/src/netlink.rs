@@ -8,6 +8,7 @@
 
 pub mod conntrack;
 pub mod diag;
+pub mod hooks;
 pub mod queues;
 #[cfg(test)]
 pub(crate) mod random;

@@ -37,6 +37,27 @@ pub fn neighbours() -> Vec<String> {
     names("arp_tables_names")
 }
 
+/// Those of `ebtables-legacy` that frames on bridges may meet, by name: whose modules are there, built in or loaded.
+/// Which network namespaces have them is not known this way.
+pub fn bridges() -> Vec<String> {
+    let loaded = fs::read_to_string("/proc/modules").unwrap_or_default();
+    let builtin = nix::sys::utsname::uname().ok().and_then(|name| {
+        fs::read_to_string(format!("/lib/modules/{}/modules.builtin", name.release().to_str()?)).ok()
+    });
+    bridge_tables(&loaded, &builtin.unwrap_or_default())
+}
+
+fn bridge_tables(loaded: &str, builtin: &str) -> Vec<String> {
+    let first = |line: &str| line.split([' ', '.']).next().unwrap_or_default().to_owned();
+    let file = |line: &str| first(line.rsplit('/').next().unwrap_or_default());
+    let all = loaded.lines().map(first).chain(builtin.lines().map(file));
+    let mut tables: Vec<String> =
+        all.filter_map(|module| module.strip_prefix("ebtable_").map(str::to_owned)).collect();
+    tables.sort();
+    tables.dedup();
+    tables
+}
+
 /// The thread's own namespace, whichever the process is in. Without the file there are no such tables.
 fn names(file: &str) -> Vec<String> {
     let text = fs::read_to_string(format!("/proc/thread-self/net/{file}")).unwrap_or_default();
@@ -137,6 +158,14 @@ mod tests {
         assert_eq!(after, std::slice::from_ref(&made));
         assert_eq!(made.points, [Point::Input, Point::Forward, Point::Output]);
         assert!(made.idle && made.name == "filter", "{made:?}");
+    }
+
+    #[test]
+    fn tables_of_bridges_are_modules() {
+        let loaded = "ebtable_nat 16384 0 - Live 0x0\nebtables 45056 1 ebtable_nat, Live 0x0\nbridge 1 0\n";
+        let builtin = "kernel/net/bridge/netfilter/ebtable_filter.ko\nkernel/net/bridge/bridge.ko\n";
+        assert_eq!(bridge_tables(loaded, builtin), ["filter", "nat"]);
+        assert_eq!(bridge_tables("", ""), [""; 0]);
     }
 
     #[test]

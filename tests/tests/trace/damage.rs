@@ -6,13 +6,13 @@ use skiff_tests::{Cluster, Namespace, wait_for, wait_until};
 use crate::{peer, traced};
 
 /// A cluster of its own: what is broken here would break other tests.
-struct Scene {
-    namespace: Namespace,
-    cluster: skiff_tests::OwnCluster,
+pub(crate) struct Scene {
+    pub(crate) namespace: Namespace,
+    pub(crate) cluster: skiff_tests::OwnCluster,
 }
 
-fn scene() -> Scene {
-    let cluster = Cluster::start("trace-damage", 3);
+pub(crate) fn scene(name: &str) -> Scene {
+    let cluster = Cluster::start(name, 3);
     let namespace = cluster.namespace("damage");
     let pods = [
         peer("c1", &cluster.worker(1), "", "tcp, '7000'", "{containerPort: 7000}"),
@@ -25,7 +25,7 @@ fn scene() -> Scene {
 
 /// What is told and seen. Once more where an agent had no time for its answer, which is of the machine and not
 /// of what was broken.
-fn live(scene: &Scene) -> Value {
+pub(crate) fn live(scene: &Scene) -> Value {
     wait_for("every agent answers in time", || {
         let told = traced(&scene.namespace, &["c1", "s2", "--live"]);
         let summary = told["ways"][0]["summary"].as_str().unwrap_or_default();
@@ -38,13 +38,13 @@ fn live(scene: &Scene) -> Value {
 }
 
 #[track_caller]
-fn agrees(told: &Value) {
+pub(crate) fn agrees(told: &Value) {
     assert_eq!(told["live"]["differences"], serde_json::json!([]), "{told:#}");
 }
 
 #[test]
 fn damage_is_named_and_agrees_with_a_real_connection() {
-    let scene = scene();
+    let scene = scene("trace-damage");
     let (one, two) = (scene.cluster.worker(1), scene.cluster.worker(2));
     let on = |node: &str, command: &[&str]| scene.cluster.on_node(node, command).ok();
     let range =
@@ -167,6 +167,21 @@ fn damage_is_named_and_agrees_with_a_real_connection() {
     assert_eq!(advice, format!("bring {own} up on node {one}"), "{told:#}");
     agrees(&told);
     on(&one, &["ip", "link", "set", &own, "up"]);
+
+    // A port of the bridge that carries no frames: the receiver's, then the sender's.
+    for (node, port) in [(&two, &veth), (&one, &own)] {
+        on(node, &["bridge", "link", "set", "dev", port, "state", "0"]);
+        let told = live(&scene);
+        let way = &told["ways"][0];
+        assert_eq!(way["verdict"], "Unreachable", "{told:#}");
+        let summary = way["summary"].as_str().unwrap_or_default();
+        assert!(summary.contains(&format!("{port}, a port of bridge cbr0")), "{summary}");
+        assert!(summary.ends_with("is disabled"), "{summary}");
+        let advice = way["advice"].as_str().unwrap_or_default();
+        assert!(advice.starts_with(&format!("let the port {port} forward on node {node}")), "{advice}");
+        agrees(&told);
+        on(node, &["bridge", "link", "set", "dev", port, "state", "3"]);
+    }
 
     // A rule of ours that somebody deletes comes back by itself; until then it is seen to be gone.
     on(&two, &["nft", "flush chain ip skiff host-ports-any"]);

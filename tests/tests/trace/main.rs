@@ -5,6 +5,7 @@ mod grid;
 mod hidden;
 mod outside;
 mod tour;
+mod unjudged;
 mod words;
 
 use serde_json::Value;

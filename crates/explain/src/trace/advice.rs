@@ -78,6 +78,14 @@ fn without(hops: &[Hop], place: &str) -> Option<String> {
     Some(format!("that rule is not Skiff's: remove it from table {table} on {place}"))
 }
 
+/// What to do about a device that lets nothing pass: it is down, or a port that its bridge keeps closed.
+fn passable(hops: &[Hop], place: &str, device: &str) -> String {
+    match hops.last().is_some_and(|hop| hop.kind == "bridge") {
+        true => format!("let the port {device} forward on {place} (bridge link set dev {device} state 3)"),
+        false => format!("bring {device} up on {place}"),
+    }
+}
+
 /// An answer that never arrives: how it is lost, and what would let it pass.
 pub(super) fn answer_lost(end: &End, to: Ipv4Addr, hops: &[Hop], world: &World) -> (String, Option<String>) {
     match end {
@@ -97,7 +105,7 @@ pub(super) fn answer_lost(end: &End, to: Ipv4Addr, hops: &[Hop], world: &World) 
             (format!("the answer gets lost on {place}: {why}"), advice)
         }
         End::Down { place, device, why } => {
-            (format!("the answer gets lost: {why}"), Some(format!("bring {device} up on {place}")))
+            (format!("the answer gets lost: {why}"), Some(passable(hops, place, device)))
         }
         End::Refused { why, .. } => (format!("the answer gets lost: {why}"), None),
         End::Delivered { .. } | End::Leaves { .. } => {
@@ -227,11 +235,9 @@ pub(super) fn stopped(end: &End, tuple: &Tuple, hops: &[Hop], request: &Request,
             }
         }
         End::Unroutable { why, .. } => told(Verdict::Unreachable, format!("gets nowhere: {why}"), None),
-        End::Down { why, place, device } => told(
-            Verdict::Unreachable,
-            format!("gets nowhere: {why}"),
-            Some(format!("bring {device} up on {place}")),
-        ),
+        End::Down { why, place, device } => {
+            told(Verdict::Unreachable, format!("gets nowhere: {why}"), Some(passable(hops, place, device)))
+        }
         End::Delivered { .. } | End::Leaves { .. } => {
             told(Verdict::Unknown, "ends where it should have gone on".into(), None)
         }

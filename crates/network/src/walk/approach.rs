@@ -49,6 +49,7 @@ impl Walk<'_> {
     ) -> Result<(), Error> {
         let (node, sandbox) = (Place::Node(&self.node), self.sandbox(ip)?);
         this.packet.input.clone_from(&sandbox.host_link);
+        self.tell_programs(&node, &sandbox.host_link, &mut this);
         self.enter_by_bridge(&node, this, ways)
     }
 }

@@ -35,6 +35,9 @@ impl Walk<'_> {
         if device && point == Point::Prerouting {
             self.tell_attached(at, point, &mut this);
         }
+        if layer == Layer::Bridge {
+            self.tell_bridge(at, point, &mut this);
+        }
         let passages = passage::passages_of(&namespace.filter, namespace, layer, point, &this.packet);
         let mut onward = Vec::new();
         for Passage { chance, packet, end, steps } in passages {

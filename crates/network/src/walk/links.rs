@@ -70,8 +70,9 @@ impl Walk<'_> {
         }
         self.neighbour(at, link, towards, port, &mut this);
         self.asks(at, link, towards, &mut this);
-        self.tell(at, &mut this, "device", Some(link), &format!("leaves by {link}"));
-        for this in self.pass(at, Layer::Device, Point::Postrouting, this, ways) {
+        // What filters there comes before whoever listens at the device.
+        for mut this in self.pass(at, Layer::Device, Point::Postrouting, this, ways) {
+            self.tell(at, &mut this, "device", Some(link), &format!("leaves by {link}"));
             match (at, port) {
                 (Place::Sandbox(sandbox, _), _) => self.onto_bridge(at, sandbox, link, this, ways)?,
                 (Place::Node(_), Some(sandbox)) => self.off_bridge(at, sandbox, this, ways)?,
@@ -111,6 +112,7 @@ impl Walk<'_> {
             self.end(this, End::Down { place: self.name.into(), device: veth.clone(), why }, ways);
             return Ok(());
         }
+        self.tell_programs(&node, veth, &mut this);
         let text = format!("veth {veth} is a port of bridge {}", self.bridge);
         self.tell(&node, &mut this, "veth", Some(veth), &text);
         this.packet.enter_namespace();
@@ -128,15 +130,47 @@ impl Walk<'_> {
         this: Traveller,
         ways: &mut Vec<Way>,
     ) -> Result<(), Error> {
-        let points = [
-            (Layer::Device, Point::Prerouting),
-            (Layer::Bridge, Point::Prerouting),
-            (Layer::Bridge, Point::Input),
-        ];
-        for this in self.pass_all(node, &points, this, ways) {
-            self.arrive(node, self.bridge, this, ways)?;
+        let on_bridge = [(Layer::Bridge, Point::Prerouting), (Layer::Bridge, Point::Input)];
+        for mut this in self.pass(node, Layer::Device, Point::Prerouting, this, ways) {
+            let port = this.packet.input.clone();
+            if let Some(why) = self.blocked(&port) {
+                self.ends_blocked(node, &port, this, why, ways);
+                continue;
+            }
+            self.tell_vlans(node, &mut this);
+            for this in self.pass_all(node, &on_bridge, this, ways) {
+                self.arrive(node, self.bridge, this, ways)?;
+            }
         }
         Ok(())
+    }
+
+    /// Why frames pass by a port of the bridge neither way, if so.
+    fn blocked(&self, port: &str) -> Option<String> {
+        let state = self.node.blocked(port)?;
+        Some(format!("{port}, a port of bridge {} on {}, is {state}", self.bridge, self.name))
+    }
+
+    fn ends_blocked(
+        &self,
+        at: &Place<'_>,
+        port: &str,
+        mut this: Traveller,
+        why: String,
+        ways: &mut Vec<Way>,
+    ) {
+        self.tell(at, &mut this, "bridge", Some(port), &why);
+        self.end(this, End::Down { place: self.name.into(), device: port.into(), why }, ways);
+    }
+
+    /// Which VLANs a bridge hands to whom is not read.
+    fn tell_vlans(&self, at: &Place<'_>, this: &mut Traveller) {
+        if self.node.filters_vlans(self.bridge) {
+            let text = format!("{} filters by VLAN, which is not judged", self.bridge);
+            let mut hop = this.hop(at, self.name, "bridge", None, &text);
+            hop.doubtful = true;
+            this.hops.push(hop);
+        }
     }
 
     /// From the node over the bridge to a sandbox.
@@ -148,14 +182,19 @@ impl Walk<'_> {
         ways: &mut Vec<Way>,
     ) -> Result<(), Error> {
         let veth = &sandbox.host_link;
+        if let Some(why) = self.blocked(veth) {
+            self.ends_blocked(at, veth, this, why, ways);
+            return Ok(());
+        }
+        self.tell_vlans(at, &mut this);
         let text = format!("bridge {} sends it to its port {veth}", self.bridge);
         this.packet.sender_hardware = at.namespace().hardware(self.bridge);
         this.packet.input = String::new();
         this.packet.output.clone_from(veth);
         let on_bridge = [(Layer::Bridge, Point::Output), (Layer::Bridge, Point::Postrouting)];
-        for mut this in self.pass_all(at, &on_bridge, this, ways) {
-            self.tell(at, &mut this, "veth", Some(veth), &text);
+        for this in self.pass_all(at, &on_bridge, this, ways) {
             for mut this in self.pass(at, Layer::Device, Point::Postrouting, this, ways) {
+                self.tell(at, &mut this, "veth", Some(veth), &text);
                 this.packet.enter_namespace();
                 if self.to_the_door {
                     let process = String::new();

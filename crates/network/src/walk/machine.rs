@@ -7,12 +7,12 @@ use std::os::fd::AsFd;
 use std::path::PathBuf;
 
 use skiff_sys::netlink::in_netns;
-use skiff_sys::netlink::route::{self, Connection, Link};
+use skiff_sys::netlink::route::{self, Connection, Link, PortState};
 use skiff_sys::nft::TABLE;
 use skiff_sys::nft::listing::{ListedChain, Listing};
-use skiff_sys::nft::passage::Machine;
+use skiff_sys::nft::passage::{Machine, Routed};
 
-use super::unjudged::Unjudged;
+use super::unjudged::{self, Unjudged};
 use crate::{Error, HostPort, Protocol, listeners};
 
 /// Said of a link that somebody set down, as against one whose other end is.
@@ -63,6 +63,11 @@ impl Namespace {
         Ok(Namespace { routes, links, addresses, filter, unjudged, netns: None })
     }
 
+    /// What sees a packet that comes in by a device before anybody can listen there, in words.
+    pub(super) fn programmed(&self, device: &str) -> Option<String> {
+        unjudged::before(self.link(device)?)
+    }
+
     /// What is attached to a device where a packet comes in by it, or leaves by it, in words.
     pub(super) fn attached(&self, device: &str, came: bool) -> Vec<String> {
         let Some(link) = self.link(device) else { return Vec::new() };
@@ -82,9 +87,10 @@ impl Namespace {
         to: Ipv4Addr,
         from: Option<Ipv4Addr>,
         input: Option<&str>,
+        mark: u32,
     ) -> Result<route::Found, route::Error> {
         let input = input.and_then(|name| self.link(name)).map(|link| link.index);
-        self.routes.look_up(to, from, input)
+        self.routes.look_up_marked(to, from, input, mark)
     }
 
     pub(super) fn link_name(&self, index: u32) -> Option<String> {
@@ -93,7 +99,7 @@ impl Namespace {
 
     /// The link over which the neighbour is reached.
     pub(super) fn link_towards(&self, neighbour: Ipv4Addr) -> Result<Option<String>, Error> {
-        match self.look_up(neighbour, None, None) {
+        match self.look_up(neighbour, None, None, 0) {
             Ok(found) => Ok(found.link.and_then(|index| self.link_name(index))),
             Err(error) if error.errno().is_some() => Ok(None),
             Err(error) => Err(failed(format!("look up {neighbour}"), error)),
@@ -117,9 +123,20 @@ impl Namespace {
         }
     }
 
+    /// Why a port of a bridge carries no frames, if so.
+    pub(super) fn blocked(&self, port: &str) -> Option<&'static str> {
+        let state = self.link(port)?.port?;
+        (state != PortState::Forwarding).then(|| state.name())
+    }
+
+    /// Whether a bridge looks at the VLANs of frames.
+    pub(super) fn filters_vlans(&self, bridge: &str) -> bool {
+        self.link(bridge).is_some_and(|link| link.filters_vlans)
+    }
+
     /// The source that the kernel would choose.
     pub(super) fn source_for(&self, link: &str, to: Ipv4Addr) -> Result<Ipv4Addr, Error> {
-        if let Ok(found) = self.look_up(to, None, None)
+        if let Ok(found) = self.look_up(to, None, None, 0)
             && let Some(source) = found.source
         {
             return Ok(source);
@@ -141,8 +158,14 @@ impl Namespace {
         }
     }
 
-    /// Who gets what comes in there by the link.
-    pub(super) fn listener(&self, protocol: u8, address: Ipv4Addr, port: u16, link: &str) -> Option<String> {
+    /// Who gets what comes in there by the link: the process, where it is known, and what to call it.
+    pub(super) fn listener(
+        &self,
+        protocol: u8,
+        address: Ipv4Addr,
+        port: u16,
+        link: &str,
+    ) -> Option<(Option<u32>, String)> {
         let protocol = match protocol {
             6 => Protocol::Tcp,
             17 => Protocol::Udp,
@@ -155,8 +178,8 @@ impl Namespace {
             Some(netns) => in_netns(netns.as_fd(), || listeners::taker(&wanted, link)).ok().flatten(),
         }?;
         Some(match found.pid {
-            0 => "a process that can't be looked into".into(),
-            pid => format!("process {pid} ({})", found.command),
+            0 => (None, "a process that can't be looked into".into()),
+            pid => (Some(pid), format!("process {pid} ({})", found.command)),
         })
     }
 
@@ -185,6 +208,33 @@ impl Namespace {
 impl Machine for Namespace {
     fn is_local(&self, address: Ipv4Addr) -> bool {
         self.routes.look_up(address, None, None).is_ok_and(|found| found.local)
+    }
+
+    fn name_of(&self, index: u32) -> Option<String> {
+        self.link_name(index)
+    }
+
+    fn kind_of(&self, link: &str) -> Option<String> {
+        Some(self.link(link)?.kind.clone())
+    }
+
+    fn routed(&self, to: Ipv4Addr, mark: u32) -> Option<Routed> {
+        let found = match self.routes.look_up_marked(to, None, None, mark) {
+            Ok(found) => found,
+            // The kernel says that there is none; anything else is no answer.
+            Err(error) => return error.errno().map(|_| Routed::Nowhere),
+        };
+        let link = found.link.and_then(|index| self.link_name(index))?;
+        if found.local {
+            // Found by the loopback, whichever link has the address.
+            let own = self.addresses.iter().find(|address| address.ip == to);
+            return Some(Routed::Local(own.and_then(|own| self.link_name(own.link)).unwrap_or(link)));
+        }
+        Some(match (found.to_many, found.passes) {
+            (true, _) => Routed::Broadcast(link),
+            (_, true) => Routed::Over(link),
+            (_, false) => Routed::Nowhere,
+        })
     }
 
     fn index_of(&self, link: &str) -> Option<u32> {

@@ -5,6 +5,8 @@
 
 #![allow(dead_code, unreachable_pub, reason = "every test binary uses its own share of it")]
 
+pub mod walking;
+
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, Read, Write};

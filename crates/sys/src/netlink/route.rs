@@ -40,7 +40,9 @@ const INFO_DATA: u16 = 2;
 const INFO_SLAVE_KIND: u16 = 4;
 const INFO_SLAVE_DATA: u16 = 5;
 const VETH_PEER: u16 = 1;
+const BR_VLAN_FILTERING: u16 = 7;
 const BR_MCAST_SNOOPING: u16 = 23;
+const BRPORT_STATE: u16 = 1;
 const BRPORT_LEARNING: u16 = 8;
 const BRPORT_ISOLATED: u16 = 33;
 const BRPORT_LOCKED: u16 = 39;
@@ -59,6 +61,7 @@ const RTA_IIF: u16 = 3;
 const RTA_OIF: u16 = 4;
 const RTA_GATEWAY: u16 = 5;
 const RTA_PREFSRC: u16 = 7;
+const RTA_MARK: u16 = 16;
 /// Asks for the table's entry instead of the outcome (RTM_F_FIB_MATCH).
 const FIB_MATCH: u32 = 0x2000;
 
@@ -103,6 +106,44 @@ pub struct Link {
     pub kind: String,
     /// A program (XDP) sees what comes in before anybody else, and may do with it what it likes.
     pub programmed: bool,
+    /// Of a bridge: it looks at the VLANs of frames.
+    pub filters_vlans: bool,
+    /// Of a bridge's port.
+    pub port: Option<PortState>,
+}
+
+/// What a bridge does with frames that come in by a port, or are to go out by it (linux/if_bridge.h).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PortState {
+    Disabled,
+    Listening,
+    Learning,
+    Forwarding,
+    Blocking,
+}
+
+impl PortState {
+    fn of(number: u8) -> Option<PortState> {
+        Some(match number {
+            0 => PortState::Disabled,
+            1 => PortState::Listening,
+            2 => PortState::Learning,
+            3 => PortState::Forwarding,
+            4 => PortState::Blocking,
+            _ => return None,
+        })
+    }
+
+    /// As `ip` and `bridge` say it.
+    pub fn name(self) -> &'static str {
+        match self {
+            PortState::Disabled => "disabled",
+            PortState::Listening => "listening",
+            PortState::Learning => "learning",
+            PortState::Forwarding => "forwarding",
+            PortState::Blocking => "blocking",
+        }
+    }
 }
 
 /// Which hardware address an address is reached at.
@@ -383,6 +424,17 @@ impl Connection {
     /// Asks the kernel where a packet goes: one of this machine's own where `input` is none, else one that
     /// came in by that link. The error number where it goes nowhere.
     pub fn look_up(&self, to: Ipv4Addr, from: Option<Ipv4Addr>, input: Option<u32>) -> Result<Found> {
+        self.look_up_marked(to, from, input, 0)
+    }
+
+    /// The same of a packet that bears a mark.
+    pub fn look_up_marked(
+        &self,
+        to: Ipv4Addr,
+        from: Option<Ipv4Addr>,
+        input: Option<u32>,
+        mark: u32,
+    ) -> Result<Found> {
         let action = || format!("look up the route to {to}");
         let ask = |flags: u32| {
             let mut request = Writer::new();
@@ -397,6 +449,9 @@ impl Connection {
             }
             if let Some(input) = input {
                 request.u32(RTA_IIF, input);
+            }
+            if mark != 0 {
+                request.u32(RTA_MARK, mark);
             }
             request.end();
             self.socket.send(request.as_bytes()).map_err(|e| Error::new(action(), e))?;
@@ -486,6 +541,8 @@ fn read_link(body: &[u8]) -> Option<Link> {
         master: None,
         kind: String::new(),
         programmed: false,
+        filters_vlans: false,
+        port: None,
     };
     for (kind, value) in attributes(rest) {
         match kind {
@@ -493,7 +550,17 @@ fn read_link(body: &[u8]) -> Option<Link> {
             IFLA_ADDRESS => link.address = value.to_vec(),
             IFLA_MTU => link.mtu = number(value)?,
             IFLA_MASTER => link.master = number(value),
-            IFLA_LINKINFO => link.kind = attribute(value, INFO_KIND).map(text).unwrap_or_default(),
+            IFLA_LINKINFO => {
+                link.kind = attribute(value, INFO_KIND).map(text).unwrap_or_default();
+                let of = |what: &str, kind, data, number| {
+                    let own = attribute(value, kind).is_some_and(|kind| text(kind) == what);
+                    attribute(attribute(value, data).filter(|_| own)?, number)?.first().copied()
+                };
+                let filters = of("bridge", INFO_KIND, INFO_DATA, BR_VLAN_FILTERING);
+                link.filters_vlans = filters.is_some_and(|filters| filters != 0);
+                link.port =
+                    of("bridge", INFO_SLAVE_KIND, INFO_SLAVE_DATA, BRPORT_STATE).and_then(PortState::of);
+            }
             // Zero is no mode.
             IFLA_XDP => {
                 let mode = attribute(value, XDP_ATTACHED).and_then(<[u8]>::first);
@@ -642,6 +709,27 @@ fn read_route(body: &[u8], origin: Option<u8>) -> Option<Route> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_bridge_and_its_ports_tell_what_they_let_pass() {
+        let link = |kind: (u16, &str), data: (u16, u16, u8)| {
+            let mut message = Writer::new();
+            message.message(NEWLINK, 0, 1, &link_header(7, UP, 0)).string(IFLA_IFNAME, "it");
+            let info = message.open(IFLA_LINKINFO);
+            message.string(kind.0, kind.1);
+            let values = message.open(data.0);
+            message.u8(data.1, data.2);
+            message.close(values).close(info).end();
+            let link = read_link(&message.as_bytes()[16..]).unwrap();
+            (link.filters_vlans, link.port)
+        };
+        let bridge = |filters| link((INFO_KIND, "bridge"), (INFO_DATA, BR_VLAN_FILTERING, filters));
+        assert_eq!((bridge(0), bridge(1)), ((false, None), (true, None)));
+        let port = |state| link((INFO_SLAVE_KIND, "bridge"), (INFO_SLAVE_DATA, BRPORT_STATE, state)).1;
+        assert_eq!((port(3), port(4)), (Some(PortState::Forwarding), Some(PortState::Blocking)));
+        // The same numbers are something else of other devices.
+        assert_eq!(link((INFO_KIND, "vxlan"), (INFO_DATA, BR_VLAN_FILTERING, 1)), (false, None));
+    }
 
     #[test]
     fn random_answers_never_panic() {

@@ -86,6 +86,18 @@ pub enum Expression {
     SetMark {
         from: usize,
     },
+    /// Something that the kernel keeps beside the packet becomes what the register holds.
+    SetMeta {
+        key: u32,
+        from: usize,
+    },
+    /// Bytes of the packet do.
+    SetPayload {
+        base: u32,
+        offset: usize,
+        length: usize,
+        from: usize,
+    },
     Constant {
         bytes: Vec<u8>,
         into: usize,
@@ -126,6 +138,11 @@ pub enum Expression {
         source: bool,
         into: usize,
     },
+    /// The same of the machine's links, or over which link the routes lead.
+    Route {
+        asks: RouteAsks,
+        into: usize,
+    },
     /// To an address and a port, or to one of those from the first to the last.
     Translate {
         source: bool,
@@ -145,6 +162,37 @@ pub enum Expression {
     /// Counts, logs or notes, and decides nothing.
     Aside(String),
     Unknown(String),
+}
+
+/// What `fib` asks of the routes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RouteAsks {
+    /// Of the source address, not of the destination.
+    pub source: bool,
+    /// The packet's mark counts.
+    pub by_mark: bool,
+    /// It has to be this link.
+    pub on: Side,
+    pub result: RouteResult,
+    /// Whether there is one at all is the result.
+    pub presence: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    Any,
+    Input,
+    Output,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RouteResult {
+    /// The number of the link.
+    Index,
+    /// Its name.
+    Name,
+    /// What kind of address it is.
+    Kind,
 }
 
 /// The registers of the first and of the last value.
@@ -428,13 +476,19 @@ fn read_expression(name: &str, a: &[u8]) -> Option<Expression> {
     let number = |kind| be32(attribute(a, kind));
     let reg = |kind| register(attribute(a, kind));
     Some(match name {
+        "payload" if attribute(a, 5).is_some() => Expression::SetPayload {
+            from: reg(5)?,
+            base: number(2)?,
+            offset: number(3)? as usize,
+            length: number(4)? as usize,
+        },
         "payload" => Expression::Payload {
             into: reg(1)?,
             base: number(2)?,
             offset: number(3)? as usize,
             length: number(4)? as usize,
         },
-        // Without a destination register it writes to the packet's metadata.
+        "meta" if attribute(a, 3).is_some() => Expression::SetMeta { key: number(2)?, from: reg(3)? },
         "meta" => Expression::Meta { into: reg(1)?, key: number(2)? },
         // The register is its source.
         "ct" if attribute(a, 4).is_some() && number(2)? == 3 => Expression::SetMark { from: reg(4)? },
@@ -474,7 +528,7 @@ fn read_expression(name: &str, a: &[u8]) -> Option<Expression> {
             match (number(2)?, number(3)?) {
                 (ADDRESS_TYPE, SOURCE) => Expression::AddressType { source: true, into: reg(1)? },
                 (ADDRESS_TYPE, DESTINATION) => Expression::AddressType { source: false, into: reg(1)? },
-                _ => return None,
+                (result, flags) => Expression::Route { asks: RouteAsks::read(result, flags)?, into: reg(1)? },
             }
         }
         "nat" => {
@@ -493,6 +547,35 @@ fn read_expression(name: &str, a: &[u8]) -> Option<Expression> {
         "counter" | "log" => Expression::Aside(name.into()),
         _ => return None,
     })
+}
+
+impl RouteAsks {
+    fn read(result: u32, flags: u32) -> Option<RouteAsks> {
+        const SOURCE: u32 = 1;
+        const DESTINATION: u32 = 2;
+        const MARK: u32 = 4;
+        const INPUT: u32 = 8;
+        const OUTPUT: u32 = 16;
+        const PRESENT: u32 = 32;
+        let has = |flag| flags & flag != 0;
+        let known = flags & !(SOURCE | DESTINATION | MARK | INPUT | OUTPUT | PRESENT) == 0;
+        // One address, and one link at most.
+        if !known || has(SOURCE) == has(DESTINATION) || has(INPUT) && has(OUTPUT) {
+            return None;
+        }
+        let on = match (has(INPUT), has(OUTPUT)) {
+            (true, _) => Side::Input,
+            (_, true) => Side::Output,
+            _ => Side::Any,
+        };
+        let result = match result {
+            1 => RouteResult::Index,
+            2 => RouteResult::Name,
+            3 => RouteResult::Kind,
+            _ => return None,
+        };
+        Some(RouteAsks { source: has(SOURCE), by_mark: has(MARK), on, result, presence: has(PRESENT) })
+    }
 }
 
 fn read_set(body: &[u8]) -> Option<(String, String, ListedSet)> {

@@ -5,19 +5,17 @@
 //! chance. A rule with an expression that this program does not know leaves a mark, so that nobody takes
 //! the outcome for certain.
 
+mod expressions;
 mod fields;
 mod registers;
 
 use std::net::Ipv4Addr;
 
-use super::listing::{
-    Expression, Layer, ListedChain, ListedElement, ListedHook, ListedRule, ListedSet, ListedValue, Listing,
-    Span, VERDICT_REGISTER, called,
-};
+use super::Point;
+use super::listing::{Layer, ListedChain, ListedHook, ListedRule, Listing, called};
 use super::words;
-use super::{Point, Verdict};
-use fields::Loaded;
-use registers::{Held, Registers};
+use expressions::Done;
+use registers::Registers;
 
 /// The packet and what the kernel keeps beside it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,6 +29,8 @@ pub struct Packet {
     pub output: String,
     /// The hardware address of who sent it over the last link.
     pub sender_hardware: [u8; 6],
+    /// What rules noted on the packet itself, for rules and routes to go by.
+    pub mark: u32,
     pub connection: Connection,
 }
 
@@ -62,6 +62,7 @@ impl Packet {
             input: String::new(),
             output: String::new(),
             sender_hardware: [0; 6],
+            mark: 0,
             connection: Connection {
                 reply: false,
                 new: true,
@@ -76,8 +77,9 @@ impl Packet {
 }
 
 impl Packet {
-    /// Forgets the connection: another namespace tracks its own.
+    /// Forgets the connection and the mark: another namespace tracks its own.
     pub fn enter_namespace(&mut self) {
+        self.mark = 0;
         let sent = (self.source, self.source_port, self.destination, self.destination_port);
         let answered = (self.destination, self.destination_port, self.source, self.source_port);
         let connection = &mut self.connection;
@@ -96,8 +98,32 @@ pub trait Machine {
     fn index_of(&self, _link: &str) -> Option<u32> {
         None
     }
+    /// The link with that number.
+    fn name_of(&self, _index: u32) -> Option<String> {
+        None
+    }
+    /// Which kind of link it is: `veth`, `bridge`, …; empty for a device of the machine.
+    fn kind_of(&self, _link: &str) -> Option<String> {
+        None
+    }
+    /// Where the routes lead a packet with this mark, where that is known.
+    fn routed(&self, _to: Ipv4Addr, _mark: u32) -> Option<Routed> {
+        None
+    }
     /// The address that masquerading takes on this link.
     fn address_of(&self, link: &str, towards: Ipv4Addr) -> Option<Ipv4Addr>;
+}
+
+/// Where routes lead.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Routed {
+    Nowhere,
+    /// To this machine itself, by the address of this link.
+    Local(String),
+    /// To everybody on the link.
+    Broadcast(String),
+    /// Over the link.
+    Over(String),
 }
 
 /// A rule that did something.
@@ -168,9 +194,18 @@ pub fn passages_of(
     let mut scripts: Vec<Vec<(u32, u32)>> = vec![Vec::new()];
     while let Some(script) = scripts.pop() {
         let draws = outcomes.len() + scripts.len() < OUTCOMES_MAX;
-        let mut run =
-            Run { listing, machine, layer, script: &script, draws, drawn: 0, wants: None, steps: Vec::new() };
-        let (end, packet) = run.hook(at, packet.clone());
+        let mut run = Run {
+            listing,
+            machine,
+            layer,
+            at,
+            script: &script,
+            draws,
+            drawn: 0,
+            wants: None,
+            steps: Vec::new(),
+        };
+        let (end, packet) = run.hook(packet.clone());
         match run.wants {
             Some(modulus) => {
                 // Last in, first out: the draws come in order.
@@ -205,6 +240,7 @@ struct Run<'a> {
     listing: &'a Listing,
     machine: &'a dyn Machine,
     layer: Layer,
+    at: Point,
     /// The draws made so far: number and modulus.
     script: &'a [(u32, u32)],
     /// Whether more draws are told apart.
@@ -225,8 +261,8 @@ enum Fate {
 }
 
 impl Run<'_> {
-    fn hook(&mut self, at: Point, mut packet: Packet) -> (End, Packet) {
-        let layer = self.layer;
+    fn hook(&mut self, mut packet: Packet) -> (End, Packet) {
+        let (layer, at) = (self.layer, self.at);
         let mut chains: Vec<(&ListedChain, &ListedHook)> = self
             .listing
             .chains
@@ -325,7 +361,7 @@ impl Run<'_> {
                 chain: chain.name.clone(),
                 handle: rule.handle,
                 comment: rule.comment.clone(),
-                rule: words::rule(rule),
+                rule: words::rule(rule, &|index| self.machine.name_of(index)),
                 effect,
                 doubtful,
             });
@@ -349,224 +385,6 @@ impl Run<'_> {
         self.drawn += 1;
         Some(number)
     }
-
-    fn meta(&self, packet: &Packet, key: u32) -> Option<Vec<u8>> {
-        const INPUT: u32 = 4;
-        const OUTPUT: u32 = 5;
-        let index = |link: &str| match link {
-            "" => Some(0),
-            link => self.machine.index_of(link),
-        };
-        match key {
-            INPUT => Some(index(&packet.input)?.to_ne_bytes().to_vec()),
-            OUTPUT => Some(index(&packet.output)?.to_ne_bytes().to_vec()),
-            key => fields::meta(self.layer, packet, key),
-        }
-    }
-
-    fn expression(
-        &mut self,
-        chain: &ListedChain,
-        expression: &Expression,
-        packet: &mut Packet,
-        registers: &mut Registers,
-    ) -> Option<Done> {
-        // What can't be known leaves doubt, here and wherever it is looked at.
-        let doubt = |registers: &mut Registers, into: usize, length: usize| {
-            registers.forget(into, length);
-            Some(Done::Doubt)
-        };
-        let next = |put: Option<()>| put.map(|()| Done::Next);
-        let holds =
-            |registers: &Registers, from: usize, length: usize, is: &dyn Fn(&[u8]) -> bool| match registers
-                .get(from, length)?
-            {
-                Held::Known(value) => is(&value).then_some(Done::Next),
-                Held::Unknown => Some(Done::Doubt),
-            };
-        match expression {
-            Expression::Payload { base, offset, length, into } => {
-                match fields::payload(self.layer, packet, *base, *offset, *length) {
-                    Loaded::Bytes(bytes) => next(registers.put(*into, &bytes)),
-                    Loaded::Unknown => doubt(registers, *into, *length),
-                    Loaded::Absent => None,
-                }
-            }
-            Expression::Meta { key, into } => match self.meta(packet, *key) {
-                Some(bytes) => next(registers.put(*into, &bytes)),
-                None => doubt(registers, *into, WIDEST),
-            },
-            Expression::Connection { key, reply, into } => {
-                // Elsewhere the kernel has not looked for its connection, or looks on its own.
-                let routed = self.layer == Layer::Network;
-                match fields::connection(packet, *key, *reply).filter(|_| routed) {
-                    Some(bytes) => next(registers.put(*into, &bytes)),
-                    None => doubt(registers, *into, WIDEST),
-                }
-            }
-            Expression::SetMark { from } => match registers.get(*from, 4)? {
-                Held::Known(word) => {
-                    packet.connection.mark = u32::from_ne_bytes(word.try_into().ok()?);
-                    Some(Done::Next)
-                }
-                Held::Unknown => Some(Done::Doubt),
-            },
-            Expression::Constant { bytes, into } => next(registers.put(*into, bytes)),
-            Expression::Verdict(verdict) => Some(Done::Fate(fate(verdict))),
-            Expression::Compare { from, operator, bytes } => {
-                holds(registers, *from, bytes.len(), &|value| match operator {
-                    0 => value == bytes.as_slice(),
-                    1 => value != bytes.as_slice(),
-                    2 => value < bytes.as_slice(),
-                    3 => value <= bytes.as_slice(),
-                    4 => value > bytes.as_slice(),
-                    _ => value >= bytes.as_slice(),
-                })
-            }
-            Expression::Range { from, unequal, first, last } => {
-                let inside = |value: &[u8]| first.as_slice() <= value && value <= last.as_slice();
-                holds(registers, *from, first.len(), &|value| inside(value) != *unequal)
-            }
-            Expression::Bitwise { from, into, mask, xor } => match registers.get(*from, mask.len())? {
-                Held::Known(value) => {
-                    let bits = value.iter().zip(mask).zip(xor);
-                    let bytes: Vec<u8> = bits.map(|((value, mask), xor)| value & mask ^ xor).collect();
-                    next(registers.put(*into, &bytes))
-                }
-                Held::Unknown => {
-                    registers.forget(*into, mask.len());
-                    Some(Done::Next)
-                }
-            },
-            Expression::Lookup { set, from, into, inverted } => {
-                let set = self.listing.sets.get(&(chain.family, chain.table.clone(), set.clone()));
-                let length = set.and_then(|set| Some(set.elements.first()?.key.len())).unwrap_or(0);
-                let found = match registers.get(*from, length)? {
-                    Held::Known(key) => set.and_then(|set| find(set, &key)),
-                    Held::Unknown => {
-                        if let Some(into) = into.filter(|into| *into != VERDICT_REGISTER) {
-                            registers.forget(into, WIDEST);
-                        }
-                        return Some(Done::Doubt);
-                    }
-                };
-                match (found, into) {
-                    (found, None) => (found.is_some() != *inverted).then_some(Done::Next),
-                    (None, Some(_)) => None,
-                    (Some(ListedValue::Verdict(verdict)), Some(_)) => Some(Done::Fate(fate(&verdict))),
-                    (Some(ListedValue::Data(bytes)), Some(into)) => next(registers.put(*into, &bytes)),
-                    (Some(ListedValue::Member), Some(_)) => Some(Done::Doubt),
-                }
-            }
-            Expression::Number { modulus, offset, into } => {
-                let number = self.draw(*modulus)?;
-                next(registers.put(*into, &(number + offset).to_ne_bytes()))
-            }
-            Expression::AddressType { source, into } => {
-                const UNICAST: u32 = 1;
-                const LOCAL: u32 = 2;
-                let address = if *source { packet.source } else { packet.destination };
-                let kind = if self.machine.is_local(address) { LOCAL } else { UNICAST };
-                next(registers.put(*into, &kind.to_ne_bytes()))
-            }
-            Expression::Translate { source, address, port, prefix } => {
-                let own = if *source {
-                    (packet.source, packet.source_port)
-                } else {
-                    (packet.destination, packet.destination_port)
-                };
-                let address = match address.map(|span| word(registers, span)) {
-                    None => None,
-                    Some(Ends::None) => None,
-                    Some(Ends::Unknown) => return Some(Done::Doubt),
-                    Some(Ends::Known(first, last)) => {
-                        let (first, last) = (u32::from_be_bytes(first), u32::from_be_bytes(last));
-                        Some(Ipv4Addr::from_bits(if *prefix {
-                            let mask = !(first ^ last);
-                            first & mask | own.0.to_bits() & !mask
-                        } else if !(first..=last).contains(&first) || last - first >= CHOICES_MAX {
-                            return Some(Done::Doubt);
-                        } else {
-                            first + self.draw(last - first + 1)?
-                        }))
-                    }
-                };
-                let port = match port.map(|span| word(registers, span)) {
-                    None => None,
-                    Some(Ends::None) => None,
-                    Some(Ends::Unknown) => return Some(Done::Doubt),
-                    Some(Ends::Known(first, last)) => {
-                        let port = |word: [u8; 4]| u16::from_be_bytes([word[0], word[1]]);
-                        let (first, last) = (port(first), port(last));
-                        Some(if first == last || *source {
-                            // Which port an answer is to come to decides nothing: it stands for all.
-                            first
-                        } else if (first..=last).contains(&own.1) {
-                            own.1
-                        } else if last < first || u32::from(last - first) >= CHOICES_MAX {
-                            return Some(Done::Doubt);
-                        } else {
-                            first + self.draw(u32::from(last - first) + 1)? as u16
-                        })
-                    }
-                };
-                translate(packet, *source, address, port);
-                Some(Done::Fate(Fate::End(End::Accepted)))
-            }
-            Expression::Masquerade => {
-                if let Some(address) = self.machine.address_of(&packet.output, packet.destination) {
-                    packet.source = address;
-                    packet.connection.answered.2 = address;
-                }
-                packet.connection.source_translated = true;
-                Some(Done::Fate(Fate::End(End::Accepted)))
-            }
-            Expression::Redirect { .. } => Some(Done::Doubt),
-            Expression::Reject { reset } => {
-                Some(Done::Fate(Fate::End(if *reset { End::Reset } else { End::Unreachable })))
-            }
-            Expression::Aside(_) => Some(Done::Next),
-            Expression::Unknown(_) => {
-                registers.forget_all();
-                Some(Done::Doubt)
-            }
-        }
-    }
-}
-
-/// What both registers of a span hold.
-enum Ends {
-    Known([u8; 4], [u8; 4]),
-    Unknown,
-    None,
-}
-
-fn word(registers: &Registers, span: Span) -> Ends {
-    match (registers.get(span.first, 4), registers.get(span.last, 4)) {
-        (Some(Held::Known(first)), Some(Held::Known(last))) => match (first.try_into(), last.try_into()) {
-            (Ok(first), Ok(last)) => Ends::Known(first, last),
-            _ => Ends::None,
-        },
-        (Some(Held::Unknown), _) | (_, Some(Held::Unknown)) => Ends::Unknown,
-        (None, _) | (_, None) => Ends::None,
-    }
-}
-
-/// To an address and a port, where there is one.
-fn translate(packet: &mut Packet, source: bool, address: Option<Ipv4Addr>, port: Option<u16>) {
-    if source {
-        packet.source = address.unwrap_or(packet.source);
-        packet.source_port = port.unwrap_or(packet.source_port);
-        packet.connection.answered.2 = packet.source;
-        packet.connection.answered.3 = packet.source_port;
-        packet.connection.source_translated = true;
-    } else {
-        packet.destination = address.unwrap_or(packet.destination);
-        packet.destination_port = port.unwrap_or(packet.destination_port);
-        packet.connection.answered.0 = packet.destination;
-        packet.connection.answered.1 = packet.destination_port;
-        packet.connection.destination_translated = true;
-    }
 }
 
 fn is_bound(at: Point, packet: &Packet) -> bool {
@@ -574,48 +392,6 @@ fn is_bound(at: Point, packet: &Packet) -> bool {
         Point::Prerouting | Point::Output => packet.connection.destination_translated,
         _ => packet.connection.source_translated,
     }
-}
-
-enum Done {
-    Next,
-    Fate(Fate),
-    /// It can't be known.
-    Doubt,
-}
-
-fn fate(verdict: &Verdict) -> Fate {
-    match verdict {
-        Verdict::Accept => Fate::End(End::Accepted),
-        Verdict::Drop => Fate::End(End::Dropped),
-        Verdict::Return => Fate::Return,
-        Verdict::Jump(chain) => Fate::Jump(chain.clone()),
-        Verdict::Goto(chain) => Fate::Goto(chain.clone()),
-    }
-}
-
-/// The element that the key is, or whose range it lies in.
-fn find(set: &ListedSet, key: &[u8]) -> Option<ListedValue> {
-    let inside = |element: &&ListedElement| {
-        match &element.key_end {
-            Some(end) => {
-                // Each part of a concatenation is a range of its own.
-                let parts = key.chunks(4).zip(element.key.chunks(4)).zip(end.chunks(4));
-                parts.into_iter().all(|((part, first), last)| first <= part && part <= last)
-            }
-            None => key == element.key,
-        }
-    };
-    let concatenated = set.elements.iter().any(|element| element.key_end.is_some());
-    if !set.interval || concatenated {
-        return set.elements.iter().find(inside).map(|element| element.value.clone());
-    }
-    let border = set
-        .elements
-        .iter()
-        .filter(|element| element.key.as_slice() <= key)
-        // Where one range ends and the next begins at the same key, the beginning counts.
-        .max_by(|a, b| a.key.cmp(&b.key).then(b.end.cmp(&a.end)))?;
-    (!border.end).then(|| border.value.clone())
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 
 use super::Verdict;
-use super::listing::{Expression, ListedRule, Span, VERDICT_REGISTER};
+use super::listing::{Expression, ListedRule, RouteAsks, RouteResult, Side, Span, VERDICT_REGISTER};
 use super::passage::{End, Packet};
 
 const REGISTERS: usize = 32;
@@ -26,7 +26,12 @@ enum Kind {
     Protocol,
     EthernetType,
     Name,
+    /// A link by its number.
+    Link,
     AddressType,
+    Presence,
+    /// Seconds since midnight.
+    Hour,
     State,
     Status,
     /// In host order.
@@ -35,19 +40,29 @@ enum Kind {
     Bytes,
 }
 
-/// The rule in one line.
-pub fn rule(rule: &ListedRule) -> String {
+/// What links are called, by number.
+type Names<'a> = &'a dyn Fn(u32) -> Option<String>;
+
+/// The rule in one line. `names` is what links are called, by number.
+pub fn rule(rule: &ListedRule, names: Names<'_>) -> String {
     let mut held: Vec<Held> = vec![Held::default(); REGISTERS];
     let mut words: Vec<String> = Vec::new();
     for expression in &rule.expressions {
-        if let Some(said) = say(expression, &mut held) {
+        if let Some(said) = say(expression, &mut held, names) {
             words.push(said);
         }
     }
     words.join(" ")
 }
 
-fn say(expression: &Expression, held: &mut [Held]) -> Option<String> {
+fn say(expression: &Expression, held: &mut [Held], names: Names<'_>) -> Option<String> {
+    let value = |kind, bytes: &[u8]| match (kind, <[u8; 4]>::try_from(bytes)) {
+        (Kind::Link, Ok(index)) => match names(u32::from_ne_bytes(index)) {
+            Some(name) => format!("\"{name}\""),
+            None => u32::from_ne_bytes(index).to_string(),
+        },
+        _ => value(kind, bytes),
+    };
     let mut put = |into: usize, words: &str, kind: Kind| {
         if let Some(place) = held.get_mut(into) {
             *place = Held { words: words.into(), kind };
@@ -59,17 +74,14 @@ fn say(expression: &Expression, held: &mut [Held]) -> Option<String> {
             let (words, kind) = field(*base, *offset, *length);
             put(*into, &words, kind)
         }
-        Expression::Meta { key, into } => match key {
-            1 => put(*into, "meta protocol", Kind::EthernetType),
-            3 => put(*into, "meta mark", Kind::Number),
-            4 => put(*into, "iif", Kind::Number),
-            5 => put(*into, "oif", Kind::Number),
-            6 => put(*into, "iifname", Kind::Name),
-            7 => put(*into, "oifname", Kind::Name),
-            15 => put(*into, "meta nfproto", Kind::Number),
-            16 => put(*into, "meta l4proto", Kind::Protocol),
-            other => put(*into, &format!("meta {other}"), Kind::Bytes),
-        },
+        Expression::Meta { key, into } => {
+            let (words, kind) = meta(*key);
+            put(*into, &words, kind)
+        }
+        Expression::SetMeta { key, from } => Some(format!("{} set {}", meta(*key).0, held.get(*from)?.words)),
+        Expression::SetPayload { base, offset, length, from } => {
+            Some(format!("{} set {}", field(*base, *offset, *length).0, held.get(*from)?.words))
+        }
         Expression::Connection { key, reply, into } => {
             let side = match reply {
                 None => "",
@@ -105,6 +117,10 @@ fn say(expression: &Expression, held: &mut [Held]) -> Option<String> {
         Expression::AddressType { source, into } => {
             let side = if *source { "saddr" } else { "daddr" };
             put(*into, &format!("fib {side} type"), Kind::AddressType)
+        }
+        Expression::Route { asks, into } => {
+            let (words, kind) = fib(*asks);
+            put(*into, &words, kind)
         }
         Expression::SetMark { from } => Some(format!("ct mark set {}", held.get(*from)?.words)),
         Expression::Verdict(verdict) => Some(verdict_words(verdict)),
@@ -175,12 +191,75 @@ fn say(expression: &Expression, held: &mut [Held]) -> Option<String> {
             Some(format!("{name} {}to {to}{port}", if *prefix { "prefix " } else { "" }))
         }
         Expression::Masquerade => Some("masquerade".into()),
-        Expression::Redirect { .. } => Some("redirect".into()),
+        Expression::Redirect { port } => Some(match port.and_then(|register| held.get(register)) {
+            Some(port) => format!("redirect to :{}", port.words),
+            None => "redirect".into(),
+        }),
         Expression::Reject { reset: true } => Some("reject with tcp reset".into()),
         Expression::Reject { reset: false } => Some("reject".into()),
         Expression::Aside(name) => Some(name.clone()),
         Expression::Unknown(name) => Some(format!("[{name}: not known here]")),
     }
+}
+
+/// linux/netfilter/nf_tables.h, `enum nft_meta_keys`
+fn meta(key: u32) -> (String, Kind) {
+    let (name, kind) = match key {
+        0 => ("meta length", Kind::Number),
+        1 => ("meta protocol", Kind::EthernetType),
+        2 => ("meta priority", Kind::Number),
+        3 => ("meta mark", Kind::Number),
+        4 => ("iif", Kind::Link),
+        5 => ("oif", Kind::Link),
+        6 => ("iifname", Kind::Name),
+        7 => ("oifname", Kind::Name),
+        8 => ("iiftype", Kind::Number),
+        9 => ("oiftype", Kind::Number),
+        10 => ("meta skuid", Kind::Number),
+        11 => ("meta skgid", Kind::Number),
+        12 => ("meta nftrace", Kind::Number),
+        13 => ("rtclassid", Kind::Number),
+        14 => ("meta secmark", Kind::Number),
+        15 => ("meta nfproto", Kind::Number),
+        16 => ("meta l4proto", Kind::Protocol),
+        17 => ("meta ibrname", Kind::Name),
+        18 => ("meta obrname", Kind::Name),
+        19 => ("meta pkttype", Kind::Number),
+        20 => ("meta cpu", Kind::Number),
+        21 => ("iifgroup", Kind::Number),
+        22 => ("oifgroup", Kind::Number),
+        23 => ("meta cgroup", Kind::Number),
+        24 => ("meta random", Kind::Number),
+        25 => ("meta secpath", Kind::Number),
+        26 => ("iifkind", Kind::Name),
+        27 => ("oifkind", Kind::Name),
+        28 => ("meta ibrpvid", Kind::Number),
+        29 => ("meta ibrvproto", Kind::EthernetType),
+        30 => ("meta time", Kind::Bytes),
+        31 => ("meta day", Kind::Number),
+        32 => ("meta hour", Kind::Hour),
+        33 => ("meta sdif", Kind::Link),
+        34 => ("meta sdifname", Kind::Name),
+        other => return (format!("meta {other}"), Kind::Bytes),
+    };
+    (name.into(), kind)
+}
+
+fn fib(asks: RouteAsks) -> (String, Kind) {
+    let address = if asks.source { "saddr" } else { "daddr" };
+    let mark = if asks.by_mark { " . mark" } else { "" };
+    let on = match asks.on {
+        Side::Any => "",
+        Side::Input => " . iif",
+        Side::Output => " . oif",
+    };
+    let (result, kind) = match asks.result {
+        RouteResult::Kind => ("type", Kind::AddressType),
+        RouteResult::Index => ("oif", Kind::Link),
+        RouteResult::Name => ("oifname", Kind::Name),
+    };
+    let kind = if asks.presence { Kind::Presence } else { kind };
+    (format!("fib {address}{mark}{on} {result}"), kind)
 }
 
 fn field(base: u32, offset: usize, length: usize) -> (String, Kind) {
@@ -218,6 +297,8 @@ fn value(kind: Kind, bytes: &[u8]) -> String {
         (Kind::AddressType, Some(word), _) => match u32::from_ne_bytes(word) {
             1 => "unicast".into(),
             2 => "local".into(),
+            3 => "broadcast".into(),
+            5 => "multicast".into(),
             other => other.to_string(),
         },
         (Kind::State, Some(_), _) => {
@@ -231,6 +312,12 @@ fn value(kind: Kind, bytes: &[u8]) -> String {
             (16, "snat"),
             (32, "dnat"),
         ]),
+        (Kind::Presence, _, [first, ..]) => if *first == 0 { "missing" } else { "exists" }.into(),
+        (Kind::Hour, Some(word), _) => {
+            let seconds = u32::from_ne_bytes(word);
+            format!("\"{:02}:{:02}:{:02}\"", seconds / 3600, seconds / 60 % 60, seconds % 60)
+        }
+        (Kind::Number, _, [low, high]) => u16::from_ne_bytes([*low, *high]).to_string(),
         (Kind::Number, Some(word), _) => u32::from_ne_bytes(word).to_string(),
         (Kind::Number, _, [number]) => number.to_string(),
         _ => {
@@ -299,7 +386,8 @@ mod tests {
 
     #[test]
     fn rules_are_said_as_nft_says_them() {
-        let held = |expressions| rule(&ListedRule { handle: 1, comment: None, expressions });
+        let named = |index: u32| (index == 7).then(|| "up0".to_owned());
+        let held = |expressions| rule(&ListedRule { handle: 1, comment: None, expressions }, &named);
         let to_pods = held(vec![
             Expression::Payload { base: 1, offset: 16, length: 4, into: 0 },
             Expression::Bitwise { from: 0, into: 0, mask: vec![255, 255, 0, 0], xor: vec![0; 4] },
@@ -328,13 +416,36 @@ mod tests {
         ]);
         assert_eq!(status, "ct status dnat masquerade");
         assert_eq!(held(vec![Expression::Unknown("osf".into())]), "[osf: not known here]");
-        let named = |bytes: &[u8]| {
+        let by_name = |bytes: &[u8]| {
             let compare = Expression::Compare { from: 0, operator: 0, bytes: bytes.to_vec() };
             held(vec![Expression::Meta { key: 6, into: 0 }, compare])
         };
-        assert_eq!(named(b"eth"), "iifname \"eth*\"");
-        assert_eq!(named(b"eth0\0\0\0\0\0\0\0\0\0\0\0\0"), "iifname \"eth0\"");
         let constant = |bytes: &[u8], into| Expression::Constant { bytes: bytes.to_vec(), into };
+        let asked = |load: Expression, bytes: &[u8]| {
+            held(vec![load, Expression::Compare { from: 0, operator: 0, bytes: bytes.to_vec() }])
+        };
+        let meta = |key| Expression::Meta { key, into: 0 };
+        assert_eq!(asked(meta(4), &7u32.to_ne_bytes()), "iif \"up0\"");
+        assert_eq!(asked(meta(5), &8u32.to_ne_bytes()), "oif 8", "nobody has that number");
+        assert_eq!(asked(meta(32), &32_460u32.to_ne_bytes()), "meta hour \"09:01:00\"");
+        assert_eq!(asked(meta(8), &772u16.to_ne_bytes()), "iiftype 772");
+        let fib = |result, presence| {
+            let asks = RouteAsks { source: true, by_mark: false, on: Side::Input, result, presence };
+            Expression::Route { asks, into: 0 }
+        };
+        assert_eq!(asked(fib(RouteResult::Index, true), &[0]), "fib saddr . iif oif missing");
+        assert_eq!(asked(fib(RouteResult::Index, false), &7u32.to_ne_bytes()), "fib saddr . iif oif \"up0\"");
+        assert_eq!(
+            asked(fib(RouteResult::Kind, false), &3u32.to_ne_bytes()),
+            "fib saddr . iif type broadcast"
+        );
+        let address = Expression::Constant { bytes: vec![10, 0, 0, 3], into: 0 };
+        let change = Expression::SetPayload { base: 1, offset: 16, length: 4, from: 0 };
+        assert_eq!(held(vec![address, change]), "ip daddr set 10.0.0.3");
+        let to = |port| held(vec![constant(&[0x1f, 0x40], 2), Expression::Redirect { port }]);
+        assert_eq!((to(Some(2)), to(None)), ("redirect to :8000".into(), "redirect".into()));
+        assert_eq!(by_name(b"eth"), "iifname \"eth*\"");
+        assert_eq!(by_name(b"eth0\0\0\0\0\0\0\0\0\0\0\0\0"), "iifname \"eth0\"");
         let translated = |address, port| {
             held(vec![
                 constant(&[10, 0, 0, 3], 0),

@@ -1,6 +1,7 @@
 //! Puts in a packet's way, in the network that it runs in, what this project does not judge:
 //!
-//! - `hinder xdp DEVICE`: a program at the device that drops what comes in; as long as this one runs
+//! - `hinder xdp DEVICE`: a program at the device that drops what comes in, until the standard input ends
+//! - `hinder tcx DEVICE`: the same at the place of `tcx`. Exit 3 where the kernel has none
 //! - `hinder xtables ADDRESS`: a rule of the packet filter before nftables, in its table `filter`, that drops what
 //!   is forwarded to the address, and nothing else; it stays. Exit 3 where the kernel has no such tables
 //! - `hinder xtables none`: takes it away again
@@ -14,7 +15,8 @@ fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     let result = match args.as_slice() {
-        ["xdp", device] => xdp(device),
+        ["xdp", device] => attach(device, &XDP),
+        ["tcx", device] => attach(device, &TCX),
         ["xtables", "none"] => xtables(None),
         ["xtables", address] => match address.parse() {
             Ok(address) => xtables(Some(address)),
@@ -64,13 +66,21 @@ struct Attach {
     more: [u64; 4],
 }
 
-fn xdp(device: &str) -> Outcome {
-    const XDP: u32 = 6;
-    const ATTACH_XDP: u32 = 37;
-    /// In the kernel's common code, which every device has.
-    const GENERIC: u32 = 1 << 1;
-    // r0 = XDP_DROP; exit
-    let code: [u64; 2] = [0x0000_0001_0000_00b7, 0x95];
+/// A program that drops, and where it is attached.
+struct Hindrance {
+    kind: u32,
+    attach: u32,
+    flags: u32,
+    verdict: u32,
+}
+
+/// Generic: in the kernel's common code, which every device has.
+const XDP: Hindrance = Hindrance { kind: 6, attach: 37, flags: 1 << 1, verdict: 1 };
+const TCX: Hindrance = Hindrance { kind: 3, attach: 46, flags: 0, verdict: 2 };
+
+fn attach(device: &str, how: &Hindrance) -> Outcome {
+    // r0 = the verdict; exit
+    let code: [u64; 2] = [0xb7 | u64::from(how.verdict) << 32, 0x95];
     let name = CString::new(device).map_err(|_| (64, "a name has no zero byte".to_owned()))?;
     // SAFETY: the name is a C string.
     let index = unsafe { libc::if_nametoindex(name.as_ptr()) };
@@ -78,19 +88,20 @@ fn xdp(device: &str) -> Outcome {
         return Err(failed(device));
     }
     let mut load = Load {
-        kind: XDP,
+        kind: how.kind,
         instructions: 2,
         code: code.as_ptr() as u64,
         license: c"GPL".as_ptr() as u64,
         ..Load::default()
     };
     let program = bpf(5, &mut load).ok_or_else(|| failed("the program can't be loaded"))?;
-    let mut attach = Attach { program, device: index, kind: ATTACH_XDP, flags: GENERIC, ..Attach::default() };
-    bpf(28, &mut attach).ok_or_else(|| failed("the program can't be attached"))?;
+    let mut attach =
+        Attach { program, device: index, kind: how.attach, flags: how.flags, ..Attach::default() };
+    bpf(28, &mut attach).ok_or_else(|| (3, failed("the program can't be attached").1))?;
     println!("attached to {device}");
-    loop {
-        std::thread::park();
-    }
+    // With this process it goes.
+    std::io::copy(&mut std::io::stdin(), &mut std::io::sink()).map_err(|_| failed("no standard input"))?;
+    Ok(())
 }
 
 fn bpf<T>(command: libc::c_long, attributes: &mut T) -> Option<u32> {

@@ -233,3 +233,14 @@ fn of_a_headless_service_the_port_where_its_pods_listen_is_named() {
     world.services[0].ports[0].endpoints[0].port = 80;
     assert_eq!(refused("svc/svc:80", 80, &world), listen(80));
 }
+
+#[test]
+fn what_is_down_is_to_be_brought_up_and_a_closed_port_is_to_be_opened() {
+    let end = || End::Down { place: "node n1".into(), device: "veth1".into(), why: "veth1 is down".into() };
+    let at = |kind: &str| [Hop { kind: kind.into(), ..Hop::default() }];
+    let advice = |kind| told(end(), tuple("10.244.2.2", 80), &at(kind), &world()).advice;
+    assert_eq!(advice("device").as_deref(), Some("bring veth1 up on node n1"));
+    let open = "let the port veth1 forward on node n1 (bridge link set dev veth1 state 3)";
+    assert_eq!(advice("bridge").as_deref(), Some(open));
+    assert_eq!(answer_lost(&end(), ip("10.244.2.2"), &at("bridge"), &world()).1.as_deref(), Some(open));
+}

@@ -95,6 +95,7 @@ fn expected<'a>(way: &'a Way, answer: bool, observed: &Observed) -> Vec<Expected
     // What is not judged may have ended it before.
     let doubt = hops.iter().position(|hop| hop.doubtful).unwrap_or(hops.len());
     let last = hops.len().saturating_sub(1);
+    let unasked = unanswered_from(way, answer);
     let kind = |(index, hop): (usize, &'a Hop)| {
         // A device that is down ends the way, and nothing passes it.
         let ends = if answer { loses_answer(way) } else { way.verdict == Verdict::Unreachable };
@@ -105,7 +106,7 @@ fn expected<'a>(way: &'a Way, answer: bool, observed: &Observed) -> Vec<Expected
             "conntrack" => Kind::Translation,
             _ => return None,
         };
-        Some(Expected { index, hop, answer, kind, certain: index < doubt })
+        Some(Expected { index, hop, answer, kind, certain: index < doubt.min(unasked) })
     };
     hops.iter().enumerate().filter_map(kind).collect()
 }
@@ -411,6 +412,18 @@ fn threshold(way: &Way, answer: bool) -> Vec<(&String, &String)> {
         .flatten()
         .filter_map(|hop| Some((&hop.place, hop.device.as_ref()?)))
         .collect()
+}
+
+/// From which hop on a packet may not even be sent: where a bridge lets nothing pass, nobody answers who has the
+/// next address either, and it is sent only if that is known from before.
+fn unanswered_from(way: &Way, answer: bool) -> usize {
+    let (hops, ends) = match answer {
+        true => (&way.answer, loses_answer(way)),
+        false => (&way.hops, way.verdict == Verdict::Unreachable),
+    };
+    let blocked = ends && hops.last().is_some_and(|end| end.kind == "bridge");
+    let route = hops.iter().rposition(|hop| hop.kind == "route");
+    route.filter(|_| blocked).map_or(hops.len(), |route| route + 1)
 }
 
 #[cfg(test)]

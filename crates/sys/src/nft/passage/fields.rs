@@ -84,7 +84,7 @@ pub(super) fn meta(layer: Layer, packet: &Packet, key: u32) -> Option<Vec<u8>> {
     };
     Some(match key {
         PROTOCOL => ethernet_type(layer).to_be_bytes().to_vec(),
-        MARK => vec![0; 4],
+        MARK => packet.mark.to_ne_bytes().to_vec(),
         INPUT_NAME => name(&packet.input),
         OUTPUT_NAME => name(&packet.output),
         FAMILY if layer == Layer::Network => vec![libc::AF_INET as u8],
