@@ -1,9 +1,9 @@
 //! G: kubectl as in the notes, new and old.
 
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::process::Stdio;
 
-use skiff_tests::{Cluster, manifest, skiff, wait_for, wait_until};
+use skiff_tests::{Background, Cluster, manifest, skiff, wait_for, wait_until};
 
 const SLEEPER: &str = "{apiVersion: v1, kind: Pod, metadata: {name: sleeper}, spec: {terminationGracePeriodSeconds: 1, containers: [{name: main, image: alpine, command: [sh, -c, 'echo started; sleep 999999 & wait']}]}}";
 
@@ -28,6 +28,18 @@ fn g_create_get_describe_exec_logs_delete() {
             namespace.kubectl(&["describe", "pods", "sleeper"]).ok().contains(text)
         });
     }
+    for (reason, text) in [
+        ("Scheduled", "Successfully assigned g/sleeper to "),
+        ("Pulling", "Pulling image \"alpine\""),
+        ("Pulled", "Successfully pulled image \"alpine\" in "),
+        ("Created", "Container created"),
+        ("Started", "Container started"),
+    ] {
+        let message = namespace.event("sleeper", reason, text);
+        assert!(message.starts_with(text), "{reason}: {message}");
+    }
+    let pulled = namespace.event("sleeper", "Pulled", " including waiting). Image size: ");
+    assert!(pulled.ends_with(" bytes."), "{pulled}");
     assert_eq!(namespace.exec("sleeper", &["echo", "hello"]).ok(), "hello\n");
     assert_eq!(namespace.exec("sleeper", &["sh", "-c", "exit 7"]).code, 7);
     let output = namespace.exec("sleeper", &["sh", "-c", "echo out; echo err >&2"]);
@@ -69,16 +81,26 @@ fn g_exec_takes_input_and_a_terminal() {
     let output = child.wait_with_output().expect("it ends");
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(text.contains("/dev/pts/0") && text.contains("sum 42"), "{text}");
+    assert_eq!(output.status.code(), Some(3), "the shell's own: {text}");
 }
 
 #[test]
 fn g_logs_follow_until_the_end() {
     let namespace = Cluster::shared().namespace("g-logs");
     namespace
-        .apply("{apiVersion: v1, kind: Pod, metadata: {name: counter}, spec: {restartPolicy: Never, containers: [{name: main, image: alpine, command: [sh, -c, 'for i in 1 2 3; do echo line $i; sleep 0.2; done']}]}}")
+        .apply("{apiVersion: v1, kind: Pod, metadata: {name: counter}, spec: {restartPolicy: Never, containers: [{name: main, image: alpine, command: [sh, -c, 'echo line 1; until [ -e /go ]; do sleep 0.02; done; echo line 2; echo line 3']}]}}")
         .ok();
-    wait_until("it has started", || namespace.kubectl(&["logs", "counter"]).code == 0);
-    assert_eq!(namespace.kubectl(&["logs", "-f", "counter"]).ok(), "line 1\nline 2\nline 3\n");
+    namespace.ready("counter");
+    let mut follow = namespace.cluster.command("KUBECTL");
+    follow.args(["-n", "g-logs", "logs", "-f", "counter"]).stdout(Stdio::piped());
+    let mut follow = Background(follow.spawn().expect("kubectl starts"));
+    let mut lines = BufReader::new(follow.0.stdout.take().expect("it is piped")).lines();
+    let mut line = || lines.next().map(|line| line.expect("UTF-8"));
+    // What is printed after it has begun comes too, and the end is the end.
+    assert_eq!(line().as_deref(), Some("line 1"));
+    namespace.exec("counter", &["touch", "/go"]).ok();
+    assert_eq!([line(), line(), line()], [Some("line 2".into()), Some("line 3".into()), None]);
+    assert!(follow.0.wait().expect("it ends").success());
     wait_until("it has ended", || namespace.pod("counter")["status"]["phase"] == "Succeeded");
     assert_eq!(namespace.kubectl(&["logs", "counter", "--tail=1"]).ok(), "line 3\n");
 }
@@ -101,10 +123,16 @@ fn g_the_old_kubectl_works_too() {
         old(&["describe", "pod", "pod-with-host-pid-and-ipc"]).ok().contains("Started")
     });
     let refused = old(&["apply", "-f", &manifest("simpleweb-env-number.yaml")]).err();
-    assert!(
-        refused.contains("env") && refused.contains("value"),
-        "its own validation by /openapi/v2: {refused}"
-    );
+    assert!(refused.contains("EnvVar.spec.containers.env.value of type string"), "{refused}");
+    // Its own validation, by `/openapi/v2`, before it sends anything.
+    let directory = tempfile::tempdir().expect("a directory");
+    let misspelt = directory.path().join("misspelt.yaml");
+    let wrong =
+        "apiVersion: v1\nkind: Pod\nmetadata: {name: x}\nspec: {hostNetwrk: true, containers: [{name: c}]}\n";
+    std::fs::write(&misspelt, wrong).expect("it is written");
+    let refused = old(&["apply", "-f", misspelt.to_str().expect("UTF-8")]).err();
+    let own = "ValidationError(Pod.spec): unknown field \"hostNetwrk\" in io.k8s.api.core.v1.PodSpec";
+    assert!(refused.contains(own), "{refused}");
     let deleted = old(&["delete", "pod", "pod-with-host-pid-and-ipc", "--grace-period=1"]).ok();
     assert_eq!(deleted, "pod \"pod-with-host-pid-and-ipc\" deleted\n");
 }

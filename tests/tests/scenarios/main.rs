@@ -15,4 +15,5 @@ mod h_at_rest;
 mod h_loopback;
 mod h_private;
 mod pod_ends;
+mod pod_names;
 mod pull_secrets;
