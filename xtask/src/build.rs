@@ -1,5 +1,6 @@
 //! Builds what the other commands run.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -21,6 +22,15 @@ pub(crate) fn target_dir() -> PathBuf {
 pub(crate) fn cargo() -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(root());
+    // What cargo says of this package, when it runs it, would be another environment than a shell's to build
+    // scripts that look at it (`ring`'s), and each change between the two builds half of everything anew.
+    let of_this_package = |name: &OsString| {
+        let name = name.to_string_lossy();
+        name.starts_with("CARGO_MANIFEST_") || name.starts_with("CARGO_PKG_")
+    };
+    std::env::vars_os().map(|(name, _)| name).filter(of_this_package).for_each(|name| {
+        command.env_remove(name);
+    });
     command
 }
 
