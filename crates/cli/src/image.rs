@@ -85,6 +85,13 @@ struct Image {
     size_bytes: u64,
 }
 
+/// An image of an archive as a node tells it.
+#[derive(Debug, Deserialize)]
+struct Loaded {
+    /// Those that the archive gives it.
+    names: Vec<String>,
+}
+
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct ImageRow {
@@ -215,8 +222,8 @@ pub async fn load(client: &Client, node: &str, archive: &Path) -> anyhow::Result
     let answer = call(client, Method::POST, node, "images", body)
         .await
         .with_context(|| format!("cannot load {}", archive.display()))?;
-    let images: Vec<Image> = json(answer).await?;
-    Ok(images.into_iter().flat_map(|image| image.tags).collect())
+    let loaded: Vec<Loaded> = json(answer).await?;
+    Ok(loaded.into_iter().flat_map(|image| image.names).collect())
 }
 
 /// A request to a node's agent, through the API server.

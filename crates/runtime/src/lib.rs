@@ -100,8 +100,8 @@ pub trait Runtime: Send + Sync + 'static {
     /// All images, with who uses them: also other runtimes that share their place.
     async fn image_uses(&self) -> Result<Vec<ImageUse>, ImageError>;
     async fn image_disk(&self) -> Result<ImageDisk, ImageError>;
-    /// Takes in an OCI or docker archive (tar, tar.gz, tar.zst) and returns the names it brought.
-    async fn load_image(&self, archive: &Path) -> Result<Vec<Image>, ImageError>;
+    /// Takes in an OCI or docker archive (tar, tar.gz, tar.zst) and returns what it brought.
+    async fn load_image(&self, archive: &Path) -> Result<Vec<Loaded>, ImageError>;
     /// Writes an OCI archive that [`Runtime::load_image`] and `docker load` take.
     async fn save_image(&self, reference: &str, archive: &Path) -> Result<(), ImageError>;
 }

@@ -291,6 +291,17 @@ pub struct Stats {
     pub pids: u64,
 }
 
+/// An image of an archive. Its JSON form, the image's with one field more, is told to clients.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Loaded {
+    /// With all the names that it has here by now.
+    #[serde(flatten)]
+    pub image: Image,
+    /// Those that the archive gives it, made whole: `docker.io/library/alpine:latest`.
+    pub names: Vec<String>,
+}
+
 /// Its JSON form is told to clients.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

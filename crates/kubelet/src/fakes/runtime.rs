@@ -461,7 +461,7 @@ impl Runtime for FakeRuntime {
         Ok(self.state.lock().image_disk)
     }
 
-    async fn load_image(&self, _: &Path) -> Result<Vec<Image>, ImageError> {
+    async fn load_image(&self, _: &Path) -> Result<Vec<Loaded>, ImageError> {
         Ok(Vec::new())
     }
 

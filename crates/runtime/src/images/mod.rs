@@ -44,7 +44,7 @@ use self::digest::{Digest, HashingReader};
 use self::manifest::{Descriptor, ImageConfig, Manifest};
 pub use self::reference::repository;
 use self::reference::{Reference, Version};
-use crate::types::{Image, ImageError, Pulled, RegistryAuth};
+use crate::types::{Image, ImageError, Loaded, Pulled, RegistryAuth};
 
 /// Blobs fetched at once for one pull.
 const FETCHES_MAX: usize = 3;
@@ -173,7 +173,7 @@ impl ImageStore {
     }
 
     /// Takes in an OCI or docker archive (tar, tar.gz, tar.zst), all of it or nothing.
-    pub async fn load(&self, archive: &Path) -> Result<Vec<Image>, ImageError> {
+    pub async fn load(&self, archive: &Path) -> Result<Vec<Loaded>, ImageError> {
         let archive = archive.to_owned();
         self.blocking(move |store| {
             let result = store.load_archive(&archive);
@@ -274,7 +274,7 @@ impl ImageStore {
         self.content.keep(fetched).map_err(said)
     }
 
-    fn load_archive(&self, archive: &Path) -> Result<Vec<Image>, ImageError> {
+    fn load_archive(&self, archive: &Path) -> Result<Vec<Loaded>, ImageError> {
         let refused = |reason: String| ImageError::Load { archive: archive.to_owned(), reason };
         let _lock = self.content.lock_shared()?;
         let mut staged =
@@ -295,7 +295,11 @@ impl ImageStore {
             installed.push((record, &image.names));
         }
         self.content.sync()?;
-        installed.iter().map(|(record, names)| self.name(record, names, Origin::Archive)).collect()
+        let named = installed.iter().map(|(record, names)| {
+            let image = self.name(record, names, Origin::Archive)?;
+            Ok(Loaded { image, names: names.iter().map(Reference::to_string).collect() })
+        });
+        named.collect()
     }
 
     /// Checks an image whose blobs are there, and unpacks its layers. The record has no name yet.

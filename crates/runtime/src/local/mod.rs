@@ -331,7 +331,7 @@ impl Runtime for LocalRuntime {
         self.inner.images.disk()
     }
 
-    async fn load_image(&self, archive: &Path) -> Result<Vec<Image>, ImageError> {
+    async fn load_image(&self, archive: &Path) -> Result<Vec<Loaded>, ImageError> {
         self.inner.images.load(archive).await
     }
 

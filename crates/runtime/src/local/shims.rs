@@ -107,13 +107,25 @@ impl Inner {
         let sandboxes: Vec<String> = state.sandboxes.keys().cloned().collect();
         *self.state.lock() = state;
         for id in sandboxes {
-            if self.resume(&id) {
+            let lives = self.resume(&id);
+            if lives {
                 info!(sandbox = id, "adopted");
             } else {
                 self.lose(&id);
             }
+            for container in self.containers_of(&id) {
+                if let Err(error) = self.take_spec_off_the_disk(&id, &container, lives) {
+                    warn!(container, error = &error as &dyn std::error::Error, "it stays there");
+                }
+            }
         }
         Ok(())
+    }
+
+    fn containers_of(&self, sandbox: &str) -> Vec<String> {
+        let state = self.state.lock();
+        let own = state.containers.iter().filter(|(_, entry)| entry.record.sandbox == sandbox);
+        own.map(|(id, _)| id.clone()).collect()
     }
 
     /// Listens to a shim that isn't listened to, if there is one. What a dead one left is killed before

@@ -74,6 +74,40 @@ async fn what_a_program_is_told_is_on_no_disk() {
 }
 
 #[tokio::test]
+async fn what_an_earlier_version_left_on_the_disk_is_moved_or_removed() {
+    const SECRET: &str = "told-to-this-program-alone";
+    let mut node = Node::new().await;
+    let sandbox = node.sandbox().await;
+    let told = |config: &mut ContainerConfig| config.env.push(("SECRET".into(), SECRET.into()));
+    let running = node.run_with(&sandbox, "sleep 1000", told).await;
+    let other = node.sandbox().await;
+    let lost = node.run_with(&other, "sleep 1000", told).await;
+    let data = node.config.data_dir.clone();
+    let spec = |id: &ContainerId| data.join("containers").join(&id.0).join("spec.json");
+    for id in [&running, &lost] {
+        let text = fs::read(spec(id)).unwrap();
+        let kept = fs::read_link(spec(id)).unwrap();
+        fs::remove_file(kept).unwrap();
+        fs::remove_file(spec(id)).unwrap();
+        fs::write(spec(id), text).unwrap();
+    }
+    assert_eq!(with_text(&data, SECRET).len(), 2);
+    // The shim of one is gone before the agent is there again.
+    kill(Pid::from_raw(shim_of(&other)), Signal::SIGKILL).unwrap();
+    node.finished(&lost).await;
+    for _ in 0..2 {
+        node.reopen();
+        assert_eq!(with_text(&data, SECRET), Vec::<std::path::PathBuf>::new());
+        assert_eq!(node.exec(&running, "echo $SECRET").await, SECRET);
+    }
+    assert!(!fs::exists(spec(&lost)).unwrap());
+    for sandbox in [&sandbox, &other] {
+        node.runtime.remove_sandbox(&sandbox.id).await.unwrap();
+    }
+    assert_eq!(node.leftovers(), Vec::<String>::new());
+}
+
+#[tokio::test]
 async fn what_ended_while_nobody_looked_is_known() {
     let mut node = Node::new().await;
     let sandbox = node.sandbox().await;

@@ -65,6 +65,25 @@ async fn an_archive_without_a_name_is_refused_and_says_how_to_give_one() {
 }
 
 #[tokio::test]
+async fn the_names_of_an_archive_are_its_own_whatever_else_the_image_is_called() {
+    let fixture = Fixture::new();
+    let named = |name: &str| {
+        let bytes = archive(|index| index["manifests"][0]["annotations"] = json!({OF_OCI: name}), None);
+        fixture.file("archive", &bytes)
+    };
+    let digest = format!("quay.io/a/b@sha256:{}", "0".repeat(64));
+    for (name, whole) in
+        [("short:v9", "docker.io/library/short:v9"), (&digest, &digest), ("q/x:1", "docker.io/q/x:1")]
+    {
+        let loaded = fixture.store.load(&named(name)).await.expect("is loaded");
+        assert_eq!(loaded.len(), 1);
+        assert_eq!(loaded[0].names, [whole]);
+    }
+    let loaded = fixture.store.load(&named("short:v9")).await.expect("is loaded again").remove(0);
+    assert_eq!(loaded.image.tags.len(), 2, "{:?}", loaded.image.tags);
+}
+
+#[tokio::test]
 async fn several_names_are_one_image() {
     let fixture = Fixture::new();
     let twice = archive(

@@ -17,7 +17,7 @@ async fn one_of_several_processes() {
     let store = ImageStore::open(Config::new(Path::new(&dir).join("images"))).unwrap();
     for round in 0..4 {
         let images = store.load(&Path::new(&dir).join("archive")).await.unwrap();
-        assert_eq!(images[0].tags[0], "docker.io/library/app:v1");
+        assert_eq!(images[0].names[0], "docker.io/library/app:v1");
         let holder = format!("{}-{round}", std::process::id());
         match store.hold("app:v1", &holder, "node").await {
             Ok(()) => {
