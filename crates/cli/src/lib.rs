@@ -10,6 +10,7 @@ pub mod image;
 mod kubectl;
 mod node;
 pub mod output;
+pub mod processes;
 mod ps;
 mod refusal;
 mod remote;

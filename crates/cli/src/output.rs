@@ -26,6 +26,8 @@ pub struct Output {
 pub trait Row: Serialize {
     /// Upper-case headings.
     const COLUMNS: &'static [&'static str];
+    /// Those that a table leaves out where no row has more than a dash for them.
+    const OPTIONAL: &'static [&'static str] = &[];
     /// One text a column.
     fn cells(&self) -> Vec<String>;
 }
@@ -54,17 +56,23 @@ fn render<R: Row>(value: &(impl Serialize + ?Sized), rows: &[R], format: Format)
     Ok(match format {
         Format::Json => serde_json::to_string_pretty(value).context("cannot encode")? + "\n",
         Format::Yaml => serde_yaml_ng::to_string(value).context("cannot encode")?,
-        Format::Table => table(R::COLUMNS, rows.iter().map(Row::cells)),
+        Format::Table => table(R::COLUMNS, R::OPTIONAL, rows.iter().map(Row::cells).collect()),
     })
 }
 
 /// Left-aligned columns, three spaces apart, as kubectl prints them.
-fn table(columns: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
-    let mut lines = vec![columns.iter().map(|column| (*column).to_owned()).collect::<Vec<_>>()];
-    lines.extend(rows);
+fn table(columns: &[&str], optional: &[&str], rows: Vec<Vec<String>>) -> String {
+    let has = |index: usize| rows.iter().any(|row| row.get(index).is_some_and(|cell| cell != "-"));
+    let shown: Vec<bool> =
+        columns.iter().enumerate().map(|(index, column)| !optional.contains(column) || has(index)).collect();
+    let heading = columns.iter().map(|column| (*column).to_owned()).collect();
+    let lines = std::iter::once(heading).chain(rows).map(|line: Vec<String>| {
+        line.into_iter().zip(&shown).filter_map(|(cell, shown)| shown.then_some(cell)).collect::<Vec<_>>()
+    });
+    let lines: Vec<Vec<String>> = lines.collect();
     let width =
         |index: usize| lines.iter().filter_map(|line| line.get(index)).map(|cell| cell.chars().count()).max();
-    let widths: Vec<usize> = (0..columns.len()).map(|index| width(index).unwrap_or(0)).collect();
+    let widths: Vec<usize> = (0..lines[0].len()).map(|index| width(index).unwrap_or(0)).collect();
     let mut text = String::new();
     for line in &lines {
         let cells: Vec<String> =
@@ -93,7 +101,11 @@ mod tests {
     #[test]
     fn columns_line_up() {
         let rows = [vec!["a".to_owned(), "bb".into()], vec!["ccc".into(), String::new()]];
-        assert_eq!(table(&["X", "Y"], rows.into_iter()), "X     Y\na     bb\nccc\n");
+        assert_eq!(table(&["X", "Y"], &[], rows.to_vec()), "X     Y\na     bb\nccc\n");
+        assert_eq!(table(&["X", "Y"], &["X", "Y"], rows.to_vec()), "X     Y\na     bb\nccc\n");
+        let dashes = || vec![vec!["-".to_owned(), "b".into()], vec!["-".into(), "d".into()]];
+        assert_eq!(table(&["X", "Y"], &["X"], dashes()), "Y\nb\nd\n");
+        assert_eq!(table(&["X", "Y"], &[], dashes()), "X   Y\n-   b\n-   d\n");
     }
 
     #[test]

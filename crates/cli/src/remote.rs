@@ -10,12 +10,13 @@ use anyhow::{Context, anyhow};
 use http::{Method, Request};
 use http_body_util::BodyExt;
 use k8s_openapi::api::core::v1::Node;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use skiff_client::kubeconfig::Kubeconfig;
 use skiff_client::{Client, ListParams, Remote, empty};
 
 use crate::image::{call, json};
-use crate::output::{Format, Row, age, print};
+use crate::output::{Format, print};
+use crate::processes::ProcessRow;
 use crate::{Health, refusal};
 
 /// An agent that has not answered by then is told of as such, and the others are still asked.
@@ -45,40 +46,6 @@ struct Told {
     ready: bool,
     /// What its agent says, if it answers.
     status: Option<Status>,
-}
-
-#[derive(Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct ProcessRow {
-    node: String,
-    role: String,
-    /// As the node numbers it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pid: Option<i32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    since_seconds: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    memory_bytes: Option<u64>,
-    health: String,
-    #[serde(skip_serializing_if = "String::is_empty")]
-    version: String,
-}
-
-impl Row for ProcessRow {
-    const COLUMNS: &'static [&'static str] = &["NODE", "ROLE", "PID", "SINCE", "MEMORY", "HEALTH", "VERSION"];
-
-    fn cells(&self) -> Vec<String> {
-        let or_dash = |text: Option<String>| text.filter(|text| !text.is_empty()).unwrap_or("-".into());
-        vec![
-            or_dash(Some(self.node.clone())),
-            self.role.clone(),
-            or_dash(self.pid.map(|pid| pid.to_string())),
-            or_dash(self.since_seconds.map(age)),
-            or_dash(self.memory_bytes.map(|bytes| format!("{:.1}MB", bytes as f64 / 1e6))),
-            self.health.clone(),
-            or_dash(Some(self.version.clone())),
-        ]
-    }
 }
 
 fn connect(kubeconfig: &Path) -> anyhow::Result<Client> {
@@ -143,7 +110,7 @@ async fn is_well(client: &Client, node: &str) -> bool {
 }
 
 /// Whether the API that answers calls itself ready, and its version.
-async fn server(client: &Client) -> (bool, String) {
+async fn server(client: &Client) -> (bool, Option<String>) {
     let get = async |path: &str| {
         let response = client.send(Request::get(path).body(empty()).ok()?).await.ok()?;
         let fine = response.status().is_success();
@@ -154,51 +121,35 @@ async fn server(client: &Client) -> (bool, String) {
         let version: serde_json::Value = serde_json::from_slice(&body).ok()?;
         Some(version.get("gitVersion")?.as_str()?.trim_start_matches('v').to_owned())
     });
-    (get("/readyz").await.is_some(), version.unwrap_or_default())
+    (get("/readyz").await.is_some(), version)
 }
 
 /// Rows of what was told. The server that answered is told of once even where no agent sees its process.
-fn rows((ready, version): (bool, String), told: Vec<Told>) -> Vec<ProcessRow> {
+fn rows((ready, version): (bool, Option<String>), told: Vec<Told>) -> Vec<ProcessRow> {
     let mut rows = Vec::new();
     for Told { node, ready, status } in told {
         let Some(status) = status else {
-            rows.push(ProcessRow {
-                node,
-                role: "agent".into(),
-                pid: None,
-                since_seconds: None,
-                memory_bytes: None,
-                health: "unreachable".into(),
-                version: String::new(),
-            });
+            rows.push(ProcessRow::new(node, "agent", "unreachable"));
             continue;
         };
-        rows.extend(status.processes.into_iter().map(|process| ProcessRow {
-            node: node.clone(),
-            health: match process.role == "agent" && process.health == "ok" && !ready {
+        rows.extend(status.processes.into_iter().map(|process| {
+            let health = match process.role == "agent" && process.health == "ok" && !ready {
                 true => "not ready".to_owned(),
                 false => process.health,
-            },
-            role: process.role,
-            pid: Some(process.pid),
-            since_seconds: Some(process.since_seconds),
-            memory_bytes: Some(process.memory_bytes),
-            version: status.version.clone(),
+            };
+            ProcessRow {
+                pid: Some(process.pid),
+                since_seconds: Some(process.since_seconds),
+                memory_bytes: Some(process.memory_bytes),
+                version: Some(status.version.clone()),
+                ..ProcessRow::new(node.clone(), process.role, health)
+            }
         }));
     }
     let health = if ready { "ok" } else { "not ready" };
     let mut servers = rows.iter_mut().filter(|row| row.role == "server").peekable();
     if servers.peek().is_none() {
-        let row = ProcessRow {
-            node: String::new(),
-            role: "server".into(),
-            pid: None,
-            since_seconds: None,
-            memory_bytes: None,
-            health: health.into(),
-            version,
-        };
-        rows.insert(0, row);
+        rows.insert(0, ProcessRow { version, ..ProcessRow::new("", "server", health) });
     } else {
         servers.filter(|row| row.health == "ok").for_each(|row| {
             row.health = health.into();
@@ -229,6 +180,7 @@ pub(crate) async fn logs(kubeconfig: &Path, node: &str, follow: bool) -> anyhow:
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::output::Row;
 
     fn process(role: &str, health: &str) -> Process {
         Process {
@@ -243,7 +195,9 @@ mod tests {
     fn cells(ready: bool, told: Vec<(String, Option<Status>)>) -> Vec<String> {
         // The one called `late` is not Ready.
         let told = told.into_iter().map(|(node, status)| Told { ready: node != "late", node, status });
-        rows((ready, "1.36.0".into()), told.collect()).iter().map(|row| row.cells().join(" ")).collect()
+        let rows = rows((ready, Some("1.36.0".into())), told.collect());
+        // None is of a cluster of this machine.
+        rows.iter().map(|row| row.cells()[1..].join(" ")).collect()
     }
 
     #[test]

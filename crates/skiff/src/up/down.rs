@@ -71,7 +71,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
             let ours = Ours::of_cluster(record, &before, args.keep_data);
             let nodes = record.nodes.iter().map(|node| record.node_data_dir(&node.name));
             let made = nodes.flat_map(|dir| skiff_kubelet::made_paths(&dir)).collect();
-            Some((before, ours, made))
+            Some((before, ours, made, record.kubeconfig_dirs.clone()))
         }
         (None, true) => {
             lock.remove();
@@ -88,8 +88,10 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
         true => tell(format_args!("Cluster {:?} is down.", args.name)),
         false => tell(format_args!("Cluster {:?} was not up; nothing of it is left.", args.name)),
     }
-    let Some((before, ours, made)) = proof else { return Ok(ExitCode::SUCCESS) };
-    Ok(prove::print(&before, &Stock::take(&[data_dir]), &ours, made))
+    let Some((before, mut ours, made, dirs)) = proof else { return Ok(ExitCode::SUCCESS) };
+    ours.paths.extend(dirs.iter().filter(|dir| is_empty(dir)).cloned());
+    let looked_at: Vec<PathBuf> = [data_dir].into_iter().chain(dirs).collect();
+    Ok(prove::print(&before, &Stock::take(&looked_at), &ours, made))
 }
 
 /// Removes all but the data.
@@ -112,9 +114,23 @@ pub(crate) fn remove(name: &str, record: Option<&Record>) -> anyhow::Result<()> 
         unmerge(path, name, record.previous_context.as_deref())?;
     }
     if let Some(record) = record {
+        record.kubeconfig_dirs.iter().for_each(|dir| remove_if_empty(dir));
         super::uplink::restore(record)?;
     }
     remove_tree(&dir)
+}
+
+/// Others may have come to use a directory that was made for the cluster; it is theirs then.
+fn remove_if_empty(dir: &Path) {
+    match fs::remove_dir(dir) {
+        Ok(()) => {}
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::DirectoryNotEmpty) => {}
+        Err(error) => warn!(path = %dir.display(), error = %error, "left a directory of the kubeconfig"),
+    }
+}
+
+fn is_empty(dir: &Path) -> bool {
+    fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_none())
 }
 
 /// Takes the cluster's entries out of a kubeconfig, and the file away if nothing else is in it.
@@ -219,6 +235,25 @@ mod tests {
         fs::write(dir.join(format!("{}.tmp7", super::super::MARKER)), "").expect("a file");
         remove_data(&dir).expect("there is nothing of others");
         assert!(!dir.exists());
+    }
+
+    #[test]
+    fn directories_on_the_way_to_a_kubeconfig_go_unless_others_use_them() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let file = dir.path().join("a/b/kubeconfig");
+        let missing = super::super::missing_dirs(&file);
+        assert_eq!(missing, [dir.path().join("a/b"), dir.path().join("a")]);
+        write_private(&file, b"").expect("it is written");
+        fs::write(dir.path().join("a/letters"), "").expect("a file");
+        assert_eq!(super::super::missing_dirs(&file), Vec::<PathBuf>::new());
+        fs::remove_file(&file).expect("it is there");
+        missing.iter().for_each(|dir| remove_if_empty(dir));
+        assert!(!dir.path().join("a/b").exists() && dir.path().join("a/letters").exists());
+        assert!(!is_empty(&dir.path().join("a")), "what others use is not left of ours");
+        fs::remove_file(dir.path().join("a/letters")).expect("it is there");
+        assert!(is_empty(&dir.path().join("a")));
+        missing.iter().for_each(|dir| remove_if_empty(dir));
+        assert!(!dir.path().join("a").exists() && dir.path().exists());
     }
 
     #[test]

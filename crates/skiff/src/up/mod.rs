@@ -312,7 +312,7 @@ fn plan(args: &Args, data_dir: PathBuf) -> anyhow::Result<Record> {
             Ok(NodeRecord { name, ip: ranges.node_ip(index), pods })
         })
         .collect::<anyhow::Result<_>>()?;
-    let (mut merged_kubeconfig, mut previous_context) = (None, None);
+    let (mut merged_kubeconfig, mut previous_context, mut kubeconfig_dirs) = (None, None, Vec::new());
     if let Some(path) = &args.kubeconfig {
         // Found out now, not after the nodes have started.
         previous_context = Kubeconfig::read_or_empty(path)?.current_context().map(str::to_owned);
@@ -321,6 +321,7 @@ fn plan(args: &Args, data_dir: PathBuf) -> anyhow::Result<Record> {
         let path = path.context("--kubeconfig")?;
         private_file::check(&path)
             .with_context(|| format!("--kubeconfig: cannot write {}", path.display()))?;
+        kubeconfig_dirs = missing_dirs(&path);
         merged_kubeconfig = Some(path);
     }
     Ok(Record {
@@ -328,6 +329,7 @@ fn plan(args: &Args, data_dir: PathBuf) -> anyhow::Result<Record> {
         kubeconfig: data_dir.join("kubeconfig"),
         data_dir,
         merged_kubeconfig,
+        kubeconfig_dirs,
         previous_context,
         network: record::own_network(),
         forwarded_before: uplink::forwards(&others),
@@ -337,6 +339,11 @@ fn plan(args: &Args, data_dir: PathBuf) -> anyhow::Result<Record> {
         ranges,
         nodes,
     })
+}
+
+/// The directories that whoever writes a file has to make, inner ones first.
+fn missing_dirs(file: &Path) -> Vec<PathBuf> {
+    file.ancestors().skip(1).take_while(|dir| !dir.exists()).map(Path::to_owned).collect()
 }
 
 fn make(

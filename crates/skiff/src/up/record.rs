@@ -27,6 +27,9 @@ pub(crate) struct Record {
     /// Holds an admin's credentials; what was merged elsewhere is named by `merged_kubeconfig`.
     pub(crate) kubeconfig: PathBuf,
     pub(crate) merged_kubeconfig: Option<PathBuf>,
+    /// Directories on the way to that which were not there before, inner ones first.
+    #[serde(default)]
+    pub(crate) kubeconfig_dirs: Vec<PathBuf>,
     /// Which was current there before.
     #[serde(default)]
     pub(crate) previous_context: Option<String>,

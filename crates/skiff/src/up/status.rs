@@ -9,9 +9,9 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::bail;
-use serde::Serialize;
 use skiff_apiserver::pki::days_left;
-use skiff_cli::output::{Output, Row, age, print};
+use skiff_cli::output::{Output, print};
+use skiff_cli::processes::ProcessRow;
 use skiff_cli::{Connection, Health};
 use skiff_kubelet::platform;
 
@@ -31,39 +31,6 @@ pub(crate) struct Args {
     connection: Connection,
     #[command(flatten)]
     output: Output,
-}
-
-#[derive(Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct ProcessRow {
-    cluster: String,
-    node: String,
-    role: &'static str,
-    /// As this machine numbers it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pid: Option<i32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    since_seconds: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    memory_bytes: Option<u64>,
-    health: &'static str,
-}
-
-impl Row for ProcessRow {
-    const COLUMNS: &'static [&'static str] = &["CLUSTER", "NODE", "ROLE", "PID", "SINCE", "MEMORY", "HEALTH"];
-
-    fn cells(&self) -> Vec<String> {
-        let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
-        vec![
-            self.cluster.clone(),
-            self.node.clone(),
-            self.role.to_owned(),
-            or_dash(self.pid.map(|pid| pid.to_string())),
-            or_dash(self.since_seconds.map(age)),
-            or_dash(self.memory_bytes.map(|bytes| format!("{:.1}MB", bytes as f64 / 1e6))),
-            self.health.to_owned(),
-        ]
-    }
 }
 
 /// Runs the command.
@@ -104,13 +71,8 @@ fn rows_of(
     processes: Vec<platform::Process>,
 ) -> Vec<ProcessRow> {
     let row = |role, health| ProcessRow {
-        cluster: cluster.to_owned(),
-        node: node.to_owned(),
-        role,
-        pid: None,
-        since_seconds: None,
-        memory_bytes: None,
-        health,
+        cluster: Some(cluster.to_owned()),
+        ..ProcessRow::new(node, role, health)
     };
     let present: BTreeSet<&str> = processes.iter().map(|process| process.role).collect();
     let wanted = ["init", "server", "agent"].into_iter().filter(|role| has_server || *role != "server");
@@ -128,14 +90,14 @@ fn rows_of(
 /// Says of those that live which are not ready.
 fn judge(rows: &mut [ProcessRow], told: &Health) {
     for row in rows.iter_mut().filter(|row| row.health == "ok") {
-        let ready = match row.role {
+        let ready = match row.role.as_str() {
             "server" => told.server,
             // While the API can't be asked nobody knows more than that the process lives.
             "agent" => told.agents.as_ref().is_none_or(|ready| ready.contains(&row.node)),
             _ => true,
         };
         if !ready {
-            row.health = "not ready";
+            row.health = "not ready".to_owned();
         }
     }
 }
@@ -210,6 +172,7 @@ fn certificates(record: &Record) -> Vec<Ending> {
 
 #[cfg(test)]
 mod tests {
+    use skiff_cli::output::Row;
     use skiff_kubelet::platform::Process;
 
     use super::*;
@@ -240,8 +203,8 @@ mod tests {
         let told = Health { server: false, agents: None };
         assert_eq!(rows(&told), and_dead(&["a server not ready", "b agent stopped"]));
         let without = rows_of("k", "a", true, vec![process("init", 1, "ok"), process("agent", 3, "ok")]);
-        assert_eq!(without[0].cells().join(" "), "k a server - - - dead");
-        assert_eq!(without[2].cells().join(" "), "k a agent 3 60s 2.0MB ok");
+        assert_eq!(without[0].cells().join(" "), "k a server - - - dead -");
+        assert_eq!(without[2].cells().join(" "), "k a agent 3 60s 2.0MB ok -");
     }
 
     #[test]
