@@ -20,6 +20,19 @@ apiVersion: v1
 kind: Service
 metadata: {name: web}
 spec: {type: NodePort, selector: {app: web}, ports: [{port: 80, targetPort: 7000}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: nrdy}
+spec: {type: NodePort, selector: {app: nrdy}, ports: [{port: 80, targetPort: 7000}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: nrdy, labels: {app: nrdy}}
+spec:
+  terminationGracePeriodSeconds: 1
+  containers:
+  - {name: main, image: skiff/peer:v1, command: [peer, tcp, '7000'], readinessProbe: {exec: {command: ['false']}}}
 "
                 .into(),
             ]
@@ -27,6 +40,9 @@ spec: {type: NodePort, selector: {app: web}, ports: [{port: 80, targetPort: 7000
         )
         .ok();
     ["c1", "web"].iter().for_each(|pod| namespace.serves(pod));
+    skiff_tests::wait_until("nrdy listens, and is not ready", || {
+        namespace.kubectl(&["logs", "nrdy"]).stdout.contains("listening")
+    });
     // What a controller makes of the service, and then each node's rules of that.
     let told = skiff_tests::wait_for("the service has its endpoint on each node", || {
         let told = traced(&namespace, &["c1", "pod/web", "--compare"]);
@@ -57,6 +73,19 @@ spec: {type: NodePort, selector: {app: web}, ports: [{port: 80, targetPort: 7000
         assert_eq!(seen(by), c1, "{by}");
     }
     assert_ne!(seen("NodePort"), c1);
+    // A pod that names no port is still one that listens; one whose pod is not ready is a way that is refused.
+    let told = traced(&namespace, &["web", "pod/c1", "--compare"]);
+    let ways: Vec<_> = told["rows"].as_array().expect("rows").iter().map(|row| &row["address"]).collect();
+    assert_eq!(ways, [&serde_json::json!(format!("{c1}:7000"))], "{told:#}");
+    assert_eq!(told["rows"][0]["trace"]["ways"][0]["verdict"], "Delivered", "{told:#}");
+    let told = skiff_tests::wait_for("the pod that is not ready is behind its service", || {
+        let told = traced(&namespace, &["c1", "pod/nrdy", "--compare"]);
+        let of = |by: &str| told["rows"].as_array()?.iter().find(|row| row["by"] == by).cloned();
+        Some((of("pod")?, of("ClusterIP")?, of("NodePort")?))
+    });
+    assert_eq!(told.0["trace"]["ways"][0]["verdict"], "Delivered", "{told:#?}");
+    assert_eq!(told.1["trace"]["ways"][0]["verdict"], "Refused", "{told:#?}");
+    assert_eq!(told.2["trace"]["ways"][0]["verdict"], "Refused", "{told:#?}");
     // The same as text, within 100 columns.
     let text = trace(&namespace, &["c1", "pod/web", "--compare"]).ok();
     assert!(text.contains("WAY") && text.contains("hostPort"), "{text}");

@@ -12,9 +12,11 @@ use std::sync::Arc;
 
 use skiff_api::status::StatusError;
 use skiff_explain::path::encoded;
+use skiff_explain::pod::PodExplanation;
 use skiff_explain::trace::walk::NodeWay;
 use skiff_explain::trace::{
-    ComparedWay, Follow, Request, Target, TraceComparison, TraceError, TraceExplanation, Way, World, compared,
+    ComparedWay, Follow, Protocol, Request, Target, TraceComparison, TraceError, TraceExplanation, Way,
+    World, compared, listening,
 };
 use skiff_explain::{API_VERSION, Missing};
 
@@ -154,13 +156,25 @@ async fn one(
     Ok(explanation)
 }
 
+/// Where the pod that is compared really listens, as far as its node says so: whoever may ask for the ways to the
+/// pod may ask what it shares.
+async fn listeners(question: &Question<'_>, request: &Request, world: &World) -> Vec<(Protocol, u16)> {
+    let Target::Pod { namespace, name } = &request.to else { return Vec::new() };
+    let Some(pod) = world.pod(namespace, name).filter(|pod| !pod.node.is_empty()) else { return Vec::new() };
+    let path = format!("pods/{namespace}/{name}");
+    let told = question.agent::<PodExplanation>(&pod.node, &path).await;
+    // That the node is silent is told by each way that leads there.
+    told.map(|told| listening(&told.listeners, pod.ip)).unwrap_or_default()
+}
+
 async fn comparison(
     question: &Question<'_>,
     request: &Request,
     world: &Arc<World>,
 ) -> Result<TraceComparison, StatusError> {
     let mut rows = Vec::new();
-    for row in compared(request, world).map_err(|error| wrong(question, error))? {
+    let listening = listeners(question, request, world).await;
+    for row in compared(request, world, &listening).map_err(|error| wrong(question, error))? {
         let port = row.request.port.clone().unwrap_or_default();
         let address = match skiff_explain::trace::address(&row.request, world) {
             Some(ip) => format!("{ip}:{port}"),

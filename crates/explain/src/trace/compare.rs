@@ -1,8 +1,11 @@
 //! The ways to one pod: by its own address, its host ports, its services' addresses, inside and outside, and
 //! node ports.
 
+use std::net::{IpAddr, Ipv4Addr};
+
 use super::target::{Protocol, Request, Target, TraceError, port_of};
 use super::world::{Endpoint, Pod, Service, ServicePort, World};
+use crate::pod::Listener;
 
 /// One way to the pod that can be traced.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,8 +16,35 @@ pub struct Compared {
     pub request: Request,
 }
 
+/// A pod may listen at very many ports, and each is a way of its own.
+const LISTENING_MAX: usize = 32;
+
+/// Where a pod listens for what comes to its own address.
+pub fn listening(listeners: &[Listener], own: Option<Ipv4Addr>) -> Vec<(Protocol, u16)> {
+    let takes = |listener: &&Listener| {
+        let by_any = listener.device.as_deref() != Some("lo");
+        by_any
+            && match listener.address.parse::<IpAddr>().map(|ip| ip.to_canonical()) {
+                Ok(IpAddr::V4(ip)) => ip.is_unspecified() || Some(ip) == own,
+                Ok(IpAddr::V6(ip)) => ip.is_unspecified() && listener.six_only != Some(true),
+                Err(_) => false,
+            }
+    };
+    let protocol = |listener: &Listener| match listener.protocol.as_str() {
+        "TCP" => Some((Protocol::Tcp, listener.port)),
+        "UDP" => Some((Protocol::Udp, listener.port)),
+        _ => None,
+    };
+    listeners.iter().filter(takes).filter_map(protocol).take(LISTENING_MAX).collect()
+}
+
 /// All ways to the pod that the request is about: to its port, where one is named, by the protocol, where one is.
-pub fn compared(request: &Request, world: &World) -> Result<Vec<Compared>, TraceError> {
+/// `listening` is where it really listens, as far as that is known.
+pub fn compared(
+    request: &Request,
+    world: &World,
+    listening: &[(Protocol, u16)],
+) -> Result<Vec<Compared>, TraceError> {
     let Target::Pod { namespace, name } = &request.to else {
         return Err(TraceError("--compare is about a pod: say pod/NAME".into()));
     };
@@ -23,14 +53,16 @@ pub fn compared(request: &Request, world: &World) -> Result<Vec<Compared>, Trace
     let mut rows = Vec::new();
     for protocol in [Protocol::Tcp, Protocol::Udp] {
         if protocol == request.protocol || request.any_protocol {
-            by_protocol(request, protocol, pod, typed, world, &mut rows);
+            let listening = listening.iter().filter(|(of, _)| *of == protocol).map(|(_, port)| *port);
+            by_protocol(request, protocol, pod, typed, (world, &listening.collect::<Vec<_>>()), &mut rows);
         }
     }
     if rows.is_empty() {
         let protocol = if request.any_protocol { "" } else { request.protocol.name() };
         let what = format!("{protocol} port").trim_start().to_owned();
         return Err(TraceError(format!(
-            "pod {namespace}/{name} names no {what}, and no service leads to one: say pod/{name}:PORT"
+            "pod {namespace}/{name} names no {what}, no service leads to one, and it is not known to listen at one: \
+             say pod/{name}:PORT"
         )));
     }
     Ok(rows)
@@ -41,7 +73,7 @@ fn by_protocol(
     protocol: Protocol,
     pod: &Pod,
     typed: Option<u16>,
-    world: &World,
+    (world, listening): (&World, &[u16]),
     rows: &mut Vec<Compared>,
 ) {
     let wanted = |port: u16| typed.is_none_or(|typed| typed == port);
@@ -60,7 +92,8 @@ fn by_protocol(
     let behind = services.iter().flat_map(|(_, port)| ends(port).filter(own)).map(|end| end.port);
     // Whether anything listens at a port that was typed is what is asked.
     let asked = typed.filter(|_| protocol == request.protocol);
-    for port in declared().map(|own| own.port).chain(behind).chain(asked) {
+    let listening = listening.iter().copied().filter(|port| wanted(*port));
+    for port in declared().map(|own| own.port).chain(behind).chain(asked).chain(listening) {
         add("pod", "every node".into(), request.to.clone(), port);
     }
     for (host_ip, host_port) in declared().filter_map(|own| own.host_port) {

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{API_VERSION, Missing};
 
-pub use compare::{Compared, compared};
+pub use compare::{Compared, compared, listening};
 pub use follow::{Ask, Follow, Origin};
 pub use target::{Protocol, Request, Target, TraceError, address};
 pub use walk::Hop;

@@ -9,7 +9,7 @@ fn rows(to: &str, world: &World) -> Result<Vec<(&'static str, String, String)>, 
         let port = row.request.port.unwrap_or_default();
         (row.by, row.opens_on, format!("{}:{port}", row.request.to.words(world)))
     };
-    Ok(compared(&request, world).map_err(|error| error.0)?.into_iter().map(row).collect())
+    Ok(compared(&request, world, &[]).map_err(|error| error.0)?.into_iter().map(row).collect())
 }
 
 /// That leads to its pods from every node.
@@ -59,14 +59,14 @@ fn what_nothing_leads_to_is_said() {
     assert_eq!(rows("svc/svc", &world).unwrap_err(), "--compare is about a pod: say pod/NAME");
     assert_eq!(
         rows("web/udp", &world).unwrap_err(),
-        "pod default/web names no UDP port, and no service leads to one: say pod/web:PORT"
+        "pod default/web names no UDP port, no service leads to one, and it is not known to listen at one: say pod/web:PORT"
     );
     let mut silent = world.clone();
     silent.pods[1].ports.clear();
     silent.services.clear();
     assert_eq!(
         rows("web", &silent).unwrap_err(),
-        "pod default/web names no port, and no service leads to one: say pod/web:PORT"
+        "pod default/web names no port, no service leads to one, and it is not known to listen at one: say pod/web:PORT"
     );
     assert_eq!(
         rows("web:htp", &world).unwrap_err(),
@@ -116,7 +116,7 @@ fn every_protocol_is_compared_unless_one_is_said() {
     world.pods[1].ports.push(udp);
     let of = |to: &str, world: &World| -> Vec<String> {
         let request = Request::read("client", to, "default", world).unwrap();
-        let rows = compared(&request, world).unwrap();
+        let rows = compared(&request, world, &[]).unwrap();
         let line = |row: Compared| {
             format!("{} {}/{}", row.by, row.request.port.unwrap_or_default(), row.request.protocol.name())
         };
@@ -153,4 +153,54 @@ fn a_port_that_is_named_is_the_one_that_is_compared() {
     undeclared.pods[1].ports.clear();
     let by: Vec<&str> = rows("web", &undeclared).unwrap().iter().map(|(by, ..)| *by).collect();
     assert_eq!(by, ["pod", "ClusterIP", "NodePort"]);
+}
+
+#[test]
+fn where_a_pod_really_listens_is_a_way_too() {
+    let listener = |protocol: &str, address: &str, port| Listener {
+        protocol: protocol.into(),
+        address: address.into(),
+        port,
+        device: None,
+        six_only: None,
+        process: None,
+        also_held_by: Vec::new(),
+        reachable: Vec::new(),
+    };
+    let mut all = vec![
+        listener("TCP", "0.0.0.0", 8080),
+        listener("TCP", "10.244.2.2", 7001),
+        listener("UDP", "::", 7002),
+        listener("TCP", "::ffff:10.244.2.2", 7003),
+        // These take nothing that comes to its address by IPv4 over a network.
+        listener("TCP", "127.0.0.1", 7100),
+        listener("TCP", "10.244.9.9", 7101),
+        Listener { six_only: Some(true), ..listener("TCP", "::", 7102) },
+        Listener { device: Some("lo".into()), ..listener("TCP", "0.0.0.0", 7103) },
+    ];
+    let own = Some(crate::trace::testing::ip("10.244.2.2"));
+    let known = listening(&all, own);
+    let tcp = |port| (Protocol::Tcp, port);
+    assert_eq!(known, [tcp(8080), tcp(7001), (Protocol::Udp, 7002), tcp(7003)]);
+    all = (1..100).map(|port| listener("TCP", "0.0.0.0", port)).collect();
+    assert_eq!(listening(&all, own).len(), LISTENING_MAX);
+
+    let mut world = world();
+    world.services.clear();
+    let of = |to: &str, world: &World| -> Vec<String> {
+        let request = Request::read("client", to, "default", world).unwrap();
+        let rows = compared(&request, world, &known).unwrap();
+        let line = |row: Compared| {
+            format!("{} {}/{}", row.by, row.request.port.unwrap_or_default(), row.request.protocol.name())
+        };
+        rows.into_iter().map(line).collect()
+    };
+    let declared = ["pod 8080/TCP", "pod 7001/TCP", "pod 7003/TCP", "hostPort 9000/TCP", "pod 7002/UDP"];
+    assert_eq!(of("web", &world), declared);
+    assert_eq!(of("web:7001", &world), ["pod 7001/TCP"]);
+    assert_eq!(of("web/udp", &world), ["pod 7002/UDP"]);
+    // It names none, and nothing leads to it.
+    world.pods[1].ports.clear();
+    let undeclared = ["pod 8080/TCP", "pod 7001/TCP", "pod 7003/TCP", "pod 7002/UDP"];
+    assert_eq!(of("web", &world), undeclared);
 }
