@@ -142,15 +142,27 @@ fn matches(place: &str, repository: &str) -> bool {
         && patterns.iter().zip(&names).all(|(pattern, name)| is_like(pattern.as_bytes(), name.as_bytes()))
 }
 
-/// `*` is any text, `?` any letter.
+/// `*` is any text, `?` any letter. Where a letter does not fit, only the last `*` takes one more: what those
+/// before it took is the least already, and trying all of them would take time without end for some patterns.
 fn is_like(pattern: &[u8], name: &[u8]) -> bool {
-    match (pattern.split_first(), name.split_first()) {
-        (None, None) => true,
-        (Some((b'*', rest)), _) => (0..=name.len()).any(|skipped| is_like(rest, &name[skipped..])),
-        (Some((b'?', rest)), Some((_, name))) => is_like(rest, name),
-        (Some((letter, rest)), Some((own, name))) => letter == own && is_like(rest, name),
-        _ => false,
+    let (mut at, mut own) = (0, 0);
+    // Behind the last `*`, and how far it reaches.
+    let mut star = None;
+    while own < name.len() {
+        match pattern.get(at) {
+            Some(b'*') => {
+                star = Some((at + 1, own));
+                at += 1;
+            }
+            Some(letter) if *letter == b'?' || *letter == name[own] => (at, own) = (at + 1, own + 1),
+            _ => {
+                let Some((behind, taken)) = star else { return false };
+                star = Some((behind, taken + 1));
+                (at, own) = (behind, taken + 1);
+            }
+        }
     }
+    pattern[at..].iter().all(|letter| *letter == b'*')
 }
 
 fn is_of_default_registry(repository: &str) -> bool {
@@ -257,5 +269,46 @@ mod tests {
         assert_eq!(said(other), None);
         assert_eq!(said(secret("kubernetes.io/dockercfg", "")), None);
         assert_eq!(said(config(json!({}))), None);
+    }
+
+    /// Whoever may write a secret may write anything into it; nothing of it is told.
+    #[test]
+    fn spoiled_secrets_are_refused_without_a_word_of_theirs() {
+        use rand::{RngExt, SeedableRng};
+        let seed =
+            std::env::var("SKIFF_SEED").map_or_else(|_| rand::random(), |seed| seed.parse().expect("a seed"));
+        println!("SKIFF_SEED={seed}");
+        let mut random = rand::rngs::SmallRng::seed_from_u64(seed);
+        let good = br#"{"auths":{"https://a.example:5000/v1/x":{"auth":"aHVzaDpodXNo"},"*.b.example":{"username":"hush","password":"hush"}}}"#;
+        let (mut read, mut refused) = (0, 0);
+        for _ in 0..5_000 {
+            let mut text = good.to_vec();
+            for _ in 0..random.random_range(0..3) {
+                let at = random.random_range(0..text.len());
+                match random.random_range(0..3) {
+                    0 => text[at] = random.random(),
+                    1 => text.insert(at, b"/:*.\"{}=[]"[random.random_range(0..10)]),
+                    _ => drop(text.remove(at)),
+                }
+            }
+            let mut secret =
+                Secret { type_: Some("kubernetes.io/dockerconfigjson".into()), ..Secret::default() };
+            let data = k8s_openapi::ByteString(text);
+            secret.data = Some(BTreeMap::from([(".dockerconfigjson".to_owned(), data)]));
+            match Keyring::of([&secret]) {
+                Ok(keyring) => {
+                    read += 1;
+                    for repository in ["a.example:5000/x/y", "c.b.example/z", "docker.io/library/web", ""] {
+                        let _ = keyring.of_repository(repository);
+                    }
+                }
+                Err(error) => {
+                    refused += 1;
+                    let said = error.to_string();
+                    assert!(!said.contains("hush") && !said.contains("aHVz"), "{said}");
+                }
+            }
+        }
+        assert!(read > 500 && refused > 500, "{read} read, {refused} refused");
     }
 }

@@ -60,6 +60,10 @@ fn main() -> anyhow::Result<()> {
         let cluster = cluster::Cluster::start("bench-pods", &["--images"])?;
         add(runtime.block_on(pods::measure(&cluster))?);
     }
+    if wanted("contexts") {
+        let cluster = cluster::Cluster::start("bench-contexts", &["--images"])?;
+        add(runtime.block_on(pods::contexts(&cluster))?);
+    }
     if wanted("services") {
         let cluster = cluster::Cluster::start("bench-services", &["--images"])?;
         add(runtime.block_on(services::measure(&cluster))?);

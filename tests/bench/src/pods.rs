@@ -15,14 +15,27 @@ const PODS: &str = "/api/v1/namespaces/default/pods";
 
 const JSON: &str = "application/json";
 
+/// Names that begin so are of pods with contexts.
+const SECURED: &str = "secured-";
+
 fn pod(name: &str) -> String {
-    json!({
+    let mut pod = json!({
         "apiVersion": "v1", "kind": "Pod",
         "metadata": {"name": name, "namespace": "default"},
         "spec": {"terminationGracePeriodSeconds": 0, "containers": [{"name": "main", "image": "alpine",
             "imagePullPolicy": "IfNotPresent", "command": ["/bin/sleep", "999999"]}]},
-    })
-    .to_string()
+    });
+    if name.starts_with(SECURED) {
+        pod["spec"]["securityContext"] = json!({
+            "runAsNonRoot": true, "runAsUser": 1000, "runAsGroup": 1000, "fsGroup": 2000, "supplementalGroups": [3000],
+            "seccompProfile": {"type": "RuntimeDefault"},
+            "sysctls": [{"name": "net.ipv4.ip_unprivileged_port_start", "value": "80"}],
+        });
+        pod["spec"]["containers"][0]["securityContext"] = json!({
+            "allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true, "capabilities": {"drop": ["ALL"]},
+        });
+    }
+    pod.to_string()
 }
 
 /// Creates pods and waits until all are Ready.
@@ -118,6 +131,31 @@ pub(crate) async fn measure(cluster: &Cluster) -> anyhow::Result<Vec<Figure>> {
         "MB",
     );
     Ok(vec![one, burst, memory, exec])
+}
+
+/// What a filter and contexts add to a pod's start: pods with and without take turns, so that both meet the same
+/// machine.
+pub(crate) async fn contexts(cluster: &Cluster) -> anyhow::Result<Vec<Figure>> {
+    let target = cluster.target()?;
+    start(&target, &["warm-up".to_owned(), format!("{SECURED}warm-up")]).await?;
+    let (mut plain, mut secured) = (Vec::new(), Vec::new());
+    for index in 0..60 {
+        for (times, names) in
+            [(&mut plain, [format!("plain-{index}")]), (&mut secured, [format!("{SECURED}{index}")])]
+        {
+            times.push(start(&target, &names).await?);
+            remove(&target, &names).await?;
+        }
+    }
+    let median = |times: &mut Vec<Duration>| {
+        times.sort();
+        times[times.len() / 2].as_secs_f64() * 1e3
+    };
+    let (plain, secured) = (median(&mut plain), median(&mut secured));
+    let extra = secured - plain;
+    let text = format!("{extra:.2} ms (a start's p50 is {secured:.2} ms, {plain:.2} ms without, 60 of each)");
+    let figure = Figure::new("a filter and security contexts: added to a pod's start", text);
+    Ok(vec![figure.bar(extra, Bar::AtMost(5.0), "ms")])
 }
 
 /// PSS of shims and pause containers.
