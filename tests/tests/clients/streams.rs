@@ -71,7 +71,8 @@ fn a_command_whose_kubectl_is_killed_comes_to_its_end() {
         drop(Background(child));
         let has = |file: &str| namespace.exec("p", &["cat", &format!("/{file}-{which}")]).code == 0;
         wait_until("the command hears that its input has ended", || has("gone"));
-        namespace.exec("p", &["sh", "-c", &format!("echo on > /go-{which}")]).ok();
+        // Who opens a pipe for writing waits for its reader, which comes when all before is written.
+        namespace.exec("p", &["timeout", "60", "sh", "-c", &format!("echo on > /go-{which}")]).ok();
         wait_until("it goes on to its end", || has("ended"));
     }
 }

@@ -6,6 +6,7 @@ mod again;
 mod cli;
 mod contract;
 mod down;
+mod ending;
 mod health;
 mod identities;
 mod in_use;
