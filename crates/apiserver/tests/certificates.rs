@@ -269,6 +269,38 @@ async fn how_long_certificates_are_good_can_be_asked() {
     served.stop().await;
 }
 
+/// Two machines say one address: it is the one's whose connections come from there.
+#[tokio::test]
+async fn an_address_that_a_nodes_connections_come_from_is_its_own() {
+    let served = Served::start().await;
+    let admin = served.pki.admin().expect("issued");
+    let node = served.pki.issue_node("n1", &[]).expect("issued").client;
+    let write = |method: Method, path: &str, body: Value| {
+        http::Request::builder()
+            .method(method)
+            .uri(path)
+            .header("content-type", "application/merge-patch+json")
+            .body(Full::from(body.to_string()))
+            .expect("a request")
+    };
+    let at = |ip: &str| json!({"status": {"addresses": [{"type": "InternalIP", "address": ip}]}});
+    for name in ["n1", "n2"] {
+        let request = http::Request::post("/api/v1/nodes")
+            .header("content-type", "application/json")
+            .body(Full::from(json!({"metadata": {"name": name}}).to_string()))
+            .expect("a request");
+        assert_eq!(served.send(Some(&admin), request).await.0, StatusCode::CREATED);
+    }
+    let (own, other) = ("/api/v1/nodes/n1/status", "/api/v1/nodes/n2/status");
+    for (ip, code) in [("127.0.0.1", StatusCode::OK), ("10.0.0.3", StatusCode::FORBIDDEN)] {
+        let taken = served.send(Some(&admin), write(Method::PATCH, other, at(ip))).await;
+        assert_eq!(taken.0, StatusCode::OK, "{}", taken.1);
+        let (found, answer) = served.send(Some(&node), write(Method::PATCH, own, at(ip))).await;
+        assert_eq!(found, code, "{ip}: {answer}");
+    }
+    served.stop().await;
+}
+
 /// A request for a user in these groups, and its key.
 fn request(name: &str, groups: &[&str]) -> (String, String) {
     let key = rcgen::KeyPair::generate().expect("a key");
