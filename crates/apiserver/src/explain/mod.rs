@@ -37,7 +37,7 @@ use crate::render;
 use crate::request::{Address, Query};
 use crate::resources::{Resource, Subresource, find};
 use crate::server::{Inner, authorize};
-use crate::streaming::agent::Agent;
+use crate::streaming::agent::{Agent, Line};
 
 /// How long agents may take, all together; the whole answer then comes within three seconds.
 const AGENTS_TIMEOUT: Duration = Duration::from_millis(2_500);
@@ -95,7 +95,12 @@ struct Question<'a> {
     deadline: Instant,
     /// Nodes that did not answer in time, which are not asked again.
     silent: Mutex<BTreeMap<String, String>>,
+    lines: Lines,
 }
+
+/// Connections to agents that are asked again, by node: a handshake costs as much as an answer.
+#[derive(Default)]
+struct Lines(Mutex<BTreeMap<String, Line>>);
 
 /// Answers a request to the group.
 pub(crate) async fn answer(
@@ -107,7 +112,8 @@ pub(crate) async fn answer(
     query: &Query,
 ) -> Result<Response, StatusError> {
     let deadline = Instant::now() + AGENTS_TIMEOUT;
-    let question = Question { server, who, address, base, deadline, silent: Mutex::default() };
+    let question =
+        Question { server, who, address, base, deadline, silent: Mutex::default(), lines: Lines::default() };
     let name = address.name.as_str();
     let of_namespace = !address.namespace.is_empty();
     let resource = address.resource.as_str();
@@ -201,7 +207,7 @@ impl Question<'_> {
         }
         // One that answers is not left out because another did not.
         let until = self.deadline.max(Instant::now() + AGENT_TIMEOUT_MIN);
-        let answer = ask(self.server, node, (Method::GET, path), until).await;
+        let answer = ask_by(&self.lines, self.server, node, (Method::GET, path), until).await;
         if let Err(why) = &answer
             && Instant::now() >= until
         {
@@ -214,18 +220,44 @@ impl Question<'_> {
 async fn ask<T: DeserializeOwned>(
     server: &Inner,
     node: &str,
+    what: (Method, &str),
+    deadline: Instant,
+) -> Result<T, String> {
+    ask_by(&Lines::default(), server, node, what, deadline).await
+}
+
+/// The same by a connection that is kept, if nobody else asks by it just now.
+async fn ask_by<T: DeserializeOwned>(
+    lines: &Lines,
+    server: &Inner,
+    node: &str,
     (method, path): (Method, &str),
     deadline: Instant,
 ) -> Result<T, String> {
     let within = deadline - Instant::now();
     let asking = async {
         let agent = Agent::of(server, node)?;
-        let mut request = agent.request(&format!("/skiff/explain/{path}"))?.map(|()| empty());
-        *request.method_mut() = method;
-        let response = agent.send(request).await?;
+        let request = || {
+            let mut request = agent.request(&format!("/skiff/explain/{path}"))?.map(|()| empty());
+            *request.method_mut() = method.clone();
+            Ok::<_, StatusError>(request)
+        };
+        let kept = lines.0.lock().remove(node).filter(|line| !line.is_closed());
+        let (mut line, again) = match kept {
+            Some(line) => (line, method == Method::GET),
+            None => (agent.line().await?, false),
+        };
+        let mut response = agent.send_by(&mut line, request()?).await;
+        // The agent may have ended, and another be there.
+        if response.is_err() && again {
+            line = agent.line().await?;
+            response = agent.send_by(&mut line, request()?).await;
+        }
+        let response = response?;
         let status = response.status();
         let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
         let body = body.map_err(|error| StatusError::internal(error.to_string()))?.to_bytes();
+        lines.0.lock().insert(node.to_owned(), line);
         Ok::<_, StatusError>((status, body))
     };
     let (status, body) = match tokio::time::timeout_at(deadline, asking).await {

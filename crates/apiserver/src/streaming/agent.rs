@@ -21,6 +21,9 @@ use crate::render;
 use crate::resources::find;
 use crate::server::Inner;
 
+/// Requests by one connection.
+pub(crate) type Line = hyper::client::conn::http1::SendRequest<crate::http_body::Body>;
+
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often it is tried to get in, where an agent closes the connection before it knows who has come: whoever is in
 /// the network of this server's node has its address too, and pushes by the number of theirs (`streams::places`).
@@ -104,19 +107,34 @@ impl<'a> Agent<'a> {
     /// Sends a request as it is; the answer's body streams.
     pub(crate) async fn send(
         &self,
-        mut request: Request,
+        request: Request,
     ) -> Result<http::Response<hyper::body::Incoming>, StatusError> {
-        let host = HeaderValue::from_str(&self.node).map_err(dialing)?;
-        request.headers_mut().insert(HOST, host);
+        self.send_by(&mut self.line().await?, request).await
+    }
+
+    /// A fresh connection, for one request after the other.
+    pub(crate) async fn line(&self) -> Result<Line, StatusError> {
         let io = TokioIo::new(self.connect().await?);
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await.map_err(dialing)?;
-        // It lives as long as the answer's body, or what the connection is upgraded to.
+        let (sender, connection) = hyper::client::conn::http1::handshake(io).await.map_err(dialing)?;
+        // It lives as long as an answer's body, what the connection is upgraded to, or the line.
         tokio::spawn(async move {
             if let Err(error) = connection.with_upgrades().await {
                 debug!(%error, "a connection to an agent ended");
             }
         });
-        sender.send_request(request).await.map_err(dialing)
+        Ok(sender)
+    }
+
+    /// The same by a connection that is there; the body of the answer before has been read.
+    pub(crate) async fn send_by(
+        &self,
+        line: &mut Line,
+        mut request: Request,
+    ) -> Result<http::Response<hyper::body::Incoming>, StatusError> {
+        let host = HeaderValue::from_str(&self.node).map_err(dialing)?;
+        request.headers_mut().insert(HOST, host);
+        line.ready().await.map_err(dialing)?;
+        line.send_request(request).await.map_err(dialing)
     }
 }
 

@@ -64,6 +64,16 @@ fn tls(pki: &Pki, certificates: &NodeCertificates) -> Arc<rustls::ServerConfig> 
     Arc::new(config)
 }
 
+/// A way that ends at a process of the node itself, whatever it was.
+fn arrives() -> String {
+    let tuple = serde_json::json!({
+        "source": "127.0.0.1", "sourcePort": 40_000, "destination": "127.0.0.1", "destinationPort": 80,
+    });
+    let end = serde_json::json!({"delivered": {"place": "node node1", "process": "process 7 (it)"}});
+    serde_json::json!([{"chance": 1.0, "hops": [], "end": end, "tuple": tuple, "conversations": []}])
+        .to_string()
+}
+
 fn text(status: u16, text: impl Into<Bytes>) -> Answer {
     let mut response = Response::new(Full::new(text.into()).boxed_unsync());
     *response.status_mut() = StatusCode::from_u16(status).unwrap();
@@ -96,6 +106,7 @@ fn answer(request: Request<Incoming>) -> Answer {
             text(200, format!("a line\n{}\n", request.uri().query().unwrap_or_default()))
         }
         ["skiff", "endless"] => endless(),
+        ["skiff", "explain", "walk"] => text(200, arrives()),
         ["skiff", ..] => text(200, format!("{} {:?}", request.method(), names(request.headers()))),
         _ => text(404, "404 page not found"),
     }

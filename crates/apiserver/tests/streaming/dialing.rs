@@ -72,3 +72,22 @@ async fn who_is_pushed_out_of_an_agents_door_knocks_again() {
     assert_eq!(cluster.message(&logs).await.0, 500);
     assert_eq!(came.load(Ordering::SeqCst), 1);
 }
+
+#[tokio::test]
+async fn an_agent_that_is_asked_again_is_asked_by_the_same_connection() {
+    let cluster = Cluster::new().await;
+    let agent = cluster.lead_to(1).await;
+    let (port, came) = door(agent, 0).await;
+    cluster.lead_to(port).await;
+    let path = "/apis/explain.skiff.dev/v1/namespaces/default/traces?from=node/node1&to=127.0.0.1:80";
+    // For the way there, and for the answer's.
+    for questions in 1..=2 {
+        let (code, told) = cluster.get(path).await;
+        assert_eq!(code, 200, "{told}");
+        let told: Value = serde_json::from_str(&told).unwrap();
+        let answer = told["ways"][0]["answerVerdict"].as_str().unwrap_or_default();
+        assert!(answer.starts_with("the answer reaches node node1"), "{told:#}");
+        // Nothing is kept from one question to the next.
+        assert_eq!(came.load(Ordering::SeqCst), questions);
+    }
+}
