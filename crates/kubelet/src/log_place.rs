@@ -89,6 +89,8 @@ mod tests {
         assert_eq!(read(&own.join("0.log")).expect("it is a log"), "log");
 
         symlink(secret.join("0.log"), own.join("1.log")).expect("links");
+        // Whoever follows it gets there.
+        assert_eq!(std::fs::read_to_string(own.join("1.log")).expect("it leads there"), "secret");
         assert!(read(&own.join("1.log")).is_err(), "the file");
         symlink(&secret, logs.join("n_p_u/d")).expect("links");
         assert!(read(&logs.join("n_p_u/d/0.log")).is_err(), "its directory");

@@ -44,6 +44,10 @@ fn links_in_a_volume_end_at_its_root() {
         symlink(target, volume.join(name)).expect("links");
     }
     symlink("real", volume.join("fine")).expect("links");
+    // Whoever follows them gets there.
+    for path in ["absolute/secret", "relative/secret", "secret"] {
+        assert_eq!(fs::read_to_string(volume.join(path)).expect("it leads there"), "secret", "{path}");
+    }
     let place = dir.path().join("place");
     for path in
         ["absolute", "relative", "far", "proc", "secret", "absolute/sub", "relative/sub", "real/../absolute"]
