@@ -11,6 +11,23 @@ fn same<T: PartialEq + std::fmt::Debug>(said: T, shown: T, what: &str) -> Result
     if said == shown { Ok(()) } else { Err(format!("{what}: told {said:?}, shown {shown:?}")) }
 }
 
+/// What `ss` shows of a socket.
+#[derive(Debug, PartialEq, Eq)]
+struct Shown {
+    /// The link that it is bound to, or nothing.
+    device: String,
+    /// It takes IPv6 alone.
+    six_only: bool,
+    /// Who holds it.
+    pids: BTreeSet<u64>,
+}
+
+/// Those of `users:(("peer",pid=7,fd=3),("peer",pid=8,fd=0))`.
+fn pids(line: &str) -> BTreeSet<u64> {
+    let parts = line.split("pid=").skip(1);
+    parts.filter_map(|part| part.split(',').next()?.parse().ok()).collect()
+}
+
 /// Interfaces, addresses, routes and listening sockets, against `ip` and `ss` in the pod's own network. In the
 /// node's network other pods come and go between the question and the look, so that what differs may be theirs.
 pub(crate) fn check_network(cluster: &Cluster, node: &str, told: &Value) -> Result<(), String> {
@@ -77,15 +94,20 @@ pub(crate) fn check_network(cluster: &Cluster, node: &str, told: &Value) -> Resu
         .collect();
     same(said, shown, "routes")?;
     for (flag, protocol) in [("-t", "TCP"), ("-u", "UDP")] {
-        let shown: BTreeMap<(String, String), String> = inside(&["ss", "-H", "-l", "-n", "-p", flag])
+        let shown: BTreeMap<(String, String), Shown> = inside(&["ss", "-H", "-l", "-n", "-p", "-e", flag])
             .lines()
             .filter_map(|line| {
                 let local = line.split_whitespace().nth(3)?;
                 let (address, port) = local.rsplit_once(':')?;
-                let address = address.trim_matches(['[', ']']).split('%').next()?;
+                let (address, device) = address.split_once('%').unwrap_or((address, ""));
+                let address = address.trim_matches(['[', ']']);
                 let address = if address == "*" { "::" } else { address };
-                let users = line.split_once("users:").map(|(_, users)| users.to_owned()).unwrap_or_default();
-                Some(((address.to_owned(), port.to_owned()), users))
+                let shown = Shown {
+                    device: device.to_owned(),
+                    six_only: line.contains(" v6only:1"),
+                    pids: pids(line),
+                };
+                Some(((address.to_owned(), port.to_owned()), shown))
             })
             .collect();
         let listeners =
@@ -93,10 +115,15 @@ pub(crate) fn check_network(cluster: &Cluster, node: &str, told: &Value) -> Resu
         let mut said = BTreeSet::new();
         for own in listeners.filter(|own| own["protocol"] == protocol) {
             let at = (text(&own["address"]), own["port"].to_string());
-            let users = shown.get(&at).ok_or_else(|| format!("{at:?} listens not: {shown:?}"))?;
-            let holder = format!("pid={},", own["process"]["pid"]);
-            if !users.contains(&holder) {
-                return Err(format!("{own}: {users}"));
+            let found = shown.get(&at).ok_or_else(|| format!("{at:?} listens not: {shown:?}"))?;
+            let held = own["alsoHeldBy"].as_array().into_iter().flatten().chain([&own["process"]]);
+            let told = Shown {
+                device: text(&own["device"]),
+                six_only: own["ipv6Only"] == true,
+                pids: held.filter_map(|process| process["pid"].as_u64()).collect(),
+            };
+            if told != *found {
+                return Err(format!("{own}: {found:?}"));
             }
             said.insert(at);
         }

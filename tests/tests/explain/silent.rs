@@ -55,6 +55,13 @@ fn a_silent_node_is_named_and_the_rest_is_told_without_it() {
         all.extend(args);
         serde_json::from_str(&skiff(&all).ok()).expect("JSON")
     };
+    let absent =
+        pod("absent", &two).replace("image: 'skiff/peer:v1'", "image: 'absent:v1', imagePullPolicy: Never");
+    namespace.apply(&absent.replace(", hostPort: 18991", "")).ok();
+    let waiting = || namespace.pod("absent")["status"]["containerStatuses"][0]["state"]["waiting"].clone();
+    wait_until("its image is missing", || {
+        waiting()["reason"].as_str().is_some_and(|own| own.contains("Image"))
+    });
     wait_until("the service has its endpoint", || {
         trace(&["here", "pod/there", "--compare"])["rows"].as_array().is_some_and(|rows| rows.len() == 4)
     });
@@ -76,6 +83,21 @@ fn a_silent_node_is_named_and_the_rest_is_told_without_it() {
     assert!(text.contains("did not answer within 2.5 s"), "{text}");
     let pending = meanwhile("explain pending", &|| explained(&namespace, "pending", "there"));
     assert!(says(&pending["missing"]), "{pending}");
+    // What its status says is no present: since when is said.
+    let absent =
+        meanwhile("explain pending of one that waits", &|| explained(&namespace, "pending", "absent"));
+    let heard = absent["lastTold"].as_str().expect("when the node was last heard of");
+    let lease = cluster.object(&["-n", "kube-node-lease", "lease", &two]);
+    assert_eq!(lease["spec"]["renewTime"], heard, "{absent}");
+    let reason = waiting()["reason"].as_str().expect("as it was").to_owned();
+    let summary = format!(
+        "it is on {two}, which does not answer and was last heard of at {heard}; its status says last that it waits \
+         for the image of container main: {reason}"
+    );
+    assert_eq!(absent["summary"], summary.as_str(), "{absent}");
+    let text = explain(&namespace, "pending", "absent", &[]).ok();
+    assert!(text.contains(&format!("  waited for image of container main: {reason}\n")), "{text}");
+    assert!(text.contains(&format!("    last told  {heard}, when the node was last heard of\n")), "{text}");
     let start = meanwhile("explain start", &|| explained(&namespace, "start", "there"));
     assert!(says(&start["missing"]), "{start}");
     assert!(start["phases"].to_string().contains("API write"), "{start}");
@@ -103,4 +125,6 @@ fn a_silent_node_is_named_and_the_rest_is_told_without_it() {
 
     drop(silenced);
     wait_until("it is told again", || explained(&namespace, "pod", "there")["missing"].is_null());
+    let absent = explained(&namespace, "pending", "absent");
+    assert_eq!(absent["lastTold"], Value::Null, "{absent}");
 }

@@ -1,7 +1,8 @@
 //! I1: every statement of `skiff explain pod`, beside the same read independently on the node and in the pod.
 //!
 //! Kinds: plain, two containers, a shared PID namespace, hostNetwork, hostPID, hostIPC, all three, privileged,
-//! users of its own, paths of the node.
+//! users of its own, paths of the node, further groups, many sockets, and one that services, policies and a host
+//! port lead to. Every field of the JSON is in the table of `fields`, with who compares it.
 //!
 //! | statement | read independently by | kinds |
 //! |---|---|---|
@@ -11,8 +12,12 @@
 //! | how much the node's ones expose: processes, interfaces, System V objects, host name | the pod's own `/proc`, `/sys/class/net`, `hostname`, the node's `ipcs` (`members`) | all three |
 //! | interfaces, addresses, MTU, kind; routes | `ip` in the pod's network | all |
 //! | listening sockets, and whose they are | `ss` in the pod's network | all |
-//! | from where a socket is reachable | connections, with and without policies (`i1_reachability_…`; services in `trace`'s grid) | plain, with a hostPort |
-//! | user, group, capabilities, those beyond the default, seccomp, no-new-privileges | `/proc/PID/status` | all |
+//! | the link that a socket is bound to, whether it takes IPv6 alone, who else holds it | `ss` in the pod's network | all; one that has such |
+//! | from where a socket is reachable | connections, with and without policies (`i1_reachability_…`; services in `trace`'s grid) | all |
+//! | why it is, or is not | each claim of the reason tried: connections, `ip route get`, `ss`, the API's services, endpoints and policies (`reasons`) | all; loopbacks, other addresses, doors, policies |
+//! | what processes listen at that left the pod's network | `/proc/PID/ns`, `ss` there (`elsewhere`) | one that has such |
+//! | user, groups, also inside, capabilities, those beyond the default, those that it may gain, seccomp, no-new-privileges | `/proc/PID/status`, `/proc/PID/*_map` (`container`) | all |
+//! | host ports, services, policies, states, names | the API's objects (`fields`) | all |
 //! | paths of the node that it may write | the mounts, and writing (`members`) | paths, plain, hostIPC, privileged, privileged as somebody, privileged with users of its own |
 //! | devices of the node that it may write | `find` in the pod, and opening one (`members`) | the same |
 //! | strictest Pod Security level, what keeps it from the next | admission of the same pod in namespaces that enforce each | all |
@@ -24,55 +29,13 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 use skiff_tests::{Cluster, Namespace, Output, skiff, wait_for, wait_until};
 
+use super::container::check_container;
+use super::fields::check_fields;
 use super::members::check_members;
 use super::network::check_network;
+use super::reasons::Ground;
 
 const KINDS: [&str; 8] = ["net", "pid", "ipc", "uts", "mnt", "user", "cgroup", "time"];
-
-/// By number (capability.h).
-const CAPABILITIES: [&str; 41] = [
-    "CHOWN",
-    "DAC_OVERRIDE",
-    "DAC_READ_SEARCH",
-    "FOWNER",
-    "FSETID",
-    "KILL",
-    "SETGID",
-    "SETUID",
-    "SETPCAP",
-    "LINUX_IMMUTABLE",
-    "NET_BIND_SERVICE",
-    "NET_BROADCAST",
-    "NET_ADMIN",
-    "NET_RAW",
-    "IPC_LOCK",
-    "IPC_OWNER",
-    "SYS_MODULE",
-    "SYS_RAWIO",
-    "SYS_CHROOT",
-    "SYS_PTRACE",
-    "SYS_PACCT",
-    "SYS_ADMIN",
-    "SYS_BOOT",
-    "SYS_NICE",
-    "SYS_RESOURCE",
-    "SYS_TIME",
-    "SYS_TTY_CONFIG",
-    "MKNOD",
-    "LEASE",
-    "AUDIT_WRITE",
-    "AUDIT_CONTROL",
-    "SETFCAP",
-    "MAC_OVERRIDE",
-    "MAC_ADMIN",
-    "SYSLOG",
-    "WAKE_ALARM",
-    "BLOCK_SUSPEND",
-    "AUDIT_READ",
-    "PERFMON",
-    "BPF",
-    "CHECKPOINT_RESTORE",
-];
 
 /// Runs `skiff explain`.
 pub(crate) fn explain(namespace: &Namespace, what: &str, name: &str, more: &[&str]) -> Output {
@@ -91,7 +54,7 @@ pub(crate) fn explained(namespace: &Namespace, what: &str, name: &str) -> Value 
 }
 
 /// The namespaces of a process of the node, as the node's own tools tell them.
-fn links(cluster: &Cluster, node: &str, pid: &str) -> BTreeMap<String, u64> {
+pub(crate) fn links(cluster: &Cluster, node: &str, pid: &str) -> BTreeMap<String, u64> {
     let script = format!("for kind in {}; do readlink /proc/{pid}/ns/$kind; done", KINDS.join(" "));
     let text = cluster.on_node(node, &["sh", "-c", &script]).ok();
     text.lines()
@@ -104,65 +67,6 @@ fn links(cluster: &Cluster, node: &str, pid: &str) -> BTreeMap<String, u64> {
 
 pub(crate) fn text(value: &Value) -> String {
     value.as_str().unwrap_or_default().to_owned()
-}
-
-/// Everything that is said of one container, against `/proc` as its node shows it.
-fn check_container(cluster: &Cluster, node: &str, container: &Value) {
-    let name = text(&container["name"]);
-    let pid = container["process"]["pid"].as_u64().expect("it runs").to_string();
-    let there = links(cluster, node, &pid);
-    let own = links(cluster, node, "1");
-    for said in container["process"]["namespaces"].as_array().expect("namespaces") {
-        let kind = text(&said["namespace"]);
-        assert_eq!(said["inode"].as_u64(), there.get(&kind).copied(), "{name}: {kind}");
-        let is_nodes = there.get(&kind) == own.get(&kind);
-        assert_eq!(said["word"] == "host", is_nodes, "{name}: {kind} {said}");
-    }
-    assert_eq!(container["process"]["namespaces"].as_array().map(Vec::len), Some(8), "{container}");
-    let status = cluster.on_node(node, &["cat", &format!("/proc/{pid}/status")]).ok();
-    let field = |name: &str| {
-        let line = status.lines().find_map(|line| line.strip_prefix(&format!("{name}:")));
-        line.unwrap_or_default().split_whitespace().map(str::to_owned).collect::<Vec<_>>()
-    };
-    let security = &container["security"];
-    assert_eq!(security["effectiveUser"].to_string(), field("Uid")[1], "{name}");
-    assert_eq!(security["effectiveGroup"].to_string(), field("Gid")[1], "{name}");
-    let groups: Vec<String> = security["supplementaryGroups"]
-        .as_array()
-        .expect("a list")
-        .iter()
-        .map(serde_json::Value::to_string)
-        .collect();
-    assert_eq!(groups, field("Groups"), "{name}");
-    let seccomp = match security["seccomp"].as_str() {
-        Some("disabled") => "0",
-        Some("strict") => "1",
-        _ => "2",
-    };
-    assert_eq!(field("Seccomp"), [seccomp], "{name}");
-    let gain = if security["noNewPrivileges"] == true { "1" } else { "0" };
-    assert_eq!(field("NoNewPrivs"), [gain], "{name}");
-    let effective = u64::from_str_radix(&field("CapEff")[0], 16).expect("hexadecimal");
-    let capabilities = security["capabilities"].as_array().expect("a list");
-    assert_eq!(capabilities.len(), effective.count_ones() as usize, "{name}: {security}");
-    let named: Vec<&str> = (0..CAPABILITIES.len())
-        .filter(|bit| effective >> bit & 1 == 1)
-        .map(|bit| CAPABILITIES[bit])
-        .collect();
-    let said: Vec<&str> = capabilities.iter().filter_map(Value::as_str).collect();
-    assert_eq!(said, named, "{name}");
-    // What a container has that asks for nothing, by upstream's runtimes.
-    const DEFAULT: u64 = 0xa804_25fb;
-    let beyond = security["beyondDefault"].as_array().expect("a list");
-    assert_eq!(beyond.len(), (effective & !DEFAULT).count_ones() as usize, "{name}: {security}");
-    // NET_ADMIN is 12 and beyond the default, CHOWN is 0 and in it.
-    let listed = |list: &str, wanted: &str| {
-        security[list].as_array().is_some_and(|all| all.iter().any(|own| own == wanted))
-    };
-    assert_eq!(listed("capabilities", "NET_ADMIN"), effective >> 12 & 1 == 1, "{name}");
-    assert_eq!(listed("beyondDefault", "NET_ADMIN"), effective >> 12 & 1 == 1, "{name}");
-    assert_eq!(listed("capabilities", "CHOWN"), effective & 1 == 1, "{name}");
-    assert!(!listed("beyondDefault", "CHOWN"), "{name}");
 }
 
 /// `pause`, by its name and its namespaces.
@@ -237,16 +141,17 @@ fn i1_every_statement_about_every_kind_of_pod_is_true() {
     let node = cluster.worker(1);
     let host = ["net", "pid", "ipc"];
     let pod = |name: &str, spec: &str, container: &str, port: u16| {
+        let how = if name == "many" { "many" } else { "tcp" };
         format!(
             "
 apiVersion: v1
 kind: Pod
-metadata: {{name: {name}, namespace: i1-truth}}
+metadata: {{name: {name}, namespace: i1-truth, labels: {{app: {name}}}}}
 spec:
   nodeName: {node}
   terminationGracePeriodSeconds: 1
   {spec}
-  containers: [{{name: main, image: skiff/peer:v1, command: [peer, tcp, '{port}'], {container}}}{}]
+  containers: [{{name: main, image: skiff/peer:v1, command: [peer, {how}, '{port}'], {container}}}{}]
 ---
 ",
             if name == "two" || name == "shared" {
@@ -277,12 +182,31 @@ spec:
             "volumeMounts: [{name: node, mountPath: /w}, {name: node, mountPath: /r, readOnly: true}]",
             vec![],
         ),
+        (
+            "groups",
+            "securityContext: {fsGroup: 3000,supplementalGroups: [4000,4001]}, restartPolicy: Always",
+            "",
+            vec![],
+        ),
+        ("served", "", "ports: [{containerPort: 17111, hostPort: 18947}]", vec![]),
+        ("many", "", "", vec![]),
     ];
     let mut manifests = String::new();
     for (index, (name, spec, container, _)) in kinds.iter().enumerate() {
         let spec = spec.trim_matches(['{', '}']).replace(", ", "\n  ");
         manifests += &pod(name, &spec, container, 17_100 + u16::try_from(index).expect("few"));
     }
+    manifests += "
+apiVersion: v1
+kind: Service
+metadata: {name: door}
+spec: {type: NodePort, selector: {app: served}, ports: [{port: 80, targetPort: 17111}]}
+---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: open}
+spec: {podSelector: {matchLabels: {app: served}}, policyTypes: [Ingress], ingress: [{ports: [{port: 17111}]}]}
+";
     namespace.apply(&manifests).ok();
     kinds.iter().for_each(|(name, ..)| namespace.serves(name));
     let levels: BTreeMap<&str, Namespace> = ["privileged", "baseline", "restricted"]
@@ -317,6 +241,8 @@ spec:
         let user = if *name == "users" { "own" } else { "host" };
         assert_eq!(word(&told, "user"), [user], "{name}: {told}");
         check_text(&namespace, name, &told);
+        Ground::new(&namespace, name, if *name == "plain" { "two" } else { "plain" }).check_reasons();
+        check_fields(&cluster, &namespace, &node, &told);
         for kind in host.iter().chain(["uts"].iter()) {
             let expected = if shared.contains(kind) { "host" } else { "own" };
             assert!(word(&told, kind).iter().all(|word| word == expected), "{name}: {kind}: {told}");
@@ -326,8 +252,23 @@ spec:
             told["listeners"].as_array().expect("listeners").iter().find(|own| own["port"] == port);
         let listener = listener.unwrap_or_else(|| panic!("{name} listens on {port}: {told}"));
         assert_eq!(listener["process"]["container"], "main", "{listener}");
-        assert!(text(&listener["process"]["command"]).starts_with("peer tcp"), "{listener}");
+        assert!(text(&listener["process"]["command"]).starts_with("peer "), "{listener}");
     }
+    // Users of its own: by the node's numbers, and by those inside.
+    let shown = explain(&namespace, "pod", "users", &[]).ok();
+    assert!(shown.contains("; inside UID 0, GID 0\n"), "{shown}");
+    assert!(shown.contains("  they hold          in the pod's own user namespace alone"), "{shown}");
+    // The further groups that the pod asks for are named, and those alone.
+    let shown = explain(&namespace, "pod", "groups", &[]).ok();
+    assert!(shown.contains("UID 0, GID 0, also groups 3000 4000 4001\n"), "{shown}");
+    let shown = explain(&namespace, "pod", "plain", &[]).ok();
+    assert!(shown.contains("UID 1000, GID 0\n"), "{shown}");
+    // Who has a socket for IPv6 alone, one of a link and one of two processes has those, and they are told so.
+    let many = explained(&namespace, "pod", "many");
+    let some = |field: &str| {
+        many["listeners"].as_array().expect("a list").iter().filter(|own| !own[field].is_null()).count()
+    };
+    assert_eq!((some("ipv6Only"), some("device"), some("alsoHeldBy")), (1, 1, 1), "{many}");
     // Two containers of a pod: one network, a PID namespace each; with a shared one they are in it together.
     let (two, shared) = (explained(&namespace, "pod", "two"), explained(&namespace, "pod", "shared"));
     assert_eq!((word(&two, "net").len(), word(&two, "pid").len()), (1, 2), "{two}");

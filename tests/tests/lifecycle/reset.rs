@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 use skiff_tests::{Background, Cluster, Output, run, skiff, skiff_path, wait_until};
 
 use super::machines::{Machine, join};
+use super::prove::{check_made, maker};
 
 /// What a machine has, found without the program under test; one line a fact, by kind. Of mounts those where a
 /// server or agent makes some: others come with the machine that the tests run on.
@@ -138,6 +139,32 @@ fn reset_proves_that_server_and_agent_left_nothing_whatever_was_killed() {
     let unproved = reset(&one, &["--prove"]);
     assert_eq!(unproved.code, 1, "{unproved:?}");
     assert!(super::one_sentence(&unproved.stderr).contains("nothing to compare"), "{unproved:?}");
+}
+
+#[test]
+fn reset_tells_what_volumes_made_on_the_machine() {
+    let machine = Machine::start("lc-r-made");
+    let (data, dir) = (machine.dir.join("server"), machine.dir.join("paths"));
+    fs::create_dir_all(dir.join("there")).expect("makes");
+    let args = ["server", "--data-dir", data.to_str().expect("UTF-8"), "--node-ip", "127.0.0.1"];
+    let server = machine.skiff("server.txt", &args);
+    let kubectl = |args: &[&str]| machine.kubectl(&data, args);
+    wait_until("the node is Ready", || kubectl(&["get", "nodes", "--no-headers"]).stdout.contains(" Ready "));
+    let archive = format!("{}/skiff-peer-v1.tar", std::env::var("SKIFF_IMAGES").expect("SKIFF_IMAGES"));
+    let kubeconfig = data.join("kubeconfig");
+    let load = ["image", "load", "--kubeconfig", kubeconfig.to_str().expect("UTF-8"), &archive];
+    run(machine.command(&skiff_path()).args(load)).ok();
+    let manifest = machine.dir.join("maker.yaml");
+    fs::write(&manifest, maker("lc-r-made", dir.to_str().expect("UTF-8"))).expect("it is written");
+    kubectl(&["apply", "-f", manifest.to_str().expect("UTF-8")]).ok();
+    let ready = kubectl(&["wait", "--for=condition=Ready", "pod/maker", "--timeout=120s"]);
+    assert_eq!(ready.code, 0, "{ready:?}\n{}", kubectl(&["describe", "pods"]).stdout);
+    kubectl(&["delete", "pod", "maker", "--grace-period=1", "--timeout=120s"]).ok();
+    fs::remove_dir(dir.join("gone")).expect("it was made too");
+    let proof = reset(&machine, &["--prove"]);
+    check_made(&proof, dir.to_str().expect("UTF-8"), "default");
+    assert!(dir.join("made/deep").is_dir() && dir.join("there/part").is_dir() && !data.exists());
+    drop(server);
 }
 
 #[test]

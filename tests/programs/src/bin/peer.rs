@@ -1,6 +1,8 @@
 //! The tests' own network and IPC tool, since busybox lacks time limits and System V IPC.
 //!
 //! - `peer tcp PORT [ADDRESS]`, `peer udp PORT`: serve; each answer is `HOSTNAME PEER_IP`
+//! - `peer many PORT`: serve at that port by TCP, at it by UDP, at the next one by IPv6 alone, at the one after it on
+//!   the link `lo` alone, and at the one after that with another process that holds the same socket
 //! - `peer get ADDRESS:PORT [MILLISECONDS]`: print what a TCP server says; exit 1 on refusal, 2 on silence
 //! - `peer ask ADDRESS:PORT [MILLISECONDS]`: the same over UDP
 //! - `peer echo PORT`: send back what comes over a TCP connection
@@ -28,6 +30,10 @@ fn main() -> ExitCode {
         ["tcp", port] => serve_tcp(port, "0.0.0.0"),
         ["tcp", port, address] => serve_tcp(port, address),
         ["udp", port] => serve_udp(port),
+        ["many", port] => serve_many(port),
+        ["hold"] => loop {
+            std::thread::park();
+        },
         ["get", target] => get(target, "3000"),
         ["get", target, millis] => get(target, millis),
         ["ask", target] => ask(target, "3000"),
@@ -79,6 +85,69 @@ fn serve_tcp(port: &str, address: &str) -> Outcome {
         }
     }
     Ok(())
+}
+
+fn serve_many(port: &str) -> Outcome {
+    end_on_sigterm();
+    let first: u16 = number(port)?;
+    let (six, bound) = (listening(first + 1, true, None)?, listening(first + 2, false, Some(c"lo"))?);
+    let shared = listening(first + 3, false, None)?;
+    let handed = shared.try_clone().map_err(io)?;
+    let mut holder = std::process::Command::new("/proc/self/exe");
+    let _holder = holder.arg("hold").stdin(std::os::fd::OwnedFd::from(handed)).spawn().map_err(io)?;
+    for listener in [six, bound, shared] {
+        std::thread::spawn(move || {
+            for mut stream in listener.incoming().flatten() {
+                if let Ok(peer) = stream.peer_addr() {
+                    let _ = writeln!(stream, "{} {}", hostname(), peer.ip());
+                }
+            }
+        });
+    }
+    let udp = port.to_owned();
+    std::thread::spawn(move || serve_udp(&udp));
+    serve_tcp(port, "0.0.0.0")
+}
+
+/// A socket that listens on every address: of IPv4, or of IPv6 alone; on every link, or on one.
+fn listening(port: u16, six: bool, link: Option<&std::ffi::CStr>) -> Result<TcpListener, (u8, String)> {
+    use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+    let failed = |what: &str| (1, format!("{what}: {}", std::io::Error::last_os_error()));
+    let family = if six { libc::AF_INET6 } else { libc::AF_INET };
+    // SAFETY: it takes no pointers.
+    let fd = unsafe { libc::socket(family, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0) };
+    if fd < 0 {
+        return Err(failed("socket"));
+    }
+    // SAFETY: the descriptor was just made, and is nobody else's.
+    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+    let set = |level, name, value: &[u8]| {
+        let length = libc::socklen_t::try_from(value.len()).unwrap_or(0);
+        // SAFETY: the value is as long as is said, and read alone.
+        unsafe { libc::setsockopt(fd.as_raw_fd(), level, name, value.as_ptr().cast(), length) }
+    };
+    if six && set(libc::IPPROTO_IPV6, libc::IPV6_V6ONLY, &1i32.to_ne_bytes()) != 0 {
+        return Err(failed("IPV6_V6ONLY"));
+    }
+    if let Some(link) = link
+        && set(libc::SOL_SOCKET, libc::SO_BINDTODEVICE, link.to_bytes_with_nul()) != 0
+    {
+        return Err(failed("SO_BINDTODEVICE"));
+    }
+    // SAFETY: an address of zeros is one: unspecified, of no family yet.
+    let (mut four, mut all): (libc::sockaddr_in, libc::sockaddr_in6) = unsafe { std::mem::zeroed() };
+    four.sin_family = libc::AF_INET as libc::sa_family_t;
+    four.sin_port = port.to_be();
+    all.sin6_family = libc::AF_INET6 as libc::sa_family_t;
+    all.sin6_port = port.to_be();
+    let (address, length) = match six {
+        true => ((&raw const all).cast(), size_of_val(&all)),
+        false => ((&raw const four).cast(), size_of_val(&four)),
+    };
+    // SAFETY: the address is of that length, and outlives the call; listening takes no pointers.
+    let bound = unsafe { libc::bind(fd.as_raw_fd(), address, length as libc::socklen_t) } == 0
+        && unsafe { libc::listen(fd.as_raw_fd(), 16) } == 0;
+    if bound { Ok(TcpListener::from(fd)) } else { Err(failed("bind")) }
 }
 
 fn serve_echo(port: &str) -> Outcome {
