@@ -13,9 +13,14 @@ impl Scene {
         self.cluster.on_node(node, command)
     }
 
-    /// Told with doubt, at that place; `outcome` is what becomes of a real connection.
+    /// Told with doubt, on that node; `outcome` is what becomes of a real connection.
     #[track_caller]
     fn doubts(&self, node: &str, what: &str, outcome: &str) {
+        self.doubts_at(&format!("node {node}"), what, outcome);
+    }
+
+    #[track_caller]
+    fn doubts_at(&self, place: &str, what: &str, outcome: &str) {
         let told = live(self);
         let way = &told["ways"][0];
         assert_eq!(
@@ -28,9 +33,8 @@ impl Scene {
         let hops = way["hops"].as_array().cloned().unwrap_or_default();
         let text =
             |hop: &Value| [&hop["text"], &hop["rule"]].map(|own| own.as_str().unwrap_or("").to_owned());
-        let here = hops.iter().find(|hop| {
-            text(hop).iter().any(|own| own.contains(what)) && hop["place"] == format!("node {node}")
-        });
+        let here =
+            hops.iter().find(|hop| text(hop).iter().any(|own| own.contains(what)) && hop["place"] == place);
         assert_eq!(here.map(|hop| &hop["doubtful"]), Some(&Value::Bool(true)), "{what}: {told:#}");
         agrees(&told);
     }
@@ -45,11 +49,11 @@ impl Scene {
         told
     }
 
-    /// A program at a device, by which `shown` is in what `ip` says of the device.
-    fn attach(&self, node: &str, kind: &str, device: &str) -> Attached {
+    /// A program that is not read, for as long as what is given lives.
+    fn attach(&self, node: &str, program: &[&str]) -> Attached {
         let mut command = Command::new(skiff_path());
         command.args(["node", "shell", "--name", &self.cluster.name, node, "--"]);
-        command.arg(peer_path().with_file_name("hinder")).args([kind, device]);
+        command.arg(peer_path().with_file_name("hinder")).args(program);
         Attached(command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("it starts"))
     }
 }
@@ -97,11 +101,11 @@ fn what_is_not_judged_is_told_with_doubt_and_is_no_fault() {
     let (sender, receiver) = (device(&told, "veth", false), device(&told, "veth", true));
 
     // A program that takes what comes in before anybody sees it; at the receiver's, the answer.
-    let running = scene.attach(&one, "xdp", &sender).waits().expect("every kernel has them");
+    let running = scene.attach(&one, &["xdp", &sender]).waits().expect("every kernel has them");
     scene.doubts(&one, &format!("an XDP program is attached to {sender}"), "silent");
     drop(running);
     scene.certain();
-    let running = scene.attach(&two, "xdp", &receiver).waits().expect("every kernel has them");
+    let running = scene.attach(&two, &["xdp", &receiver]).waits().expect("every kernel has them");
     let told = live(&scene);
     let answer = told["ways"][0]["answerVerdict"].as_str().unwrap_or_default();
     assert!(answer.starts_with("not known: "), "{told:#}");
@@ -109,9 +113,17 @@ fn what_is_not_judged_is_told_with_doubt_and_is_no_fault() {
     agrees(&told);
     drop(running);
     scene.certain();
-    if let Some(running) = scene.attach(&one, "tcx", &sender).waits() {
+    if let Some(running) = scene.attach(&one, &["tcx", &sender]).waits() {
         scene.doubts(&one, &format!("a program (tcx) looks at what comes in by {sender}"), "silent");
         drop(running);
+    }
+
+    // At all sockets of a node, those of its pods too.
+    if let Some(running) = scene.attach(&one, &["cgroup"]).waits() {
+        let pod = format!("pod {}/c1", scene.namespace.name);
+        scene.doubts_at(&pod, "a program of the cgroup looks at what process ", "answered");
+        drop(running);
+        scene.certain();
     }
 
     // tc: a place for filters is none; a filter is, whatever it does; a discipline that limits is told.

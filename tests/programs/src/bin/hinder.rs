@@ -2,6 +2,7 @@
 //!
 //! - `hinder xdp DEVICE`: a program at the device that drops what comes in, until the standard input ends
 //! - `hinder tcx DEVICE`: the same at the place of `tcx`. Exit 3 where the kernel has none
+//! - `hinder cgroup`: a program that looks at what sockets of its own cgroup send, and lets it pass; as long, too
 //! - `hinder xtables ADDRESS`: a rule of the packet filter before nftables, in its table `filter`, that drops what
 //!   is forwarded to the address, and nothing else; it stays. Exit 3 where the kernel has no such tables
 //! - `hinder xtables none`: takes it away again
@@ -15,8 +16,9 @@ fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     let result = match args.as_slice() {
-        ["xdp", device] => attach(device, &XDP),
-        ["tcx", device] => attach(device, &TCX),
+        ["xdp", device] => at_device(device, &XDP),
+        ["tcx", device] => at_device(device, &TCX),
+        ["cgroup"] => at_cgroup(),
         ["xtables", "none"] => xtables(None),
         ["xtables", address] => match address.parse() {
             Ok(address) => xtables(Some(address)),
@@ -60,45 +62,63 @@ struct Load {
 #[derive(Default)]
 struct Attach {
     program: u32,
-    device: u32,
+    target: u32,
     kind: u32,
     flags: u32,
     more: [u64; 4],
 }
 
-/// A program that drops, and where it is attached.
+/// A program, and where it is attached.
 struct Hindrance {
     kind: u32,
     attach: u32,
+    expected: u32,
     flags: u32,
     verdict: u32,
 }
 
 /// Generic: in the kernel's common code, which every device has.
-const XDP: Hindrance = Hindrance { kind: 6, attach: 37, flags: 1 << 1, verdict: 1 };
-const TCX: Hindrance = Hindrance { kind: 3, attach: 46, flags: 0, verdict: 2 };
+const XDP: Hindrance = Hindrance { kind: 6, attach: 37, expected: 0, flags: 1 << 1, verdict: 1 };
+const TCX: Hindrance = Hindrance { kind: 3, attach: 46, expected: 0, flags: 0, verdict: 2 };
+/// What is sent (BPF_CGROUP_INET_EGRESS) passes.
+const CGROUP: Hindrance = Hindrance { kind: 8, attach: 1, expected: 1, flags: 0, verdict: 1 };
 
-fn attach(device: &str, how: &Hindrance) -> Outcome {
-    // r0 = the verdict; exit
-    let code: [u64; 2] = [0xb7 | u64::from(how.verdict) << 32, 0x95];
+fn at_device(device: &str, how: &Hindrance) -> Outcome {
     let name = CString::new(device).map_err(|_| (64, "a name has no zero byte".to_owned()))?;
     // SAFETY: the name is a C string.
     let index = unsafe { libc::if_nametoindex(name.as_ptr()) };
     if index == 0 {
         return Err(failed(device));
     }
+    attach(index, how)
+}
+
+/// In the hierarchy of version 2, alone or beside version 1.
+fn at_cgroup() -> Outcome {
+    let own = std::fs::read_to_string("/proc/self/cgroup").map_err(|_| failed("no cgroups"))?;
+    let path = own.lines().find_map(|line| line.strip_prefix("0::/"));
+    let dirs = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"].map(std::path::Path::new);
+    let mount = dirs.into_iter().find(|dir| dir.join("cgroup.controllers").exists());
+    let (Some(path), Some(mount)) = (path, mount) else { return Err((3, "no cgroups of version 2".into())) };
+    let dir = std::fs::File::open(mount.join(path)).map_err(|_| failed("no such cgroup"))?;
+    attach(std::os::fd::AsRawFd::as_raw_fd(&dir) as u32, &CGROUP)
+}
+
+fn attach(target: u32, how: &Hindrance) -> Outcome {
+    // r0 = the verdict; exit
+    let code: [u64; 2] = [0xb7 | u64::from(how.verdict) << 32, 0x95];
     let mut load = Load {
         kind: how.kind,
         instructions: 2,
         code: code.as_ptr() as u64,
         license: c"GPL".as_ptr() as u64,
+        expected: how.expected,
         ..Load::default()
     };
     let program = bpf(5, &mut load).ok_or_else(|| failed("the program can't be loaded"))?;
-    let mut attach =
-        Attach { program, device: index, kind: how.attach, flags: how.flags, ..Attach::default() };
+    let mut attach = Attach { program, target, kind: how.attach, flags: how.flags, ..Attach::default() };
     bpf(28, &mut attach).ok_or_else(|| (3, failed("the program can't be attached").1))?;
-    println!("attached to {device}");
+    println!("attached");
     // With this process it goes.
     std::io::copy(&mut std::io::stdin(), &mut std::io::sink()).map_err(|_| failed("no standard input"))?;
     Ok(())
