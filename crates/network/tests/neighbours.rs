@@ -139,9 +139,7 @@ fn the_other_nodes_are_neighbours_that_the_kernel_looks_for_and_keeps() {
     for (_, ip) in others {
         lab::eventually("known", || {
             let all = neighbours(&node.netns, "eth0");
-            all.iter().any(|line| {
-                line.starts_with(&format!("{ip} lladdr ")) && line.contains("managed extern_learn")
-            })
+            all.iter().any(|line| line.starts_with(&format!("{ip} lladdr ")) && line.contains("extern_learn"))
         });
     }
     // And again where somebody has it forget them.
