@@ -95,8 +95,8 @@ fn what_volumes_made_on_the_machine_stays_and_is_told_apart() {
     namespace.ready("maker");
     fs::write(dir.path().join("made/deep/letter"), "mine").expect("the user's data");
     namespace.delete("pod", "maker");
-    fs::remove_dir(dir.path().join("gone")).expect("it was made too");
-    // Others of the same name, which nobody made for a pod.
+    // Another of the same name, which nobody made for a pod; the first stays, so that its number is not given again.
+    fs::rename(dir.path().join("gone"), dir.path().join("aside")).expect("it was made too");
     fs::create_dir(dir.path().join("gone")).expect("makes");
     let proof = skiff(&["down", "--prove", "--name", name]);
     check_made(&proof, path, "made");

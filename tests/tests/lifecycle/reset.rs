@@ -146,7 +146,15 @@ fn reset_tells_what_volumes_made_on_the_machine() {
     let machine = Machine::start("lc-r-made");
     let (data, dir) = (machine.dir.join("server"), machine.dir.join("paths"));
     fs::create_dir_all(dir.join("there")).expect("makes");
-    let args = ["server", "--data-dir", data.to_str().expect("UTF-8"), "--node-ip", "127.0.0.1"];
+    for command in [
+        "ip link add eth0 type veth peer name far",
+        "ip address add 192.168.77.1/24 dev eth0",
+        "ip link set far up",
+        "ip link set eth0 up",
+    ] {
+        machine.run(&command.split(' ').collect::<Vec<_>>()).ok();
+    }
+    let args = ["server", "--data-dir", data.to_str().expect("UTF-8"), "--node-ip", "192.168.77.1"];
     let server = machine.skiff("server.txt", &args);
     let kubectl = |args: &[&str]| machine.kubectl(&data, args);
     wait_until("the node is Ready", || kubectl(&["get", "nodes", "--no-headers"]).stdout.contains(" Ready "));
