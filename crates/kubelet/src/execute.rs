@@ -5,7 +5,6 @@ mod sandbox;
 mod volumes;
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -13,6 +12,7 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::{Container as Spec, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Preconditions;
 use skiff_client::DeleteOptions;
+use skiff_runtime::tree;
 
 use crate::events::Kind;
 use crate::images::chain;
@@ -65,7 +65,7 @@ impl Worker {
         let (pod_dir, log_dir) = (self.pod_dir(), self.log_dir());
         let removed = tokio::task::spawn_blocking(move || {
             crate::volumes::tear_down(&pod_dir)?;
-            match fs::remove_dir_all(&log_dir) {
+            match tree::remove(&log_dir) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
                 _ => Ok(()),
             }

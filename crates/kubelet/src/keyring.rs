@@ -271,6 +271,27 @@ mod tests {
         assert_eq!(said(config(json!({}))), None);
     }
 
+    #[test]
+    fn a_pattern_is_matched_in_bounded_time() {
+        for (pattern, name, expected) in [
+            ("", "", true),
+            ("*", "", true),
+            ("**", "abc", true),
+            ("?", "", false),
+            ("a*c", "abbc", true),
+            ("a*c", "abcb", false),
+            ("*ab*ab", "abab", true),
+            ("*ab*ab", "ab", false),
+            ("*a?c", "aabcabc", true),
+            ("ab", "abc", false),
+        ] {
+            assert_eq!(is_like(pattern.as_bytes(), name.as_bytes()), expected, "{pattern} {name}");
+        }
+        // Trying each star's every reach would take longer than anybody lives.
+        let (pattern, name) = ("*a".repeat(1_000) + "b", "a".repeat(10_000));
+        assert!(!is_like(pattern.as_bytes(), name.as_bytes()));
+    }
+
     /// Whoever may write a secret may write anything into it; nothing of it is told.
     #[test]
     fn spoiled_secrets_are_refused_without_a_word_of_theirs() {

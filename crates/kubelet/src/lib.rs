@@ -63,7 +63,7 @@ use futures_util::FutureExt;
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use skiff_client::{Cache, Change, Client, ListParams, ObjectKey};
 use skiff_network::Network;
-use skiff_runtime::{Event, Runtime};
+use skiff_runtime::{Event, Runtime, tree};
 use tokio::net::TcpListener;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{Notify, Semaphore, watch};
@@ -308,31 +308,38 @@ async fn adopt(context: &Arc<Context>, workers: &mut Workers) {
     remove_left_directories(context);
 }
 
-/// Directories of pods that nobody works on: their volumes were torn down, or never came to be.
-fn remove_left_directories(context: &Context) {
-    let Ok(entries) = std::fs::read_dir(context.config.data_dir.join("pods")) else { return };
-    for entry in entries.flatten() {
+/// Directories of pods that nobody works on: their volumes were torn down, or never came to be. How long it
+/// takes to remove them is up to what the pods wrote, and nobody waits for it.
+fn remove_left_directories(context: &Arc<Context>) {
+    let below =
+        |name: &str| std::fs::read_dir(context.config.data_dir.join(name)).into_iter().flatten().flatten();
+    let nobodys = |uid: &&str| !context.bells.has(uid);
+    let pods = below("pods").filter_map(|entry| {
         let name = entry.file_name();
-        let Some(uid) = name.to_str() else { continue };
-        if context.bells.has(uid) {
-            continue;
-        }
-        match volumes::tear_down(&entry.path()) {
-            Ok(()) => context.users.release(uid),
-            Err(error) => warn!(uid, error = %chain(&error), "cannot remove what is left of a pod"),
-        }
-    }
-    let Ok(entries) = std::fs::read_dir(context.config.data_dir.join("pods-log")) else { return };
-    for entry in entries.flatten() {
+        Some((entry.path(), name.to_str().filter(nobodys)?.to_owned()))
+    });
+    let pods: Vec<_> = pods.collect();
+    let logs = below("pods-log").filter_map(|entry| {
         // NAMESPACE_NAME_UID; none of the three has an underscore.
         let name = entry.file_name();
-        let uid = name.to_str().and_then(|name| name.rsplit('_').next());
-        if uid.is_some_and(|uid| !context.bells.has(uid))
-            && let Err(error) = std::fs::remove_dir_all(entry.path())
-        {
-            warn!(path = %entry.path().display(), error = %chain(&error), "cannot remove a pod's old logs");
+        name.to_str()?.rsplit('_').next().filter(nobodys)?;
+        Some(entry.path())
+    });
+    let logs: Vec<_> = logs.collect();
+    let context = context.clone();
+    tokio::task::spawn_blocking(move || {
+        for (path, uid) in pods {
+            match volumes::tear_down(&path) {
+                Ok(()) => context.users.release(&uid),
+                Err(error) => warn!(uid, error = %chain(&error), "cannot remove what is left of a pod"),
+            }
         }
-    }
+        for path in logs {
+            if let Err(error) = tree::remove(&path) {
+                warn!(path = %path.display(), error = %chain(&error), "cannot remove a pod's old logs");
+            }
+        }
+    });
 }
 
 /// Rings the pod's worker, or starts it.

@@ -30,6 +30,8 @@ struct Usage {
     volumes: BTreeMap<String, u64>,
     /// By container: what it wrote over its image, and its log.
     containers: BTreeMap<String, u64>,
+    /// Hosts, resolver and messages.
+    others: u64,
 }
 
 /// Whether anything limits what the pod keeps.
@@ -74,7 +76,7 @@ fn excess(spec: &PodSpec, used: &Usage) -> Option<String> {
             ));
         }
     }
-    let all = used.volumes.values().chain(used.containers.values()).sum();
+    let all = used.volumes.values().chain(used.containers.values()).chain([&used.others]).sum();
     if let Some(limit) = pod_limit(spec).filter(|limit| above(all, *limit)) {
         return Some(format!(
             "Pod ephemeral local storage usage exceeds the total limit of containers {limit}. "
@@ -132,6 +134,7 @@ pub(crate) struct Survey {
     volumes: Vec<(String, PathBuf)>,
     /// Name, container that runs, and the directory of its logs.
     containers: Vec<(String, Option<ContainerId>, PathBuf)>,
+    pod_dir: PathBuf,
 }
 
 impl Survey {
@@ -156,7 +159,7 @@ impl Survey {
             let id = running.map(|running| running.id.clone());
             (container.name.clone(), id, log_dir.join(&container.name))
         });
-        Self { runtime, containers: containers.collect(), spec, volumes }
+        Self { runtime, containers: containers.collect(), spec, volumes, pod_dir: pod_dir.to_owned() }
     }
 
     /// Counts, and says why the pod has to go, if it has to.
@@ -174,7 +177,8 @@ impl Survey {
             let containers = self.containers.iter().map(|(name, _, logs)| {
                 (name.clone(), written.get(name).copied().unwrap_or_default() + count(logs))
             });
-            excess(&self.spec, &Usage { volumes, containers: containers.collect() })
+            let others = volumes::other_files(&self.pod_dir).bytes;
+            excess(&self.spec, &Usage { volumes, containers: containers.collect(), others })
         });
         let message = counted.await.ok().flatten()?;
         Some(Waiting { reason: "Evicted".into(), message: Some(message) })
@@ -202,7 +206,7 @@ mod tests {
     fn used(volumes: &[(&str, u64)], containers: &[(&str, u64)]) -> Usage {
         let map =
             |list: &[(&str, u64)]| list.iter().map(|(name, bytes)| ((*name).to_owned(), *bytes)).collect();
-        Usage { volumes: map(volumes), containers: map(containers) }
+        Usage { volumes: map(volumes), containers: map(containers), others: 0 }
     }
 
     #[test]
@@ -243,6 +247,10 @@ mod tests {
             (
                 used(&[], &[("d", 2 * MEBIBYTE + 1)]),
                 Some("Container d exceeded its local ephemeral storage limit \"2Mi\". "),
+            ),
+            (
+                Usage { others: MEBIBYTE + 1, ..used(&[("w", 2 * MEBIBYTE)], &[]) },
+                Some("Pod ephemeral local storage usage exceeds the total limit of containers 3Mi. "),
             ),
         ] {
             assert_eq!(excess(&spec, &used).as_deref(), expected, "{used:?}");

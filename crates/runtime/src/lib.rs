@@ -27,7 +27,7 @@ use async_trait::async_trait;
 
 pub use dispatch::{SHIM, dispatch_internal};
 pub use local::{Config, LocalRuntime, recorded_sandboxes};
-pub use skiff_sys::private;
+pub use skiff_sys::{private, tree};
 pub use types::*;
 
 /// Sandboxes, containers and images of one node.

@@ -19,5 +19,6 @@ pub mod private;
 pub mod process;
 pub mod seccomp;
 mod syscalls;
+pub mod tree;
 pub mod tty;
 pub mod xtables;

@@ -189,7 +189,7 @@ impl Worker {
         for (target, name, text) in files {
             let path = pod_dir.join(name);
             // Written in place: containers that run have the very file mounted.
-            if fs::read_to_string(&path).ok().as_deref() != Some(text.as_str()) {
+            if !holds(&path, &text) {
                 fs::write(&path, text)?;
             }
             made.push((PathBuf::from(target), path));
@@ -232,4 +232,10 @@ impl Worker {
             Done::Stopped { id }
         });
     }
+}
+
+/// Whether a file that containers may write holds just this. One of another length is not read.
+fn holds(path: &Path, text: &str) -> bool {
+    let same_length = fs::metadata(path).is_ok_and(|found| found.len() == text.len() as u64);
+    same_length && fs::read_to_string(path).is_ok_and(|held| held == text)
 }

@@ -57,7 +57,10 @@ async fn the_server_tells_what_pods_use() {
     let dir = agent.dir.path();
     let volume = dir.join("pods/u1/volumes/empty-dir/data");
     let log_dir = dir.join("pods-log/default_p_u1/c");
-    for (path, bytes) in [(volume.join("file"), 300_000), (log_dir.join("0.log"), 200_000)] {
+    let pod_dir = dir.join("pods/u1");
+    let hosts = pod_dir.join("etc-hosts");
+    for (path, bytes) in [(volume.join("file"), 300_000), (log_dir.join("0.log"), 200_000), (hosts, 100_000)]
+    {
         std::fs::write(&path, vec![1; bytes]).expect("writes");
         // Some file systems give out blocks only then.
         std::fs::File::open(&path).and_then(|file| file.sync_all()).expect("is kept");
@@ -74,7 +77,9 @@ async fn the_server_tells_what_pods_use() {
     let counted = |path: &std::path::Path| skiff_runtime::usage::of(path).expect("it is there").bytes;
     assert_eq!((data, logs), (counted(&volume), counted(&log_dir)), "{pod}");
     assert!(data > 0 && logs > 0, "{pod}");
-    assert_eq!(number(&pod["ephemeral-storage"]["usedBytes"]), data + logs);
+    let others = number(&pod["ephemeral-storage"]["usedBytes"]) - data - logs;
+    assert_eq!(others, skiff_runtime::usage::of_all_but(&pod_dir, &[c"volumes"]).expect("it is there").bytes);
+    assert!(others >= 100_000, "what containers write into the files that they share counts: {others}");
     assert!(number(&volumes[0]["capacityBytes"]) > data, "{pod}");
     assert_eq!(pod["containers"][0]["memory"]["availableBytes"], 1 << 20);
     assert_eq!(pod["process_stats"]["process_count"], 0);

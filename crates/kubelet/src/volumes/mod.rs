@@ -7,15 +7,17 @@ pub(crate) mod mounts;
 mod ownership;
 mod sub_path;
 
-use std::fs;
+use std::ffi::{CStr, OsStr};
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use k8s_openapi::api::core::v1::{
     ConfigMap, Container, EmptyDirVolumeSource, Pod, Secret, Volume, VolumeMount,
 };
 use skiff_api::quantity;
-use skiff_runtime::{Mount, Propagation};
+use skiff_runtime::usage::{self, DiskUsage};
+use skiff_runtime::{Mount, Propagation, tree};
 
 use crate::env::{Facts, Sources};
 use crate::expansion::expand;
@@ -39,12 +41,23 @@ pub(crate) enum Error {
     Invalid(String),
 }
 
+/// The volumes' directory in a pod's.
+const VOLUMES: &CStr = c"volumes";
+/// Parts of them, mounted once more.
+const SUB_PATHS: &CStr = c"volume-subpaths";
+
 /// Where a volume lies on the node.
 pub(crate) fn path(pod_dir: &Path, volume: &Volume) -> PathBuf {
     match &volume.host_path {
         Some(host_path) => PathBuf::from(&host_path.path),
-        None => pod_dir.join("volumes").join(kind(volume)).join(&volume.name),
+        None => pod_dir.join(OsStr::from_bytes(VOLUMES.to_bytes())).join(kind(volume)).join(&volume.name),
     }
+}
+
+/// What the node keeps of a pod beside its volumes: files that its containers share and their messages. They
+/// can write into most of them, as much as they like.
+pub(crate) fn other_files(pod_dir: &Path) -> DiskUsage {
+    usage::of_all_but(pod_dir, &[VOLUMES, SUB_PATHS]).unwrap_or_default()
 }
 
 fn kind(volume: &Volume) -> &'static str {
@@ -152,7 +165,7 @@ fn empty_dir(
 /// Unmounts and removes all that [`set_up`] and [`container_mounts`] made.
 pub(crate) fn tear_down(pod_dir: &Path) -> io::Result<()> {
     mounts::unmount_below(pod_dir)?;
-    match fs::remove_dir_all(pod_dir) {
+    match tree::remove(pod_dir) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }
@@ -189,7 +202,7 @@ pub(crate) fn container_mounts(
         let source = match sub_path_of(mount, env)? {
             Some(sub_path) => {
                 let place = pod_dir
-                    .join("volume-subpaths")
+                    .join(OsStr::from_bytes(SUB_PATHS.to_bytes()))
                     .join(&mount.name)
                     .join(&container.name)
                     .join(index.to_string());

@@ -1,6 +1,7 @@
 //! What a container sees of its volumes, on a real file system.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::net::Ipv4Addr;
 use std::os::unix::fs::PermissionsExt;
 

@@ -22,6 +22,7 @@ use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use skiff_sys::tree;
 
 use super::access::Access;
 use super::digest::{Digest, HashingWriter};
@@ -293,11 +294,7 @@ impl Content {
     /// Deletes a file or tree of one of the store's directories.
     pub(crate) fn delete(&self, part: &str, file: &str) -> Result<(), ImageError> {
         let path = self.dir.join(part).join(file);
-        let result = match path.symlink_metadata() {
-            Ok(data) if data.is_dir() => fs::remove_dir_all(&path),
-            Ok(_) => fs::remove_file(&path),
-            Err(error) => Err(error),
-        };
+        let result = tree::remove(&path);
         match result {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 Err(failed(format!("delete {}", path.display()))(error))
@@ -343,11 +340,7 @@ pub(crate) struct Temporary(pub PathBuf);
 impl Drop for Temporary {
     fn drop(&mut self) {
         // What can't be removed here goes with the next collection.
-        let _ = match self.0.symlink_metadata() {
-            Ok(data) if data.is_dir() => fs::remove_dir_all(&self.0),
-            Ok(_) => fs::remove_file(&self.0),
-            Err(_) => Ok(()),
-        };
+        let _ = tree::remove(&self.0);
     }
 }
 

@@ -20,6 +20,7 @@ use rustix::fs::{
     self, AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, Uid, XattrFlags,
 };
 use rustix::io::Errno;
+use skiff_sys::tree;
 
 use super::digest::{Digest, HashingReader};
 use super::tar::{Entry, Kind, TarReader};
@@ -339,8 +340,7 @@ fn set_xattrs(parent: &OwnedFd, name: &Path, xattrs: &[(String, Vec<u8>)]) -> io
 fn clear(parent: &OwnedFd, name: &Path) -> io::Result<()> {
     match fs::unlinkat(parent, name, AtFlags::empty()) {
         Ok(()) | Err(Errno::NOENT) => Ok(()),
-        // The standard library removes trees without following links.
-        Err(Errno::ISDIR) => std::fs::remove_dir_all(through_descriptor(parent, name)),
+        Err(Errno::ISDIR) => tree::remove(&through_descriptor(parent, name)),
         Err(error) => Err(error.into()),
     }
 }

@@ -1,10 +1,10 @@
 //! Removing without a trace: mounts, control groups and directories.
 
-use std::fs;
 use std::io;
 use std::path::Path;
 
 use nix::mount::{MntFlags, umount2};
+use skiff_sys::tree;
 use tracing::warn;
 
 use super::records::SandboxRecord;
@@ -52,7 +52,7 @@ fn unmount(path: &Path) -> io::Result<()> {
 }
 
 pub(super) fn remove_dir(dir: &Path) -> Result<(), Error> {
-    match fs::remove_dir_all(dir) {
+    match tree::remove(dir) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         answer => answer.map_err(doing(format_args!("remove {}", dir.display()))),
     }

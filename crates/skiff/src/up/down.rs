@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use anyhow::{Context, bail};
 use nix::mount::{MntFlags, umount2};
 use skiff_client::kubeconfig::Kubeconfig;
-use skiff_runtime::apparmor;
+use skiff_runtime::{apparmor, tree};
 use tracing::warn;
 
 use super::cgroups;
@@ -210,7 +210,7 @@ fn unmount(path: &Path) -> anyhow::Result<()> {
 }
 
 pub(crate) fn remove_tree(dir: &Path) -> anyhow::Result<()> {
-    match fs::remove_dir_all(dir) {
+    match tree::remove(dir) {
         Ok(()) => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(error).with_context(|| format!("cannot remove {}", dir.display())),

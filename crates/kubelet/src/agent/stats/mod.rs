@@ -119,7 +119,10 @@ impl<'a> Reading<'a> {
         let volumes = pod.as_deref().map(|pod| self.volumes(pod, &pod_ref.uid)).unwrap_or_default();
         let parts = containers.iter().flat_map(|each| [&each.rootfs, &each.logs]);
         let on_disk = volumes.iter().filter(|(_, in_memory)| !in_memory).map(|(volume, _)| &volume.fs);
-        let ephemeral = together(parts.chain(on_disk));
+        let mut ephemeral = together(parts.chain(on_disk));
+        let others = volumes::other_files(&self.context.config.pod_dir(&pod_ref.uid));
+        ephemeral.bytes += others.bytes;
+        ephemeral.inodes += others.inodes;
         let sum = sum(own.iter().map(|each| &each.stats));
         let limit = pod.as_ref().and_then(|pod| pod.spec.as_ref()).map(resources::of_pod);
         let network = sandbox
