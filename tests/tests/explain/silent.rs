@@ -121,7 +121,7 @@ fn a_silent_node_is_named_and_the_rest_is_told_without_it() {
     assert!(says(&way["ways"][0]["summary"]), "{way}");
     assert!(way["ways"][0]["hops"].to_string().contains(&format!("node {one}")), "{way}");
     let rows = meanwhile("trace --compare", &|| trace(&["here", "pod/there", "--compare"]));
-    assert!(rows["rows"].as_array().expect("rows").iter().all(|row| says(row)), "{rows}");
+    assert!(rows["rows"].as_array().expect("rows").iter().all(says), "{rows}");
 
     drop(silenced);
     wait_until("it is told again", || explained(&namespace, "pod", "there")["missing"].is_null());

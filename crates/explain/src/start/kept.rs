@@ -161,12 +161,11 @@ impl Starts {
     pub fn find_gone(&self, namespace: &str, name: &str) -> Option<Gone> {
         let kept = self.lock();
         let full = format!("{namespace}/{name}");
-        let found = kept.gone.iter().rev().find_map(|(number, text)| {
+        kept.gone.iter().rev().find_map(|(number, text)| {
             let (own, node) = text.split_once(' ')?;
             let uid = kept.order.get(place_of(*number, kept.forgotten)).filter(|_| own == full)?;
             Some(Gone { uid: uid.to_string(), node: node.to_owned() })
-        });
-        found
+        })
     }
 
     /// The histograms in Prometheus' text format.
