@@ -268,6 +268,12 @@ mod tests {
         let answers = [false, false, true, false, false, false, true, true];
         let verdicts: Vec<_> = answers.into_iter().map(|answer| threshold.add(Some(answer))).collect();
         assert_eq!(verdicts, [None, None, None, None, None, Some(false), None, Some(true)]);
+        let of = |success, failure| {
+            let probe = Probe { failure_threshold: failure, success_threshold: success, ..Probe::default() };
+            let threshold = Threshold::of(&probe);
+            (threshold.success, threshold.failure)
+        };
+        assert_eq!((of(None, None), of(Some(0), Some(-1)), of(Some(2), Some(5))), ((1, 3), (1, 1), (2, 5)));
         // What is not known is no verdict, and breaks no run of equal answers.
         let answers = [Some(false), Some(false), None, None, Some(false)];
         let verdicts: Vec<_> = answers.into_iter().map(|answer| threshold.add(answer)).collect();

@@ -147,6 +147,13 @@ mod tests {
         );
     }
 
+    #[test]
+    fn numbers_of_seconds_are_what_they_say_or_the_default() {
+        for (value, expected) in [(None, 10), (Some(0), 10), (Some(-1), 10), (Some(1), 1), (Some(30), 30)] {
+            assert_eq!(seconds(value, 10), Duration::from_secs(expected), "{value:?}");
+        }
+    }
+
     #[tokio::test]
     async fn what_can_not_be_asked_is_not_known() {
         let unknown = |why: &str| Err(Failure::Unknown(why.to_owned()));
