@@ -5,7 +5,7 @@ mod lab;
 use std::net::Ipv4Addr;
 
 use lab::walking::{TCP, approach, kinds, one, sandbox, to, walk};
-use lab::{Lab, ip};
+use lab::{Lab, eventually, ip};
 use skiff_network::walk::{End, Namespace, Packets, Start, Walk, Way};
 use skiff_network::{HostPort, Network, Protocol};
 
@@ -209,8 +209,10 @@ fn damage_is_named() {
     // A link that is down.
     node.netns.command("ip", &["link", "set", &b.host_link, "down"]);
     assert!(matches!(look(), End::Down { device, .. } if device == b.host_link));
+    // Until the kernel has looked at it, the bridge keeps the port closed.
+    let is_well = || eventually("the way is open again", || matches!(look(), End::Delivered { .. }));
     node.netns.command("ip", &["link", "set", &b.host_link, "up"]);
-    assert!(matches!(look(), End::Delivered { .. }));
+    is_well();
     // The same of who sends: the end that was set down is named, not the one that lost its carrier.
     node.netns.command("ip", &["link", "set", &a.host_link, "down"]);
     let end = look();
@@ -219,6 +221,7 @@ fn damage_is_named() {
         "{end:?}"
     );
     node.netns.command("ip", &["link", "set", &a.host_link, "up"]);
+    is_well();
     server.command("ip", &["link", "set", "eth0", "down"]);
     let end = look();
     assert!(

@@ -168,12 +168,15 @@ fn damage_is_named_and_agrees_with_a_real_connection() {
     agrees(&told);
     on(&one, &["ip", "link", "set", &own, "up"]);
 
+    // Until the kernel has looked at it, the bridge keeps the port closed.
+    wait_until("the way is open again", || live(&scene)["ways"][0]["verdict"] == "Delivered");
     // A port of the bridge that carries no frames: the receiver's, then the sender's.
     for (node, port) in [(&two, &veth), (&one, &own)] {
         on(node, &["bridge", "link", "set", "dev", port, "state", "0"]);
         let told = live(&scene);
         let way = &told["ways"][0];
-        assert_eq!(way["verdict"], "Unreachable", "{told:#}");
+        // A link that came up a moment ago has its port like that as well: what it will be is not known.
+        assert_eq!(way["verdict"], "Unknown", "{told:#}");
         let summary = way["summary"].as_str().unwrap_or_default();
         assert!(summary.contains(&format!("{port}, a port of bridge cbr0")), "{summary}");
         assert!(summary.ends_with("is disabled"), "{summary}");

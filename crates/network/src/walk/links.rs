@@ -151,6 +151,8 @@ impl Walk<'_> {
         Some(format!("{port}, a port of bridge {} on {}, is {state}", self.bridge, self.name))
     }
 
+    /// A port is so for up to a second after its link came up, until the kernel has looked at it (linkwatch), or for
+    /// as long as somebody or a protocol keeps it so: that leaves doubt.
     fn ends_blocked(
         &self,
         at: &Place<'_>,
@@ -159,7 +161,9 @@ impl Walk<'_> {
         why: String,
         ways: &mut Vec<Way>,
     ) {
-        self.tell(at, &mut this, "bridge", Some(port), &why);
+        let mut hop = this.hop(at, self.name, "bridge", Some(port), &why);
+        hop.doubtful = true;
+        this.hops.push(hop);
         self.end(this, End::Down { place: self.name.into(), device: port.into(), why }, ways);
     }
 

@@ -417,11 +417,8 @@ fn threshold(way: &Way, answer: bool) -> Vec<(&String, &String)> {
 /// From which hop on a packet may not even be sent: where a bridge lets nothing pass, nobody answers who has the
 /// next address either, and it is sent only if that is known from before.
 fn unanswered_from(way: &Way, answer: bool) -> usize {
-    let (hops, ends) = match answer {
-        true => (&way.answer, loses_answer(way)),
-        false => (&way.hops, way.verdict == Verdict::Unreachable),
-    };
-    let blocked = ends && hops.last().is_some_and(|end| end.kind == "bridge");
+    let hops = if answer { &way.answer } else { &way.hops };
+    let blocked = hops.last().is_some_and(|end| end.kind == "bridge");
     let route = hops.iter().rposition(|hop| hop.kind == "route");
     route.filter(|_| blocked).map_or(hops.len(), |route| route + 1)
 }

@@ -133,22 +133,21 @@ fn a_device_that_went_down_just_now_and_the_bridge_before_it_may_have_seen_it_or
 
 #[test]
 fn before_a_port_that_its_bridge_keeps_closed_it_may_not_even_be_sent() {
-    let mut closed =
-        way(Verdict::Unreachable, &[("pod a", "eth0"), ("node n1", "veth1"), ("node n1", "veth1")]);
+    let mut closed = way(Verdict::Unknown, &[("pod a", "eth0"), ("node n1", "veth1"), ("node n1", "veth1")]);
     closed.hops[2].kind = "bridge".into();
+    closed.hops[2].doubtful = true;
     closed.hops.insert(0, hop("pod a", "route", Some("eth0")));
     let differences = |way: &Way, places: &[(&str, &str)]| judged(way, "silent", &seen(places)).differences;
     // Whether the neighbour was known from before is nobody's to say.
     assert_eq!(differences(&closed, &[]), Vec::<String>::new());
     assert_eq!(differences(&closed, &[("pod a", "eth0"), ("node n1", "veth1")]), Vec::<String>::new());
     let beyond = [("pod a", "eth0"), ("node n1", "veth1"), ("node n1", "cbr0")];
-    assert_eq!(differences(&closed, &beyond), ["it was seen on cbr0 of node n1, where it should not come"]);
+    // The port may be open by now.
+    assert_eq!(differences(&closed, &beyond), Vec::<String>::new());
+    assert_eq!(judged(&closed, "answered", &seen(&beyond)).differences, Vec::<String>::new());
     // What comes before the last route is sent.
     closed.hops.insert(3, hop("node n1", "route", Some("cbr0")));
     assert_eq!(differences(&closed, &[]).len(), 2);
-    // One that arrives has passed all of it.
-    closed.verdict = Verdict::Delivered;
-    assert!(!differences(&closed, &[]).is_empty());
 }
 
 #[test]
