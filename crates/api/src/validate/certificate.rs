@@ -1,5 +1,7 @@
 //! Certificate signing requests.
 
+use std::collections::BTreeSet;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
@@ -105,16 +107,18 @@ fn signer_name(name: &At<'_>, faults: &mut Vec<Cause>) {
 pub(super) fn update(new: &At<'_>, old: &At<'_>, subresource: &str, faults: &mut Vec<Cause>) {
     let (status, before) = (new.get("status"), old.get("status"));
     let conditions = status.get("conditions");
-    let types: Vec<&str> = conditions.items().map(|c| c.value["type"].as_str().unwrap_or_default()).collect();
-    for (index, condition) in conditions.items().enumerate() {
+    let types: BTreeSet<&str> =
+        conditions.items().map(|c| c.value["type"].as_str().unwrap_or_default()).collect();
+    let mut seen = BTreeSet::new();
+    for condition in conditions.items() {
         let type_ = condition.get("type");
         if type_.is_empty() {
             faults.push(Cause::required(type_.path.clone(), ""));
         }
-        if types[..index].contains(&type_.text()) {
+        if !seen.insert(type_.text()) {
             faults.push(Cause::duplicate(type_.path.clone(), type_.text()));
         }
-        if type_.text() == "Denied" && types.contains(&"Approved") {
+        if type_.text() == "Denied" && types.contains("Approved") {
             let detail = "Approved and Denied conditions are mutually exclusive";
             faults.push(Cause::invalid(type_.path.clone(), "Denied", detail));
         }
@@ -134,7 +138,7 @@ pub(super) fn update(new: &At<'_>, old: &At<'_>, subresource: &str, faults: &mut
     }
     for condition in before.get("conditions").items() {
         let type_ = condition.value["type"].as_str().unwrap_or_default();
-        if !types.contains(&type_) {
+        if !types.contains(type_) {
             let detail = format!("updates may not remove a condition of type {type_:?}");
             faults.push(Cause::forbidden(conditions.path.clone(), detail));
         }
@@ -143,7 +147,7 @@ pub(super) fn update(new: &At<'_>, old: &At<'_>, subresource: &str, faults: &mut
     if subresource == "status" {
         for type_ in ["Approved", "Denied"] {
             let was = before.get("conditions").items().any(|c| c.value["type"] == type_);
-            if types.contains(&type_) && !was {
+            if types.contains(type_) && !was {
                 let detail = format!("updates may not add a condition of type {type_:?}");
                 faults.push(Cause::forbidden(conditions.path.clone(), detail));
             }

@@ -1,5 +1,7 @@
 //! Nodes.
 
+use std::collections::BTreeSet;
+
 use super::container::choice;
 use super::cursor::At;
 use super::{ip, resource};
@@ -47,11 +49,10 @@ pub(super) fn status(node: &At<'_>, faults: &mut Vec<Cause>) {
             resource::amount(name, &At { value: amount.value, path: list.child(name) }, faults);
         }
     }
-    let mut seen = Vec::new();
+    let mut seen = BTreeSet::new();
     for address in status.get("addresses").items() {
-        if seen.contains(&address.value) {
+        if !seen.insert((address.get("type").text(), address.get("address").text())) {
             faults.push(Cause::duplicate(address.path.clone(), address.value.clone()));
         }
-        seen.push(address.value);
     }
 }

@@ -1,6 +1,8 @@
 //! What may become of a pod: images, a nearer deadline, more tolerations, opened gates; and while it waits at
 //! one, a narrower choice of nodes.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Map, Value};
 
 use super::cursor::At;
@@ -60,12 +62,10 @@ fn deadline(new: &At<'_>, old: &At<'_>, faults: &mut Vec<Cause>) -> bool {
 
 fn tolerations(new: &At<'_>, old: &At<'_>, faults: &mut Vec<Cause>) {
     // For how long a taint is tolerated may change.
-    let what = |item: At<'_>| {
-        let mut what = item.value.clone();
-        what.as_object_mut().map(|fields| fields.remove("tolerationSeconds"));
-        what
-    };
-    let kept: Vec<Value> = new.items().map(what).collect();
+    fn what<'a>(item: At<'a>) -> [&'a str; 4] {
+        ["key", "operator", "value", "effect"].map(|field| item.get(field).text())
+    }
+    let kept: BTreeSet<_> = new.items().map(what).collect();
     if old.items().map(what).any(|item| !kept.contains(&item)) {
         let detail = "existing toleration can not be modified except its tolerationSeconds";
         faults.push(Cause::forbidden(new.path.clone(), detail));
@@ -73,9 +73,10 @@ fn tolerations(new: &At<'_>, old: &At<'_>, faults: &mut Vec<Cause>) {
 }
 
 fn gates(new: &At<'_>, old: &At<'_>, faults: &mut Vec<Cause>) {
+    let before: BTreeSet<&str> = old.items().map(|gate| gate.get("name").text()).collect();
     for gate in new.items() {
         let name = gate.get("name");
-        if old.items().all(|before| before.get("name").value != name.value) {
+        if !before.contains(name.text()) {
             let detail = format!("only deletion is allowed, but found new scheduling gate '{}'", name.text());
             faults.push(Cause::forbidden(name.path, detail));
         }

@@ -1,6 +1,6 @@
 //! Where a pod may go, and when: affinity between pods, spreading, and gates.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::container::choice;
 use super::cursor::At;
@@ -13,11 +13,23 @@ const PREFERRED: &str = "preferredDuringSchedulingIgnoredDuringExecution";
 const NOT_POSITIVE: &str = "must be greater than zero";
 const WITHOUT_SELECTOR: &str = "must not be specified when labelSelector is not set";
 
+/// Each is compared with every pod there is, whenever the pod's place is decided. Upstream bounds them by the
+/// size of an object alone: some ten thousand, for which all other pods would wait.
+const TERMS_MAX: usize = 256;
+
 /// `affinity` of a pod's specification, but for that to nodes.
 pub(super) fn pod_affinity(affinity: &At<'_>, faults: &mut Vec<Cause>) {
     for kind in ["podAffinity", "podAntiAffinity"].map(|kind| affinity.get(kind)) {
-        kind.get(REQUIRED).items().for_each(|one| term(&one, faults));
-        for preferred in kind.get(PREFERRED).items() {
+        let (required, preferred) = (kind.get(REQUIRED), kind.get(PREFERRED));
+        let too_many = [&required, &preferred].into_iter().filter(|list| list.items().count() > TERMS_MAX);
+        let before = faults.len();
+        faults
+            .extend(too_many.map(|list| Cause::too_many(list.path.clone(), list.items().count(), TERMS_MAX)));
+        if faults.len() > before {
+            continue;
+        }
+        required.items().for_each(|one| term(&one, faults));
+        for preferred in preferred.items() {
             weight(&preferred.get("weight"), faults);
             term(&preferred.get("podAffinityTerm"), faults);
         }
@@ -50,7 +62,8 @@ fn term(term: &At<'_>, faults: &mut Vec<Cause>) {
     }
     // As upstream, the place is the term's own, with the key's number behind it.
     selected_twice(&same, &selected, &term.path, faults);
-    for key in same.items().filter(|key| other.items().any(|other| other.text() == key.text())) {
+    let other: BTreeSet<&str> = other.items().map(|key| key.text()).collect();
+    for key in same.items().filter(|key| other.contains(key.text())) {
         let detail = "exists in both matchLabelKeys and mismatchLabelKeys";
         faults.push(Cause::invalid(key.path.clone(), key.text(), detail));
     }
@@ -75,10 +88,11 @@ fn label_key(key: &At<'_>, faults: &mut Vec<Cause>) {
 /// Keys that the selector has once more than it got when the pod was made: once each is looked for already.
 fn selected_twice(keys: &At<'_>, selector: &At<'_>, place: &str, faults: &mut Vec<Cause>) {
     let mut seen: BTreeSet<&str> = selector.get("matchLabels").entries().map(|(key, _)| key).collect();
+    // Where each stands last.
+    let wanted: BTreeMap<&str, usize> = keys.items().enumerate().map(|(at, key)| (key.text(), at)).collect();
     for expression in selector.get("matchExpressions").items() {
         let key = expression.get("key").text();
-        let at = keys.items().enumerate().filter(|(_, wanted)| wanted.text() == key).map(|(at, _)| at).last();
-        if let Some(at) = at.filter(|_| seen.contains(key)) {
+        if let Some(at) = wanted.get(key).filter(|_| seen.contains(key)) {
             let detail = "exists in both matchLabelKeys and labelSelector";
             faults.push(Cause::invalid(format!("{place}[{at}]"), key, detail));
         }
@@ -131,6 +145,11 @@ pub(super) fn resource_claims(claims: &At<'_>, faults: &mut Vec<Cause>) {
 }
 
 pub(super) fn topology_spread(constraints: &At<'_>, faults: &mut Vec<Cause>) {
+    let count = constraints.items().count();
+    if count > TERMS_MAX {
+        faults.push(Cause::too_many(constraints.path.clone(), count, TERMS_MAX));
+        return;
+    }
     // A pair that occurs again is told where it first stands.
     let pair = |constraint: &At<'_>| {
         (
@@ -140,8 +159,9 @@ pub(super) fn topology_spread(constraints: &At<'_>, faults: &mut Vec<Cause>) {
     };
     let mut again: BTreeSet<usize> = BTreeSet::new();
     let pairs: Vec<_> = constraints.items().map(|constraint| pair(&constraint)).collect();
-    for (at, one) in pairs.iter().enumerate() {
-        if pairs[at + 1..].contains(one) {
+    let mut later = BTreeSet::new();
+    for (at, one) in pairs.iter().enumerate().rev() {
+        if !later.insert(one) {
             again.insert(at);
         }
     }

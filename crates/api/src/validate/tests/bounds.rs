@@ -189,3 +189,52 @@ fn requests_for_certificates_are_judged_as_such() {
     let map = |conditions: Value| json!({"metadata": {"name": "m", "namespace": "a"}, "status": {"conditions": conditions}});
     assert_eq!(texts(&update("", "ConfigMap", "status", &map(json!([])), &map(approved))).len(), 0);
 }
+
+#[test]
+fn what_all_other_pods_are_compared_with_is_bounded() {
+    let terms = |count: usize| {
+        vec![json!({"topologyKey": "zone", "labelSelector": {"matchLabels": {"a": "b"}}}); count]
+    };
+    for kind in ["podAffinity", "podAntiAffinity"] {
+        let affinity = |field: &str, list: Value| with(json!({"affinity": {kind: {field: list}}}));
+        let required = "requiredDuringSchedulingIgnoredDuringExecution";
+        check("Pod", &affinity(required, json!(terms(256))), &[]);
+        let expected = format!("spec.affinity.{kind}.{required}: Too many: 257: must have at most 256 items");
+        check("Pod", &affinity(required, json!(terms(257))), &[&expected]);
+        let preferred = "preferredDuringSchedulingIgnoredDuringExecution";
+        let weighed: Vec<Value> =
+            terms(257).into_iter().map(|term| json!({"weight": 1, "podAffinityTerm": term})).collect();
+        let expected =
+            format!("spec.affinity.{kind}.{preferred}: Too many: 257: must have at most 256 items");
+        check("Pod", &affinity(preferred, json!(weighed)), &[&expected]);
+    }
+    let spread: Vec<Value> = (0..257)
+        .map(|n| json!({"maxSkew": 1, "topologyKey": format!("k{n}"), "whenUnsatisfiable": "DoNotSchedule"}))
+        .collect();
+    check("Pod", &with(json!({"topologySpreadConstraints": spread[..256]})), &[]);
+    check(
+        "Pod",
+        &with(json!({"topologySpreadConstraints": spread})),
+        &["spec.topologySpreadConstraints: Too many: 257: must have at most 256 items"],
+    );
+}
+
+/// Comparing each with each of them would not end while anybody waits.
+#[test]
+fn long_lists_are_compared_in_one_pass() {
+    let count = 60_000;
+    let keys = |from: usize| (from..from + count).map(|n| json!(format!("k{n}"))).collect::<Vec<_>>();
+    let expressions: Vec<Value> =
+        (count..2 * count).map(|n| json!({"key": format!("k{n}"), "operator": "Exists"})).collect();
+    let term = json!({"topologyKey": "zone", "labelSelector": {"matchExpressions": expressions},
+        "matchLabelKeys": keys(0), "mismatchLabelKeys": keys(count)});
+    let required = json!({"requiredDuringSchedulingIgnoredDuringExecution": [term]});
+    check("Pod", &with(json!({"affinity": {"podAffinity": required}})), &[]);
+    let tolerations: Vec<Value> =
+        (0..count).map(|n| json!({"key": format!("k{n}"), "operator": "Exists"})).collect();
+    let tolerant = with(json!({"tolerations": tolerations}));
+    assert_eq!(texts(&update("", "Pod", "", &tolerant, &tolerant)), Vec::<String>::new());
+    let gates: Vec<Value> = (0..count).map(|n| json!({"name": format!("k{n}")})).collect();
+    let gated = with(json!({"schedulingGates": gates}));
+    assert_eq!(texts(&update("", "Pod", "", &gated, &gated)), Vec::<String>::new());
+}
