@@ -17,6 +17,7 @@ mod score;
 mod snapshot;
 mod state;
 mod verdicts;
+mod wake;
 mod writes;
 
 #[cfg(test)]

@@ -75,6 +75,11 @@ impl Requires {
     pub(crate) fn keeps_others_away(&self) -> bool {
         !self.anti_affinity.is_empty()
     }
+
+    /// Whether it keeps this one away from where it is.
+    pub(crate) fn keeps_away(&self, pod: &Pod, namespaces: &HashMap<String, Labels>) -> bool {
+        self.anti_affinity.iter().any(|term| term.matches(pod, namespaces))
+    }
 }
 
 fn term(pod: &Pod, term: &PodAffinityTerm) -> Term {
@@ -221,12 +226,17 @@ impl Neighbours {
         // A pod counts for affinity only if it matches all terms.
         let all_match =
             |other: &Pod| requires.affinity.iter().all(|term| term.matches(other, snapshot.namespaces()));
+        // That is the same for each term, and asked once: as many questions as terms for each would be too many.
+        let with_one: Vec<&NodeInfo> = match requires.affinity.is_empty() {
+            true => Vec::new(),
+            false => nodes().filter(|node| node.pods.values().any(|other| all_match(&other.pod))).collect(),
+        };
         for term in &requires.affinity {
-            let places = places(nodes(), &term.topology_key, all_match);
+            let places = with_one.iter().filter_map(|node| topology(node, &term.topology_key));
             neighbours.together.push(Together {
                 topology_key: term.topology_key.clone(),
                 whom: term.selector.to_string(),
-                places: places.map(|(place, _)| place.to_owned()).collect(),
+                places: places.map(str::to_owned).collect(),
             });
         }
         neighbours.may_be_first =

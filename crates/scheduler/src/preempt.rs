@@ -48,32 +48,52 @@ pub(crate) fn preempt(snapshot: &Snapshot, pod: &PodInfo, error: &FitError) -> O
 }
 
 fn ineligible(snapshot: &Snapshot, pod: &PodInfo, error: &FitError) -> Option<&'static str> {
-    if pod.pod.spec.as_ref().and_then(|spec| spec.preemption_policy.as_deref()) == Some("Never") {
+    if !pod.may_preempt() {
         return Some("not eligible due to preemptionPolicy=Never.");
     }
-    let nominated = snapshot.nomination(&pod.key).and_then(|name| snapshot.node(name))?;
+    let nominated = waits_at(snapshot, pod)?;
     let hopeless =
         error.refused.iter().any(|verdict| verdict.node == nominated.name && !verdict.refusal.resolvable);
+    (!hopeless).then_some("not eligible due to a terminating pod on the nominated node.")
+}
+
+/// The node where pods of lower priority end so that the pod fits. Who ends there for another reason, and
+/// perhaps late, is not waited for.
+pub(crate) fn waits_at<'a>(snapshot: &'a Snapshot, pod: &PodInfo) -> Option<&'a NodeInfo> {
+    let nominated = snapshot.nomination(&pod.key).and_then(|name| snapshot.node(name))?;
     let leaving =
-        nominated.pods.values().any(|other| other.is_terminating() && other.priority < pod.priority);
-    (leaving && !hopeless).then_some("not eligible due to a terminating pod on the nominated node.")
+        nominated.pods.values().any(|other| other.priority < pod.priority && snapshot.is_victim(other));
+    leaving.then_some(nominated)
+}
+
+/// Whether the pod could enter if all pods of lower priority ended there.
+pub(crate) fn could_enter(pod: &PodInfo, node: &NodeInfo, snapshot: &Snapshot) -> bool {
+    pod.may_preempt()
+        && node.pods.values().any(|other| other.priority < pod.priority)
+        && refusal(pod, &without_lower(pod, node), snapshot).is_none()
+}
+
+fn refusal(pod: &PodInfo, node: &NodeInfo, snapshot: &Snapshot) -> Option<Refusal> {
+    filter::refusal(pod, node, &Neighbours::of(pod, snapshot, Some(node)))
+}
+
+fn without_lower(pod: &PodInfo, node: &NodeInfo) -> NodeInfo {
+    let mut rest = node.clone();
+    for other in node.pods.values().filter(|other| other.priority < pod.priority) {
+        rest.remove_pod(&other.key);
+    }
+    rest
 }
 
 /// The fewest and least important pods whose end lets the pod in, or why none would.
 fn victims(pod: &PodInfo, node: &NodeInfo, snapshot: &Snapshot) -> Result<Vec<Arc<PodInfo>>, Vec<String>> {
-    let refusal = |rest: &NodeInfo| -> Option<Refusal> {
-        filter::refusal(pod, rest, &Neighbours::of(pod, snapshot, Some(rest)))
-    };
     let mut lower: Vec<_> =
         node.pods.values().filter(|other| other.priority < pod.priority).cloned().collect();
     if lower.is_empty() {
         return Err(vec!["No preemption victims found for incoming pod".to_owned()]);
     }
-    let mut rest = node.clone();
-    for other in &lower {
-        rest.remove_pod(&other.key);
-    }
-    if let Some(refusal) = refusal(&rest) {
+    let mut rest = without_lower(pod, node);
+    if let Some(refusal) = refusal(pod, &rest, snapshot) {
         return Err(refusal.reasons.iter().map(ToString::to_string).collect());
     }
     // Spare the most important first: higher priority, then longer running.
@@ -81,7 +101,7 @@ fn victims(pod: &PodInfo, node: &NodeInfo, snapshot: &Snapshot) -> Result<Vec<Ar
     let mut victims = Vec::new();
     for other in lower {
         rest.add_pod(other.clone());
-        if refusal(&rest).is_some() {
+        if refusal(pod, &rest, snapshot).is_some() {
             rest.remove_pod(&other.key);
             victims.push(other);
         }

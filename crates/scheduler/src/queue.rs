@@ -1,7 +1,8 @@
 //! The pods that wait for a node.
 //!
 //! *Active* pods are tried in turn, by priority, then by age. Pods whose attempt went wrong *back off* from
-//! 1 s to 10 s. Pods that no node can take are *parked* until something happens that could let them in.
+//! 1 s to 10 s. Pods that no node can take are *parked* until something happens that could let them in; should
+//! nobody have seen that it could, they are tried again after five minutes all the same.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap};
@@ -15,13 +16,16 @@ use crate::snapshot::PodInfo;
 
 const BACKOFF_MIN: Duration = Duration::from_secs(1);
 const BACKOFF_MAX: Duration = Duration::from_secs(10);
+/// How long a pod is parked at most, as upstream's are (`podMaxInUnschedulablePodsDuration`).
+const PARKED_MAX: Duration = Duration::from_secs(300);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Place {
     Active,
     /// Until then.
     Backoff(Instant),
-    Parked,
+    /// Until then at the latest.
+    Parked(Instant),
     /// Being tried or bound; a wake-up meanwhile is noted.
     Taken {
         woken: bool,
@@ -44,7 +48,7 @@ pub(crate) struct Queue {
     entries: HashMap<ObjectKey, Entry>,
     active: BTreeSet<Turn>,
     backing_off: BTreeSet<(Instant, ObjectKey)>,
-    parked: BTreeSet<ObjectKey>,
+    parked: BTreeSet<(Instant, ObjectKey)>,
     tickets: u64,
 }
 
@@ -82,11 +86,17 @@ impl Queue {
 
     /// The next pod to try. It stays known as taken until it is parked, put off or removed.
     pub(crate) fn take(&mut self, now: Instant) -> Option<Arc<PodInfo>> {
-        while let Some((until, key)) = self.backing_off.first().cloned()
-            && until <= now
-        {
-            self.backing_off.pop_first();
-            self.activate(&key);
+        for waiting in [&mut self.backing_off, &mut self.parked] {
+            let mut due = Vec::new();
+            while waiting.first().is_some_and(|(until, _)| *until <= now) {
+                due.extend(waiting.pop_first().map(|(_, key)| key));
+            }
+            for key in due {
+                if let Some(entry) = self.entries.get_mut(&key) {
+                    entry.place = Place::Active;
+                    self.active.insert(turn(entry));
+                }
+            }
         }
         let (_, _, key) = self.active.pop_first()?;
         let entry = self.entries.get_mut(&key)?;
@@ -95,9 +105,10 @@ impl Queue {
         Some(entry.pod.clone())
     }
 
-    /// When the next pod's back-off ends.
+    /// When the next pod's back-off ends, or the time of the one that is parked longest.
     pub(crate) fn next_wake(&self) -> Option<Instant> {
-        self.backing_off.first().map(|(until, _)| *until)
+        let first = |waiting: &BTreeSet<(Instant, ObjectKey)>| waiting.first().map(|(until, _)| *until);
+        first(&self.backing_off).into_iter().chain(first(&self.parked)).min()
     }
 
     /// No node can take it: wait for news, unless news came meanwhile.
@@ -106,8 +117,17 @@ impl Queue {
         if entry.place == (Place::Taken { woken: true }) {
             return self.put_off(key, now);
         }
-        entry.place = Place::Parked;
-        self.parked.insert(key.clone());
+        let until = now + PARKED_MAX;
+        entry.place = Place::Parked(until);
+        self.parked.insert((until, key.clone()));
+    }
+
+    /// What was done to let a parked pod in went wrong: it is tried again after its back-off.
+    pub(crate) fn retry(&mut self, key: &ObjectKey, now: Instant) {
+        if let Some(Place::Parked(until)) = self.entries.get(key).map(|entry| entry.place) {
+            self.parked.remove(&(until, key.clone()));
+            self.put_off(key, now);
+        }
     }
 
     /// The attempt went wrong for another reason: try again after its back-off.
@@ -120,22 +140,25 @@ impl Queue {
 
     /// The parked pods, for whoever decides which of them some news concerns.
     pub(crate) fn parked(&self) -> Vec<Arc<PodInfo>> {
-        self.parked.iter().filter_map(|key| self.entries.get(key)).map(|entry| entry.pod.clone()).collect()
+        self.parked
+            .iter()
+            .filter_map(|(_, key)| self.entries.get(key))
+            .map(|entry| entry.pod.clone())
+            .collect()
     }
 
     /// Tries a pod at once: what kept it out is gone.
     pub(crate) fn wake(&mut self, key: &ObjectKey) {
         match self.entries.get_mut(key) {
             Some(Entry { place: Place::Taken { woken }, .. }) => *woken = true,
-            Some(Entry { place: Place::Parked | Place::Backoff(_), .. }) => {
-                if let Some(entry) = self.entries.get(key) {
-                    let place = entry.place;
-                    self.parked.remove(key);
-                    if let Place::Backoff(until) = place {
-                        self.backing_off.remove(&(until, key.clone()));
-                    }
+            Some(entry @ Entry { place: Place::Parked(_) | Place::Backoff(_), .. }) => {
+                match entry.place {
+                    Place::Parked(until) => drop(self.parked.remove(&(until, key.clone()))),
+                    Place::Backoff(until) => drop(self.backing_off.remove(&(until, key.clone()))),
+                    Place::Active | Place::Taken { .. } => {}
                 }
-                self.activate(key);
+                entry.place = Place::Active;
+                self.active.insert(turn(entry));
             }
             Some(_) | None => {}
         }
@@ -150,19 +173,12 @@ impl Queue {
         self.entries.keys().cloned().collect()
     }
 
-    fn activate(&mut self, key: &ObjectKey) {
-        if let Some(entry) = self.entries.get_mut(key) {
-            entry.place = Place::Active;
-            self.active.insert(turn(entry));
-        }
-    }
-
     fn leave(&mut self, entry: &Entry) {
         let key = &entry.pod.key;
         match entry.place {
             Place::Active => drop(self.active.remove(&turn(entry))),
             Place::Backoff(until) => drop(self.backing_off.remove(&(until, key.clone()))),
-            Place::Parked => drop(self.parked.remove(key)),
+            Place::Parked(until) => drop(self.parked.remove(&(until, key.clone()))),
             Place::Taken { .. } => {}
         }
     }
@@ -201,8 +217,8 @@ mod tests {
         queue.put(pod.clone());
         assert!(queue.take(now).is_some() && queue.take(now).is_none());
         queue.park(&key, now);
-        now += Duration::from_secs(1000);
-        assert!(queue.take(now).is_none() && queue.next_wake().is_none());
+        now += Duration::from_secs(299);
+        assert!(queue.take(now).is_none());
         queue.wake(&key);
         assert!(queue.take(now).is_some(), "at once, whatever its back-off");
         for seconds in [2, 4, 8, 10, 10] {
@@ -214,8 +230,35 @@ mod tests {
         }
         queue.wake(&key);
         queue.park(&key, now);
-        assert!(queue.next_wake().is_some(), "news during the attempt are not lost");
+        let soon = queue.next_wake().is_some_and(|at| at <= now + BACKOFF_MAX);
+        assert!(soon, "news during the attempt are not lost");
         queue.remove(&key);
         assert!(queue.next_wake().is_none() && !queue.contains(&key));
+    }
+
+    #[test]
+    fn who_is_parked_is_tried_again_after_five_minutes_all_the_same() {
+        let mut queue = Queue::default();
+        let begin = Instant::now();
+        let at = |seconds| begin + Duration::from_secs(seconds);
+        let pods = ["a", "b"].map(|name| Arc::new(info(name, serde_json::json!({}))));
+        pods.iter().for_each(|pod| queue.put(pod.clone()));
+        for seconds in [0, 10] {
+            let pod = queue.take(at(seconds)).expect("two are there");
+            queue.park(&pod.key, at(seconds));
+        }
+        assert_eq!(queue.next_wake(), Some(at(300)), "one time for all of them: the oldest one's");
+        assert!(queue.take(at(299)).is_none());
+        assert_eq!(queue.take(at(300)).map(|pod| pod.key.name.clone()).as_deref(), Some("a"));
+        assert_eq!(queue.next_wake(), Some(at(310)));
+        queue.park(&pods[0].key, at(300));
+        queue.retry(&pods[1].key, at(301));
+        assert_eq!(queue.next_wake(), Some(at(302)), "what was tried for it went wrong");
+        assert!(queue.take(at(301)).is_none());
+        assert_eq!(queue.take(at(302)).map(|pod| pod.key.name.clone()).as_deref(), Some("b"));
+        queue.remove(&pods[1].key);
+        assert_eq!(queue.next_wake(), Some(at(600)));
+        queue.remove(&pods[0].key);
+        assert_eq!(queue.next_wake(), None);
     }
 }

@@ -54,6 +54,11 @@ pub(crate) enum Done {
     BindFailed(Arc<PodInfo>),
     /// A status or an eviction; nothing follows from it.
     Written,
+    /// Some pods that were to end for this one do not.
+    EvictionFailed {
+        pod: Arc<PodInfo>,
+        staying: Vec<Arc<PodInfo>>,
+    },
 }
 
 /// Schedules until `shutdown`, then lets the writes under way finish.
@@ -226,6 +231,7 @@ fn finish(state: &mut State, done: Result<Done, tokio::task::JoinError>) {
     match done {
         Ok(Done::Bound(pod)) => state.bound(&pod),
         Ok(Done::BindFailed(pod)) => state.bind_failed(&pod, Instant::now()),
+        Ok(Done::EvictionFailed { pod, staying }) => state.eviction_failed(&pod, &staying, Instant::now()),
         Ok(Done::Written) => {}
         Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
         Err(error) => debug!(%error, "a write was cancelled"),

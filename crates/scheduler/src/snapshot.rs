@@ -6,7 +6,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Node, Pod, Taint};
+use k8s_openapi::api::core::v1::{Node, Pod, PodCondition, Taint};
 use skiff_api::quantity;
 use skiff_api::selector::Labels;
 use skiff_client::ObjectKey;
@@ -56,6 +56,21 @@ impl PodInfo {
 
     pub(crate) fn is_terminating(&self) -> bool {
         self.pod.metadata.deletion_timestamp.is_some()
+    }
+
+    /// Whether it ends so that another pod fits, as its condition says.
+    pub(crate) fn is_preempted(&self) -> bool {
+        let conditions = self.pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
+        let says_so = |condition: &PodCondition| {
+            condition.type_ == "DisruptionTarget"
+                && condition.status == "True"
+                && condition.reason.as_deref() == Some("PreemptionByScheduler")
+        };
+        self.is_terminating() && conditions.into_iter().any(says_so)
+    }
+
+    pub(crate) fn may_preempt(&self) -> bool {
+        self.pod.spec.as_ref().and_then(|spec| spec.preemption_policy.as_deref()) != Some("Never")
     }
 
     pub(crate) fn nominated_node(&self) -> Option<&str> {
@@ -200,7 +215,7 @@ impl NodeInfo {
     }
 
     /// Whether an update of the node can let a pod in that it kept out before.
-    fn admits_differently(&self, other: &Node) -> bool {
+    pub(crate) fn admits_differently(&self, other: &Node) -> bool {
         let allocatable = |node: &Node| {
             node.status.as_ref().and_then(|status| status.allocatable.clone()).unwrap_or_default()
         };
@@ -231,6 +246,8 @@ pub struct Snapshot {
     nominated: HashMap<ObjectKey, String>,
     /// Pods bound to a node that isn't known (yet).
     homeless: HashMap<ObjectKey, (String, Arc<PodInfo>)>,
+    /// UIDs of pods that were chosen to end for another, so before that is seen of them.
+    victims: HashMap<ObjectKey, String>,
     /// Placed pods that keep others away from them.
     loners: HashSet<ObjectKey>,
     /// Labels of namespaces, by name.
@@ -293,18 +310,20 @@ impl Snapshot {
         NodeChange::Added
     }
 
-    pub(crate) fn remove_node(&mut self, name: &str) {
-        let Some(index) = self.index.remove(name) else { return };
+    /// Takes a node away, and gives it back with all that was on it.
+    pub(crate) fn remove_node(&mut self, name: &str) -> Option<NodeInfo> {
+        let index = self.index.remove(name)?;
         let node = self.nodes.remove(index);
         for position in self.index.values_mut().filter(|position| **position > index) {
             *position -= 1;
         }
-        for (key, pod) in node.pods {
-            self.placed.remove(&key);
-            self.loners.remove(&key);
-            self.homeless.insert(key, (name.to_owned(), pod));
+        for (key, pod) in &node.pods {
+            self.placed.remove(key);
+            self.loners.remove(key);
+            self.homeless.insert(key.clone(), (name.to_owned(), pod.clone()));
         }
         self.nominated.retain(|_, on| on != name);
+        Some(node)
     }
 
     /// Puts a pod on a node, from wherever it was before.
@@ -352,12 +371,32 @@ impl Snapshot {
         self.nominated.get(key).map(String::as_str)
     }
 
-    pub(crate) fn forget_nomination(&mut self, key: &ObjectKey) {
-        if let Some(node) = self.nominated.remove(key)
-            && let Some(info) = self.node_mut(&node)
-        {
+    /// Says which node it was.
+    pub(crate) fn forget_nomination(&mut self, key: &ObjectKey) -> Option<String> {
+        let node = self.nominated.remove(key)?;
+        if let Some(info) = self.node_mut(&node) {
             info.nominated.remove(key);
         }
+        Some(node)
+    }
+
+    /// Notes that a pod is about to end for another.
+    pub(crate) fn mark_victim(&mut self, pod: &PodInfo) {
+        self.victims.insert(pod.key.clone(), pod.uid().to_owned());
+    }
+
+    pub(crate) fn forget_victim(&mut self, key: &ObjectKey) {
+        self.victims.remove(key);
+    }
+
+    /// Whether a pod ends so that another fits, or is about to.
+    pub(crate) fn is_victim(&self, pod: &PodInfo) -> bool {
+        pod.is_preempted() || self.victims.get(&pod.key).is_some_and(|uid| uid == pod.uid())
+    }
+
+    /// Where a pod is, if its node is known.
+    pub(crate) fn placed(&self, key: &ObjectKey) -> Option<&Arc<PodInfo>> {
+        self.node(self.placed.get(key)?)?.pods.get(key)
     }
 }
 

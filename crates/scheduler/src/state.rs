@@ -9,12 +9,11 @@ use skiff_client::ObjectKey;
 use tokio::time::Instant;
 
 use crate::decide::schedule;
-use crate::filter;
 use crate::fit_error::FitError;
-use crate::neighbours::Neighbours;
 use crate::preempt::{self, Outcome};
 use crate::queue::Queue;
 use crate::snapshot::{NodeChange, NodeInfo, PodInfo, Snapshot};
+use crate::wake::{News, concerns};
 
 /// What to write about one pod.
 #[derive(Debug)]
@@ -73,8 +72,7 @@ impl State {
         if let Some(node) = spec.and_then(|spec| spec.node_name.as_deref()).filter(|node| !node.is_empty()) {
             self.queue.remove(&key);
             self.assumed.remove(&key);
-            self.snapshot.place(Arc::new(PodInfo::new(pod.clone())), node);
-            self.wake_companions();
+            self.placed(Arc::new(PodInfo::new(pod.clone())), node);
             return;
         }
         let uid = pod.metadata.uid.as_deref().unwrap_or_default();
@@ -90,7 +88,7 @@ impl State {
             spec.and_then(|spec| spec.scheduling_gates.as_ref()).is_some_and(|gates| !gates.is_empty());
         if !ours || gated || pod.metadata.deletion_timestamp.is_some() {
             self.queue.remove(&key);
-            self.snapshot.forget_nomination(&key);
+            self.forget_nomination(&key);
             return;
         }
         let info = Arc::new(PodInfo::new(pod.clone()));
@@ -103,31 +101,59 @@ impl State {
         self.queue.put(info);
     }
 
+    /// A pod is seen on a node: those that wait for company may follow, and where it asks for less than before,
+    /// others as well.
+    fn placed(&mut self, pod: Arc<PodInfo>, node: &str) {
+        let key = pod.key.clone();
+        let before = self.snapshot.placed(&key).cloned();
+        let nominated = self.snapshot.nomination(&key).filter(|nominated| *nominated != node);
+        let nominated = nominated.map(str::to_owned);
+        let asks = pod.request.clone();
+        self.snapshot.place(pod, node);
+        self.wake(|_, pod| !pod.requires.is_nothing());
+        if before.is_some_and(|before| before.request != asks) {
+            self.node_freed(node);
+        }
+        if let Some(nominated) = nominated {
+            self.node_freed(&nominated);
+        }
+    }
+
     /// A pod is deleted or has ended: what it held is free.
     pub(crate) fn pod_gone(&mut self, key: &ObjectKey) {
         self.queue.remove(key);
         self.assumed.remove(key);
-        let nominated = self.snapshot.nomination(key).map(str::to_owned);
-        self.snapshot.forget_nomination(key);
-        let freed = self.snapshot.remove(key);
-        for node in [freed, nominated].into_iter().flatten() {
-            self.wake_who_fits(&node);
+        self.snapshot.forget_victim(key);
+        self.forget_nomination(key);
+        let gone = self.snapshot.placed(key).cloned();
+        if let Some(node) = self.snapshot.remove(key) {
+            self.node_freed(&node);
         }
+        self.wake_shunned(gone.into_iter().collect());
     }
 
     /// A node is new or changed.
     pub(crate) fn node_applied(&mut self, node: &Arc<Node>) {
         let name = node.metadata.name.clone().unwrap_or_default();
-        match self.snapshot.set_node(node.clone()) {
+        let before = self.snapshot.node(&name).filter(|known| known.admits_differently(node)).cloned();
+        match (self.snapshot.set_node(node.clone()), before) {
+            (NodeChange::Same, _) => {}
+            (NodeChange::Changed, Some(before)) => {
+                self.wake_who_may_enter(&name, &News::Node { before: &before });
+                if before.labels() != node.metadata.labels.as_ref() {
+                    self.wake_shunned(before.pods.into_values().collect());
+                }
+            }
             // The count of nodes in every waiting pod's message is out of date, too.
-            NodeChange::Added => self.wake_all(),
-            NodeChange::Changed => self.wake_who_fits(&name),
-            NodeChange::Same => {}
+            (NodeChange::Added | NodeChange::Changed, _) => self.wake(|_, _| true),
         }
     }
 
+    /// With a node, its part of the topology may be gone, and what was expected there.
     pub(crate) fn node_gone(&mut self, name: &str) {
-        self.snapshot.remove_node(name);
+        let Some(gone) = self.snapshot.remove_node(name) else { return };
+        self.wake(|_, pod| !pod.requires.is_nothing() || gone.nominated.contains_key(&pod.key));
+        self.wake_shunned(gone.pods.into_values().collect());
     }
 
     /// Changes were missed: these are all objects there are.
@@ -159,7 +185,12 @@ impl State {
             Ok(choice) => {
                 self.start = choice.next_start;
                 self.assumed.insert(pod.key.clone(), pod.uid().to_owned());
+                let nominated = self.snapshot.forget_nomination(&pod.key);
                 self.snapshot.place(pod.clone(), &choice.node);
+                // Room that was kept for it and that it does not take is another's.
+                if let Some(nominated) = nominated.filter(|nominated| *nominated != choice.node) {
+                    self.node_freed(&nominated);
+                }
                 Some(Action::Bind { pod, node: choice.node })
             }
             Err(error) => Some(self.fail(pod, error, now)),
@@ -171,13 +202,17 @@ impl State {
         let (message, nomination, victims) = match outcome {
             None => (error.message(None), Nomination::Clear, Vec::new()),
             Some(Outcome::Evict { node, victims }) => {
+                if self.snapshot.nomination(&pod.key) != Some(&node) {
+                    self.forget_nomination(&pod.key);
+                }
                 self.snapshot.nominate(pod.clone(), &node);
+                victims.iter().for_each(|victim| self.snapshot.mark_victim(victim));
                 (error.message(None), Nomination::Set(node), victims)
             }
             Some(Outcome::Useless { message, keep_nomination }) => {
                 let nomination = if keep_nomination { Nomination::Keep } else { Nomination::Clear };
                 if nomination == Nomination::Clear {
-                    self.snapshot.forget_nomination(&pod.key);
+                    self.forget_nomination(&pod.key);
                 }
                 (error.message(Some(&message)), nomination, Vec::new())
             }
@@ -202,49 +237,55 @@ impl State {
         let freed = self.snapshot.remove(&pod.key);
         self.queue.put_off(&pod.key, now);
         if let Some(node) = freed {
-            self.wake_who_fits(&node);
+            self.node_freed(&node);
+        }
+        self.wake_shunned(vec![Arc::new(pod.clone())]);
+    }
+
+    /// Pods that were to end for this one do not: it looks again.
+    pub(crate) fn eviction_failed(&mut self, pod: &PodInfo, staying: &[Arc<PodInfo>], now: Instant) {
+        staying.iter().for_each(|victim| self.snapshot.forget_victim(&victim.key));
+        self.queue.retry(&pod.key, now);
+    }
+
+    fn forget_nomination(&mut self, key: &ObjectKey) {
+        if let Some(node) = self.snapshot.forget_nomination(key) {
+            self.node_freed(&node);
         }
     }
 
-    /// Wakes the parked pods that a node can take now.
-    fn wake_who_fits(&mut self, node: &str) {
-        let Some(info) = self.snapshot.node(node) else { return };
-        let fitting: Vec<_> = self
-            .queue
-            .parked()
-            .into_iter()
-            .filter(|pod| {
-                filter::pinned_nodes(pod).is_none_or(|names| names.contains(node)) && self.may_fit(pod, info)
-            })
-            .collect();
-        for pod in fitting {
-            self.queue.wake(&pod.key);
-        }
+    /// Something that was on the node, or expected there, is not any more.
+    fn node_freed(&mut self, node: &str) {
+        self.wake_who_may_enter(node, &News::Room);
+    }
+    /// Wakes the parked pods that news of a node concerns.
+    fn wake_who_may_enter(&mut self, node: &str, news: &News<'_>) {
+        self.wake(|snapshot, pod| {
+            snapshot.node(node).is_some_and(|node| concerns(snapshot, pod, node, news))
+        });
     }
 
-    /// Whether a change on that node may let the pod in. What depends on other pods is tried at all nodes:
-    /// a change on one can open another of its topology.
-    fn may_fit(&self, pod: &PodInfo, node: &NodeInfo) -> bool {
-        !pod.requires.is_nothing()
-            || filter::refusal(pod, node, &Neighbours::of(pod, &self.snapshot, None)).is_none()
-    }
-
-    /// A pod came to a node: those that wait for company may follow.
-    fn wake_companions(&mut self) {
-        for pod in self.queue.parked().into_iter().filter(|pod| !pod.requires.is_nothing()) {
-            self.queue.wake(&pod.key);
+    /// Wakes the parked pods that these kept away, wherever they were.
+    fn wake_shunned(&mut self, by: Vec<Arc<PodInfo>>) {
+        let by: Vec<_> = by.into_iter().filter(|other| other.requires.keeps_others_away()).collect();
+        if !by.is_empty() {
+            self.wake(|snapshot, pod| {
+                by.iter().any(|other| other.requires.keeps_away(&pod.pod, snapshot.namespaces()))
+            });
         }
     }
 
     /// A namespace is new or changed; its labels decide whose pods terms mean.
     pub(crate) fn namespace_applied(&mut self, name: &str, labels: Option<Labels>) {
         self.snapshot.set_namespace(name, labels);
-        self.wake_companions();
+        self.wake(|_, pod| !pod.requires.is_nothing() || pod.key.namespace == name);
     }
 
-    fn wake_all(&mut self) {
+    fn wake(&mut self, concerned: impl Fn(&Snapshot, &PodInfo) -> bool) {
         for pod in self.queue.parked() {
-            self.queue.wake(&pod.key);
+            if concerned(&self.snapshot, &pod) {
+                self.queue.wake(&pod.key);
+            }
         }
     }
 }

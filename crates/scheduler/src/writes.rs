@@ -43,12 +43,15 @@ pub(crate) async fn write(client: Client, events: EventRecorder, starts: Starts,
             {
                 warn!(pod = %pod.key, error = &error as &dyn std::error::Error, "cannot write the condition");
             }
+            let mut staying = Vec::new();
             if let Nomination::Set(node) = &nomination {
                 for victim in victims {
-                    evict(&client, &events, &pod, victim, node).await;
+                    if !evict(&client, &events, &pod, &victim, node).await {
+                        staying.push(victim);
+                    }
                 }
             }
-            Done::Written
+            if staying.is_empty() { Done::Written } else { Done::EvictionFailed { pod, staying } }
         }
     }
 }
@@ -76,10 +79,10 @@ async fn patch_status(client: &Client, pod: &PodInfo, patch: Value) -> Result<()
     client.patch::<Pod>(namespace, name, Some("status"), &Patch::Strategic(patch)).await.map(drop)
 }
 
-/// Gives a victim its notice: a condition that says why, then a graceful deletion.
-async fn evict(client: &Client, events: &EventRecorder, pod: &PodInfo, victim: Arc<PodInfo>, node: &str) {
+/// Gives a victim its notice: a condition that says why, then a graceful deletion. Whether it will end.
+async fn evict(client: &Client, events: &EventRecorder, pod: &PodInfo, victim: &PodInfo, node: &str) -> bool {
     if victim.is_terminating() {
-        return;
+        return true;
     }
     let scheduler = pod.pod.spec.as_ref().and_then(|spec| spec.scheduler_name.as_deref()).unwrap_or_default();
     let condition = json!({"status": {"conditions": [{
@@ -90,7 +93,7 @@ async fn evict(client: &Client, events: &EventRecorder, pod: &PodInfo, victim: A
         "lastTransitionTime": now().round(k8s_openapi::jiff::Unit::Second).ok(),
     }]}});
     let deletion = async {
-        patch_status(client, &victim, condition).await?;
+        patch_status(client, victim, condition).await?;
         let options = DeleteOptions {
             preconditions: Some(Preconditions {
                 uid: victim.pod.metadata.uid.clone(),
@@ -105,10 +108,12 @@ async fn evict(client: &Client, events: &EventRecorder, pod: &PodInfo, victim: A
             let message = format!("Preempted by pod {} on node {node}", pod.uid());
             events.record(reference(&*victim.pod), EventType::Normal, "Preempted", message);
             info!(victim = %victim.key, pod = %pod.key, node, "preempted");
+            true
         }
-        Err(error) if error.is_not_found() => {}
+        Err(error) if error.is_not_found() => true,
         Err(error) => {
             warn!(victim = %victim.key, error = &error as &dyn std::error::Error, "cannot preempt");
+            false
         }
     }
 }

@@ -26,6 +26,18 @@ fn terminating(name: &str, spec: Value) -> Arc<PodInfo> {
     Arc::new(PodInfo::new(Arc::new(object)))
 }
 
+/// Terminating for the sake of a pod, or for what else `reason` says.
+fn disrupted(name: &str, spec: Value, reason: &str) -> Arc<PodInfo> {
+    let mut object = (*terminating(name, spec).pod).clone();
+    let condition = json!({"type": "DisruptionTarget", "status": "True", "reason": reason});
+    object.status = serde_json::from_value(json!({"conditions": [condition]})).unwrap();
+    Arc::new(PodInfo::new(Arc::new(object)))
+}
+
+fn preempted(name: &str, spec: Value) -> Arc<PodInfo> {
+    disrupted(name, spec, "PreemptionByScheduler")
+}
+
 /// `NODE without VICTIMS`, or why not.
 fn said(snapshot: &Snapshot, spec: Value) -> String {
     let pod = info("p", spec);
@@ -122,16 +134,24 @@ fn who_may_not_preempt_or_waits_already_does_not() {
         snapshot.nominate(Arc::new(info("p", cpus("4", 100))), "w1");
         snapshot
     };
-    assert_eq!(said(&nominated(terminating("a", cpus("4", 1))), cpus("4", 100)), waits);
+    assert_eq!(said(&nominated(preempted("a", cpus("4", 1))), cpus("4", 100)), waits);
+    // Who was chosen to leave counts before it does.
+    let mut chosen = nominated(placed("a", cpus("4", 1)));
+    chosen.mark_victim(&info("a", cpus("4", 1)));
+    assert_eq!(said(&chosen, cpus("4", 100)), waits);
+    chosen.forget_victim(&info("a", cpus("4", 1)).key);
+    assert_eq!(said(&chosen, cpus("4", 100)), "w1 without a");
     // Nobody leaves there, or only somebody who does not leave for it.
-    assert_eq!(said(&nominated(placed("a", cpus("4", 1))), cpus("4", 100)), "w1 without a");
-    assert_eq!(said(&nominated(terminating("a", cpus("4", 100))), cpus("4", 100)), "w2 without b");
+    assert_eq!(said(&nominated(preempted("a", cpus("4", 100))), cpus("4", 100)), "w2 without b");
+    assert_eq!(said(&nominated(terminating("a", cpus("4", 1))), cpus("4", 100)), "w1 without a");
+    let evicted = disrupted("a", cpus("4", 1), "EvictionByEvictionAPI");
+    assert_eq!(said(&nominated(evicted), cpus("4", 100)), "w1 without a");
     // It can't go there any more, whoever leaves.
-    let mut hopeless = nominated(terminating("a", cpus("4", 1)));
+    let mut hopeless = nominated(preempted("a", cpus("4", 1)));
     hopeless.set_node(node("w1", json!({"unschedulable": true}), json!({"disk": "ssd"})));
     assert_eq!(said(&hopeless, cpus("4", 100)), "w2 without b");
     // That another node can't take it changes nothing.
-    let mut elsewhere = nominated(terminating("a", cpus("4", 1)));
+    let mut elsewhere = nominated(preempted("a", cpus("4", 1)));
     elsewhere.set_node(node("w2", json!({"unschedulable": true}), json!({})));
     assert_eq!(said(&elsewhere, cpus("4", 100)), waits);
 }

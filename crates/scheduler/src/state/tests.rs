@@ -193,3 +193,234 @@ fn company_wakes_who_waits_for_it() {
     cluster.state.pod_applied(&Arc::new(db));
     assert_eq!(cluster.settle(), ["web on n1"]);
 }
+
+fn asks(cpu: &str, priority: i32) -> Value {
+    json!({"priority": priority, "containers": [{"name": "c", "resources": {"requests": {"cpu": cpu}}}]})
+}
+
+/// As the watch tells of a pod that is on its node.
+fn on(node: &str, name: &str, mut spec: Value) -> Pod {
+    spec["nodeName"] = node.into();
+    pod(name, spec)
+}
+
+impl Cluster {
+    fn node(&mut self, name: &str, spec: Value) {
+        self.state.node_applied(&node(name, spec, json!({})));
+    }
+
+    fn put(&mut self, node: &str, name: &str, spec: Value) {
+        self.state.pod_applied(&Arc::new(on(node, name, spec)));
+    }
+}
+
+#[test]
+fn a_node_that_opens_lets_in_who_has_to_preempt_there() {
+    let shut = [
+        json!({"unschedulable": true}),
+        json!({"taints": [{"key": "m", "value": "x", "effect": "NoSchedule"}]}),
+        json!({"taints": [{"key": "node.kubernetes.io/not-ready", "effect": "NoExecute"}]}),
+    ];
+    for shut in shut {
+        let mut cluster = Cluster::new(&["n1"]);
+        cluster.put("n1", "low", asks("3", 0));
+        cluster.node("n1", shut.clone());
+        cluster.apply("high", asks("3", 1000));
+        assert_eq!(cluster.settle(), ["high waits Clear []"]);
+        cluster.node("n1", json!({}));
+        assert_eq!(cluster.settle(), [r#"high waits Set("n1") ["low"]"#], "{shut}");
+    }
+    let mut cluster = Cluster::new(&["n1"]);
+    let port = |priority: i32| {
+        let mut spec = web();
+        spec["priority"] = priority.into();
+        spec
+    };
+    cluster.put("n1", "low", port(0));
+    cluster.node("n1", json!({"unschedulable": true}));
+    cluster.apply("high", port(1000));
+    cluster.settle();
+    cluster.node("n1", json!({}));
+    assert_eq!(cluster.settle(), [r#"high waits Set("n1") ["low"]"#], "a host port as well");
+}
+
+#[test]
+fn a_node_that_opens_tells_those_anew_whom_it_still_cannot_take() {
+    let mut cluster = Cluster::new(&["n1"]);
+    cluster.put("n1", "full", asks("3", 0));
+    cluster.node("n1", json!({"unschedulable": true}));
+    cluster.apply("equal", asks("3", 0));
+    cluster.apply("pinned", json!({"nodeName": "", "nodeSelector": {"disk": "ssd"}}));
+    cluster.settle();
+    cluster.node("n1", json!({}));
+    assert_eq!(
+        cluster.settle(),
+        ["equal waits Clear []"],
+        "it lacks CPU now; the other's reason is as it was"
+    );
+    cluster.node("n1", json!({"unschedulable": true}));
+    assert!(cluster.settle().is_empty(), "a node that shuts lets nobody in");
+}
+
+#[test]
+fn the_end_of_a_more_important_pod_lets_in_who_has_to_preempt_another() {
+    let mut cluster = Cluster::new(&["n1"]);
+    cluster.put("n1", "top", asks("2", 5000));
+    cluster.put("n1", "low", asks("2", 0));
+    let mut never = asks("3", 1000);
+    never["preemptionPolicy"] = "Never".into();
+    cluster.apply("middle", asks("3", 1000));
+    cluster.apply("never", never);
+    assert_eq!(cluster.settle(), ["middle waits Clear []", "never waits Keep []"]);
+    cluster.gone("top");
+    assert_eq!(cluster.settle(), [r#"middle waits Set("n1") ["low"]"#]);
+}
+
+#[test]
+fn who_waits_for_victims_is_not_tried_before_they_are_gone() {
+    let mut cluster = Cluster::new(&["n1", "n2"]);
+    for (on, name) in [("n1", "a"), ("n1", "b"), ("n2", "c"), ("n2", "d")] {
+        cluster.put(on, name, asks("2", if on == "n1" { 0 } else { 1 }));
+    }
+    cluster.apply("high", asks("4", 1000));
+    assert_eq!(cluster.settle(), [r#"high waits Set("n1") ["a", "b"]"#]);
+    // Its victims have not been told yet, or end one by one; elsewhere others would end for it.
+    cluster.gone("c");
+    cluster.node("n2", json!({"unschedulable": true}));
+    cluster.node("n2", json!({}));
+    let again = cluster.settle();
+    assert!(again.iter().all(|line| line == "high waits Keep []"), "{again:?}");
+    cluster.gone("a");
+    assert!(cluster.settle().is_empty());
+    cluster.gone("b");
+    assert_eq!(cluster.settle(), ["high on n1"]);
+}
+
+#[test]
+fn a_preemptor_whose_room_is_taken_preempts_elsewhere() {
+    let mut cluster = Cluster::new(&["n1", "n2"]);
+    cluster.put("n1", "a", asks("3", 0));
+    cluster.put("n1", "slow", asks("1", 0));
+    cluster.put("n2", "b", asks("3", 1));
+    cluster.apply("high", asks("3", 1000));
+    assert_eq!(cluster.settle(), [r#"high waits Set("n1") ["a"]"#]);
+    // Somebody deletes another pod there, which takes its time.
+    let mut slow = on("n1", "slow", asks("1", 0));
+    slow.metadata.deletion_timestamp = serde_json::from_value(json!("2026-01-01T00:00:00Z")).unwrap();
+    cluster.state.pod_applied(&Arc::new(slow));
+    let mut higher = asks("3", 2000);
+    higher["preemptionPolicy"] = "Never".into();
+    cluster.apply("higher", higher);
+    assert_eq!(cluster.settle(), ["higher waits Keep []"]);
+    cluster.gone("a");
+    assert_eq!(cluster.settle(), ["higher on n1", r#"high waits Set("n2") ["b"]"#]);
+    cluster.gone("b");
+    assert_eq!(cluster.settle(), ["high on n2"]);
+}
+
+#[test]
+fn room_that_is_not_kept_any_more_is_anothers() {
+    // Who was to take it is held back.
+    let mut cluster = Cluster::new(&["n1"]);
+    cluster.put("n1", "a", asks("1500m", 0));
+    cluster.apply("high", asks("3", 1000));
+    cluster.apply("low", asks("2", 0));
+    assert_eq!(cluster.settle(), [r#"high waits Set("n1") ["a"]"#, "low waits Clear []"]);
+    let mut gated = asks("3", 1000);
+    gated["schedulingGates"] = json!([{"name": "x.io/gate"}]);
+    cluster.apply("high", gated);
+    assert_eq!(cluster.settle(), ["low on n1"]);
+    // Who has it asks for less.
+    cluster.apply("next", asks("2", 0));
+    assert_eq!(cluster.settle(), ["next waits Clear []"]);
+    cluster.put("n1", "a", asks("1", 0));
+    assert!(cluster.settle().is_empty());
+    cluster.put("n1", "a", asks("0", 0));
+    assert_eq!(cluster.settle(), ["next on n1"]);
+}
+
+#[test]
+fn an_eviction_that_fails_is_tried_again() {
+    let mut cluster = Cluster::new(&["n1"]);
+    cluster.put("n1", "low", asks("3", 0));
+    cluster.apply("high", asks("3", 1000));
+    let Some(Action::Fail { pod, victims, .. }) = cluster.state.next(cluster.now) else {
+        panic!("it does not fit")
+    };
+    cluster.state.eviction_failed(&pod, &victims, cluster.now);
+    assert!(cluster.settle().is_empty());
+    cluster.now += Duration::from_secs(1);
+    assert_eq!(cluster.settle(), [r#"high waits Set("n1") ["low"]"#]);
+}
+
+#[test]
+fn whom_everybody_forgot_is_tried_again_after_five_minutes() {
+    let mut cluster = Cluster::new(&["n1"]);
+    cluster.apply("a", json!({"nodeSelector": {"disk": "ssd"}}));
+    assert_eq!(cluster.settle(), ["a waits Clear []"]);
+    cluster.now += Duration::from_secs(299);
+    assert!(cluster.settle().is_empty());
+    cluster.now += Duration::from_secs(1);
+    assert_eq!(cluster.settle(), ["a waits Clear []"]);
+    assert_eq!(cluster.state.queue.next_wake(), Some(cluster.now + Duration::from_secs(300)));
+}
+
+#[test]
+fn with_a_node_its_part_of_the_topology_is_gone() {
+    let spread = json!({"topologySpreadConstraints": [{"maxSkew": 1, "topologyKey": "zone",
+        "whenUnsatisfiable": "DoNotSchedule", "labelSelector": {"matchLabels": {"app": "sp"}}}]});
+    let mut cluster = Cluster::new(&[]);
+    cluster.state.node_applied(&node("n1", json!({}), json!({"zone": "a"})));
+    cluster.state.node_applied(&node("n2", json!({"unschedulable": true}), json!({"zone": "b"})));
+    let labelled = |name: &str| {
+        let mut pod = pod(name, spread.clone());
+        pod.metadata.labels = serde_json::from_value(json!({"app": "sp"})).unwrap();
+        Arc::new(pod)
+    };
+    cluster.state.pod_applied(&labelled("sp1"));
+    cluster.state.pod_applied(&labelled("sp2"));
+    assert_eq!(cluster.settle(), ["sp1 on n1", "sp2 waits Clear []"]);
+    cluster.state.node_gone("n2");
+    assert_eq!(cluster.settle(), ["sp2 on n1"]);
+}
+
+#[test]
+fn with_a_node_its_pods_and_nominations_are_gone() {
+    let mut cluster = Cluster::new(&["n1", "n2"]);
+    cluster.put("n1", "a", asks("3", 0));
+    cluster.put("n2", "b", asks("3", 1));
+    cluster.apply("high", asks("3", 1000));
+    assert_eq!(cluster.settle(), [r#"high waits Set("n1") ["a"]"#]);
+    cluster.state.node_gone("n1");
+    assert_eq!(cluster.settle(), [r#"high waits Set("n2") ["b"]"#]);
+}
+
+#[test]
+fn who_was_kept_away_from_a_zone_follows_when_the_loner_goes() {
+    let apart = json!({"affinity": {"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [
+        {"topologyKey": "zone", "labelSelector": {"matchLabels": {"app": "web"}}}]}}});
+    let loner = || Arc::new(on("n1", "loner", apart.clone()));
+    let mut web = pod("web", asks("2", 0));
+    web.metadata.labels = serde_json::from_value(json!({"app": "web"})).unwrap();
+    // On the loner's node itself there is no room for it.
+    let waiting = || {
+        let mut cluster = Cluster::new(&[]);
+        for name in ["n1", "n2"] {
+            cluster.state.node_applied(&node(name, json!({}), json!({"zone": "a"})));
+        }
+        cluster.state.pod_applied(&loner());
+        cluster.put("n1", "full", asks("3", 0));
+        cluster.state.pod_applied(&Arc::new(web.clone()));
+        assert_eq!(cluster.settle(), ["web waits Clear []"]);
+        cluster
+    };
+    let mut cluster = waiting();
+    cluster.gone("loner");
+    assert_eq!(cluster.settle(), ["web on n2"]);
+    let mut cluster = waiting();
+    cluster.state.node_gone("n1");
+    assert_eq!(cluster.settle(), ["web on n2"]);
+    let mut cluster = waiting();
+    cluster.state.node_applied(&node("n1", json!({}), json!({"zone": "b"})));
+    assert_eq!(cluster.settle(), ["web on n2"]);
+}
