@@ -301,6 +301,22 @@ fn the_platform_is_seen_from_afar_and_from_its_machine() {
     let refusal = from_afar(copy, &["node", "shell", worker, "--", "hostname"]).err();
     assert!(one_sentence(&refusal).contains("on the machine that it is on"), "{refusal}");
 
+    // An image is pulled in the node: whoever asks sees nothing of the node's data, and its store has it all the same.
+    let own = tempfile::tempdir().expect("a directory");
+    let config = own.path().join("kubeconfig");
+    fs::copy(&cluster.kubeconfig, &config).expect("it is copied");
+    let mut pull = Command::new("unshare");
+    let hidden = "mount -t tmpfs none /run/skiff && mount -t tmpfs none \"$0\" && ! test -e \"$0/nodes\" && exec \"$@\"";
+    pull.args(["--mount", "--propagation", "slave", "sh", "-c", hidden])
+        .arg(cluster.data_dir())
+        .arg(skiff_path());
+    pull.args(["image", "pull", "--node", worker, "nginx"]).env("KUBECONFIG", &config);
+    let pulled = run(&mut pull).ok();
+    let images = rows(from_afar(copy, &["image", "ls", "--node", worker, "-o", "json"]));
+    let image =
+        images.iter().find(|row| row["image"] == "docker.io/library/nginx:latest").expect("it is there");
+    assert_eq!(pulled.trim(), image["id"].as_str().expect("an ID"));
+
     // Followed logs go on.
     let mut command = afar(copy, &["logs", "--follow", first]);
     let path = cluster.data_dir().join("followed");

@@ -7,6 +7,7 @@ mod cli;
 mod contract;
 mod down;
 mod ending;
+mod expired;
 mod health;
 mod identities;
 mod in_use;

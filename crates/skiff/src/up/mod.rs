@@ -26,7 +26,7 @@ use std::io::{self, Write as _};
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use anyhow::{Context, bail};
 use skiff_apiserver::private_file;
@@ -117,7 +117,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         Some(dir) => std::path::absolute(dir).with_context(|| format!("--data-dir {}", dir.display()))?,
         None => default_data_dir(&args.name),
     };
-    let started = Instant::now();
+    let (started, since) = (Instant::now(), SystemTime::now());
     let interrupts = Interrupts::block()?;
     let guard = lock(&args.name)?;
     if let Some(record) = Record::find(&args.name)? {
@@ -136,7 +136,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let unmerged = Record { merged_kubeconfig: None, ..record.clone() };
     let made = record.write().map(|()| drop(ranges)).and_then(|()| {
         make(&record, &stock, listener, &args.pods, security, (&interrupts, &in_use))?;
-        ready::wait(&record, args.images.as_deref(), &interrupts)
+        ready::wait(&record, since, args.images.as_deref(), &interrupts)
     });
     let up = made.map_err(|error| (error, &unmerged)).and_then(|()| {
         let merged = merge_kubeconfig(&record).map_err(|error| (error, &unmerged));

@@ -1,16 +1,17 @@
 //! When a new cluster is ready to be used: every node is Ready, DNS answers on each, and the namespace
 //! `default` has its service account, without which no pod can be made in it.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, bail};
 use futures_util::StreamExt;
 use k8s_openapi::api::core::v1::{Node, ServiceAccount};
+use k8s_openapi::jiff::Timestamp;
 use skiff_client::kubeconfig::Kubeconfig;
 use skiff_client::{Client, ListParams, Object, Remote, WatchEvent};
 use skiff_sys::netlink::in_netns;
@@ -29,13 +30,19 @@ const PAUSE: Duration = Duration::from_millis(10);
 /// An image is large, and a disk slow; but a node that takes nothing any more must not hold up for ever.
 const LOAD_TIMEOUT: Duration = Duration::from_secs(600);
 
-/// Waits until the cluster can be used, and loads the images of `images` meanwhile.
-pub(crate) fn wait(record: &Record, images: Option<&Path>, interrupts: &Interrupts) -> anyhow::Result<()> {
+/// Waits until the cluster can be used, and loads the images of `images` meanwhile. `since` is when it began to be
+/// made: what its nodes said before is of an earlier time.
+pub(crate) fn wait(
+    record: &Record,
+    since: SystemTime,
+    images: Option<&Path>,
+    interrupts: &Interrupts,
+) -> anyhow::Result<()> {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start")?;
     let ready = runtime.block_on(async {
         tokio::select! {
-            ready = until_ready(record, images) => ready,
+            ready = until_ready(record, since, images) => ready,
             error = interrupts.interrupted() => Err(error),
         }
     });
@@ -44,7 +51,7 @@ pub(crate) fn wait(record: &Record, images: Option<&Path>, interrupts: &Interrup
     ready
 }
 
-async fn until_ready(record: &Record, images: Option<&Path>) -> anyhow::Result<()> {
+async fn until_ready(record: &Record, since: SystemTime, images: Option<&Path>) -> anyhow::Result<()> {
     let deadline = Instant::now() + READY_TIMEOUT;
     let remote = Kubeconfig::read(&record.kubeconfig)?.remote(None)?;
     let client = Client::new(Remote::new(remote).map_err(|error| anyhow::anyhow!(error))?);
@@ -56,11 +63,11 @@ async fn until_ready(record: &Record, images: Option<&Path>) -> anyhow::Result<(
             logs(first).join("server.log").display()
         )
     })?;
-    let mut missing: BTreeSet<String> = record.nodes.iter().map(|node| node.name.clone()).collect();
+    let mut missing = Missing::of(record.nodes.iter().map(|node| node.name.clone()), since);
     if timeout_at(deadline, nodes_ready(&client, &mut missing)).await.is_err() {
         let logs: Vec<String> =
-            missing.iter().map(|node| logs(node).join("agent.log").display().to_string()).collect();
-        let names: Vec<&str> = missing.iter().map(String::as_str).collect();
+            missing.nodes.keys().map(|node| logs(node).join("agent.log").display().to_string()).collect();
+        let names: Vec<&str> = missing.nodes.keys().map(String::as_str).collect();
         bail!("not Ready within 60 s: {}; see {}", names.join(", "), logs.join(", "));
     }
     let account = exists::<ServiceAccount>(&client, "default", "default");
@@ -96,36 +103,59 @@ async fn serving(client: &Client) {
     }
 }
 
-async fn nodes_ready(client: &Client, missing: &mut BTreeSet<String>) {
-    while !missing.is_empty() {
+/// Nodes that have not said since then that they are Ready.
+struct Missing {
+    /// In whole seconds, as the API tells times.
+    since: Timestamp,
+    /// With the first time that each was seen to have said so, which may be of its life before.
+    nodes: BTreeMap<String, Option<Option<Timestamp>>>,
+}
+
+impl Missing {
+    fn of(names: impl Iterator<Item = String>, since: SystemTime) -> Self {
+        let since = since.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let since = i64::try_from(since).ok().and_then(|since| Timestamp::from_second(since).ok());
+        let since = since.unwrap_or(Timestamp::UNIX_EPOCH);
+        Self { since, nodes: names.map(|name| (name, None)).collect() }
+    }
+
+    fn saw(&mut self, node: &Node) {
+        let conditions =
+            node.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
+        let Some(ready) = conditions.iter().find(|condition| condition.type_ == "Ready") else { return };
+        let name = node.metadata.name.as_deref().unwrap_or_default();
+        let Some(first) = self.nodes.get_mut(name) else { return };
+        let said = ready.last_heartbeat_time.as_ref().map(|time| time.0);
+        // By the time alone a clock that was put back would keep it waiting.
+        let anew = said >= Some(self.since) || said != *first.get_or_insert(said);
+        if ready.status == "True" && anew {
+            self.nodes.remove(name);
+        }
+    }
+}
+
+async fn nodes_ready(client: &Client, missing: &mut Missing) {
+    while !missing.nodes.is_empty() {
         let Ok(list) = client.list::<Node>(&ListParams::default()).await else {
             tokio::time::sleep(PAUSE).await;
             continue;
         };
-        list.items.iter().for_each(|node| seen(node, missing));
+        list.items.iter().for_each(|node| missing.saw(node));
         let params = ListParams { resource_version: Some(list.resource_version), ..ListParams::default() };
         let Ok(mut events) = client.watch::<Node>(&params).await else {
             tokio::time::sleep(PAUSE).await;
             continue;
         };
-        while !missing.is_empty()
+        while !missing.nodes.is_empty()
             && let Some(Ok(event)) = events.next().await
         {
             if let WatchEvent::Added(node) | WatchEvent::Modified(node) = event {
-                seen(&node, missing);
+                missing.saw(&node);
             }
         }
-        if !missing.is_empty() {
+        if !missing.nodes.is_empty() {
             tokio::time::sleep(PAUSE).await;
         }
-    }
-}
-
-fn seen(node: &Node, missing: &mut BTreeSet<String>) {
-    let conditions = node.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
-    let ready = conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True");
-    if ready && let Some(name) = &node.metadata.name {
-        missing.remove(name);
     }
 }
 
@@ -242,12 +272,39 @@ mod tests {
     async fn waits_end_at_their_deadline_however_hasty_the_answers() {
         for refuses in [true, false] {
             let client = Client::new(Hasty { refuses });
-            let mut missing = BTreeSet::from(["n".to_owned()]);
+            let mut missing = Missing::of(["n".to_owned()].into_iter(), UNIX_EPOCH);
             assert!(timeout(READY_TIMEOUT, nodes_ready(&client, &mut missing)).await.is_err());
             let account = exists::<ServiceAccount>(&client, "default", "default");
             assert!(timeout(READY_TIMEOUT, account).await.is_err());
         }
         assert!(timeout(READY_TIMEOUT, serving(&Client::new(Hasty { refuses: true }))).await.is_err());
+    }
+
+    #[test]
+    fn what_a_node_said_in_its_life_before_does_not_count() {
+        let node = |status: &str, at: &str| -> Node {
+            let ready = serde_json::json!({"type": "Ready", "status": status, "lastHeartbeatTime": at});
+            let node = serde_json::json!({"metadata": {"name": "n"}, "status": {"conditions": [ready]}});
+            serde_json::from_value(node).expect("a node")
+        };
+        let ten: Timestamp = "2026-01-01T10:00:00Z".parse().expect("a time");
+        let since = UNIX_EPOCH + Duration::from_millis(ten.as_second().unsigned_abs() * 1_000 + 700);
+        let waits = |told: &[Node]| {
+            let mut missing = Missing::of(["n".to_owned()].into_iter(), since);
+            told.iter().for_each(|node| missing.saw(node));
+            !missing.nodes.is_empty()
+        };
+        let before = node("True", "2026-01-01T09:59:59Z");
+        assert!(waits(&[before.clone()]) && waits(&[before.clone(), before.clone()]));
+        assert!(!waits(&[node("True", "2026-01-01T10:00:00Z")]), "times have whole seconds");
+        assert!(waits(&[before.clone(), node("False", "2026-01-01T10:00:01Z")]));
+        assert!(!waits(&[
+            before.clone(),
+            node("False", "2026-01-01T10:00:01Z"),
+            node("True", "2026-01-01T10:00:01Z")
+        ]));
+        // The clock was put back meanwhile.
+        assert!(!waits(&[before, node("True", "2026-01-01T08:00:00Z")]));
     }
 
     #[test]
