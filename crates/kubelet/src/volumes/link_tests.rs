@@ -141,3 +141,24 @@ fn host_paths_are_of_the_type_they_should_be() {
         assert_eq!(says(name, kind), expected);
     }
 }
+
+#[test]
+fn a_place_is_pinned_anew_over_what_was_there() {
+    let dir = scene();
+    let (volume, place) = (dir.path().join("volume"), dir.path().join("place"));
+    for sub in ["real", "other", "real"] {
+        sub_path::pin(&volume, Path::new(sub), &place, None).expect("it is pinned");
+    }
+    // As a start that was interrupted leaves it.
+    mounts::bind(&volume, &place).expect("it is mounted over");
+    sub_path::pin(&volume, Path::new("real"), &place, None).expect("it is pinned");
+    let mounted =
+        mounts::mount_points().expect("they are read").iter().filter(|point| **point == place).count();
+    let names = fs::read_dir(&place).expect("it is there").map(|entry| entry.expect("its name").file_name());
+    let names: Vec<_> = names.collect();
+    mounts::unmount(&place).expect("it is unmounted");
+    assert_eq!((mounted, names), (1, vec!["own".into()]));
+    assert_eq!(fs::read_dir(&place).expect("it is there").count(), 0);
+    mounts::unmount(&place).expect("nothing is mounted there");
+    mounts::unmount(&dir.path().join("none")).expect("nothing is there");
+}

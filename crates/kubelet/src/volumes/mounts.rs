@@ -24,6 +24,20 @@ pub(crate) fn bind(source: &Path, target: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// Unmounts what lies on `place`, with all below that. The table of mounts is not asked: it may be long, and a
+/// pod may have many such places.
+pub(crate) fn unmount(place: &Path) -> io::Result<()> {
+    loop {
+        match umount2(place, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW) {
+            // One may lie on another.
+            Ok(()) => {}
+            // Nothing is mounted, or nothing is there.
+            Err(nix::errno::Errno::EINVAL | nix::errno::Errno::ENOENT) => return Ok(()),
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
 /// Unmounts all at and below `dir`, and fails rather than leave one: who calls removes the directory next.
 pub(crate) fn unmount_below(dir: &Path) -> io::Result<()> {
     let mut points: Vec<PathBuf> =

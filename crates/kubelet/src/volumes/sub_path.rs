@@ -30,7 +30,7 @@ pub(super) fn pin(volume: &Path, sub_path: &Path, place: &Path, made: Option<For
         found => found?,
     };
     let is_dir = fs::metadata(format!("/proc/self/fd/{}", found.as_raw_fd()))?.is_dir();
-    mounts::unmount_below(place)?;
+    mounts::unmount(place)?;
     if is_dir {
         fs::create_dir_all(place)?;
     } else {
