@@ -1,7 +1,11 @@
 //! What is asked of a write between defaulting and validation, in upstream's order: namespace
-//! lifecycle, service account, priority, default tolerations; and after validation: Pod Security, host ports.
+//! lifecycle, service account, priority, default tolerations, labels of the topology; and after validation:
+//! Pod Security, host ports.
+//!
+//! What comes before validation comes before a name is generated, too: it knows the object by its prefix.
 
 mod service_account;
+pub(crate) mod topology_labels;
 
 use serde_json::{Value, json};
 use skiff_api::status::{GroupResource, StatusError};
@@ -24,7 +28,7 @@ pub(crate) async fn create(
     object: &mut Value,
 ) -> Result<(), StatusError> {
     if !namespace.is_empty() {
-        namespace_takes_content(cx, row, namespace, metadata::text(object, "name"))?;
+        namespace_takes_content(cx, row, namespace, metadata::known_by(object))?;
     }
     restriction::check(
         cx.server,
@@ -35,6 +39,10 @@ pub(crate) async fn create(
         service_account::admit(cx, row, namespace, object).await?;
         priority(cx, row, object)?;
         default_tolerations(object);
+        let node = object["spec"]["nodeName"].as_str().unwrap_or_default().to_owned();
+        if !node.is_empty() {
+            topology_labels::give(cx.server, &node, object);
+        }
     }
     Ok(())
 }
@@ -158,7 +166,7 @@ fn priority(cx: &Cx<'_>, row: &Resource, pod: &mut Value) -> Result<(), StatusEr
     let refused = |why: &str| {
         StatusError::forbidden(
             GroupResource { group: row.group, resource: row.plural },
-            metadata::text(pod, "name"),
+            metadata::known_by(pod),
             why,
         )
     };

@@ -55,6 +55,15 @@ pub(crate) fn generate_name(prefix: &str) -> String {
     prefix.chars().take(GENERATED_PREFIX_MAX).chain(suffix).collect()
 }
 
+/// What a new object is called before its name is generated: as upstream says it.
+pub(crate) fn known_by(object: &Value) -> &str {
+    match (text(object, "name"), text(object, "generateName")) {
+        ("", "") => "Unknown",
+        ("", prefix) => prefix,
+        (name, _) => name,
+    }
+}
+
 /// What the server sets on a new object, and what no client may.
 pub(crate) fn prepare_create(object: &mut Value, namespace: &str, generation: bool) {
     let meta = of_mut(object);

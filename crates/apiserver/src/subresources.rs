@@ -6,6 +6,7 @@ use http::StatusCode;
 use serde_json::{Value, json};
 use skiff_api::status::{GroupResource, StatusError};
 
+use crate::admission::topology_labels;
 use crate::auth::Identity;
 use crate::claims::Taken;
 use crate::delete::DeleteOptions;
@@ -194,6 +195,9 @@ async fn bind(server: &Inner, call: &Call, binding: &Value) -> Result<Response, 
                 new["metadata"][field][key] = value.clone();
             }
         }
+        if kind == "Node" {
+            topology_labels::give(server, node, &mut new);
+        }
         // What it brings along is held to what any update of the pod is.
         let faults = crate::validation::update(pods, "binding", &new, &old);
         if !faults.is_empty() {
@@ -204,7 +208,7 @@ async fn bind(server: &Inner, call: &Call, binding: &Value) -> Result<Response, 
             json!({"type": "PodScheduled", "status": "True", "lastProbeTime": null}),
             &now,
         );
-        metadata::bump_generation(&mut new, &old);
+        // Its generation counts what is asked of it; where it is done is none of that.
         Ok(Step::Put { value: new, old, volatile: false, taken: Taken::default() })
     })
     .await?;

@@ -1,4 +1,4 @@
-//! Create, update and patch: decode → default → admission → strategy → validation → compare-and-set.
+//! Create, update and patch: decode → default → admission → name → strategy → validation → compare-and-set.
 //!
 //! Every write of an existing object is a [`modify`]: a pure step from the present state to a new one,
 //! repeated when somebody else's write came between.
@@ -182,6 +182,9 @@ pub(crate) async fn create(
     let prefix = metadata::text(&value, "generateName").to_owned();
     let generated = metadata::text(&value, "name").is_empty() && !prefix.is_empty();
     let mut base = value;
+    let unnamed = stored.key(namespace, metadata::text(&base, "name"));
+    let cx = Cx { server, who: &call.who, subresource: "", key: &unnamed, notes: &call.notes };
+    admission::create(&cx, stored, row, namespace, &mut base).await?;
     for attempt in 1.. {
         // A name that was given is tried once.
         let mut value = if generated { base.clone() } else { std::mem::take(&mut base) };
@@ -191,7 +194,6 @@ pub(crate) async fn create(
         let name = metadata::text(&value, "name").to_owned();
         let key: Arc<str> = stored.key(namespace, &name).into();
         let cx = Cx { server, who: &call.who, subresource: "", key: &key, notes: &call.notes };
-        admission::create(&cx, stored, row, namespace, &mut value).await?;
         strategy.prepare_create(&cx, &mut value)?;
         let mut faults = metadata::validate_create(stored, strategy, &value);
         faults.extend(validation::create(stored, &value));

@@ -57,11 +57,41 @@ async fn a_pod_is_made_bound_once_and_deleted_with_grace() {
     let bound = api.ok(Method::GET, "/api/v1/namespaces/default/pods/p", Value::Null).await;
     assert_eq!(bound["spec"]["nodeName"], "n1");
     assert_eq!(bound["status"]["conditions"][0]["type"], "PodScheduled");
+    assert_eq!(bound["metadata"]["generation"], 1, "nothing else is asked of it than before");
     let dying = api.ok(Method::DELETE, "/api/v1/namespaces/default/pods/p", Value::Null).await;
     assert_eq!(dying["metadata"]["deletionGracePeriodSeconds"], 30);
     api.ok(Method::DELETE, "/api/v1/namespaces/default/pods/p", json!({"gracePeriodSeconds": 0})).await;
     let gone = api.refused(Method::GET, "/api/v1/namespaces/default/pods/p", Value::Null, 404).await;
     assert_eq!(gone, "pods \"p\" not found");
+}
+
+#[tokio::test]
+async fn a_pod_bears_the_labels_that_say_where_its_node_is() {
+    let api = Api::new().await;
+    let (zone, region) = ("topology.kubernetes.io/zone", "topology.kubernetes.io/region");
+    for (name, labels) in
+        [("n1", json!({zone: "z1", region: "r1", "disk": "ssd"})), ("n2", json!({zone: "z2"}))]
+    {
+        let node = json!({"metadata": {"name": name, "labels": labels}});
+        api.ok(Method::POST, "/api/v1/nodes", node).await;
+    }
+    let bound = async |name: &str, labels: Value, to: &str| {
+        let mut new = pod(name);
+        new["metadata"]["labels"] = labels;
+        api.ok(Method::POST, PODS, new).await;
+        let binding = json!({"metadata": {"name": name}, "target": {"kind": "Node", "name": to}});
+        api.ok(Method::POST, &format!("{PODS}/{name}/binding"), binding).await;
+        api.ok(Method::GET, &format!("{PODS}/{name}"), Value::Null).await["metadata"]["labels"].clone()
+    };
+    assert_eq!(bound("a", Value::Null, "n1").await, json!({zone: "z1", region: "r1"}));
+    // Of what it said itself, that which the node says stands.
+    let own = json!({zone: "mine", region: "mine", "app": "web"});
+    assert_eq!(bound("b", own.clone(), "n2").await, json!({zone: "z2", region: "mine", "app": "web"}));
+    assert_eq!(bound("c", own.clone(), "unknown").await, own);
+    let mut placed = pod("placed");
+    placed["spec"]["nodeName"] = "n1".into();
+    let made = api.ok(Method::POST, PODS, placed).await;
+    assert_eq!(made["metadata"]["labels"], json!({zone: "z1", region: "r1"}));
 }
 
 #[tokio::test]

@@ -100,6 +100,37 @@ async fn a_pod_waits_two_seconds_for_its_namespaces_account() {
     };
     let (made, ()) = tokio::join!(api.ok(Method::POST, pods, pod("late")), account);
     assert_eq!(made["spec"]["serviceAccountName"], "default");
+    // No controller makes any other.
+    let begin = Instant::now();
+    let mut other = pod("other");
+    other["spec"]["serviceAccountName"] = "nope".into();
+    assert_eq!(
+        api.refused(Method::POST, pods, other, 403).await,
+        "pods \"other\" is forbidden: error looking up service account fresh/nope: serviceaccount \"nope\" \
+         not found"
+    );
+    assert_eq!(begin.elapsed().as_millis(), 0);
+}
+
+/// Who makes many by one prefix hears the same each time.
+#[tokio::test]
+async fn a_name_is_not_drawn_for_what_admission_refuses() {
+    let api = Api::new().await;
+    let refused = async |field: &str, value: &str| {
+        let mut drawn = pod("");
+        drawn["metadata"] = json!({"generateName": "web-5d9-"});
+        drawn["spec"][field] = value.into();
+        api.refused(Method::POST, "/api/v1/namespaces/default/pods", drawn, 403).await
+    };
+    assert_eq!(
+        refused("serviceAccountName", "nope").await,
+        "pods \"web-5d9-\" is forbidden: error looking up service account default/nope: serviceaccount \
+         \"nope\" not found"
+    );
+    assert_eq!(
+        refused("priorityClassName", "nope").await,
+        "pods \"web-5d9-\" is forbidden: no PriorityClass with name nope was found"
+    );
 }
 
 #[tokio::test]

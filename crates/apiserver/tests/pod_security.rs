@@ -73,6 +73,12 @@ async fn a_baseline_namespace_refuses_in_upstreams_words() {
         assert_eq!(answer(&api, Method::POST, PODS, &pod("p", spec)).await, (403, expected, vec![]));
     }
     assert_eq!(answer(&api, Method::POST, PODS, &pod("p", json!({}))).await.0, 201);
+    // It judges the object as it would be stored, with its name.
+    let mut drawn = pod("", json!({"hostIPC": true}));
+    drawn["metadata"] = json!({"generateName": "web-"});
+    let (code, message, _) = answer(&api, Method::POST, PODS, &drawn).await;
+    let drawn = message.strip_prefix("pods \"web-").and_then(|rest| rest.split_once('"'));
+    assert!(code == 403 && drawn.is_some_and(|(suffix, _)| suffix.len() == 5), "{message}");
     // Faults of the object itself come first.
     let broken = json!({"hostNetwork": true, "containers": [{"name": "UPPER", "image": "i"}]});
     assert_eq!(answer(&api, Method::POST, PODS, &pod("q", broken)).await.0, 422);

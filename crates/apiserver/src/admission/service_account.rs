@@ -16,7 +16,9 @@ use crate::node_access::names_secrets;
 use crate::node_access::restriction::MIRROR;
 use crate::resources::{Cx, Resource, find};
 
-/// How long a pod waits for its namespace's service account, which a controller makes.
+/// The account that a controller makes in every namespace.
+const DEFAULT: &str = "default";
+/// How long a pod waits for that of a new namespace.
 const WAIT: Duration = Duration::from_secs(2);
 const VOLUME_PREFIX: &str = "kube-api-access-";
 const MOUNT_PATH: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
@@ -33,18 +35,18 @@ pub(super) async fn admit(
     // A mirror pod is what the node runs already: nothing is added to it.
     if is_mirror(pod) {
         return match mirror_fault(pod) {
-            Some(why) => Err(StatusError::forbidden(row.group_resource(), metadata::text(pod, "name"), &why)),
+            Some(why) => Err(StatusError::forbidden(row.group_resource(), metadata::known_by(pod), &why)),
             None => Ok(()),
         };
     }
     let name = match pod["spec"]["serviceAccountName"].as_str() {
         Some(name) if !name.is_empty() => name.to_owned(),
-        _ => "default".to_owned(),
+        _ => DEFAULT.to_owned(),
     };
     let account = account(cx, namespace, &name).await.ok_or_else(|| {
         let why =
             format!("error looking up service account {namespace}/{name}: serviceaccount {name:?} not found");
-        StatusError::forbidden(row.group_resource(), metadata::text(pod, "name"), &why)
+        StatusError::forbidden(row.group_resource(), metadata::known_by(pod), &why)
     })?;
     if let Some(spec) = pod["spec"].as_object_mut() {
         give(spec, &name, &account, || metadata::generate_name(VOLUME_PREFIX));
@@ -52,11 +54,14 @@ pub(super) async fn admit(
     Ok(())
 }
 
-/// The account; waits a little for one that a new namespace will get.
+/// The account; waits a little for the one that a new namespace will get.
 async fn account(cx: &Cx<'_>, namespace: &str, name: &str) -> Option<Value> {
     let accounts = find("", "serviceaccounts").expect("service accounts are in the table");
     let cache = cx.server.caches.of(accounts);
     let key = accounts.key(namespace, name);
+    if name != DEFAULT {
+        return cache.get(&key).map(|account| account.value(accounts));
+    }
     let mut changes = cache.subscribe();
     let there = async {
         loop {

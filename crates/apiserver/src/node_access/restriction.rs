@@ -57,7 +57,7 @@ pub(crate) fn check(server: &Inner, who: &Identity, write: &Written<'_>) -> Resu
     match fault {
         None => Ok(()),
         Some(why) => {
-            Err(StatusError::forbidden(write.row.group_resource(), metadata::text(object, "name"), &why))
+            Err(StatusError::forbidden(write.row.group_resource(), metadata::known_by(object), &why))
         }
     }
 }
