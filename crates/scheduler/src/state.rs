@@ -12,7 +12,7 @@ use crate::decide::schedule;
 use crate::fit_error::FitError;
 use crate::preempt::{self, Outcome};
 use crate::queue::Queue;
-use crate::snapshot::{NodeChange, NodeInfo, PodInfo, Snapshot};
+use crate::snapshot::{NodeChange, PodInfo, Snapshot};
 use crate::wake::{News, concerns};
 
 /// What to write about one pod.

@@ -1,6 +1,5 @@
 //! Writes of what was decided: bindings, conditions, nominations, evictions and events.
 
-use std::sync::Arc;
 use std::time::SystemTime;
 
 use k8s_openapi::api::core::v1::{Binding, ObjectReference, Pod, PodCondition};
