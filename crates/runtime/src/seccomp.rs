@@ -8,7 +8,7 @@ use std::path::Path;
 
 use serde::Deserialize;
 use skiff_sys::caps::Caps;
-use skiff_sys::seccomp::{Action, Arch, Compare, Condition, Filter, Profile, Rule};
+use skiff_sys::seccomp::{Action, Arch, Compare, Condition, Filter, Profile, Rule, is_known};
 
 use crate::types::{Error, Seccomp};
 
@@ -216,7 +216,11 @@ fn parse(text: &[u8], caps: Caps) -> Result<Profile, String> {
     }
     let mut rules = Vec::new();
     for rule in json.syscalls.into_iter().filter(|rule| applies(rule, caps)) {
-        let names = rule.names.into_iter().chain(rule.name).collect();
+        let names: Vec<String> = rule.names.into_iter().chain(rule.name).collect();
+        // Passed over, a call that is misspelt would stay allowed where all that is not named is.
+        if let Some(unknown) = names.iter().find(|name| !is_known(name)) {
+            return Err(format!("unknown system call {unknown:?}"));
+        }
         let conditions = rule.args.unwrap_or_default().iter().map(condition).collect::<Result<_, _>>()?;
         rules.push(Rule { names, action: action(&rule.action, rule.errno_ret)?, conditions });
     }
@@ -310,6 +314,9 @@ mod tests {
         assert!(!has(Caps::DEFAULT, "mount") && has(Caps(u64::MAX), "mount"));
         assert!(!has(Caps::DEFAULT, "clone3") && has(Caps(u64::MAX), "clone3"));
         default_profile(Caps(u64::MAX)).compile().unwrap();
+        for rule in default_profile(Caps(u64::MAX)).rules {
+            rule.names.iter().for_each(|name| assert!(is_known(name), "{name}"));
+        }
     }
 
     #[test]
@@ -344,6 +351,10 @@ mod tests {
                 "string SCMP_CMP_IS is not a valid operator for seccomp",
             ),
             (rule(r#"{"names":["read"]}"#), "missing field `action`"),
+            (
+                rule(r#"{"names":["read","keyctll"],"action":"SCMP_ACT_ERRNO"}"#),
+                "unknown system call \"keyctll\"",
+            ),
         ];
         for (text, expected) in table {
             let error = parse(text.as_bytes(), Caps::NONE).unwrap_err();
@@ -353,8 +364,9 @@ mod tests {
         let seventh =
             r#"{"names":["read"],"action":"SCMP_ACT_LOG","args":[{"index":6,"value":1,"op":"SCMP_CMP_EQ"}]}"#;
         assert!(parse(rule(seventh).as_bytes(), Caps::NONE).unwrap().compile().is_err());
-        // Names of kernels to come are passed over, as every runtime does.
-        parse(rule(r#"{"names":["of_no_kernel"],"action":"SCMP_ACT_LOG"}"#).as_bytes(), Caps::NONE).unwrap();
+        // Those of other architectures are no mistake.
+        parse(rule(r#"{"names":["s390_sthyi","mseal"],"action":"SCMP_ACT_LOG"}"#).as_bytes(), Caps::NONE)
+            .unwrap();
     }
 
     #[test]

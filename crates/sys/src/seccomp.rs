@@ -106,6 +106,11 @@ impl Arch {
     }
 }
 
+/// Whether some kernel knows a system call by that name.
+pub fn is_known(name: &str) -> bool {
+    crate::syscalls::is_known(name)
+}
+
 impl Profile {
     pub fn compile(&self) -> Result<Filter, Error> {
         let mut archs = vec![Arch::NATIVE];

@@ -14,6 +14,11 @@ pub(crate) struct Syscall {
     pub(crate) aarch64: i16,
 }
 
+/// Whether some kernel knows a call by that name, on whatever machine.
+pub(crate) fn is_known(name: &str) -> bool {
+    by_name(name).is_some() || ELSEWHERE.split_whitespace().any(|known| known == name)
+}
+
 /// The entry of that name.
 pub(crate) fn by_name(name: &str) -> Option<&'static Syscall> {
     SYSCALLS.binary_search_by(|call| call.name.cmp(name)).ok().map(|at| &SYSCALLS[at])
@@ -42,6 +47,7 @@ static SYSCALLS: &[Syscall] = &[
     call("bpf", 321, 357, 280),
     call("break", N, 17, N),
     call("brk", 12, 45, 214),
+    call("cachestat", 451, 451, 451),
     call("capget", 125, 184, 90),
     call("capset", 126, 185, 91),
     call("chdir", 80, 12, 49),
@@ -95,6 +101,7 @@ static SYSCALLS: &[Syscall] = &[
     call("fchdir", 81, 133, 50),
     call("fchmod", 91, 94, 52),
     call("fchmodat", 268, 306, 53),
+    call("fchmodat2", 452, 452, 452),
     call("fchown", 93, 95, 55),
     call("fchown32", N, 207, N),
     call("fchownat", 260, 298, 54),
@@ -102,6 +109,8 @@ static SYSCALLS: &[Syscall] = &[
     call("fcntl64", N, 221, N),
     call("fdatasync", 75, 148, 83),
     call("fgetxattr", 193, 231, 10),
+    call("file_getattr", 468, 468, 468),
+    call("file_setattr", 469, 469, 469),
     call("finit_module", 313, 350, 273),
     call("flistxattr", 196, 234, 13),
     call("flock", 73, 143, 32),
@@ -122,8 +131,11 @@ static SYSCALLS: &[Syscall] = &[
     call("ftruncate", 77, 93, 46),
     call("ftruncate64", N, 194, N),
     call("futex", 202, 240, 98),
+    call("futex_requeue", 456, 456, 456),
     call("futex_time64", N, 422, N),
+    call("futex_wait", 455, 455, 455),
     call("futex_waitv", 449, 449, 449),
+    call("futex_wake", 454, 454, 454),
     call("futimesat", 261, 299, N),
     call("get_kernel_syms", 177, 130, N),
     call("get_mempolicy", 239, 275, 236),
@@ -164,6 +176,7 @@ static SYSCALLS: &[Syscall] = &[
     call("getuid", 102, 24, 174),
     call("getuid32", N, 199, N),
     call("getxattr", 191, 229, 8),
+    call("getxattrat", 464, 464, 464),
     call("gtty", N, 32, N),
     call("idle", N, 112, N),
     call("init_module", 175, 128, 105),
@@ -201,16 +214,22 @@ static SYSCALLS: &[Syscall] = &[
     call("link", 86, 9, N),
     call("linkat", 265, 303, 37),
     call("listen", 50, 363, 201),
+    call("listmount", 458, 458, 458),
     call("listxattr", 194, 232, 11),
+    call("listxattrat", 465, 465, 465),
     call("llistxattr", 195, 233, 12),
     call("lock", N, 53, N),
     call("lookup_dcookie", 212, 253, 18),
     call("lremovexattr", 198, 236, 15),
     call("lseek", 8, 19, 62),
     call("lsetxattr", 189, 227, 6),
+    call("lsm_get_self_attr", 459, 459, 459),
+    call("lsm_list_modules", 461, 461, 461),
+    call("lsm_set_self_attr", 460, 460, 460),
     call("lstat", 6, 107, N),
     call("lstat64", N, 196, N),
     call("madvise", 28, 219, 233),
+    call("map_shadow_stack", 453, 453, 453),
     call("mbind", 237, 274, 235),
     call("membarrier", 324, 375, 283),
     call("memfd_create", 319, 356, 279),
@@ -242,6 +261,7 @@ static SYSCALLS: &[Syscall] = &[
     call("mq_timedsend_time64", N, 418, N),
     call("mq_unlink", 241, 278, 181),
     call("mremap", 25, 163, 216),
+    call("mseal", 462, 462, 462),
     call("msgctl", 71, 402, 187),
     call("msgget", 68, 399, 186),
     call("msgrcv", 70, 401, 188),
@@ -263,6 +283,7 @@ static SYSCALLS: &[Syscall] = &[
     call("open", 2, 5, N),
     call("open_by_handle_at", 304, 342, 265),
     call("open_tree", 428, 428, 428),
+    call("open_tree_attr", 467, 467, 467),
     call("openat", 257, 295, 56),
     call("openat2", 437, 437, 437),
     call("pause", 34, 29, N),
@@ -314,6 +335,7 @@ static SYSCALLS: &[Syscall] = &[
     call("recvmsg", 47, 372, 212),
     call("remap_file_pages", 216, 257, 234),
     call("removexattr", 197, 235, 14),
+    call("removexattrat", 466, 466, 466),
     call("rename", 82, 38, N),
     call("renameat", 264, 302, 38),
     call("renameat2", 316, 353, 276),
@@ -390,6 +412,7 @@ static SYSCALLS: &[Syscall] = &[
     call("setuid", 105, 23, 146),
     call("setuid32", N, 213, N),
     call("setxattr", 188, 226, 5),
+    call("setxattrat", 463, 463, 463),
     call("sgetmask", N, 68, N),
     call("shmat", 30, 397, 196),
     call("shmctl", 31, 396, 195),
@@ -414,6 +437,7 @@ static SYSCALLS: &[Syscall] = &[
     call("stat64", N, 195, N),
     call("statfs", 137, 99, 43),
     call("statfs64", N, 268, N),
+    call("statmount", 457, 457, 457),
     call("statx", 332, 383, 291),
     call("stime", N, 25, N),
     call("stty", N, 31, N),
@@ -456,6 +480,8 @@ static SYSCALLS: &[Syscall] = &[
     call("unlink", 87, 10, N),
     call("unlinkat", 263, 301, 35),
     call("unshare", 272, 310, 97),
+    call("uprobe", 336, N, N),
+    call("uretprobe", 335, N, N),
     call("uselib", 134, 86, N),
     call("userfaultfd", 323, 374, 282),
     call("ustat", 136, 62, N),
@@ -475,6 +501,18 @@ static SYSCALLS: &[Syscall] = &[
     call("write", 1, 4, 64),
     call("writev", 20, 146, 66),
 ];
+
+/// Calls of other architectures alone. Profiles that are written for all of them name these too.
+const ELSEWHERE: &str = "
+    arc_gettls arc_settls arc_usr_cmpxchg arm_fadvise64_64 arm_sync_file_range atomic_barrier atomic_cmpxchg_32
+    breakpoint cachectl cacheflush cmpxchg_badaddr fadvise64 get_tls getdomainname getdtablesize gethostname
+    getpagesize getunwind getxgid getxpid getxuid kern_features memory_ordering mmap_pgoff multiplexer old_adjtimex old_getpagesize oldumount osf_getsysinfo osf_setsysinfo osf_sigprocmask
+    or1k_atomic pciconfig_iobase pciconfig_read pciconfig_write perfctr perfmonctl pread pwrite recv
+    riscv_flush_icache riscv_hwprobe rtas s390_guarded_storage s390_pci_mmio_read s390_pci_mmio_write
+    s390_runtime_instr s390_sthyi sched_get_affinity sched_set_affinity send set_tls sethae sh_mmap2 sparc_pipe
+    spill spu_create spu_run subpage_prot swapcontext switch_endian sync_file_range2 sys_debug_setcontext syscall
+    sysmips tas timerfd udftrap usr26 usr32 utrap_install xtensa
+";
 
 #[cfg(test)]
 mod tests {
