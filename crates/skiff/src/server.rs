@@ -29,6 +29,7 @@ use crate::config;
 use crate::ending::Ending;
 use crate::machine;
 use crate::security;
+use crate::shell;
 use crate::supervise::{self, Child};
 use crate::up::node::component;
 use crate::up::pod_cidr;
@@ -237,10 +238,10 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         "export KUBECONFIG={}\nThe processes log to {}. Further nodes join within a day with (later with what \
          `skiff token create` prints):\n\
          skiff agent --server https://{node_ip}:{} --token \"$(cat {})\"",
-        kubeconfig.display(),
+        shell::word(&kubeconfig),
         logs.display(),
         config.port,
-        token_path(&config.data_dir).display()
+        shell::word(&token_path(&config.data_dir))
     ));
     supervise::run(children, Some(begun.in_use()))
 }
@@ -316,6 +317,9 @@ pub(crate) async fn serve(config: ServerConfig, ending: &Ending) -> anyhow::Resu
         more_metrics: Some(skiff_client::write_queue_metrics),
         agent_tls: Some(pki.agent_client_config().context("cannot make the certificate for agents")?),
         pki: Some(Arc::clone(&pki)),
+        limits: skiff_apiserver::Limits::of_descriptors(
+            skiff_sys::descriptors::max().context("cannot read how many files may be open")?,
+        ),
         account_keys: Some(pki_dir(&config.data_dir).join("account-keys")),
         ..Config::default()
     };

@@ -43,7 +43,7 @@ use self::stock::Stock;
 use crate::agent::{AgentConfig, PodPolicy};
 use crate::in_use::{self, InUse};
 use crate::server::{API_PORT, ServerConfig, pki_dir};
-use crate::{config, security, tell};
+use crate::{config, security, shell, tell};
 
 /// A file that says that a directory is a cluster's data, and may be deleted as such.
 pub(crate) const MARKER: &str = "skiff-data";
@@ -187,8 +187,9 @@ fn undo(record: &Record, in_use: InUse, kept_before: bool, error: anyhow::Error)
         if keep_data { Ok(()) } else { down::remove_data(&record.data_dir) }
     });
     let dir = record.data_dir.display();
+    let word = shell::word(&record.data_dir);
     let keep = if kept_before { " --keep-data" } else { "" };
-    let command = format!("`skiff down --name {} --data-dir {dir}{keep}`", record.name);
+    let command = format!("`skiff down --name {} --data-dir {word}{keep}`", record.name);
     match (error.downcast::<Interrupted>(), cleared) {
         (Ok(interrupted), cleared) => {
             let left = match cleared {
@@ -209,7 +210,7 @@ fn undo(record: &Record, in_use: InUse, kept_before: bool, error: anyhow::Error)
 }
 
 fn say_how_to_use(record: &Record) {
-    let kubeconfig = record.merged_kubeconfig.as_ref().unwrap_or(&record.kubeconfig).display();
+    let kubeconfig = shell::word(record.merged_kubeconfig.as_ref().unwrap_or(&record.kubeconfig));
     let by_name = if record.name == "skiff" { String::new() } else { format!(" --name {}", record.name) };
     // Whoever does not read it to its end has a cluster all the same.
     let _ = write!(
