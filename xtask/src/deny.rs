@@ -15,9 +15,9 @@ const LICENCES: &[&str] = &["Apache-2.0", "BSD-3-Clause", "ISC", "MIT", "Unicode
 
 /// Crates of the binary in two versions, and who holds on to the older one.
 const DUPLICATES: &[(&str, &str)] = &[
-    ("base64", "k8s-openapi and oci-client need 0.22, hyper-util and pem 0.23"),
+    ("base64", "k8s-openapi needs 0.22, hyper-util and pem 0.23"),
     ("getrandom", "ring needs 0.2"),
-    ("syn", "the derive macros of asn1-rs, derive_builder, getset and strum need 2; build time alone"),
+    ("syn", "the derive macros of asn1-rs and tracing need 2; build time alone"),
     ("synstructure", "asn1-rs-derive needs 0.13; build time alone"),
 ];
 

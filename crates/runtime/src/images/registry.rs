@@ -1,18 +1,20 @@
 //! Asking registries: resolving a reference to a manifest, and fetching blobs.
 //!
-//! The protocol is `oci-client`'s. Errors are worded as containerd words them, since they end in a pod's
-//! events, where people look for the wording they know.
+//! The protocol is that of <https://github.com/opencontainers/distribution-spec>. Errors are worded as
+//! containerd words them, since they end in a pod's events, where people look for the wording they know.
+//! Whoever may make pods may have any server asked, so nothing of an answer is held in memory unbounded.
 
-use std::error::Error as _;
-use std::fmt::Write as _;
+mod challenge;
+mod http;
+mod token;
+mod words;
+
 use std::io::Write as _;
 
-use futures_util::StreamExt as _;
-use oci_client::Client;
-use oci_client::client::{Certificate, CertificateEncoding, ClientConfig, ClientProtocol};
-use oci_client::errors::{OciDistributionError, OciErrorCode};
-use oci_client::secrets::RegistryAuth as OciAuth;
+use serde::Deserialize;
+use serde::de::IgnoredAny;
 
+use self::http::Remote;
 use super::Config;
 use super::content::{FinishedBlob, JSON_BYTES_MAX, NewBlob};
 use super::digest::Digest;
@@ -20,13 +22,9 @@ use super::manifest::{DOCKER_INDEX, DOCKER_MANIFEST, Descriptor, INDEX, Index, M
 use super::reference::{Reference, Version};
 use crate::types::RegistryAuth;
 
-const USER_AGENT: &str = concat!("skiff/", env!("CARGO_PKG_VERSION"));
-
 /// What a registry offers under a reference, for this machine.
 pub(crate) struct Resolved {
-    source: oci_client::Reference,
-    client: Client,
-    auth: OciAuth,
+    remote: Remote,
     /// The manifest as it came; its digest names it.
     pub manifest_bytes: Vec<u8>,
     pub manifest: Manifest,
@@ -40,52 +38,59 @@ pub(crate) async fn resolve(
     reference: &Reference,
     auth: Option<RegistryAuth>,
 ) -> Result<Resolved, String> {
-    let auth = match auth {
-        Some(auth) => OciAuth::Basic(auth.username, auth.password),
-        None => OciAuth::Anonymous,
-    };
     let prefix = format!("failed to resolve reference \"{reference}\"");
     let mirrors = config.mirrors.get(&reference.registry).map_or(&[][..], Vec::as_slice);
     for mirror in mirrors {
-        let mut source = source(reference);
-        source.set_mirror_registry(mirror.clone());
-        // A registry's credentials are not for its mirrors.
-        match resolve_at(config, reference, source, OciAuth::Anonymous).await {
+        match resolve_at(config, reference, Host::Mirror(mirror)).await {
             Ok(resolved) => return Ok(resolved),
             Err(reason) => tracing::debug!(mirror, reason, "a mirror doesn't have the image"),
         }
     }
-    resolve_at(config, reference, source(reference), auth)
-        .await
-        .map_err(|reason| format!("{prefix}: {reason}"))
+    resolve_at(config, reference, Host::Registry(auth)).await.map_err(|reason| format!("{prefix}: {reason}"))
 }
 
-async fn resolve_at(
-    config: &Config,
-    reference: &Reference,
-    source: oci_client::Reference,
-    auth: OciAuth,
-) -> Result<Resolved, String> {
-    let client = client(config, source.resolve_registry())?;
-    // The protocol's client would ask twice, and wait both times.
-    super::lookup::check(source.resolve_registry(), config.connect_timeout).await.map_err(|reason| {
-        format!("failed to do request: Get \"{}\": {reason}", manifest_url(config, &source))
+/// Who is asked. A registry's credentials are not for its mirrors.
+enum Host<'a> {
+    Mirror(&'a str),
+    Registry(Option<RegistryAuth>),
+}
+
+async fn resolve_at(config: &Config, reference: &Reference, host: Host<'_>) -> Result<Resolved, String> {
+    let (host, mirrored, auth) = match host {
+        Host::Mirror(mirror) => (mirror, Some(reference.registry.clone()), None),
+        // The name that people use has no registry behind it.
+        Host::Registry(auth) if reference.registry == "docker.io" => ("index.docker.io", None, auth),
+        Host::Registry(auth) => (reference.registry.as_str(), None, auth),
+    };
+    let scheme = if is_plain(config, host) { "http" } else { "https" };
+    let origin = format!("{scheme}://{host}");
+    let remote = Remote::new(config, &origin, &reference.repository, mirrored, auth)?;
+    // The HTTP library's resolver would ask twice, and wait both times.
+    super::lookup::check(host, config.connect_timeout).await.map_err(|reason| {
+        let url = format!("{origin}/v2/{}/manifests/{}", reference.repository, version(reference));
+        words::undone(&url, &reason)
     })?;
-    let (bytes, target) = manifest(&client, &source, &auth, reference).await?;
-    let document: serde_json::Value = parse(&bytes)?;
-    if document.get("manifests").is_none() {
+    let (bytes, target) = manifest(&remote, reference).await?;
+    let Kind { manifests } = parse(&bytes)?;
+    if manifests.is_none() {
         let manifest = parse(&bytes)?;
-        return Ok(Resolved { source, client, auth, manifest_bytes: bytes, manifest, target });
+        return Ok(Resolved { remote, manifest_bytes: bytes, manifest, target });
     }
     let index: Index = parse(&bytes)?;
+    drop(bytes);
     let chosen = index.choose().ok_or_else(|| {
         let own = super::manifest::own_architecture();
         format!("no match for platform in manifest: linux/{own}: not found")
     })?;
-    let at = source.clone_with_digest(chosen.digest.to_string());
-    let (bytes, _) = manifest(&client, &at, &auth, &reference.at(&chosen.digest)).await?;
+    let (bytes, _) = manifest(&remote, &reference.at(&chosen.digest)).await?;
     let manifest = parse(&bytes)?;
-    Ok(Resolved { source, client, auth, manifest_bytes: bytes, manifest, target })
+    Ok(Resolved { remote, manifest_bytes: bytes, manifest, target })
+}
+
+/// An index is told from a manifest by what it has; the rest is not kept.
+#[derive(Deserialize)]
+struct Kind {
+    manifests: Option<IgnoredAny>,
 }
 
 impl Resolved {
@@ -93,15 +98,11 @@ impl Resolved {
     pub(crate) async fn fetch(&self, blob: &Descriptor, mut into: NewBlob) -> Result<FinishedBlob, String> {
         let digest = blob.digest.to_string();
         let said = |reason: String| format!("failed to copy {digest}: {reason}");
-        self.client.store_auth_if_needed(self.source.resolve_registry(), &self.auth).await;
-        let mut stream = self
-            .client
-            .pull_blob_stream(&self.source, digest.as_str())
-            .await
-            .map_err(|error| said(explain(&error, &digest)))?;
+        let mut answer = self.remote.get(&format!("blobs/{digest}"), "*/*", &digest).await.map_err(said)?;
         let (mut received, mut reported) = (0, 0);
-        while let Some(chunk) = stream.next().await {
-            let chunk = chunk.map_err(|error| said(chain(&error)))?;
+        while let Some(chunk) =
+            answer.chunk().await.map_err(|error| said(words::chain(&error.without_url())))?
+        {
             received += chunk.len() as u64;
             if blob.size > 0 && received > blob.size {
                 return Err(said(format!("it has more than the {} bytes that the manifest says", blob.size)));
@@ -125,73 +126,48 @@ impl Resolved {
     }
 }
 
-async fn manifest(
-    client: &Client,
-    source: &oci_client::Reference,
-    auth: &OciAuth,
-    reference: &Reference,
-) -> Result<(Vec<u8>, Digest), String> {
-    let accepted = [INDEX, DOCKER_INDEX, MANIFEST, DOCKER_MANIFEST];
-    let (bytes, _) = client
-        .pull_manifest_raw(source, auth, &accepted)
-        .await
-        .map_err(|error| explain(&error, &reference.to_string()))?;
-    if bytes.len() as u64 > JSON_BYTES_MAX {
-        return Err(format!("the manifest has {} bytes; {JSON_BYTES_MAX} are the most", bytes.len()));
+async fn manifest(remote: &Remote, reference: &Reference) -> Result<(Vec<u8>, Digest), String> {
+    let accepted = [INDEX, DOCKER_INDEX, MANIFEST, DOCKER_MANIFEST].join(", ");
+    let path = format!("manifests/{}", version(reference));
+    let mut answer = remote.get(&path, &accepted, &reference.to_string()).await?;
+    let url = http::shown(answer.url());
+    if answer.status() != reqwest::StatusCode::OK {
+        return Err(words::refusal(answer.status(), &url, b"", &reference.to_string()));
+    }
+    if let Some(length) = answer.content_length()
+        && length > JSON_BYTES_MAX
+    {
+        return Err(format!("the manifest has {length} bytes; {JSON_BYTES_MAX} are the most"));
+    }
+    let mut bytes = Vec::new();
+    let whole = http::read(&mut answer, JSON_BYTES_MAX, &mut bytes).await;
+    if !whole.map_err(|error| words::unrequested(&url, error))? {
+        return Err(format!("the manifest has more bytes than {JSON_BYTES_MAX}, which are the most"));
     }
     let digest = Digest::of(&bytes);
-    match source.digest() {
-        Some(wanted) if wanted != digest.to_string() => Err(format!("asked for {wanted}, got {digest}")),
-        _ => Ok((bytes.to_vec(), digest)),
+    if let Version::Digest(wanted) = &reference.version
+        && *wanted != digest
+    {
+        return Err(format!("asked for {wanted}, got {digest}"));
     }
-}
-
-fn source(reference: &Reference) -> oci_client::Reference {
-    let (registry, repository) = (reference.registry.clone(), reference.repository.clone());
-    match &reference.version {
-        Version::Tag(tag) => oci_client::Reference::with_tag(registry, repository, tag.clone()),
-        Version::Digest(digest) => {
-            oci_client::Reference::with_digest(registry, repository, digest.to_string())
+    let header = answer.headers().get("docker-content-digest").and_then(|value| value.to_str().ok());
+    match header.and_then(Digest::parse) {
+        Some(promised) if promised != digest => {
+            Err(format!("the registry promised {promised}, got {digest}"))
         }
+        _ => Ok((bytes, digest)),
     }
 }
 
-/// As the protocol's client asks for it.
-fn manifest_url(config: &Config, source: &oci_client::Reference) -> String {
-    let registry = source.resolve_registry();
-    let scheme = if is_plain(config, registry) { "http" } else { "https" };
-    let version = source.digest().or(source.tag()).unwrap_or("latest");
-    format!("{scheme}://{registry}/v2/{}/manifests/{version}", source.repository())
+fn version(reference: &Reference) -> String {
+    match &reference.version {
+        Version::Tag(tag) => tag.clone(),
+        Version::Digest(digest) => digest.to_string(),
+    }
 }
 
 fn is_plain(config: &Config, registry: &str) -> bool {
     is_loopback(registry) || config.http_registries.iter().any(|host| host == registry)
-}
-
-fn client(config: &Config, registry: &str) -> Result<Client, String> {
-    // A second installation changes nothing: the binary has installed the same provider.
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    let mut extra_root_certificates = Vec::new();
-    for path in &config.ca_certificates {
-        let data = std::fs::read(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
-        extra_root_certificates.push(Certificate { encoding: CertificateEncoding::Pem, data });
-    }
-    // Without any root the HTTP library would panic rather than fail.
-    if rustls_native_certs::load_native_certs().certs.is_empty() {
-        return Err(
-            "this machine has no trusted root certificates; install its ca-certificates package".into()
-        );
-    }
-    let protocol = if is_plain(config, registry) { ClientProtocol::Http } else { ClientProtocol::Https };
-    let settings = ClientConfig {
-        protocol,
-        extra_root_certificates,
-        connect_timeout: Some(config.connect_timeout),
-        read_timeout: Some(config.read_timeout),
-        user_agent: USER_AGENT,
-        ..ClientConfig::default()
-    };
-    Client::try_from(settings).map_err(|error| chain(&error))
 }
 
 /// As docker does: a registry on this machine is trusted without TLS.
@@ -202,72 +178,6 @@ fn is_loopback(registry: &str) -> bool {
     };
     let host = host.trim_start_matches('[').trim_end_matches(']');
     host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
-}
-
-/// A registry's refusal in containerd's words, with its own message behind.
-fn explain(error: &OciDistributionError, what: &str) -> String {
-    let denied = "pull access denied, repository does not exist or may require authorization";
-    match error {
-        OciDistributionError::RegistryError { envelope, .. } => {
-            let said: Vec<String> = envelope.errors.iter().map(|error| error.message.clone()).collect();
-            let said = said.join("; ");
-            match envelope.errors.first().map(|error| &error.code) {
-                Some(
-                    OciErrorCode::ManifestUnknown
-                    | OciErrorCode::NameUnknown
-                    | OciErrorCode::NotFound
-                    | OciErrorCode::BlobUnknown,
-                ) => format!("{what}: not found (the registry says: {said})"),
-                Some(OciErrorCode::Denied | OciErrorCode::Unauthorized) => format!("{denied}: {said}"),
-                Some(OciErrorCode::Toomanyrequests) => {
-                    format!("unexpected status 429 Too Many Requests: {said}")
-                }
-                _ => said,
-            }
-        }
-        OciDistributionError::ImageManifestNotFoundError(said) => {
-            format!("{what}: not found (the registry says: {said})")
-        }
-        OciDistributionError::ServerError { code: 404, .. } => format!("{what}: not found"),
-        OciDistributionError::ServerError { code, url, message } => {
-            let message: String = message.chars().take(300).collect();
-            format!("unexpected status from GET request to {url}: {code}: {message}")
-        }
-        OciDistributionError::UnauthorizedError { url } => {
-            format!("{denied}: {url} answers 401 Unauthorized")
-        }
-        OciDistributionError::AuthenticationFailure(said) => {
-            format!("failed to authorize: {}", said.chars().take(300).collect::<String>())
-        }
-        OciDistributionError::RequestError(cause) => {
-            let url = cause.url().map_or_else(String::new, |url| format!("Get \"{url}\": "));
-            // The outer layers only say that it is about this URL and a connection.
-            let mut said = Vec::new();
-            let mut inner = cause.source();
-            while let Some(reason) = inner {
-                said.push(reason.to_string());
-                inner = reason.source();
-            }
-            said.retain(|reason| !reason.starts_with("client error"));
-            let said = if said.is_empty() { cause.to_string() } else { said.join(": ") };
-            format!("failed to do request: {url}{said}")
-        }
-        _ => chain(error),
-    }
-}
-
-/// An error with all its causes; a cause that the text before already tells is left out.
-fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let said = cause.to_string();
-        if !text.contains(&said) {
-            let _ = write!(text, ": {said}");
-        }
-        source = cause.source();
-    }
-    text
 }
 
 fn parse<T: serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {

@@ -4,6 +4,7 @@ mod hostile;
 mod names;
 mod registry;
 mod sharing;
+mod strangers;
 mod token;
 mod uses;
 

@@ -4,8 +4,8 @@ use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use oci_client::client::{ClientConfig, ClientProtocol};
-use oci_client::secrets::RegistryAuth as OciAuth;
+use reqwest::header::{CONTENT_TYPE, LOCATION};
+use reqwest::{Client, RequestBuilder, Response, Url};
 use tempfile::TempDir;
 
 use super::{Fixture, check_two_layers, two_layers};
@@ -21,16 +21,20 @@ struct Registry {
     dir: TempDir,
     /// `127.0.0.1:PORT`.
     host: String,
-    auth: OciAuth,
+    with_password: bool,
 }
 
 impl Registry {
     fn start(with_password: bool) -> Self {
-        let dir = TempDir::new().unwrap();
+        Registry::start_with(TempDir::new().unwrap(), "127.0.0.1", "", with_password)
+    }
+
+    /// With more settings of its part `http`.
+    fn start_with(dir: TempDir, address: &str, http: &str, with_password: bool) -> Self {
         let path = dir.path().display();
         let mut config = format!(
             "version: 0.1\nlog: {{level: info}}\nstorage: {{filesystem: {{rootdirectory: {path}/data}}}}\n\
-             http: {{addr: \"127.0.0.1:0\"}}\n"
+             http: {{addr: \"{address}:0\"{http}}}\n"
         );
         if with_password {
             std::fs::write(dir.path().join("htpasswd"), PASSWORDS).unwrap();
@@ -52,34 +56,25 @@ impl Registry {
             let mut line = String::new();
             assert!(log.read_line(&mut line).unwrap() > 0, "docker-registry ended: {said}");
             if let Some((_, rest)) = line.split_once("listening on ") {
-                break rest.split(['"', ' ', '\n']).next().unwrap().to_owned();
+                break rest.split(['"', ' ', '\n', ',']).next().unwrap().to_owned();
             }
             said += &line;
         };
         // Its log must be read on, or it blocks when the pipe is full.
         std::thread::spawn(move || std::io::copy(&mut log, &mut std::io::sink()));
-        let auth = match with_password {
-            true => OciAuth::Basic("user1".into(), "pass1".into()),
-            false => OciAuth::Anonymous,
-        };
-        Registry { process, dir, host, auth }
-    }
-
-    fn client(&self) -> oci_client::Client {
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        oci_client::Client::new(ClientConfig { protocol: ClientProtocol::Http, ..ClientConfig::default() })
+        Registry { process, dir, host, with_password }
     }
 
     /// Pushes an image and returns its manifest.
     async fn push(&self, repository: &str, tag: &str, image: &Builder) -> Vec<u8> {
         let (config, manifest, layers) = image.documents();
-        let reference = self.reference(repository, tag);
-        let client = self.client();
-        client.store_auth_if_needed(&self.host, &self.auth).await;
-        client.auth(&reference, &self.auth, oci_client::RegistryOperation::Push).await.unwrap();
         for blob in layers.into_iter().chain([config]) {
             let digest = crate::images::digest::Digest::of(&blob).to_string();
-            client.push_blob(&reference, blob, &digest).await.unwrap();
+            let uploads = self.url(&format!("{repository}/blobs/uploads/"));
+            let begun = self.send(client().post(uploads.clone())).await;
+            let mut upload = uploads.join(begun.headers()[LOCATION].to_str().unwrap()).unwrap();
+            upload.query_pairs_mut().append_pair("digest", &digest);
+            self.send(client().put(upload).body(blob)).await;
         }
         let bytes = serde_json::to_vec(&manifest).unwrap();
         self.push_document(repository, tag, bytes.clone(), crate::images::manifest::MANIFEST).await;
@@ -87,15 +82,26 @@ impl Registry {
     }
 
     async fn push_document(&self, repository: &str, tag: &str, bytes: Vec<u8>, media_type: &str) {
-        let client = self.client();
-        let reference = self.reference(repository, tag);
-        client.auth(&reference, &self.auth, oci_client::RegistryOperation::Push).await.unwrap();
-        client.push_manifest_raw(&reference, bytes, media_type.parse().unwrap()).await.unwrap();
+        let manifest = self.url(&format!("{repository}/manifests/{tag}"));
+        self.send(client().put(manifest).header(CONTENT_TYPE, media_type).body(bytes)).await;
     }
 
-    fn reference(&self, repository: &str, tag: &str) -> oci_client::Reference {
-        oci_client::Reference::with_tag(self.host.clone(), repository.into(), tag.into())
+    async fn send(&self, request: RequestBuilder) -> Response {
+        let request = match self.with_password {
+            true => request.basic_auth("user1", Some("pass1")),
+            false => request,
+        };
+        request.send().await.unwrap().error_for_status().unwrap()
     }
+
+    fn url(&self, path: &str) -> Url {
+        Url::parse(&format!("http://{}/v2/{path}", self.host)).unwrap()
+    }
+}
+
+fn client() -> Client {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    Client::new()
 }
 
 impl Drop for Registry {
@@ -193,6 +199,29 @@ async fn a_private_image_needs_its_password() {
     fixture.store.save(&name, &archive).await.unwrap();
     fixture.store.load(&archive).await.unwrap();
     assert!(fixture.store.is_given_to(&name, &[]).unwrap());
+}
+
+/// An address of this machine that no name and no rule calls loopback: it is asked with TLS.
+#[tokio::test]
+async fn a_registry_is_trusted_by_its_authority() {
+    let dir = TempDir::new().unwrap();
+    let (key, other) = (rcgen::KeyPair::generate().unwrap(), rcgen::KeyPair::generate().unwrap());
+    let own = rcgen::CertificateParams::new(vec!["0.0.0.0".to_owned()]).unwrap();
+    let files = ["own.pem", "own.key", "other.pem"].map(|name| dir.path().join(name));
+    std::fs::write(&files[0], own.self_signed(&key).unwrap().pem()).unwrap();
+    std::fs::write(&files[1], key.serialize_pem()).unwrap();
+    std::fs::write(&files[2], own.self_signed(&other).unwrap().pem()).unwrap();
+    let tls = format!(", tls: {{certificate: {}, key: {}}}", files[0].display(), files[1].display());
+    let registry = Registry::start_with(dir, "0.0.0.0", &tls, false);
+    let port = registry.host.rsplit_once(':').unwrap().1;
+    let name = format!("0.0.0.0:{port}/app:v1");
+    for (trusted, want) in [(&files[0], "not found"), (&files[2], "certificate")] {
+        let dir = TempDir::new().unwrap();
+        let mut config = Config::new(dir.path());
+        config.ca_certificates.push(trusted.clone());
+        let said = ImageStore::open(config).unwrap().pull(&name, None).await.unwrap_err().to_string();
+        assert!(said.contains(want), "{said}");
+    }
 }
 
 #[tokio::test]
