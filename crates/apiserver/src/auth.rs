@@ -7,6 +7,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use skiff_streams::places::Owner;
+
 /// What is known of a user besides name, UID and groups: values by key, such as
 /// `authentication.kubernetes.io/pod-name`.
 pub type Extra = BTreeMap<String, Vec<String>>;
@@ -61,9 +63,15 @@ impl Identity {
     }
 }
 
-/// Nodes and administrators, who have to get in for the cluster to be looked after.
-pub(crate) fn is_privileged(who: &Identity) -> bool {
-    who.in_group("system:masters") || who.in_group("system:nodes")
+/// Whose a connection is. Nodes and administrators have to get in for the cluster to be looked after.
+pub(crate) fn owner(who: &Identity) -> Owner<'_> {
+    if who.in_group("system:masters") {
+        Owner::Privileged
+    } else if who.in_group("system:nodes") {
+        Owner::Node(&who.user)
+    } else {
+        Owner::Client
+    }
 }
 
 /// What is asked for. For a path that is no resource, `resource` is empty and `path` says it.

@@ -11,10 +11,11 @@ use skiff_streams::places::Place;
 use tokio::time::Instant;
 use tracing::warn;
 
-use crate::auth::{Attributes, Identity, is_privileged};
+use crate::auth::{Attributes, Identity, owner};
 use crate::delete::DeleteOptions;
 use crate::http_body::{Body, Request, Response};
 use crate::limits::guarded::InFlight;
+use crate::limits::lasting;
 use crate::request::{Address, Query, verb};
 use crate::resources::Resource;
 use crate::serve::Peer;
@@ -115,7 +116,7 @@ fn known(request: &Request, who: &Identity) -> Result<(), StatusError> {
     let Some(place) = request.extensions().get::<Place>().filter(|_| !who.in_group(NOBODYS)) else {
         return Ok(());
     };
-    place.known(is_privileged(who)).map_err(|_| {
+    place.known(owner(who)).map_err(|_| {
         StatusError::too_many_requests("Too many connections, please try again later.", RETRY_AFTER_S)
     })
 }
@@ -124,7 +125,7 @@ async fn resource(
     inner: Arc<Inner>,
     address: Address,
     query: Query,
-    request: Request,
+    mut request: Request,
 ) -> Result<Response, StatusError> {
     let verb = verb(request.method(), &address, &query);
     let who = identity(&request);
@@ -162,7 +163,43 @@ async fn resource(
     if is_stream && verb == "get" {
         authorize(&inner, &who, &Attributes { verb: "create", ..attributes })?;
     }
+    let lasting = match verb {
+        // These have no connection to anybody else.
+        "watch" => None,
+        _ if is_lasting(&address, verb) => begin_lasting(&inner, &who, &mut request)?,
+        _ => None,
+    };
     let request = audit::keep_body(request, &address, verb).await?;
+    let answer = served(inner, address, query, who, verb, request).await?;
+    Ok(match lasting {
+        Some(place) => place.until_answered(answer),
+        None => answer,
+    })
+}
+
+/// A place among what lasts, which goes with the request also where its connection becomes a stream.
+fn begin_lasting(
+    inner: &Inner,
+    who: &Identity,
+    request: &mut Request,
+) -> Result<Option<lasting::Place>, StatusError> {
+    let source = request.extensions().get::<Peer>().map(|peer| peer.0.ip());
+    let place = inner.lasting.begin(who, source)?;
+    if let Some(place) = &place {
+        request.extensions_mut().insert(place.clone());
+    }
+    Ok(place)
+}
+
+/// What was let in and may be asked.
+async fn served(
+    inner: Arc<Inner>,
+    address: Address,
+    query: Query,
+    who: Identity,
+    verb: &'static str,
+    request: Request,
+) -> Result<Response, StatusError> {
     let Some(row) = address.row() else {
         // What is not stored can't be watched.
         let answer = match address.watch {

@@ -12,6 +12,7 @@ use hyper::body::{Body as _, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
+use skiff_streams::accepting::Failures;
 use skiff_streams::places::Place;
 use skiff_streams::{Opening, Watched};
 use tokio::net::{TcpListener, TcpStream};
@@ -22,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use tower_service::Service as _;
 use tracing::{debug, warn};
 
-use crate::auth::is_privileged;
+use crate::auth::owner;
 use crate::http_body::{Response, empty};
 use crate::limits::activity::{Activity, Lasts, PARTING, Verdict};
 use crate::limits::guarded::{Answer, Guard, InFlight, Timed, read_unwanted};
@@ -69,6 +70,7 @@ impl ApiServer {
 
 async fn accept(listener: TcpListener, tls: ServerTls, router: Router, shutdown: CancellationToken) {
     let mut connections = JoinSet::new();
+    let mut failures = Failures::default();
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -77,6 +79,7 @@ async fn accept(listener: TcpListener, tls: ServerTls, router: Router, shutdown:
         };
         match accepted {
             Ok((stream, peer)) => {
+                failures.over();
                 let place = router.admit(peer.ip());
                 let (tls, router, shutdown) = (tls.clone(), router.clone(), shutdown.clone());
                 connections.spawn(async move {
@@ -90,8 +93,14 @@ async fn accept(listener: TcpListener, tls: ServerTls, router: Router, shutdown:
             }
             Err(error) => {
                 // Out of descriptors, most likely: what is open may end meanwhile.
-                warn!(%error, "cannot accept a connection");
-                tokio::time::sleep(Duration::from_millis(100)).await;
+                let next = failures.failed(&error);
+                if let Some(times) = next.say {
+                    warn!(%error, times, "cannot accept connections");
+                }
+                tokio::select! {
+                    () = tokio::time::sleep(next.wait) => {}
+                    () = shutdown.cancelled() => {}
+                }
             }
         }
     }
@@ -124,7 +133,7 @@ async fn connection(
     let presented = tls.clients.judge(stream.get_ref().1.peer_certificates());
     tls.clients.note_address(presented.as_ref(), peer.ip());
     if let Some(Presented::Good { identity, .. }) = &presented
-        && place.known(is_privileged(identity)).is_err()
+        && place.known(owner(identity)).is_err()
     {
         return debug!(%peer, user = &*identity.user, "too many connections; one was closed");
     }
@@ -141,11 +150,13 @@ async fn connection(
         let lasts = lasts(&request);
         let underway = activity.begin(lasts);
         let head = request.method() == http::Method::HEAD;
+        let in_flight = InFlight::default();
         let mut request = request.map(|body| match lasts {
             Lasts::Watch | Lasts::Stream => body.map_err(Into::into).boxed_unsync(),
             Lasts::No => {
                 let unwanted = is_http2.then(|| unwanted.clone());
-                Timed::new(body, limits.body_timeout, activity.clone(), unwanted).boxed_unsync()
+                Timed::new(body, limits.body_timeout, activity.clone(), unwanted, InFlight::clone(&in_flight))
+                    .boxed_unsync()
             }
         });
         if let Some(presented) = &presented {
@@ -153,7 +164,6 @@ async fn connection(
         }
         request.extensions_mut().insert(Peer(peer));
         request.extensions_mut().insert(place.clone());
-        let in_flight = InFlight::default();
         request.extensions_mut().insert(InFlight::clone(&in_flight));
         async move {
             let response = router.call(request).await?;

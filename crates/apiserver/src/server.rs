@@ -30,6 +30,7 @@ use crate::config::Config;
 use crate::encoding::Packer;
 use crate::http_body::{Body, Request, Response, lazy};
 use crate::limits::guarded::BodyTimeout;
+use crate::limits::lasting::Lasting;
 use crate::limits::watches::Watches;
 use crate::limits::{Gate, Limits, Slot};
 use crate::notes::Notes;
@@ -59,6 +60,7 @@ pub(crate) struct Inner {
     pub(crate) agents: crate::agents::Agents,
     pub(crate) gate: Gate,
     pub(crate) watches: Watches,
+    pub(crate) lasting: Lasting,
     pub(crate) packer: Packer,
     pub(crate) requests: metrics::Requests,
     pub(crate) connections: Places,
@@ -181,7 +183,8 @@ impl ApiServer {
             token_uses,
             agents: crate::agents::Agents::new(config.agent_tls.clone()),
             gate: Gate::new(&config.limits),
-            watches: Watches::new(config.limits.watches_per_user_max),
+            watches: Watches::new(&config.limits),
+            lasting: Lasting::new(&config.limits),
             packer: Packer::default(),
             requests: metrics::Requests::default(),
             connections: Places::new(config.limits.places()),
@@ -342,7 +345,7 @@ pub(crate) fn authorize(inner: &Inner, who: &Identity, what: &Attributes<'_>) ->
 pub(crate) fn enter(inner: &Inner, request: &Request, who: &Identity) -> Result<Slot, StatusError> {
     let kind = if request.method().is_safe() { limits::Kind::ReadOnly } else { limits::Kind::Mutating };
     let source = request.extensions().get::<Peer>().map(|peer| peer.0.ip());
-    inner.gate.enter(kind, who, source)
+    inner.gate.enter(kind, who, source, !request.body().is_end_stream())
 }
 
 /// Watches and streams hold nothing that others wait for.

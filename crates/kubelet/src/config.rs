@@ -58,9 +58,34 @@ pub struct Serving {
     /// Whose client certificates (their common names) may do all without being asked about. In the clear
     /// an empty list lets everybody in, which is for tests alone.
     pub allowed_names: Vec<String>,
-    /// How many connections may be open, those of the API server and administrators aside. A quarter is for
-    /// who has shown no credential, and an eighth at most for one address.
+    pub bounds: ServingBounds,
+}
+
+/// What clients of the agent's server may have open at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ServingBounds {
+    /// Connections, those of the API server and administrators aside. A quarter is for who has shown no credential,
+    /// and an eighth at most for one address.
     pub connections_max: usize,
+    /// Connections of the API server and administrators: one for each log, command, and forwarded port.
+    pub privileged_connections_max: usize,
+    /// Logs that are followed. Each takes a connection and a file.
+    pub followed_logs_max: usize,
+    pub followed_logs_of_a_container_max: usize,
+}
+
+impl ServingBounds {
+    /// The bounds of a process that may have so many descriptors open. A command takes about five beside its
+    /// connection; so what clients have leaves a quarter to pods, whatever they do.
+    pub fn of_descriptors(descriptors_max: u64) -> Self {
+        let all = usize::try_from(descriptors_max).unwrap_or(usize::MAX);
+        Self {
+            connections_max: (all / 10).min(4_096),
+            privileged_connections_max: (all / 10).min(4_096),
+            followed_logs_max: (all / 20).min(1_024),
+            followed_logs_of_a_container_max: (all / 80).min(128),
+        }
+    }
 }
 
 impl Config {

@@ -35,7 +35,15 @@ pub(crate) fn config() -> Config {
         platform_logs: None,
         first_user: crate::FIRST_USER,
         image_gc: crate::ImageGc::default(),
-        serving: Serving { tls: None, ready: None, allowed_names: Vec::new(), connections_max: 64 },
+        serving: Serving {
+            tls: None,
+            ready: None,
+            allowed_names: Vec::new(),
+            bounds: crate::ServingBounds {
+                connections_max: 64,
+                ..crate::ServingBounds::of_descriptors(1_024)
+            },
+        },
         version: "1.36.0+skiff".into(),
     }
 }

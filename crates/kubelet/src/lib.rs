@@ -71,7 +71,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-pub use config::{Config, Serving};
+pub use config::{Config, Serving, ServingBounds};
 pub use image_gc::ImageGc;
 pub use isolation::{BoxError, Isolation, Unrestricted};
 pub use made_paths::{MadePath, made_paths};

@@ -413,6 +413,7 @@ fn own_ports(config: &AgentConfig) -> Vec<(skiff_network::Protocol, u16)> {
 
 fn kubelet_config(config: &AgentConfig, membership: &Membership) -> anyhow::Result<skiff_kubelet::Config> {
     let cluster = &membership.cluster;
+    let descriptors_max = skiff_sys::descriptors::max().context("cannot read how many files may be open")?;
     let mut taints = Vec::new();
     // The label of that name is the control plane's to set.
     if config.control_plane {
@@ -441,7 +442,7 @@ fn kubelet_config(config: &AgentConfig, membership: &Membership) -> anyhow::Resu
             tls: Some(membership.serving_tls()?),
             ready: Some(membership.can_serve()),
             allowed_names: vec![API_SERVER.to_owned()],
-            connections_max: 4_096,
+            bounds: skiff_kubelet::ServingBounds::of_descriptors(descriptors_max),
         },
         allowed_unsafe_sysctls: config.pods.allowed_unsafe_sysctls.clone(),
         seccomp_default: config.pods.seccomp_default,

@@ -128,6 +128,13 @@ fn run_component(component: &Component) -> anyhow::Result<()> {
         Ok(value) => tracing::debug!(value, "the kernel permits no lower oom_score_adj"),
         Err(error) => tracing::warn!(%error, "cannot be kept from being killed first when memory runs out"),
     }
+    // What clients may have open is a share of it. Containers have limits of their own.
+    if matches!(component.role, Role::Server | Role::Agent) {
+        match skiff_sys::descriptors::raise() {
+            Ok(max) => tracing::debug!(max, "this many files may be open"),
+            Err(error) => tracing::warn!(%error, "cannot have as many files open as may be"),
+        }
+    }
     match component.role {
         Role::Enter => up::node::enter(&component.config),
         Role::Init => up::node::init(&component.config),

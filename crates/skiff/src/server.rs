@@ -317,6 +317,9 @@ pub(crate) async fn serve(config: ServerConfig, ending: &Ending) -> anyhow::Resu
         more_metrics: Some(skiff_client::write_queue_metrics),
         agent_tls: Some(pki.agent_client_config().context("cannot make the certificate for agents")?),
         pki: Some(Arc::clone(&pki)),
+        limits: skiff_apiserver::Limits::of_descriptors(
+            skiff_sys::descriptors::max().context("cannot read how many files may be open")?,
+        ),
         account_keys: Some(pki_dir(&config.data_dir).join("account-keys")),
         ..Config::default()
     };

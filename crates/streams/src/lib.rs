@@ -22,6 +22,7 @@
 //!
 //! Knows no Kubernetes objects, no server framework, no TLS and no authorization.
 
+pub mod accepting;
 pub mod channel;
 pub mod client;
 pub mod command;

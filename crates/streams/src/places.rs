@@ -2,8 +2,9 @@
 //!
 //! Whoever connects is a stranger until a credential was good on the connection. Strangers have a quarter of
 //! the places and, where these are taken, of whoever has most of them the one goes first that has been silent
-//! for longest: so no number of connections that show nothing keeps anybody out. Who is known has the rest, bounded by source; nodes and
-//! administrators are never refused.
+//! for longest: so no number of connections that show nothing keeps anybody out. Who is known has the rest, bounded by
+//! source. Each node has places of its own, by the name that its certificate says, and who looks after the others
+//! has a reserve that nobody else takes from: administrators at the API server, the API server at an agent.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
@@ -18,6 +19,19 @@ pub struct Bounds {
     pub connections_max: usize,
     /// Of one address.
     pub per_source_max: usize,
+    /// Of one node's name, beside those.
+    pub per_node_max: usize,
+    /// Of all who are privileged, beside those.
+    pub privileged_max: usize,
+}
+
+/// Whose connection it is, by a credential that was good.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Owner<'a> {
+    Client,
+    /// By its name.
+    Node(&'a str),
+    Privileged,
 }
 
 impl Bounds {
@@ -45,7 +59,8 @@ struct Open {
     strangers_of: HashMap<IpAddr, usize>,
     known: usize,
     known_of: HashMap<IpAddr, usize>,
-    /// They take no place of others.
+    /// These take no place of others.
+    nodes: HashMap<Arc<str>, usize>,
     privileged: usize,
 }
 
@@ -60,11 +75,12 @@ struct Held {
     standing: Mutex<Standing>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum Standing {
     /// By its number in [`Open::strangers`].
     Stranger(u64),
     Known,
+    Node(Arc<str>),
     Privileged,
 }
 
@@ -99,11 +115,38 @@ impl Places {
 
     pub fn total(&self) -> usize {
         let open = self.open.lock();
-        open.strangers.len() + open.known + open.privileged
+        open.strangers.len() + open.known + open.nodes.values().sum::<usize>() + open.privileged
     }
 }
 
 impl Open {
+    fn place_for(&mut self, owner: Owner<'_>, source: IpAddr, bounds: Bounds) -> Result<Standing, Full> {
+        match owner {
+            Owner::Client => {
+                let own = self.known_of.get(&source).copied().unwrap_or(0);
+                if own >= bounds.per_source_max || self.known >= bounds.known_max() {
+                    return Err(Full);
+                }
+                *self.known_of.entry(source).or_default() += 1;
+                self.known += 1;
+                Ok(Standing::Known)
+            }
+            Owner::Node(name) => {
+                if self.nodes.get(name).is_some_and(|own| *own >= bounds.per_node_max) {
+                    return Err(Full);
+                }
+                let name: Arc<str> = name.into();
+                *self.nodes.entry(Arc::clone(&name)).or_default() += 1;
+                Ok(Standing::Node(name))
+            }
+            Owner::Privileged if self.privileged >= bounds.privileged_max => Err(Full),
+            Owner::Privileged => {
+                self.privileged += 1;
+                Ok(Standing::Privileged)
+            }
+        }
+    }
+
     fn put_last(&mut self, stranger: (IpAddr, CancellationToken)) -> u64 {
         let number = self.next;
         self.next += 1;
@@ -132,37 +175,26 @@ impl Open {
     }
 }
 
-fn give_back(counts: &mut HashMap<IpAddr, usize>, source: IpAddr) {
-    if let Some(own) = counts.get_mut(&source) {
+fn give_back<K: std::hash::Hash + Eq>(counts: &mut HashMap<K, usize>, of: K) {
+    if let Some(own) = counts.get_mut(&of) {
         *own -= 1;
         if *own == 0 {
-            counts.remove(&source);
+            counts.remove(&of);
         }
     }
 }
 
 impl Place {
-    /// A credential was good: the connection is no stranger's any more. `privileged` says that it is a node's
-    /// or an administrator's.
-    pub fn known(&self, privileged: bool) -> Result<(), Full> {
+    /// A credential was good: the connection is no stranger's any more, but its owner's.
+    pub fn known(&self, owner: Owner<'_>) -> Result<(), Full> {
         let held = &*self.0;
         let mut standing = held.standing.lock();
         let Standing::Stranger(number) = *standing else { return Ok(()) };
         let mut open = held.of.open.lock();
-        let bounds = held.of.bounds;
-        if privileged {
-            open.privileged += 1;
-        } else {
-            let own = open.known_of.get(&held.source).copied().unwrap_or(0);
-            if own >= bounds.per_source_max || open.known >= bounds.known_max() {
-                return Err(Full);
-            }
-            *open.known_of.entry(held.source).or_default() += 1;
-            open.known += 1;
-        }
+        let is = open.place_for(owner, held.source, held.of.bounds)?;
         // One that was ended this very moment ends all the same.
         open.take_stranger(number);
-        *standing = if privileged { Standing::Privileged } else { Standing::Known };
+        *standing = is;
         Ok(())
     }
 
@@ -186,9 +218,10 @@ impl Place {
 impl Drop for Held {
     fn drop(&mut self) {
         let mut open = self.of.open.lock();
-        match *self.standing.lock() {
-            Standing::Stranger(number) => drop(open.take_stranger(number)),
+        match &*self.standing.lock() {
+            Standing::Stranger(number) => drop(open.take_stranger(*number)),
             Standing::Privileged => open.privileged -= 1,
+            Standing::Node(name) => give_back(&mut open.nodes, Arc::clone(name)),
             Standing::Known => {
                 open.known -= 1;
                 give_back(&mut open.known_of, self.source);
@@ -202,7 +235,7 @@ mod tests {
     use super::*;
 
     fn places(connections_max: usize, per_source_max: usize) -> Places {
-        Places::new(Bounds { connections_max, per_source_max })
+        Places::new(Bounds { connections_max, per_source_max, per_node_max: 4, privileged_max: 5 })
     }
 
     fn ip(last: u8) -> IpAddr {
@@ -244,7 +277,7 @@ mod tests {
         assert_eq!(silent.iter().filter(|place| !is_ended(place)).count(), 2);
         own[1].heard();
         assert_eq!(places.total(), 3, "who was ended stays so");
-        own[0].known(false).expect("has room");
+        own[0].known(Owner::Client).expect("has room");
         own[0].heard();
         drop(own);
         drop(silent);
@@ -260,24 +293,33 @@ mod tests {
     }
 
     #[test]
-    fn who_is_known_is_not_ended_and_nodes_always_get_in() {
+    fn who_is_known_is_not_ended_and_nodes_and_administrators_get_in() {
         let places = places(8, 3);
-        let enter = |source: u8, privileged: bool| {
+        let enter = |source: u8, owner: Owner<'_>| {
             let place = places.enter(ip(source));
-            place.known(privileged).map(|()| place)
+            place.known(owner).map(|()| place)
         };
-        let users: Vec<Place> = (0..3).map_while(|_| enter(1, false).ok()).collect();
-        assert_eq!(enter(1, false).err(), Some(Full), "the source has its share");
-        let others: Vec<Place> = (0..3).map_while(|_| enter(2, false).ok()).collect();
+        let users: Vec<Place> = (0..3).map_while(|_| enter(1, Owner::Client).ok()).collect();
+        assert_eq!(enter(1, Owner::Client).err(), Some(Full), "the source has its share");
+        let others: Vec<Place> = (0..3).map_while(|_| enter(2, Owner::Client).ok()).collect();
         assert_eq!((users.len(), others.len()), (3, 3));
-        assert_eq!(enter(3, false).err(), Some(Full), "there is room for strangers only");
-        let nodes: Vec<Place> = (0..20).map_while(|_| enter(1, true).ok()).collect();
-        assert_eq!(nodes.len(), 20);
+        assert_eq!(enter(3, Owner::Client).err(), Some(Full), "there is room for strangers only");
+        let nodes: Vec<Place> = (0..20).map_while(|_| enter(1, Owner::Node("n1")).ok()).collect();
+        assert_eq!(nodes.len(), 4);
+        let admins: Vec<Place> = (0..20).map_while(|_| enter(1, Owner::Privileged).ok()).collect();
+        assert_eq!(admins.len(), 5, "whatever nodes have");
+        let other_node = enter(1, Owner::Node("n2")).expect("each has its own");
         let strangers: Vec<Place> = (0..9).map(|_| places.enter(ip(9))).collect();
         assert_eq!(strangers.iter().filter(|place| !is_ended(place)).count(), 2);
-        assert!(users.iter().chain(&others).chain(&nodes).all(|place| !is_ended(place)));
-        assert_eq!(users[0].known(true), Ok(()), "once is enough");
+        let known = || users.iter().chain(&others).chain(&nodes).chain(&admins).chain([&other_node]);
+        assert!(known().all(|place| !is_ended(place)));
+        assert_eq!(users[0].known(Owner::Privileged), Ok(()), "once is enough");
         drop(users);
-        assert!(enter(1, false).is_ok());
+        assert!(enter(1, Owner::Client).is_ok());
+        drop(nodes);
+        assert!(enter(1, Owner::Node("n1")).is_ok());
+        drop((others, admins, other_node, strangers));
+        assert_eq!(places.total(), 0);
+        assert!(places.open.lock().nodes.is_empty(), "nobody is remembered");
     }
 }

@@ -5,6 +5,7 @@
 pub mod attached;
 pub mod caps;
 pub mod cgroup;
+pub mod descriptors;
 pub mod devices;
 pub mod fdpass;
 pub mod memory;

@@ -1,28 +1,28 @@
 //! Requests in flight, bounded, and shared fairly between users.
 //!
-//! A user may have at most [`SHARE`] times as many requests in flight as there is room left. So one alone
-//! gets four fifths of the room, two get four ninths each, and there is always room for who comes next.
+//! A user may have at most four times as many requests in flight as there is room left ([`super::shares`]). So one
+//! alone gets four fifths of the room, two get four ninths each, and there is always room for who comes next.
+//! Service accounts of one namespace are one user, and leave room to people. Requests whose bodies have not come
+//! leave room to others of the same user.
 //! The platform's own components and nodes have room of their own; administrators are never refused, since
 //! somebody must be able to look what is wrong.
 
-use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use parking_lot::Mutex;
 use skiff_api::status::StatusError;
 
 use super::Limits;
+use super::shares::{Kin, Party, Shares, Taken};
 use crate::auth::Identity;
 
-const SHARE: usize = 4;
 /// Seconds after which a refused client may try again.
 pub(super) const RETRY_AFTER_S: i32 = 1;
 
 pub(crate) struct Gate {
-    users: [Lane; 2],
-    system: [Lane; 2],
-    exempt: [Lane; 2],
+    users: [Arc<Shares>; 2],
+    system: [Arc<Shares>; 2],
+    exempt: [Arc<Shares>; 2],
 }
 
 /// What a request does, as the gate sees it.
@@ -32,110 +32,45 @@ pub(crate) enum Kind {
     Mutating = 1,
 }
 
-/// Whose bounds are somebody's.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kin {
-    User,
-    /// Nodes and the platform's own components.
-    System,
-    /// Administrators, and callers in this process.
-    Exempt,
-}
-
-impl Kin {
-    pub(super) fn of(who: &Identity, source: Option<IpAddr>) -> Self {
-        if source.is_none() || who.in_group("system:masters") {
-            Self::Exempt
-        } else if who.in_group("system:nodes") || who.user.starts_with("system:kube-") {
-            Self::System
-        } else {
-            Self::User
-        }
-    }
-}
-
-/// The name that what somebody takes is counted under: nobodies are told apart by where they come from.
-pub(super) fn counted_as(who: &Identity, source: Option<IpAddr>) -> Arc<str> {
-    match source {
-        Some(source) if who.in_group("system:unauthenticated") => source.to_canonical().to_string().into(),
-        _ => Arc::clone(&who.user),
-    }
-}
-
-struct Lane {
-    max: usize,
-    counts: Arc<Mutex<Counts>>,
-}
-
-#[derive(Default)]
-struct Counts {
-    total: usize,
-    by_user: HashMap<Arc<str>, usize>,
-}
-
 /// One request's place, given back when dropped.
-pub(crate) struct Slot {
-    counts: Arc<Mutex<Counts>>,
-    user: Arc<str>,
-}
+pub(crate) struct Slot(Taken);
 
-/// Whether one more request of who has `own` in flight is let in.
-fn admits(max: usize, total: usize, own: usize) -> bool {
-    own < SHARE.saturating_mul(max.saturating_sub(total))
+impl Slot {
+    /// The request's body has come, or nobody waits for it any more.
+    pub(crate) fn body_is_read(&self) {
+        self.0.finished();
+    }
 }
 
 impl Gate {
     pub(crate) fn new(limits: &Limits) -> Self {
-        let lane = |max| Lane { max, counts: Arc::default() };
-        let lanes = || [lane(limits.readonly_inflight_max), lane(limits.mutating_inflight_max)];
-        Self { users: lanes(), system: lanes(), exempt: [lane(usize::MAX), lane(usize::MAX)] }
+        let lanes = || [Shares::new(limits.readonly_inflight_max), Shares::new(limits.mutating_inflight_max)];
+        Self { users: lanes(), system: lanes(), exempt: [Shares::new(usize::MAX), Shares::new(usize::MAX)] }
     }
 
-    /// Lets a request in, or says to come back. `source` tells apart those who are nobody.
+    /// Lets a request in, or says to come back. `source` tells apart those who are nobody; `unfinished` says that
+    /// the request's body has still to come.
     pub(crate) fn enter(
         &self,
         kind: Kind,
         who: &Identity,
         source: Option<IpAddr>,
+        unfinished: bool,
     ) -> Result<Slot, StatusError> {
-        let lanes = match Kin::of(who, source) {
-            Kin::User => &self.users,
-            Kin::System => &self.system,
-            Kin::Exempt => &self.exempt,
+        let party = Party::of(who, source);
+        let lanes = match party.kin {
+            Kin::Person | Kin::Accounts | Kin::Nobody => &self.users,
+            Kin::Node | Kin::Component => &self.system,
+            Kin::Administrator | Kin::Own => &self.exempt,
         };
-        let user = counted_as(who, source);
-        let lane = &lanes[kind as usize];
-        let mut counts = lane.counts.lock();
-        let own = counts.by_user.get(&user).copied().unwrap_or(0);
-        if !admits(lane.max, counts.total, own) {
-            const WHY: &str = "Too many requests, please try again later.";
-            return Err(StatusError::too_many_requests(WHY, RETRY_AFTER_S));
-        }
-        counts.total += 1;
-        *counts.by_user.entry(Arc::clone(&user)).or_default() += 1;
-        drop(counts);
-        Ok(Slot { counts: Arc::clone(&lane.counts), user })
+        lanes[kind as usize].take(party, usize::MAX, unfinished).map(Slot).ok_or_else(|| {
+            StatusError::too_many_requests("Too many requests, please try again later.", RETRY_AFTER_S)
+        })
     }
 
     /// How many requests of a kind are in flight.
     pub(crate) fn inflight(&self, kind: Kind) -> usize {
-        [&self.users, &self.system, &self.exempt]
-            .map(|lanes| lanes[kind as usize].counts.lock().total)
-            .iter()
-            .sum()
-    }
-}
-
-impl Drop for Slot {
-    fn drop(&mut self) {
-        let mut counts = self.counts.lock();
-        counts.total -= 1;
-        if let Some(own) = counts.by_user.get_mut(&self.user) {
-            *own -= 1;
-            if *own == 0 {
-                counts.by_user.remove(&self.user);
-            }
-        }
+        [&self.users, &self.system, &self.exempt].map(|lanes| lanes[kind as usize].total()).iter().sum()
     }
 }
 
@@ -151,7 +86,7 @@ mod tests {
         loop {
             let before = slots.len();
             for (n, user) in users.iter().enumerate() {
-                if let Ok(slot) = gate.enter(Kind::ReadOnly, user, source) {
+                if let Ok(slot) = gate.enter(Kind::ReadOnly, user, source, false) {
                     slots.push(slot);
                     counts[n] += 1;
                 }
@@ -178,9 +113,11 @@ mod tests {
         let source: IpAddr = "10.0.0.1".parse().expect("an address");
         let flood = Identity::new("flood", &[]);
         let held: Vec<Slot> =
-            std::iter::from_fn(|| gate.enter(Kind::Mutating, &flood, Some(source)).ok()).take(1000).collect();
+            std::iter::from_fn(|| gate.enter(Kind::Mutating, &flood, Some(source), false).ok())
+                .take(1000)
+                .collect();
         assert_eq!(held.len(), 160);
-        let refused = gate.enter(Kind::Mutating, &flood, Some(source)).err().expect("refused");
+        let refused = gate.enter(Kind::Mutating, &flood, Some(source), false).err().expect("refused");
         assert_eq!((refused.code(), refused.message()), (429, "Too many requests, please try again later."));
         for other in [
             Identity::new("other", &[]),
@@ -188,16 +125,39 @@ mod tests {
             Identity::new("system:node:n", &["system:nodes"]),
             Identity::new("admin", &["system:masters"]),
         ] {
-            assert!(gate.enter(Kind::Mutating, &other, Some(source)).is_ok(), "{}", other.user);
+            assert!(gate.enter(Kind::Mutating, &other, Some(source), true).is_ok(), "{}", other.user);
         }
-        assert!(gate.enter(Kind::ReadOnly, &flood, Some(source)).is_ok(), "reading is counted apart");
-        assert!(gate.enter(Kind::Mutating, &flood, None).is_ok(), "callers in this process are not refused");
+        assert!(gate.enter(Kind::ReadOnly, &flood, Some(source), false).is_ok(), "reading is counted apart");
+        assert!(
+            gate.enter(Kind::Mutating, &flood, None, false).is_ok(),
+            "callers in this process are not refused"
+        );
+    }
+
+    /// A namespace's administrator makes as many accounts as they like, each of which takes what it can.
+    #[test]
+    fn accounts_of_one_namespace_lock_nobody_out() {
+        let gate = Gate::new(&Limits::default());
+        let source: IpAddr = "10.0.0.1".parse().expect("an address");
+        for kind in [Kind::Mutating, Kind::ReadOnly] {
+            let mut held = Vec::new();
+            for n in 0..120 {
+                let account = Identity::account("t1", &format!("a{n}"));
+                let own = || gate.enter(kind, &account, Some(source), true).ok();
+                held.extend(std::iter::from_fn(own).take(1000));
+            }
+            for other in [Identity::new("jane", &[]), Identity::account("t2", "a"), Identity::anonymous()] {
+                let slots: Vec<_> =
+                    (0..4).map_while(|_| gate.enter(kind, &other, Some(source), true).ok()).collect();
+                assert_eq!(slots.len(), 4, "{}", other.user);
+            }
+        }
     }
 
     #[test]
     fn nobodies_are_told_apart_by_where_they_come_from() {
         let gate = Gate::new(&Limits { readonly_inflight_max: 2, ..Limits::default() });
-        let enter = |ip: &str| gate.enter(Kind::ReadOnly, &Identity::anonymous(), ip.parse().ok());
+        let enter = |ip: &str| gate.enter(Kind::ReadOnly, &Identity::anonymous(), ip.parse().ok(), false);
         let _one = enter("10.0.0.1").expect("room");
         let _two = enter("10.0.0.2").expect("room");
         assert!(enter("10.0.0.3").is_err());

@@ -113,6 +113,8 @@ pub(crate) struct Timed<B: HttpBody> {
     /// Where such a body goes on HTTP/2.
     unwanted: Option<mpsc::Sender<B>>,
     ended: bool,
+    /// Told when the body is there, or nobody wants it any more.
+    in_flight: InFlight,
 }
 
 impl<B: HttpBody> Timed<B> {
@@ -121,13 +123,17 @@ impl<B: HttpBody> Timed<B> {
         limit: Duration,
         activity: Activity,
         unwanted: Option<mpsc::Sender<B>>,
+        in_flight: InFlight,
     ) -> Self {
-        Self { body: Some(body), limit, timer: None, activity, unwanted, ended: false }
+        Self { body: Some(body), limit, timer: None, activity, unwanted, ended: false, in_flight }
     }
 }
 
 impl<B: HttpBody> Drop for Timed<B> {
     fn drop(&mut self) {
+        if let Some(slot) = self.in_flight.get() {
+            slot.body_is_read();
+        }
         let Some(body) = self.body.take().filter(|body| !self.ended && !body.is_end_stream()) else { return };
         let taken = self.unwanted.as_ref().is_some_and(|unwanted| unwanted.try_send(body).is_ok());
         if !taken {

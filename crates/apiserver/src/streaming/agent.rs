@@ -29,6 +29,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// the network of this server's node has its address too, and pushes by the number of theirs (`streams::places`).
 const ATTEMPTS: usize = 3;
 const DEFAULT_PORT: u16 = 10250;
+/// After which who found no room at an agent may try again.
+const RETRY_AFTER_S: i32 = 1;
 /// What is read of an answer that refuses.
 const REFUSAL_BYTES_MAX: usize = 64 << 10;
 
@@ -181,6 +183,7 @@ fn refused_with(status: StatusCode, text: &str) -> StatusError {
     match status.as_u16() {
         400 => StatusError::bad_request(text),
         404 => StatusError::new(404, "NotFound", text),
+        429 => StatusError::too_many_requests(text, RETRY_AFTER_S),
         500 => StatusError::internal(text),
         code => StatusError::new(code, status.canonical_reason().unwrap_or("Unknown"), text),
     }
@@ -209,5 +212,7 @@ mod tests {
         let error = refused_with(StatusCode::BAD_REQUEST, "container \"c\" in pod \"p\" is waiting to start");
         assert_eq!((error.code(), error.reason()), (400, "BadRequest"));
         assert_eq!(error.message(), "container \"c\" in pod \"p\" is waiting to start");
+        let full = refused_with(StatusCode::TOO_MANY_REQUESTS, "too many");
+        assert_eq!((full.code(), full.reason(), full.message()), (429, "TooManyRequests", "too many"));
     }
 }

@@ -22,6 +22,7 @@ use tracing::debug;
 
 use crate::audit;
 use crate::http_body::{Request, Response, empty};
+use crate::limits::lasting;
 use crate::resources::Resource;
 use crate::server::{Call, Inner};
 
@@ -70,7 +71,7 @@ fn spawn_upgraded<F, E>(
     F: Future<Output = Result<(), E>> + Send + 'static,
     E: std::fmt::Display + 'static,
 {
-    let held = audit::held(&request);
+    let held = (audit::held(&request), request.extensions().get::<lasting::Place>().cloned());
     spawn(server, what, async move {
         let _held = held;
         let Ok(upgraded) = hyper::upgrade::on(request).await else {

@@ -14,6 +14,7 @@ use super::agent::Agent;
 use super::{backend, spawn};
 use crate::authn::bearer;
 use crate::http_body::{Request, Response, empty};
+use crate::limits::lasting;
 use crate::resources::Resource;
 use crate::server::{Call, Inner};
 
@@ -65,7 +66,9 @@ pub(super) async fn answer(
     let Some(here) = parts.extensions.remove::<hyper::upgrade::OnUpgrade>() else {
         return Err(StatusError::bad_request("this connection cannot be upgraded"));
     };
+    let held = parts.extensions.remove::<lasting::Place>();
     spawn(server, "proxy", async move {
+        let _held = held;
         let (Ok(here), Ok(there)) = tokio::join!(here, there) else {
             debug!("a proxied stream ended before its upgrade");
             return Ok(());

@@ -201,6 +201,106 @@ async fn who_floods_is_told_to_come_back_and_others_are_not() {
     ninth.until_status(&review(), 201).await;
 }
 
+/// A namespace's administrator makes as many service accounts as they like.
+#[tokio::test]
+async fn accounts_of_one_namespace_lock_nobody_out() {
+    let served = Served::start(Limits { mutating_inflight_max: 20, ..Limits::default() }).await;
+    let mut admin = served.connect(&served.admin()).await.expect("connects");
+    let mut create = async |path: &str, body: &str| {
+        let length = body.len();
+        let head = format!("POST /api/v1/namespaces/default/serviceaccounts{path} HTTP/1.1\r\nhost: a\r\n");
+        let rest = format!("content-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}");
+        let made = admin.ask(&format!("{head}{rest}")).await;
+        assert_eq!(made.status, 201, "{}", made.body);
+        made.json()
+    };
+    let mut tokens = Vec::new();
+    for n in 0..8 {
+        create("", &format!(r#"{{"metadata":{{"name":"a{n}"}}}}"#)).await;
+        let asked = create(&format!("/a{n}/token"), r#"{"spec":{}}"#).await;
+        tokens.push(asked["status"]["token"].as_str().expect("a token").to_owned());
+    }
+    let by = |token: &str, request: &str| {
+        request.replacen("host: a\r\n", &format!("host: a\r\nauthorization: Bearer {token}\r\n"), 1)
+    };
+    let mut held_open: Vec<Socket> = Vec::new();
+    for token in &tokens {
+        for _ in 0..4 {
+            let mut socket = served.connect(SILENT).await.expect("connects");
+            socket.send(&by(token, &held())).await;
+            held_open.push(socket);
+        }
+    }
+    // The namespace has what it may have when another one of its accounts is refused.
+    let mut last = served.connect(SILENT).await.expect("connects");
+    last.until_status(&by(&tokens[7], &review()), 429).await;
+    let mut jane = Vec::new();
+    for _ in 0..3 {
+        let mut socket = served.connect(&served.user("jane")).await.expect("connects");
+        socket.send(&held()).await;
+        jane.push(socket);
+    }
+    let mut john = served.connect(&served.user("john")).await.expect("connects");
+    assert_eq!(john.ask(&review()).await.status, 201, "people get on");
+    for mut socket in jane {
+        assert_eq!(socket.ask(BODY).await.status, 201, "each of hers was let in");
+    }
+}
+
+/// Bodies that have not come leave room to what is done at once, also of the same user.
+#[tokio::test]
+async fn bodies_that_never_end_leave_room_to_their_own_user() {
+    let served = Served::start(Limits { mutating_inflight_max: 10, ..Limits::default() }).await;
+    let jane = served.user("jane");
+    let mut held_open: Vec<Socket> = Vec::new();
+    // Seven are two thirds of the room.
+    for _ in 0..7 {
+        let mut socket = served.connect(&jane).await.expect("connects");
+        socket.send(&held()).await;
+        held_open.push(socket);
+    }
+    let mut next = served.connect(&jane).await.expect("connects");
+    next.until_status(&review(), 429).await;
+    // A deletion of what is not there has no body to wait for.
+    let mut other = served.connect(&jane).await.expect("connects");
+    let delete = "DELETE /api/v1/namespaces/default/configmaps/none HTTP/1.1\r\nhost: a\r\n\r\n";
+    assert_eq!(other.ask(delete).await.status, 403, "she is let in, and may not");
+    // One whose body has come is waited for no longer.
+    let mut done = held_open.remove(0);
+    assert_eq!(done.ask(BODY).await.status, 201);
+    next.until_status(&review(), 201).await;
+}
+
+#[tokio::test]
+async fn a_nodes_connections_and_watches_are_its_own_and_bounded() {
+    let limits = Limits {
+        connections_per_node_max: 2,
+        connections_of_administrators_max: 2,
+        watches_per_node_max: 1,
+        ..Limits::default()
+    };
+    let served = Served::start(limits).await;
+    let (n1, n2, admin) = (served.node("n1"), served.node("n2"), served.admin());
+    let mut first = served.connect(&n1).await.expect("room");
+    let mut second = served.connect(&n1).await.expect("room");
+    assert!(served.connect(&n1).await.is_err(), "the third of its certificate");
+    assert!(served.connect_from([127, 0, 0, 2], &n1).await.is_err(), "from wherever");
+    let _other = served.connect(&n2).await.expect("another node has places of its own");
+    let _user = served.connect(&served.user("jane")).await.expect("and so has who is no node");
+    let _admins = [served.connect(&admin).await.expect("room"), served.connect(&admin).await.expect("room")];
+    assert!(served.connect(&admin).await.is_err(), "theirs have a bound, too");
+
+    const WATCH: &str = "GET /api/v1/services?watch=true HTTP/1.1\r\nhost: a\r\n\r\n";
+    first.send(WATCH).await;
+    assert_eq!(first.head().await.status, 200);
+    let refused = second.ask(WATCH).await;
+    assert_eq!((refused.status, refused.header("retry-after").as_deref()), (429, Some("1")));
+    assert_eq!(refused.json()["message"], "Too many watches of one node, please try again later.");
+    drop(first);
+    served.connected(&n1).await;
+    second.until_status("GET /api/v1/services HTTP/1.1\r\nhost: a\r\n\r\n", 200).await;
+}
+
 #[tokio::test]
 async fn an_answer_that_nobody_reads_is_given_up() {
     let limits = Limits { stall_timeout: SHORT, connections_per_source_max: 1, ..Limits::default() };

@@ -1,6 +1,7 @@
 //! Streams through the whole server: a client over TLS, the API server, an agent over mutual TLS.
 
 mod agent;
+mod bounded;
 mod dialing;
 
 use std::process::Stdio;
@@ -16,8 +17,8 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use serde_json::{Value, json};
 use skiff_apiserver::http_body::full;
-use skiff_apiserver::pki::{AltName, Pki};
-use skiff_apiserver::{ApiServer, Config, Identity};
+use skiff_apiserver::pki::{AltName, Issued, Pki};
+use skiff_apiserver::{ApiServer, Config, Identity, Limits};
 use skiff_store::MemoryStore;
 use skiff_streams::client::DialError;
 use skiff_streams::spdy::{Connection, Headers, Opener, Role};
@@ -43,9 +44,14 @@ struct Cluster {
 
 impl Cluster {
     async fn new() -> Self {
+        Self::with(Limits::default()).await
+    }
+
+    async fn with(limits: Limits) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let pki = Arc::new(Pki::open(directory.path()).unwrap());
-        let config = Config { agent_tls: Some(pki.agent_client_config().unwrap()), ..Config::default() };
+        let agent_tls = Some(pki.agent_client_config().unwrap());
+        let config = Config { agent_tls, limits, ..Config::default() };
         let server = ApiServer::build(config, Arc::new(MemoryStore::default())).await.unwrap();
 
         let certificates = pki.issue_node("node1", &[]).unwrap();
@@ -94,17 +100,20 @@ impl Cluster {
     }
 
     async fn connect(&self) -> TlsStream<TcpStream> {
+        self.connect_as(&self.pki.admin().unwrap()).await
+    }
+
+    async fn connect_as(&self, who: &Issued) -> TlsStream<TcpStream> {
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_slice(self.pki.ca().as_bytes()).unwrap()).unwrap();
-        let admin = self.pki.admin().unwrap();
         let config =
             rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
                 .with_safe_default_protocol_versions()
                 .unwrap()
                 .with_root_certificates(roots)
                 .with_client_auth_cert(
-                    vec![CertificateDer::from_pem_slice(admin.certificate.as_bytes()).unwrap()],
-                    PrivateKeyDer::from_pem_slice(admin.key.as_bytes()).unwrap(),
+                    vec![CertificateDer::from_pem_slice(who.certificate.as_bytes()).unwrap()],
+                    PrivateKeyDer::from_pem_slice(who.key.as_bytes()).unwrap(),
                 )
                 .unwrap();
         let stream = TcpStream::connect(("127.0.0.1", self.port)).await.unwrap();

@@ -15,6 +15,7 @@ use k8s_openapi::api::authorization::v1::{ResourceAttributes, SubjectAccessRevie
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use parking_lot::Mutex;
 use skiff_client::Client;
+use skiff_streams::places::Owner;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tracing::{debug, warn};
@@ -64,12 +65,14 @@ impl Peer {
 }
 
 impl Peer {
-    /// The API server and administrators, who have to get in for the node to be looked after.
-    pub(super) fn is_privileged(&self) -> bool {
+    /// Whose connection it is. The API server and administrators have to get in for the node to be looked after.
+    pub(super) fn owner(&self) -> Owner<'static> {
         match self {
-            Self::ApiServer => true,
-            Self::Certificate { groups, .. } => groups.iter().any(|group| group == MASTERS),
-            Self::Unknown => false,
+            Self::ApiServer => Owner::Privileged,
+            Self::Certificate { groups, .. } if groups.iter().any(|group| group == MASTERS) => {
+                Owner::Privileged
+            }
+            Self::Certificate { .. } | Self::Unknown => Owner::Client,
         }
     }
 }

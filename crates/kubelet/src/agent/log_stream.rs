@@ -15,6 +15,7 @@ use skiff_runtime::{Container, ContainerId, ContainerState};
 use tokio::fs::File;
 use tokio::io::{AsyncReadExt, AsyncSeekExt};
 
+use super::followed::{Follow, Followed};
 use super::{Answer, Query, Refusal, history, internal};
 use crate::labels;
 use crate::log_place;
@@ -28,9 +29,8 @@ const CHUNK: usize = 32 << 10;
 
 pub(super) async fn answer(
     context: &Arc<Context>,
-    namespace: &str,
-    pod: &str,
-    name: &str,
+    followed: &Followed,
+    [namespace, pod, name]: [&str; 3],
     query: &Query,
 ) -> Answer {
     let bad = |message: String| Refusal(StatusCode::BAD_REQUEST, message);
@@ -49,6 +49,8 @@ pub(super) async fn answer(
             bad(format!("container \"{name}\" in pod \"{pod}\" is waiting to start: {why}"))
         })?
     };
+    let follows = query.is("follow");
+    let follow = follows.then(|| followed.begin(&chosen.id)).transpose()?;
     let path = chosen.log_path.clone().ok_or_else(|| bad("the container has no log".into()))?;
     let files = logs::files(&path);
     let (index, offset) = match options.tail {
@@ -59,8 +61,9 @@ pub(super) async fn answer(
     let reader = Reader {
         context: context.clone(),
         id: chosen.id.clone(),
-        files: Files::new(old, path, offset, Filter::new(options), query.is("follow")),
+        files: Files::new(old, path, offset, Filter::new(options), follows),
         over: false,
+        _follow: follow,
     };
     let frames = stream::unfold(reader, |mut reader| async move {
         let chunk = reader.next().await.transpose()?;
@@ -126,6 +129,7 @@ struct Reader {
     files: Files,
     /// The container has ended: one more read to the end is all.
     over: bool,
+    _follow: Option<Follow>,
 }
 
 /// The rotated files, then the written one, then what is added to it.

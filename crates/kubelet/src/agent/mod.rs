@@ -4,6 +4,7 @@
 
 mod door;
 mod exec;
+mod followed;
 mod log_stream;
 mod platform;
 mod replay;
@@ -25,16 +26,18 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use skiff_client::{Body, BoxError};
 use skiff_runtime::{Container, ContainerState};
-use skiff_streams::places::{Bounds, Place, Places};
+use skiff_streams::accepting::Failures;
+use skiff_streams::places::{Bounds, Owner, Place, Places};
 use skiff_streams::{Opening, Watched};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
-use tracing::debug;
+use tracing::{debug, warn};
 
 use self::door::{Door, Peer};
+use self::followed::Followed;
 pub(crate) use self::exec::LEFT_MAX as COMMANDS_LEFT_MAX;
 pub(crate) use self::stats::Samples;
 use crate::labels;
@@ -58,25 +61,36 @@ pub(crate) struct Server {
     images_changed: Arc<Notify>,
     door: Door,
     connections: Places,
+    followed: Followed,
 }
 
 impl Server {
     pub(crate) fn new(context: Arc<Context>, images_changed: Arc<Notify>) -> Self {
         let door = Door::new(context.client.clone(), context.config.node_name.clone());
-        let connections_max = context.config.serving.connections_max;
-        let bounds = Bounds { connections_max, per_source_max: (connections_max / 8).max(1) };
-        Self { context, images_changed, door, connections: Places::new(bounds) }
+        let serving = context.config.serving.bounds;
+        let per_source_max = (serving.connections_max / 8).max(1);
+        let bounds = Bounds {
+            connections_max: serving.connections_max,
+            per_source_max,
+            // No node has anything to ask of another.
+            per_node_max: per_source_max,
+            privileged_max: serving.privileged_connections_max,
+        };
+        let followed = Followed::new(serving);
+        Self { context, images_changed, door, connections: Places::new(bounds), followed }
     }
 
     pub(crate) async fn run(self, listener: TcpListener, shutdown: CancellationToken) {
         let server = Arc::new(self);
         let mut connections = JoinSet::new();
+        let mut failures = Failures::default();
         loop {
             // All of these are cancel-safe.
             tokio::select! {
                 () = shutdown.cancelled() => return,
                 accepted = listener.accept() => match accepted {
                     Ok((stream, from)) => {
+                        failures.over();
                         let place = server.connections.enter(from.ip());
                         let server = server.clone();
                         connections.spawn(async move {
@@ -89,8 +103,15 @@ impl Server {
                     }
                     Err(error) => {
                         // Out of descriptors, mostly: others may finish meanwhile.
-                        debug!(error = &error as &dyn std::error::Error, "cannot accept");
-                        tokio::time::sleep(Duration::from_millis(50)).await;
+                        let next = failures.failed(&error);
+                        if let Some(times) = next.say {
+                            let error = &error as &dyn std::error::Error;
+                            warn!(error, times, "cannot accept connections");
+                        }
+                        tokio::select! {
+                            () = tokio::time::sleep(next.wait) => {}
+                            () = shutdown.cancelled() => return,
+                        }
                     }
                 },
                 Some(_) = connections.join_next() => {}
@@ -135,13 +156,20 @@ impl Server {
         S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
     {
         // A certificate of the cluster's authority is good whatever its bearer may do here.
-        if peer != Peer::Unknown && place.known(peer.is_privileged()).is_err() {
+        let full = peer != Peer::Unknown && place.known(peer.owner()).is_err();
+        // Who looks after the node is told: its clients' commands and logs have these connections.
+        if full && peer.owner() != Owner::Privileged {
             return debug!("too many connections of one client; one was closed");
         }
         let peer = Arc::new(peer);
         let service = service_fn(move |request| {
             let (server, peer, place) = (self.clone(), peer.clone(), place.clone());
-            async move { Ok::<_, Infallible>(server.answer(request, &peer, &place).await) }
+            async move {
+                Ok::<_, Infallible>(match full {
+                    true => too_many_connections(),
+                    false => server.answer(request, &peer, &place).await,
+                })
+            }
         });
         let mut builder = auto::Builder::new(TokioExecutor::new());
         builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
@@ -155,7 +183,7 @@ impl Server {
     async fn answer(&self, request: Request<Incoming>, peer: &Peer, place: &Place) -> Response<Body> {
         let path = request.uri().path().to_owned();
         let result = match self.door.admit(peer, request.headers(), request.method(), &path).await {
-            Ok(()) if place.known(false).is_err() => {
+            Ok(()) if place.known(Owner::Client).is_err() => {
                 Err(Refusal(StatusCode::TOO_MANY_REQUESTS, "too many connections".into()))
             }
             Ok(()) => self.route(request, &path).await,
@@ -196,7 +224,7 @@ impl Server {
                 streams::port_forward(&self.context, sandbox, &query, request)
             }
             (&Method::GET, ["containerLogs", namespace, pod, container]) => {
-                log_stream::answer(&self.context, namespace, pod, container, &query).await
+                log_stream::answer(&self.context, &self.followed, [namespace, pod, container], &query).await
             }
             (&Method::GET, ["healthz"]) => Ok(text("ok")),
             (&Method::GET, ["pods"]) => {
@@ -280,6 +308,14 @@ async fn history(
 fn is_of(of: &std::collections::BTreeMap<String, String>, namespace: &str, pod: &str) -> bool {
     of.get(labels::POD_NAMESPACE).is_some_and(|own| own == namespace)
         && of.get(labels::POD_NAME).is_some_and(|own| own == pod)
+}
+
+/// The last answer on a connection of who has as many as they may.
+fn too_many_connections() -> Response<Body> {
+    let mut response = text("too many connections to this node, please try again later");
+    *response.status_mut() = StatusCode::TOO_MANY_REQUESTS;
+    response.headers_mut().insert(http::header::CONNECTION, http::HeaderValue::from_static("close"));
+    response
 }
 
 pub(crate) fn internal(error: impl std::error::Error) -> Refusal {

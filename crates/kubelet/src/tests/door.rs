@@ -1,12 +1,14 @@
 //! The agent's own port, by real TLS: who gets in with which credential.
 
 use std::net::Ipv4Addr;
+use std::time::Duration;
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
 use super::*;
 
@@ -81,7 +83,11 @@ impl Node {
             tls: Some(serving(&authority)),
             ready: None,
             allowed_names: vec!["the-api-server".into()],
-            connections_max: 32,
+            bounds: crate::ServingBounds {
+                connections_max: 32,
+                privileged_connections_max: 2,
+                ..crate::ServingBounds::of_descriptors(1_024)
+            },
         };
         let agent = Agent::with(serving);
         let port = agent.port().await;
@@ -233,6 +239,47 @@ async fn who_speaks_stays_and_who_is_silent_longest_goes() {
     ask_on(&mut first).await.expect("the oldest has its place still");
     assert_eq!(others[0].read(&mut [0; 8]).await.unwrap_or(0), 0, "it was silent for longest");
     ask_on(&mut others[1]).await.expect("one is enough");
+}
+
+/// A connection of the API server, open and silent after an answer.
+async fn held_by_the_api_server(node: &Node) -> TlsStream<tokio::net::TcpStream> {
+    let (chain, key) = node.authority.client("the-api-server", "system:masters").expect("an identity");
+    let tls = ClientConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .expect("versions")
+        .with_root_certificates(node.authority.roots())
+        .with_client_auth_cert(chain, key)
+        .expect("an identity");
+    let stream = tokio::net::TcpStream::connect((Ipv4Addr::LOCALHOST, node.port)).await.expect("connects");
+    let name = ServerName::try_from("node").expect("a name");
+    let mut stream = TlsConnector::from(Arc::new(tls)).connect(name, stream).await.expect("a handshake");
+    stream.write_all(b"GET /healthz HTTP/1.1\r\nhost: node\r\n\r\n").await.expect("written");
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"\r\n\r\nok") {
+        answer.push(stream.read_u8().await.expect("an answer"));
+    }
+    stream
+}
+
+/// What its clients hold open leaves descriptors to the pods.
+#[tokio::test]
+async fn the_api_servers_connections_are_bounded_and_it_is_told() {
+    let node = Node::start().await;
+    let first = held_by_the_api_server(&node).await;
+    let _second = held_by_the_api_server(&node).await;
+    let ask = || {
+        let api = node.authority.client("the-api-server", "system:masters");
+        node.ask(api, None, "GET /healthz")
+    };
+    let told = "429 too many connections to this node, please try again later";
+    assert_eq!(ask().await.expect("answers"), told);
+    drop(first);
+    let again = async {
+        while ask().await.expect("answers") != "200 ok" {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), again).await.expect("there is room again");
 }
 
 #[tokio::test]
