@@ -51,3 +51,20 @@ fn a_pod_of_a_higher_class_preempts_one_of_a_lower() {
         namespace.kubectl(&["get", "pod", "low"]).stderr.contains("NotFound")
     });
 }
+
+/// When its attempt was made no victim could have helped; it is tried again when one can.
+#[test]
+fn a_node_that_is_uncordoned_takes_who_has_to_preempt_there() {
+    let cluster = Cluster::start("lc-preempt-2", 1);
+    cluster.namespace("classes").apply(CLASSES).ok();
+    let namespace = cluster.namespace("p");
+    namespace.apply(&holder("low", "")).ok();
+    namespace.ready("low");
+    cluster.kubectl(&["cordon", "lc-preempt-2"]).ok();
+    namespace.apply(&holder("high", "high")).ok();
+    namespace.event("high", "FailedScheduling", "node(s) were unschedulable");
+    assert!(namespace.pod("low")["metadata"]["deletionTimestamp"].is_null());
+    cluster.kubectl(&["uncordon", "lc-preempt-2"]).ok();
+    namespace.event("low", "Preempted", "on node lc-preempt-2");
+    namespace.ready("high");
+}
