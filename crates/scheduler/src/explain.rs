@@ -83,10 +83,10 @@ pub(crate) fn explain(snapshot: &Snapshot, verdicts: &Verdicts, pod: Arc<Pod>) -
     answer
 }
 
-/// The node that the pod is nominated to, with the pods of lower priority that end there.
+/// The node that the pod is nominated to, with the pods of lower priority that end there for it.
 fn leaving<'a>(snapshot: &'a Snapshot, pod: &PodInfo) -> Option<(&'a str, Vec<String>)> {
-    let node = snapshot.nomination(&pod.key).and_then(|name| snapshot.node(name))?;
-    let ends = |other: &&Arc<PodInfo>| other.is_terminating() && other.priority < pod.priority;
+    let node = preempt::waits_at(snapshot, pod)?;
+    let ends = |other: &&Arc<PodInfo>| snapshot.is_victim(other) && other.priority < pod.priority;
     let mut victims: Vec<String> =
         node.pods.values().filter(ends).map(|other| other.key.to_string()).collect();
     victims.sort();

@@ -271,8 +271,13 @@ fn a_preemption_that_is_under_way_is_told_as_done() {
     let asks = |priority: i32, cpu: &str| json!({"priority": priority, "containers": [{"name": "main", "resources": {"requests": {"cpu": cpu}}}]});
     let mut victim = pod("victim", asks(1, "3"));
     victim.metadata.deletion_timestamp = serde_json::from_value(json!("2026-01-01T00:00:00Z")).unwrap();
-    snapshot.place(Arc::new(crate::snapshot::PodInfo::new(Arc::new(victim))), "n");
+    snapshot.place(Arc::new(crate::snapshot::PodInfo::new(Arc::new(victim.clone()))), "n");
     snapshot.nominate(Arc::new(info("p", asks(9, "2"))), "n");
+    let by_hand = told(&snapshot, asks(9, "2")).preemption.unwrap();
+    assert!(!by_hand.why.starts_with("it was done"), "that one ends was not for it: {by_hand:?}");
+    let condition = json!({"type": "DisruptionTarget", "status": "True", "reason": "PreemptionByScheduler"});
+    victim.status = serde_json::from_value(json!({"conditions": [condition]})).unwrap();
+    snapshot.place(Arc::new(crate::snapshot::PodInfo::new(Arc::new(victim))), "n");
     let told = told(&snapshot, asks(9, "2"));
     assert_eq!(
         told.summary,
