@@ -76,11 +76,11 @@ pub struct ServingBounds {
 
 impl ServingBounds {
     /// The bounds of a process that may have so many descriptors open. A command takes about five beside its
-    /// connection; so what clients have leaves a quarter to pods, whatever they do.
+    /// connection; so what clients have leaves a fifth to pods, whatever they do.
     pub fn of_descriptors(descriptors_max: u64) -> Self {
         let all = usize::try_from(descriptors_max).unwrap_or(usize::MAX);
         Self {
-            connections_max: (all / 10).min(4_096),
+            connections_max: (all / 5).min(4_096),
             privileged_connections_max: (all / 10).min(4_096),
             followed_logs_max: (all / 20).min(1_024),
             followed_logs_of_a_container_max: (all / 80).min(128),
@@ -107,5 +107,21 @@ impl Config {
     /// The directory of a pod's log files, named as upstream names it.
     pub fn log_dir(&self, namespace: &str, name: &str, uid: &str) -> PathBuf {
         self.data_dir.join("pods-log").join(format!("{namespace}_{name}_{uid}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_clients_have_open_leaves_descriptors_to_pods() {
+        for descriptors in [1_024, 4_096, 20_000, 1 << 20, u64::MAX] {
+            let bounds = ServingBounds::of_descriptors(descriptors);
+            let taken = bounds.connections_max + 6 * bounds.privileged_connections_max;
+            assert!(taken as u64 <= descriptors / 5 * 4, "{descriptors}: {bounds:?}");
+            assert!(bounds.followed_logs_max <= bounds.privileged_connections_max / 2, "{bounds:?}");
+            assert!(bounds.followed_logs_of_a_container_max >= 12, "{bounds:?}");
+        }
     }
 }

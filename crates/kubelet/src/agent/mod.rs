@@ -37,8 +37,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 use self::door::{Door, Peer};
-use self::followed::Followed;
 pub(crate) use self::exec::LEFT_MAX as COMMANDS_LEFT_MAX;
+use self::followed::Followed;
 pub(crate) use self::stats::Samples;
 use crate::labels;
 use crate::node_context::Context;

@@ -94,3 +94,42 @@ async fn the_server_tells_what_pods_use() {
     assert!(number(&fs["usedBytes"]) <= number(&fs["capacityBytes"]), "{fs}");
     assert_eq!(node["runtime"]["containerFs"]["capacityBytes"], fs["capacityBytes"]);
 }
+
+/// A followed log: the status of the answer, and the connection, on which it goes on.
+async fn follow(agent: &Agent) -> (String, tokio::net::TcpStream) {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let mut stream =
+        tokio::net::TcpStream::connect(("127.0.0.1", agent.port().await)).await.expect("connects");
+    let request = "GET /containerLogs/default/p/c?follow=true HTTP/1.1\r\nhost: node\r\n\r\n";
+    stream.write_all(request.as_bytes()).await.expect("asks");
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(stream.read_u8().await.expect("an answer"));
+    }
+    let head = String::from_utf8(head).expect("text");
+    (head.split(' ').nth(1).expect("a status").to_owned(), stream)
+}
+
+#[tokio::test]
+async fn a_containers_log_is_followed_by_so_many_at_once() {
+    let serving = crate::fakes::config().serving;
+    let bounds = crate::ServingBounds { followed_logs_of_a_container_max: 2, ..serving.bounds };
+    let agent = Agent::with(crate::Serving { bounds, ..serving });
+    agent.apply(web());
+    agent.until_running().await;
+    let log = agent.dir.path().join("pods-log/default_p_u1/c/0.log");
+    std::fs::write(&log, "2026-01-01T00:00:00Z stdout F one\n").expect("writes");
+    let (status, first) = follow(&agent).await;
+    let (other, _second) = follow(&agent).await;
+    assert_eq!((&*status, &*other), ("200", "200"));
+    let told = "429 too many logs of this container are followed already, please try again later";
+    assert_eq!(ask(&agent, "/containerLogs/default/p/c?follow=true").await, told);
+    assert!(ask(&agent, "/containerLogs/default/p/c").await.contains("one\n"), "what has an end is served");
+    drop(first);
+    let again = async {
+        while follow(&agent).await.0 != "200" {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(60), again).await.expect("there is room again");
+}
