@@ -319,6 +319,20 @@ fn a_preemptor_whose_room_is_taken_preempts_elsewhere() {
 }
 
 #[test]
+fn a_preemptor_whose_room_is_taken_before_it_is_free_preempts_elsewhere() {
+    let mut cluster = Cluster::new(&["n1", "n2"]);
+    cluster.put("n1", "a", asks("3", 0));
+    cluster.put("n2", "b", asks("3", 1));
+    cluster.apply("high", asks("3", 1000));
+    assert_eq!(cluster.settle(), [r#"high waits Set("n1") ["a"]"#]);
+    // It names its node itself, and nobody asks whether there is room.
+    cluster.put("n1", "pinned", asks("3", 2000));
+    assert!(cluster.settle().is_empty());
+    cluster.gone("a");
+    assert_eq!(cluster.settle(), [r#"high waits Set("n2") ["b"]"#]);
+}
+
+#[test]
 fn room_that_is_not_kept_any_more_is_anothers() {
     // Who was to take it is held back.
     let mut cluster = Cluster::new(&["n1"]);
