@@ -16,7 +16,7 @@ const DNS_PORT: u16 = 53;
 /// What is known without a name server (hosts(5)) is known within this.
 const OWN_KNOWLEDGE: Duration = Duration::from_millis(250);
 /// Where one of these is set, it is the proxy that looks for the registry.
-const PROXIES: [&str; 6] =
+pub(super) const PROXIES: [&str; 6] =
     ["HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"];
 
 /// Fails if `registry` (`host` or `host:port`) is a name for which no address can be found within `limit`.

@@ -204,6 +204,19 @@ async fn a_private_image_needs_its_password() {
 /// An address of this machine that no name and no rule calls loopback: it is asked with TLS.
 #[tokio::test]
 async fn a_registry_is_trusted_by_its_authority() {
+    let proxies = crate::images::lookup::PROXIES;
+    if proxies.iter().any(|variable| std::env::var_os(variable).is_some()) {
+        // A proxy has another 0.0.0.0: this test, in a process that knows of none.
+        let mut again = Command::new(std::env::current_exe().unwrap());
+        again.args(["--exact", "images::tests::registry::a_registry_is_trusted_by_its_authority"]);
+        for variable in proxies {
+            again.env_remove(variable);
+        }
+        let output = again.output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && said.contains("1 passed"), "{said}");
+        return;
+    }
     let dir = TempDir::new().unwrap();
     let (key, other) = (rcgen::KeyPair::generate().unwrap(), rcgen::KeyPair::generate().unwrap());
     let own = rcgen::CertificateParams::new(vec!["0.0.0.0".to_owned()]).unwrap();
