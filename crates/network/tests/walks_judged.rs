@@ -2,8 +2,8 @@
 
 mod lab;
 
-use lab::Lab;
 use lab::walking::{approach, one, sandbox, to, walk};
+use lab::{Lab, eventually};
 use skiff_network::walk::{End, Start};
 
 /// The bridge's own ways to lose a frame.
@@ -37,6 +37,19 @@ fn a_port_that_its_bridge_keeps_closed_is_named_and_a_bridge_with_vlans_leaves_d
         state(&at.host_link, "3");
         assert!(matches!(look().end, End::Delivered { .. }));
     }
+    // Without any open port the bridge has no carrier: the port is what is told.
+    for at in [&a, &b] {
+        state(&at.host_link, "0");
+    }
+    eventually("the bridge has no carrier", || {
+        node.netns.command("ip", &["link", "show", "cbr0"]).contains("NO-CARRIER")
+    });
+    let way = one(walk(node, &sandboxes, &Start::Node, &to(&target, false)));
+    assert!(matches!(&way.end, End::Down { device, .. } if *device == b.host_link), "{way:#?}");
+    for at in [&a, &b] {
+        state(&at.host_link, "3");
+    }
+    eventually("the way is open again", || matches!(look().end, End::Delivered { .. }));
     // Without its own VLAN the bridge gives itself nothing.
     let doubts = || -> Vec<String> {
         look().hops.iter().filter(|hop| hop.doubtful).map(|hop| hop.text.clone()).collect()

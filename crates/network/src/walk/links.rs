@@ -47,6 +47,13 @@ impl Walk<'_> {
             };
             return self.ends_down(at, &veth, this, down, ways);
         }
+        // Nor has one whose ports are all closed.
+        if let Some((veth, why)) =
+            port.and_then(|port| Some((port.host_link.clone(), self.blocked(&port.host_link)?)))
+        {
+            self.ends_blocked(at, &veth, this, why, ways);
+            return Ok(());
+        }
         if let Some(why) = at.namespace().down(link) {
             let down = match at {
                 Place::Sandbox(sandbox, _)
@@ -186,10 +193,6 @@ impl Walk<'_> {
         ways: &mut Vec<Way>,
     ) -> Result<(), Error> {
         let veth = &sandbox.host_link;
-        if let Some(why) = self.blocked(veth) {
-            self.ends_blocked(at, veth, this, why, ways);
-            return Ok(());
-        }
         self.tell_vlans(at, &mut this);
         let text = format!("bridge {} sends it to its port {veth}", self.bridge);
         this.packet.sender_hardware = at.namespace().hardware(self.bridge);
