@@ -18,6 +18,7 @@ pub(super) struct Followed {
 }
 
 /// One log that is followed, until this is dropped.
+#[derive(Debug)]
 pub(super) struct Follow {
     open: Arc<Mutex<HashMap<ContainerId, usize>>>,
     id: ContainerId,
@@ -79,12 +80,12 @@ mod tests {
         let Err(Refusal(status, why)) = begin("a") else { panic!("one too many") };
         assert_eq!(status, 429);
         assert_eq!(why, "too many logs of this container are followed already, please try again later");
-        held.extend(["b", "b", "c"].map(|id| begin(id).ok().expect("room")));
+        held.extend(["b", "b", "c"].map(|id| begin(id).expect("room")));
         let Err(Refusal(status, why)) = begin("d") else { panic!("one too many") };
         assert_eq!(status, 429);
         assert_eq!(why, "too many logs of this node are followed already, please try again later");
         held.remove(0);
-        held.push(begin("d").ok().expect("one was given back"));
+        held.push(begin("d").expect("one was given back"));
         drop(held);
         assert!(followed.open.lock().is_empty());
     }
