@@ -210,18 +210,18 @@ pub async fn run(
     parts.spawn(follow_pods(context).map(ended("the pods' workers")));
 
     // Both are cancel-safe.
-    tokio::select! {
-        () = shutdown.cancelled() => {
+    let ended = tokio::select! {
+        () = shutdown.cancelled() => None,
+        ended = parts.join_next() => ended,
+    };
+    match ended {
+        Some(Err(error)) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+        // On shutdown parts end by themselves as well.
+        Some(Ok(what)) if !shutdown.is_cancelled() => Err(Error::Ended(what)),
+        _ => {
             info!("the node agent stops; pods run on");
             Ok(())
         }
-        Some(ended) = parts.join_next() => match ended {
-            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-            Err(_) => Ok(()),
-            // On shutdown the server ends by itself.
-            Ok(_) if shutdown.is_cancelled() => Ok(()),
-            Ok(what) => Err(Error::Ended(what)),
-        },
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use skiff_tests::{Cluster, skiff, wait_for, wait_until};
+use skiff_tests::{Cluster, skiff, wait_until};
 
 use super::{kill, pids, processes, signal};
 
@@ -28,9 +28,9 @@ fn status_tells_of_parts_that_run_and_are_not_ready() {
     for (node, role) in [(&first, "server"), (&worker, "agent")] {
         let held = pids(&cluster.name, node, role);
         signal("STOP", &held);
-        let told = wait_for("it is stopped", || Some(unwell(&cluster)).filter(|rows| !rows.is_empty()));
+        // A busy machine stops it a moment later, and until then it is one that does not answer.
+        wait_until("it is stopped", || unwell(&cluster) == [format!("{node} {role} stopped")]);
         signal("CONT", &held);
-        assert_eq!(told, [format!("{node} {role} stopped")]);
         wait_until("all is well again", || unwell(&cluster).is_empty());
     }
 
