@@ -315,8 +315,9 @@ fn h1_seccomp_profiles_of_the_node() {
     let dir = cluster.data_dir().join("nodes").join(&node).join("seccomp/h1");
     fs::create_dir_all(&dir).expect("the node's directory is there");
     let profile = |name: &str, text: &str| fs::write(dir.join(name), text).expect("it is written");
-    let refuse = "{\"defaultAction\": \"SCMP_ACT_ALLOW\", \"syscalls\": [{\"names\": [\"mkdir\", \"mkdirat\", \"call_of_a_kernel_to_come\"], \"action\": \"SCMP_ACT_ERRNO\", \"errnoRet\": 95}]}";
+    let refuse = "{\"defaultAction\": \"SCMP_ACT_ALLOW\", \"syscalls\": [{\"names\": [\"mkdir\", \"mkdirat\"], \"action\": \"SCMP_ACT_ERRNO\", \"errnoRet\": 95}]}";
     profile("refuse.json", refuse);
+    profile("misspelt.json", &refuse.replace("mkdirat", "mkdirta"));
     profile("unknown.json", "{\"defaultAction\": \"SCMP_ACT_EXPLODE\"}");
     profile("broken.json", "{\"defaultAction\": ");
     let pod = |name: &str, file: &str, more: &str| {
@@ -330,6 +331,7 @@ fn h1_seccomp_profiles_of_the_node() {
     pod("no-more", "refuse.json", ", allowPrivilegeEscalation: false, runAsUser: 1000");
     pod("unknown", "unknown.json", "");
     pod("broken", "broken.json", "");
+    pod("misspelt", "misspelt.json", "");
     pod("missing", "missing.json", "");
     for (name, renounced) in [("refused", "0"), ("no-more", "1")] {
         let seen = seen(&namespace, name);
@@ -340,6 +342,7 @@ fn h1_seccomp_profiles_of_the_node() {
     for (name, expected) in [
         ("unknown", "SCMP_ACT_EXPLODE"),
         ("broken", "EOF while parsing"),
+        ("misspelt", "unknown system call \"mkdirta\""),
         ("missing", "no such file or directory"),
     ] {
         let message = waits(&namespace, name, "CreateContainerError");
