@@ -16,10 +16,10 @@ mod unjudged;
 
 use std::net::Ipv4Addr;
 
-use skiff_sys::nft::Point;
 use skiff_sys::nft::listing::Layer;
 use skiff_sys::nft::passage::Packet;
 use skiff_sys::nft::words;
+use skiff_sys::nft::{Point, TABLE};
 
 pub use approach::Approaches;
 pub use machine::{Namespace, SandboxAt};
@@ -281,9 +281,19 @@ impl Walk<'_> {
             return self.deliver(at, this, ways);
         }
         this.packet.output.clone_from(&out);
-        // Our own rule refuses it before anybody else's.
         if self.is_nobodys(at, &out, next_hop.unwrap_or(this.packet.destination)) {
-            self.ends_at_nobody(at, this, ways);
+            let mut refused = Vec::new();
+            for this in self.hook(at, Point::Forward, this, &mut refused) {
+                self.ends_at_nobody(at, this, ways);
+            }
+            // Our own rule says no more than that nobody has the address.
+            for mut way in refused {
+                if way.hops.last().is_some_and(|hop| hop.table.as_deref() == Some(TABLE)) {
+                    let why = self.nobody(way.tuple.destination);
+                    way.end = End::Unroutable { place: self.name.into(), why };
+                }
+                ways.push(way);
+            }
             return Ok(());
         }
         for this in self.hook(at, Point::Forward, this, ways) {

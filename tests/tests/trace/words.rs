@@ -74,7 +74,7 @@ spec:
     }
     assert_ne!(seen("NodePort"), c1);
     // A pod that names no port is still one that listens; one whose pod is not ready is a way that is refused.
-    let told = traced(&namespace, &["web", "pod/c1", "--compare"]);
+    let told = traced(&namespace, &["pod/web", "pod/c1", "--compare"]);
     let ways: Vec<_> = told["rows"].as_array().expect("rows").iter().map(|row| &row["address"]).collect();
     assert_eq!(ways, [&serde_json::json!(format!("{c1}:7000"))], "{told:#}");
     assert_eq!(told["rows"][0]["trace"]["ways"][0]["verdict"], "Delivered", "{told:#}");

@@ -98,9 +98,13 @@ impl Walk<'_> {
     }
 
     pub(super) fn ends_at_nobody(&self, at: &Place<'_>, mut this: Traveller, ways: &mut Vec<Way>) {
-        let why = format!("no pod on {} has the address {}", self.name, this.packet.destination);
+        let why = self.nobody(this.packet.destination);
         self.tell(at, &mut this, "bridge", Some(self.bridge), &why);
         self.end(this, End::Unroutable { place: self.name.into(), why }, ways);
+    }
+
+    pub(super) fn nobody(&self, address: Ipv4Addr) -> String {
+        format!("no pod on {} has the address {address}", self.name)
     }
 
     /// From a sandbox to the node's end of its link, a port of the bridge, and so to the node.
