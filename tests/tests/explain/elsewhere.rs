@@ -41,7 +41,7 @@ fn check(cluster: &Cluster, node: &str, own: &Value, port: u64) {
 fn i1_what_listens_where_a_process_of_the_pod_went_is_told_with_that_network() {
     let _ports = fixed_ports();
     let cluster = Cluster::shared();
-    let namespace = cluster.namespace("i1-elsewhere");
+    let namespace = cluster.namespace("i1-other-net");
     let node = cluster.worker(1);
     let admin = "securityContext: {capabilities: {add: [SYS_ADMIN]}}";
     let leaves = "image: skiff/peer:v1, command: [sh, -c, 'unshare -n peer tcp 7777 & exec peer tcp 7000']";
